@@ -1,0 +1,66 @@
+"""From real digits (or ImageNet and released weights) to the paper's tables.
+
+    snakemake --cores all results/table2.csv
+    snakemake --cores all --configfile workflow/config/imagenet256.yaml results/imagenet256/table2.csv
+
+Stages meet in files below runs/<experiment>/.  A stage runs again when its inputs, its settings or its own code change.
+"""
+
+import sys
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+from snakemake.utils import min_version
+
+min_version("9.0")
+
+from varient.config import ConfigError, parse_config
+from varient.sources import stage_sources
+
+
+configfile: "workflow/config/digits.yaml"
+
+
+try:
+    EXPERIMENT = parse_config(config, origin="config")
+except ConfigError as error:
+    raise WorkflowError(str(error)) from None
+
+# Rules say `python`; it is the one that runs this workflow, whatever PATH says.
+os.environ["PATH"] = os.pathsep.join(
+    [os.path.dirname(sys.executable), os.environ["PATH"]]
+)
+
+
+wildcard_constraints:
+    experiment=EXPERIMENT.name,
+    system=r"[a-z0-9-]+",
+    role=r"features|judge",
+    split=r"train|holdout",
+    depth=r"\d+",
+    shard=r"\d+",
+    table=r"\d+",
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/setup.smk"
+include: "workflow/rules/train.smk"
+include: "workflow/rules/sample.smk"
+include: "workflow/rules/score.smk"
+include: "workflow/rules/profile.smk"
+include: "workflow/rules/tables.smk"
+
+
+localrules:
+    all,
+    write_config,
+
+
+rule all:
+    default_target: True
+    input:
+        expand(
+            f"{RESULTS}/table{{number}}.{{suffix}}",
+            number=[2, 4],
+            suffix=["csv", "md", "tex"],
+        ),

@@ -1,0 +1,1 @@
+"""Systems that VARiant is compared with, one module each."""

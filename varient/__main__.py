@@ -1,0 +1,5 @@
+"""`python -m varient` is the `varient` command."""
+
+from varient.cli import app
+
+app()

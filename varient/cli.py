@@ -1,0 +1,186 @@
+"""The `varient` command: one verb a stage, each prints what it wrote.
+
+Verbs only parse, call one function of the library and report; heavy imports happen inside them, so that `--help` and
+a wrong config answer at once.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from varient.config import ExperimentConfig, load_config
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+                  help="Benchmark and reproduction harness for VARiant.")
+train = typer.Typer(no_args_is_help=True, help="Train one of the networks of an experiment.")
+app.add_typer(train, name="train")
+
+Config = Annotated[Path, typer.Option("--config", help="experiment config, YAML or JSON")]
+RunDir = Annotated[Path | None, typer.Option("--run-dir", help="where the networks are; default runs/<experiment>")]
+Output = Annotated[Path, typer.Option("--output", "-o", help="file to write")]
+
+
+def verb(group: typer.Typer, name: str | None = None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Register a command whose foreseeable errors end in one line on stderr and exit code 1."""
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def guarded(*args: Any, **kwargs: Any) -> None:
+            try:
+                function(*args, **kwargs)
+            except (ValueError, OSError) as error:
+                sys.exit(f"varient: {error}")
+            except RuntimeError as error:
+                if type(error).__name__ != "DivergedError":
+                    raise
+                sys.exit(f"varient: {error}")
+
+        return group.command(name)(guarded)
+
+    return decorate
+
+
+@verb(app)
+def check(config: Config) -> None:
+    """Validate a config and print it with all defaults filled in."""
+    print(load_config(config).model_dump_json(indent=2))
+
+
+@verb(train, "tokenizer")
+def train_tokenizer_verb(config: Config, output: Output) -> None:
+    """The multi-scale VQVAE, or its import from a released file where the config names one."""
+    from varient.models.checkpoint import save_weights
+    from varient.models.official import import_tokenizer
+    from varient.training.tokenizer import train_tokenizer
+
+    experiment = load_config(config)
+    if experiment.tokenizer.weights:
+        save_weights(output, *import_tokenizer(experiment, experiment.tokenizer.weights))
+    else:
+        train_tokenizer(experiment, output)
+    _wrote(output)
+
+
+@verb(train, "classifier")
+def train_classifier_verb(config: Config, role: Annotated[str, typer.Option(help="features or judge")],
+                          output: Output) -> None:
+    """The classifier that supplies features, or the one that judges."""
+    from varient.training.classifier import train_classifier
+
+    train_classifier(load_config(config), role, output)
+    _wrote(output)
+
+
+@verb(train, "base")
+def train_base_verb(config: Config, tokenizer: Path, output: Output) -> None:
+    """The full network, or its import from a released file where the config names one."""
+    from varient.models.checkpoint import save_weights
+    from varient.models.official import import_transformer
+    from varient.training.supernet import train_base
+
+    experiment = load_config(config)
+    if experiment.base.weights:
+        save_weights(output, *import_transformer(experiment, experiment.base.weights))
+    else:
+        train_base(experiment, tokenizer, output)
+    _wrote(output)
+
+
+@verb(train, "supernet")
+def train_supernet_verb(config: Config, depth: Annotated[int, typer.Option(help="d of the subnet")], tokenizer: Path,
+                        base: Path, output: Output) -> None:
+    """The full network together with one subnet, in three phases."""
+    from varient.training.supernet import train_supernet
+
+    train_supernet(load_config(config), depth, tokenizer, base, output)
+    _wrote(output)
+
+
+@verb(app)
+def generate(config: Config, system: Annotated[str, typer.Option(help="e.g. variant-d16-n7")],
+             shard: Annotated[int, typer.Option(min=0)], output: Output, run_dir: RunDir = None) -> None:
+    """One shard of a system's images, as a sample archive."""
+    from varient.generation import generate_shard
+
+    experiment = load_config(config)
+    generate_shard(experiment, system, shard, _run_dir(experiment, run_dir), output)
+    _wrote(output)
+
+
+@verb(app)
+def real(config: Config, split: Annotated[str, typer.Option(help="train or holdout")], output: Output) -> None:
+    """The real images of a split, as a sample archive."""
+    from varient.evaluation.reference import archive_real_images
+
+    archive_real_images(load_config(config), split, output)
+    _wrote(output)
+
+
+@verb(app)
+def score(config: Config, samples: Annotated[list[Path], typer.Argument(help="all shards of a system")],
+          reference: Annotated[Path, typer.Option(help="archive of the real images")], output: Output,
+          run_dir: RunDir = None) -> None:
+    """FID, KID, IS, precision and recall of sample archives, as a record."""
+    from varient.evaluation.metrics import score_archives
+
+    experiment = load_config(config)
+    record = score_archives(experiment, samples, reference, _run_dir(experiment, run_dir), output)
+    print(f"{record.system}: FID {record.fid:.3f}, IS {record.inception_score:.2f}, precision {record.precision:.3f}, "
+          f"recall {record.recall:.3f}")
+    _wrote(output)
+
+
+@verb(app)
+def profile(config: Config, system: Annotated[str, typer.Option()], output: Output, run_dir: RunDir = None) -> None:
+    """Latency, KV cache and parameters of a system, as a record."""
+    from varient.profiling.latency import profile_system
+
+    experiment = load_config(config)
+    record = profile_system(experiment, system, _run_dir(experiment, run_dir), output)
+    print(f"{system}: {record.latency_s:.4f} s (IQR {record.latency_iqr_s:.4f}), KV {record.kv_cache_mib:.3f} MiB")
+    _wrote(output)
+
+
+@verb(app)
+def table(config: Config, number: int, output: Output,
+          scores: Annotated[list[Path] | None, typer.Option("--score")] = None,
+          profiles: Annotated[list[Path] | None, typer.Option("--profile")] = None) -> None:
+    """One of the paper's tables from records: csv, md and tex beside each other."""
+    from varient.report.tables import Results, render
+
+    for path in render(number, load_config(config), Results.read(scores or [], profiles or []), output):
+        _wrote(path)
+
+
+@verb(app)
+def sample(config: Config, output: Output,
+           label: Annotated[int, typer.Option("--class", help="class to draw")],
+           depth: Annotated[list[int], typer.Option(help="subnet depth d; repeat for several rows")],
+           bridge: Annotated[int | None, typer.Option(help="N; default the config's")] = None,
+           checkpoint: Annotated[Path | None, typer.Option(help="weights for all rows; default: of each depth")] = None,
+           count: Annotated[int, typer.Option(min=1, help="images a row")] = 8,
+           seed: Annotated[int | None, typer.Option(help="default the config's")] = None,
+           run_dir: RunDir = None) -> None:
+    """A picture grid: the same seeds, one row for each depth."""
+    from varient.report.samples import sample_grid
+
+    experiment = load_config(config)
+    sample_grid(experiment, _run_dir(experiment, run_dir), output, label=label, depths=depth, bridge=bridge,
+                checkpoint=checkpoint, count=count, seed=experiment.seed if seed is None else seed)
+    _wrote(output)
+
+
+def _run_dir(experiment: ExperimentConfig, run_dir: Path | None) -> Path:
+    return run_dir or Path("runs") / experiment.name
+
+
+def _wrote(path: Path) -> None:
+    print(f"wrote {path}")
+
+

@@ -1,0 +1,282 @@
+"""The experiment config: one validated, frozen tree of settings.  Imports neither torch nor pandas.
+
+A config holds science (sizes, depths, epochs, seeds, guidance); threads, partitions and devices belong to the
+command line or the workflow profile.  Weights are either trained here or read from a file of the user.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from varient.plan import DepthPlan, Selection
+from varient.pyramid import Pyramid
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=0)]
+Rate = Annotated[float, Field(gt=0)]
+
+
+class ConfigError(ValueError):
+    """A config that cannot be used; the message names file, key and expectation."""
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataConfig(Strict):
+    """What images to learn from."""
+
+    source: Literal["digits", "imagenet"] = Field(description="scikit-learn's bundled digits, or an ImageNet folder")
+    image_size: Positive = Field(description="side in pixels")
+    num_classes: Positive
+    holdout: Count = Field(0, description="images kept from training (digits), split off with the same class shares")
+    root: Path | None = Field(None, description="folder with train/<class>/<image> (imagenet)")
+
+
+class TokenizerSpec(Strict):
+    """Shape of the multi-scale VQVAE; defaults are those of vae_ch160v4096z32.pth."""
+
+    vocab_size: Positive = 4096
+    z_channels: Positive = 32
+    in_channels: Positive = 3
+    ch: Positive = 160
+    ch_mult: tuple[Positive, ...] = (1, 1, 2, 2, 4)
+    num_res_blocks: Positive = 2
+    norm_groups: Positive = 32
+    using_sa: bool = True
+    using_mid_sa: bool = True
+    share_quant_resi: Count = Field(4, description="phi convolutions: one (1), some (n), one for each scale (0)")
+    quant_resi: Share = 0.5
+    using_znorm: bool = False
+    commitment: float = Field(0.25, ge=0, description="beta, weight of the commitment loss")
+
+    @model_validator(mode="after")
+    def _groups_divide(self) -> TokenizerSpec:
+        if self.ch % self.norm_groups:
+            raise ValueError(f"ch = {self.ch} is not divisible by norm_groups = {self.norm_groups}")
+        return self
+
+    @property
+    def downsampling(self) -> int:
+        """Pixels of the image for one position of the latent, along a side."""
+        return 2 ** (len(self.ch_mult) - 1)
+
+
+class TransformerSpec(Strict):
+    """Shape of the VAR transformer."""
+
+    depth: Positive = Field(description="D, the layers of the full network")
+    embed_dim: Positive
+    num_heads: Positive
+    mlp_ratio: Rate = 4.0
+    attn_l2_norm: bool = Field(True, description="true in every released checkpoint")
+    shared_aln: bool = Field(False, description="one adaLN projection for all blocks (VAR-d36 at 512 pixels)")
+    norm_eps: Rate = 1e-6
+    cond_drop_rate: Share = 0.1
+    drop_path_rate: Share = Field(0.0, description="stochastic depth of the last block in training")
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> TransformerSpec:
+        if self.embed_dim % self.num_heads:
+            raise ValueError(f"embed_dim = {self.embed_dim} is not divisible by num_heads = {self.num_heads}")
+        return self
+
+
+class Optimizer(Strict):
+    """AdamW and its learning rate over time."""
+
+    learning_rate: Rate
+    batch_size: Positive
+    schedule: Literal["constant", "cosine"] = "constant"
+    warmup_steps: Count = 0
+    weight_decay: float = Field(0.05, ge=0)
+    betas: tuple[Share, Share] = (0.9, 0.95)
+    clip_norm: Rate = Field(1.0, description="largest gradient norm")
+
+
+class TokenizerTraining(Optimizer):
+    """Training of the tokenizer from nothing."""
+
+    steps: Positive
+    restart_every: Positive = Field(50, description="steps between restarts of unused codes")
+
+
+class BaseTraining(Optimizer):
+    """Training of the full network from nothing."""
+
+    epochs: Positive
+
+
+class ClassifierTraining(Optimizer):
+    """Training of the small classifiers whose features and verdicts replace Inception's on digits."""
+
+    epochs: Positive
+    feature_dim: Positive = 64
+
+
+class SupernetTraining(Optimizer):
+    """Fine-tuning of the full network with one subnet (Sec. 3.3, Algorithm 1)."""
+
+    batches_per_epoch: Positive | None = Field(None, description="shortens an epoch; null passes over all data")
+
+
+class TokenizerConfig(Strict):
+    model: TokenizerSpec = TokenizerSpec()
+    weights: Path | None = None
+    training: TokenizerTraining | None = None
+
+
+class BaseConfig(Strict):
+    weights: Path | None = None
+    training: BaseTraining | None = None
+
+
+class SupernetConfig(Strict):
+    """The subnets and the three phases of each (Table 7)."""
+
+    depths: tuple[Annotated[int, Field(ge=2)], ...] = Field(description="d of each supernet; one is trained for each")
+    bridge: Count = Field(6, description="N: scales 1..N run at full depth")
+    selection: Selection = "equidistant"
+    phases: dict[int, tuple[Count, Count, Count]] = Field(description="d -> epochs of phases 1, 2, 3 (Table 7)")
+    counterparts: dict[int, int] = Field({}, description="d of the paper's 30 layers -> d here, where they differ")
+    weights: dict[int, Path] = Field({}, description="d -> trained supernet, in place of training it")
+    training: SupernetTraining
+
+
+class SamplingConfig(Strict):
+    """Generation protocol (paper, Sec. 4.1; guidance is VAR's own, the paper does not print it)."""
+
+    num_images: Positive
+    shards: Positive
+    batch_size: Positive
+    cfg: float = Field(1.5, ge=0, description="guidance at the last scale, ramped linearly from 0 at the first")
+    top_k: Count = Field(900, description="0 keeps all")
+    top_p: Share = Field(0.96, description="0 keeps all")
+
+
+class EvaluationConfig(Strict):
+    """Scores and the networks that they need."""
+
+    classifier: ClassifierTraining | None = Field(None, description="digits: trained here")
+    inception_weights: Path | None = Field(None, description="imagenet: weights-inception-2015-12-05-6726825d.pth")
+    reference: Path | None = Field(None, description="imagenet: VIRTUAL_imagenet256_labeled.npz")
+    kid_subset_size: Positive = 1000
+    neighborhood: Positive = Field(3, description="k of precision and recall")
+
+
+class ProfilingConfig(Strict):
+    """Latency measurement."""
+
+    batch_size: Positive = 64
+    threads: Positive = Field(1, description="CPU threads")
+    warmup: Count = 2
+    repeats: Positive = 10
+
+
+class ExperimentConfig(Strict):
+    """One experiment; the same DAG runs all of them."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
+    seed: Count = 0
+    data: DataConfig
+    patch_nums: tuple[Positive, ...]
+    tokenizer: TokenizerConfig
+    transformer: TransformerSpec
+    base: BaseConfig
+    supernet: SupernetConfig
+    sampling: SamplingConfig
+    evaluation: EvaluationConfig
+    profiling: ProfilingConfig = ProfilingConfig()
+
+    @property
+    def pyramid(self) -> Pyramid:
+        """The scales r_1..r_K."""
+        return Pyramid(self.patch_nums)
+
+    def plan(self, subnet_depth: int | None = None, bridge: int | None = None) -> DepthPlan:
+        """The plan of subnet d with bridge N (defaults: the full network, the config's N)."""
+        depth, num_scales = self.transformer.depth, len(self.patch_nums)
+        if subnet_depth is None or subnet_depth == depth:
+            return DepthPlan.full(depth, num_scales)
+        bridge = self.supernet.bridge if bridge is None else bridge
+        return DepthPlan.bridge(depth, subnet_depth, bridge, num_scales, self.supernet.selection)
+
+    def counterpart(self, paper_depth: int) -> int | None:
+        """The depth here that stands for a subnet depth of the paper (of 30 layers), or None where there is none."""
+        depth = self.supernet.counterparts.get(paper_depth, paper_depth)
+        return depth if depth in self.supernet.depths else None
+
+    def digest(self, *sections: str) -> str:
+        """SHA-256 over the seed and the named sections (default: all), to tell whether a result is still current."""
+        settings = self.model_dump(mode="json")
+        chosen = {name: settings[name] for name in ("seed", *sections)} if sections else settings
+        return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> ExperimentConfig:
+        latent, remainder = divmod(self.data.image_size, self.tokenizer.model.downsampling)
+        if remainder or self.pyramid.patch_nums[-1] != latent:
+            raise ValueError(
+                f"patch_nums ends at {self.patch_nums[-1]}, but images of {self.data.image_size} pixels and a "
+                f"tokenizer that halves {len(self.tokenizer.model.ch_mult) - 1} times need a latent side of "
+                f"{self.data.image_size / self.tokenizer.model.downsampling:g}")
+        for depth in self.supernet.depths:
+            try:
+                self.plan(depth)
+            except ValueError as error:
+                raise ValueError(f"supernet: {error}") from None
+            if depth not in self.supernet.phases and depth not in self.supernet.weights:
+                raise ValueError(f"supernet.phases has no entry for depth {depth}, and supernet.weights neither")
+        if self.sampling.num_images % self.data.num_classes:
+            raise ValueError(f"sampling.num_images = {self.sampling.num_images} is not a multiple of "
+                             f"data.num_classes = {self.data.num_classes}: class counts must be equal")
+        return self
+
+    @model_validator(mode="after")
+    def _inputs_named(self) -> ExperimentConfig:
+        for name, part in (("tokenizer", self.tokenizer), ("base", self.base)):
+            if (part.weights is None) == (part.training is None):
+                raise ValueError(f"{name} needs exactly one of 'weights' (a file) and 'training' (settings)")
+        if self.data.source == "imagenet" and self.data.root is None and self.base.training:
+            raise ValueError("data.root is missing: the ImageNet folder to train on")
+        if self.data.source == "digits" and self.evaluation.classifier is None:
+            raise ValueError("evaluation.classifier is missing: digits are scored by a classifier trained here")
+        return self
+
+
+def parse_config(settings: object, origin: str) -> ExperimentConfig:
+    """Validate settings read from ``origin`` (a file name for the message).
+
+    Raises:
+        ConfigError: one line for each wrong key.
+    """
+    try:
+        return ExperimentConfig.model_validate(settings)
+    except ValidationError as error:
+        lines = [f"{origin}: {'.'.join(map(str, e['loc'])) or 'config'}: {e['msg'].removeprefix('Value error, ')}"
+                 + (f" (got {e['input']!r})" if e["type"] not in ("missing", "value_error") else "")
+                 for e in error.errors()]
+        raise ConfigError("\n".join(lines)) from None
+
+
+def load_config(path: Path) -> ExperimentConfig:
+    """Read and validate a YAML or JSON config.
+
+    Raises:
+        ConfigError: missing file, not YAML, or wrong keys.
+    """
+    try:
+        settings = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such config file") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {error}") from None
+    return parse_config(settings, str(path))

@@ -1,0 +1,84 @@
+"""From labels to sample archives, one shard of a system at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from varient.archive import Archive, write_archive
+from varient.config import ExperimentConfig
+from varient.files import sha256_of
+from varient.models.build import load_tokenizer, load_transformer
+from varient.models.transformer import VAR
+from varient.models.vqvae import VQVAE, to_uint8
+from varient.plan import DepthPlan
+from varient.sampling import DrawTokens, Guidance, generate, image_uniforms
+from varient.systems import System, resolve_system
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """The networks that turn labels into images."""
+
+    model: VAR
+    tokenizer: VQVAE
+    guidance: Guidance
+
+    def images(self, labels: Sequence[int], indices: Sequence[int], seed: int, plan: DepthPlan) -> np.ndarray:
+        """uint8 images (B, 3, S, S) of the given classes; each depends on its (seed, index) and label alone."""
+        device = self.model.pos_1LC.device
+        quantizer = self.tokenizer.quantize
+        readout = DrawTokens(quantizer, image_uniforms(seed, indices, self.model.pyramid.length))
+        label_B = torch.as_tensor(labels, device=device)
+        generated = generate(self.model, quantizer, label_B, plan, self.guidance, readout)
+        with torch.no_grad():
+            return to_uint8(self.tokenizer.decode_latent(generated.f_hat_BCHW)).cpu().numpy()
+
+
+def load_pipeline(config: ExperimentConfig, tokenizer: Path, weights: Path) -> Pipeline:
+    """Load tokenizer and transformer, on the GPU where there is one."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return Pipeline(load_transformer(config, weights).to(device), load_tokenizer(config, tokenizer).to(device),
+                    Guidance(config.sampling.cfg, config.sampling.top_k, config.sampling.top_p))
+
+
+def label_of(index: int, num_classes: int) -> int:
+    """The class of image ``index``: classes take turns, so counts are equal."""
+    return index % num_classes
+
+
+def shard_indices(shard: int, *, shards: int, num_images: int) -> range:
+    """Indices of shard 0..shards-1: contiguous, together 0..num_images-1.
+
+    Raises:
+        ValueError: a shard outside 0..shards-1.
+    """
+    if not 0 <= shard < shards:
+        raise ValueError(f"shard {shard} is outside 0..{shards - 1}")
+    return range(shard * num_images // shards, (shard + 1) * num_images // shards)
+
+
+def generate_shard(config: ExperimentConfig, system: str, shard: int, run_dir: Path, output: Path) -> None:
+    """Generate one shard of a system's images and write it to ``output``."""
+    resolved = resolve_system(system, config)
+    indices = shard_indices(shard, shards=config.sampling.shards, num_images=config.sampling.num_images)
+    tokenizer_path, weights_path = run_dir / "tokenizer.safetensors", resolved.weights_path(run_dir)
+    pipeline = load_pipeline(config, tokenizer_path, weights_path)
+    labels = [label_of(i, config.data.num_classes) for i in indices]
+    size = config.sampling.batch_size
+    batches = [pipeline.images(labels[at:at + size], indices[at:at + size], config.seed, resolved.plan)
+               for at in tqdm(range(0, len(indices), size), desc=f"{system} shard {shard}", mininterval=2)]
+    origin = _origin(config, resolved, {path.stem: sha256_of(path) for path in (tokenizer_path, weights_path)})
+    write_archive(output, Archive(np.concatenate(batches), np.array(labels), np.array(indices), origin))
+
+
+def _origin(config: ExperimentConfig, system: System, weights: dict[str, str]) -> dict:
+    return {"system": system.name, "experiment": config.name, "seed": config.seed,
+            "layers_per_scale": system.plan.layers_per_scale, "sampling": config.sampling.model_dump(),
+            "settings": config.digest("sampling"), "weights_sha256": weights, "torch": version("torch")}

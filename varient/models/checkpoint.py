@@ -1,0 +1,62 @@
+"""Weight files of our own: safetensors with a description, loaded strictly."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from varient.files import atomic_path
+
+
+class CheckpointError(ValueError):
+    """A weight file that is missing, damaged or of another shape; the message names file, key and expectation."""
+
+
+def save_weights(path: Path, model: nn.Module, description: dict) -> None:
+    """Write the parameters and buffers of ``model``; ``description`` (JSON) travels in the file's header."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary, metadata={"varient": json.dumps(description, sort_keys=True)})
+
+
+def load_weights(path: Path, model: nn.Module) -> dict:
+    """Fill ``model`` from a file written by `save_weights`; return its description.
+
+    Raises:
+        CheckpointError: no such file, a damaged file, or keys and shapes that differ from the model's.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no such checkpoint") from None
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: not a readable safetensors file ({error})") from None
+    load_strictly(model, tensors, str(path))
+    return json.loads(metadata.get("varient", "{}"))
+
+
+def load_strictly(model: nn.Module, tensors: dict[str, torch.Tensor], origin: str) -> None:
+    """Load a state dict whose keys and shapes must be the model's own.
+
+    Raises:
+        CheckpointError: names the differences, at most six of each kind.
+    """
+    own = model.state_dict()
+    wrong = {
+        "missing": [name for name in own if name not in tensors],
+        "unexpected": [name for name in tensors if name not in own],
+        "of another shape": [f"{name} {tuple(tensors[name].shape)}, expected {tuple(own[name].shape)}"
+                             for name in own if name in tensors and tensors[name].shape != own[name].shape],
+    }
+    problems = [f"{len(names)} {kind}: {', '.join(names[:6])}{', ...' if len(names) > 6 else ''}"
+                for kind, names in wrong.items() if names]
+    if problems:
+        raise CheckpointError(f"{origin} does not fit {type(model).__name__}: {'; '.join(problems)}")
+    model.load_state_dict(tensors, strict=True)

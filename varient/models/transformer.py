@@ -1,0 +1,282 @@
+"""The VAR transformer: one stack of blocks for all scales, conditioned on the class by adaptive layer norm.
+
+Shapes: B rows (images; twice as many under guidance), L tokens of all scales, l tokens of one scale, C = embed_dim,
+H heads of c = C / H channels, v = z_channels of the tokenizer, V = vocab_size.  Activations are float32 unless a
+caller sets autocast.  Follows VAR (FoundationVision/VAR at 78b9539, models/var.py and basic_var.py); parameter names
+are those of the released checkpoints.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from varient.config import TransformerSpec
+from varient.plan import DepthPlan
+from varient.pyramid import Pyramid
+
+if TYPE_CHECKING:
+    from varient.models.kv_cache import KVCache
+
+Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
+"""(layer, q_BHlc, k_BHlc, v_BHlc) -> out_BHlc: attention over what the tokens at hand may see in that layer."""
+
+
+class VAR(nn.Module):
+    """Class-conditional next-scale transformer (Eq. 1).
+
+    The class row ``num_classes`` stands for "no class"; it is what classifier-free guidance compares with.
+    """
+
+    no_weight_decay = ("pos_start", "pos_1LC", "lvl_embed", "scale_mul_1H11", "ada_gss")
+
+    def __init__(self, spec: TransformerSpec, pyramid: Pyramid, *, num_classes: int, vocab_size: int,
+                 z_channels: int) -> None:
+        super().__init__()
+        self.spec, self.pyramid, self.num_classes = spec, pyramid, num_classes
+        width = spec.embed_dim
+        self.pos_start = nn.Parameter(torch.empty(1, pyramid.tokens(1), width))
+        self.pos_1LC = nn.Parameter(torch.empty(1, pyramid.length, width))
+        self.word_embed = nn.Linear(z_channels, width)
+        self.class_emb = nn.Embedding(num_classes + 1, width)
+        self.lvl_embed = nn.Embedding(pyramid.num_scales, width)
+        if spec.shared_aln:
+            self.shared_ada_lin = _ada_lin(width, 6)
+        self.blocks = nn.ModuleList(Block(spec, layer) for layer in range(spec.depth))
+        self.head_nm = HeadNorm(spec)
+        self.head = nn.Linear(width, vocab_size)
+
+    # -- conditioning and embedding ----------------------------------------------------------------------------
+
+    def condition(self, label_B: Tensor) -> Tensor:
+        """Class vectors (B, C) of the labels 0..num_classes."""
+        return self.class_emb(label_B)
+
+    def modulation(self, class_BC: Tensor, layers: Sequence[int]) -> dict[int, Tensor]:
+        """adaLN parameters (B, 1, 6, C) of each of the given layers; they do not depend on the scale."""
+        shared = self.shared_ada_lin(class_BC).view(-1, 1, 6, self.spec.embed_dim) if self.spec.shared_aln else None
+        return {layer: self.blocks[layer].modulation(class_BC, shared) for layer in layers}
+
+    def embed_start(self, class_BC: Tensor) -> Tensor:
+        """Tokens (B, l, C) that enter at scale 1: the class vector at each start position."""
+        return class_BC.unsqueeze(1) + self.pos_start + self._positions(1, 1)
+
+    def embed_scale(self, k: int, x_Blv: Tensor) -> Tensor:
+        """Tokens (B, l, C) that enter at scale k >= 2, from the quantizer's `next_input` (B, l, v)."""
+        return self.word_embed(x_Blv) + self._positions(k, k)
+
+    def _positions(self, first: int, last: int) -> Tensor:
+        """Level plus position embedding (1, l, C) of the scales first..last."""
+        span = slice(self.pyramid.begin(first), self.pyramid.end(last))
+        sides = torch.tensor([self.pyramid.tokens(k) for k in range(first, last + 1)], device=self.pos_1LC.device)
+        levels_lC = self.lvl_embed.weight[first - 1:last].repeat_interleave(sides, dim=0)
+        return self.pos_1LC[:, span] + levels_lC
+
+    def logits(self, x_BlC: Tensor, class_BC: Tensor) -> Tensor:
+        """Logits (B, l, V), float32."""
+        return self.head(self.head_nm(x_BlC.float(), class_BC).float()).float()
+
+    # -- the two ways through the blocks -----------------------------------------------------------------------
+
+    def forward(self, label_B: Tensor, x_BLv: Tensor, plan: DepthPlan | None = None,
+                class_BC: Tensor | None = None) -> Tensor:
+        """Teacher-forced logits (B, L, V) of all scales.
+
+        The zone rule: a token passes only the layers that ``plan`` gives its scale; in other layers it is neither
+        computed nor visible.  Attention is causal between scales and full inside a scale.
+
+        Args:
+            label_B: classes 0..num_classes, int64.
+            x_BLv: the quantizer's `teacher_input` (B, L - tokens of scale 1, v).
+            plan: layers per scale; None means all.
+            class_BC: class vectors in place of those of ``label_B`` (mixed classes).
+        """
+        plan = plan or DepthPlan.full(self.spec.depth, self.pyramid.num_scales)
+        plan.check_fits(self.spec.depth, self.pyramid.num_scales)
+        class_BC = self.condition(label_B) if class_BC is None else class_BC
+        x_BLC = self.embed_start(class_BC)
+        if self.pyramid.num_scales > 1:
+            later_BLC = self.word_embed(x_BLv) + self._positions(2, self.pyramid.num_scales)
+            x_BLC = torch.cat([x_BLC, later_BLC], dim=1)
+        scale_of_token_L = self.scale_of_token()
+        for layers, scales in plan.stretches():
+            if len(scales) == self.pyramid.num_scales:
+                x_BLC = self._stretch(x_BLC, class_BC, layers, scale_of_token_L)
+                continue
+            members_l = torch.isin(scale_of_token_L, scale_of_token_L.new_tensor(scales)).nonzero().squeeze(1)
+            part_BlC = self._stretch(x_BLC[:, members_l], class_BC, layers, scale_of_token_L[members_l])
+            x_BLC = x_BLC.index_copy(1, members_l, part_BlC)
+        return self.logits(x_BLC, class_BC)
+
+    def _stretch(self, x_BlC: Tensor, class_BC: Tensor, layers: Sequence[int], scale_l: Tensor) -> Tensor:
+        """Consecutive layers over the same tokens, whose scales are ``scale_l``."""
+        visible_ll = scale_l[:, None] >= scale_l[None, :]
+
+        def attend(layer: int, q_BHlc: Tensor, k_BHlc: Tensor, v_BHlc: Tensor) -> Tensor:
+            return self.blocks[layer].attn.softmax_attention(q_BHlc, k_BHlc, v_BHlc, visible_ll)
+
+        modulation = self.modulation(class_BC, layers)
+        for layer in layers:
+            x_BlC = self.blocks[layer](x_BlC, modulation[layer], attend)
+        return x_BlC
+
+    def scale_step(self, k: int, x_BlC: Tensor, plan: DepthPlan, cache: KVCache,
+                   modulation: dict[int, Tensor]) -> Tensor:
+        """Hidden states (B, l, C) of scale k after the layers of the plan; reads and extends the cache."""
+
+        def attend(layer: int, q_BHlc: Tensor, k_BHlc: Tensor, v_BHlc: Tensor) -> Tensor:
+            k_BHtc, v_BHtc = cache.extend(layer, k, k_BHlc, v_BHlc)
+            return self.blocks[layer].attn.softmax_attention(q_BHlc, k_BHtc, v_BHtc)
+
+        for layer in plan.layers(k):
+            x_BlC = self.blocks[layer](x_BlC, modulation[layer], attend)
+        return x_BlC
+
+    def scale_of_token(self) -> Tensor:
+        """The scale 1..K of each of the L tokens, int64."""
+        tokens = [self.pyramid.tokens(k) for k in self.pyramid.scales]
+        device = self.pos_1LC.device
+        return torch.arange(1, len(tokens) + 1, device=device).repeat_interleave(torch.tensor(tokens, device=device))
+
+
+class Block(nn.Module):
+    """x + g1 attn(n(x)), then x + g2 ffn(n(x)), where n is layer norm scaled and shifted by the class."""
+
+    def __init__(self, spec: TransformerSpec, layer: int) -> None:
+        super().__init__()
+        self.layer = layer
+        self.norm_eps = spec.norm_eps
+        # Stochastic depth grows linearly from 0 at the first block, as in VAR.
+        self.drop_path = spec.drop_path_rate * layer / max(spec.depth - 1, 1)
+        self.attn = SelfAttention(spec)
+        self.ffn = FeedForward(spec)
+        if spec.shared_aln:
+            self.ada_gss = nn.Parameter(torch.empty(1, 1, 6, spec.embed_dim))
+        else:
+            self.ada_lin = _ada_lin(spec.embed_dim, 6)
+
+    def modulation(self, class_BC: Tensor, shared_B16C: Tensor | None) -> Tensor:
+        """(B, 1, 6, C) in the order gamma1, gamma2, scale1, scale2, shift1, shift2."""
+        if shared_B16C is not None:
+            return self.ada_gss + shared_B16C
+        return self.ada_lin(class_BC).view(-1, 1, 6, class_BC.shape[-1])
+
+    def forward(self, x_BlC: Tensor, modulation_B16C: Tensor, attend: Attend) -> Tensor:
+        gamma1, gamma2, scale1, scale2, shift1, shift2 = modulation_B16C.unbind(2)
+        h_BlC = self.attn(self.layer, _modulated_norm(x_BlC, scale1, shift1, self.norm_eps), attend)
+        x_BlC = x_BlC + self._drop(h_BlC * gamma1)
+        h_BlC = self.ffn(_modulated_norm(x_BlC, scale2, shift2, self.norm_eps))
+        return x_BlC + self._drop(h_BlC * gamma2)
+
+    def _drop(self, h_BlC: Tensor) -> Tensor:
+        """Stochastic depth: in training, leave the branch out for a share of the rows."""
+        if not self.training or self.drop_path == 0:
+            return h_BlC
+        keep = 1 - self.drop_path
+        return h_BlC * h_BlC.new_empty(h_BlC.shape[0], 1, 1).bernoulli_(keep).div_(keep)
+
+
+class SelfAttention(nn.Module):
+    """Attention with l2-normalised queries and keys and a learned scale a head, or with the plain 0.25 / sqrt(c)."""
+
+    MAX_LOG_SCALE = math.log(100)
+
+    def __init__(self, spec: TransformerSpec) -> None:
+        super().__init__()
+        width = spec.embed_dim
+        self.num_heads, self.head_dim, self.l2_norm = spec.num_heads, width // spec.num_heads, spec.attn_l2_norm
+        self.softmax_scale = 1.0 if spec.attn_l2_norm else 0.25 / math.sqrt(self.head_dim)
+        if spec.attn_l2_norm:
+            self.scale_mul_1H11 = nn.Parameter(torch.empty(1, spec.num_heads, 1, 1))
+        self.mat_qkv = nn.Linear(width, 3 * width, bias=False)
+        self.q_bias = nn.Parameter(torch.empty(width))
+        self.v_bias = nn.Parameter(torch.empty(width))  # keys have no bias
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, layer: int, x_BlC: Tensor, attend: Attend) -> Tensor:
+        bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
+        qkv = F.linear(x_BlC, self.mat_qkv.weight, bias).unflatten(2, (3, self.num_heads, self.head_dim))
+        q_BHlc, k_BHlc, v_BHlc = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        if self.l2_norm:
+            q_BHlc = F.normalize(q_BHlc, dim=-1) * self.scale_mul_1H11.clamp_max(self.MAX_LOG_SCALE).exp()
+            k_BHlc = F.normalize(k_BHlc, dim=-1)
+        out_BHlc = attend(layer, q_BHlc, k_BHlc, v_BHlc)
+        return self.proj(out_BHlc.transpose(1, 2).flatten(2))
+
+    def softmax_attention(self, q_BHlc: Tensor, k_BHtc: Tensor, v_BHtc: Tensor,
+                          visible_lt: Tensor | None = None) -> Tensor:
+        """softmax(scale q k') v over the keys marked in ``visible_lt`` (bool; None means all)."""
+        return F.scaled_dot_product_attention(q_BHlc, k_BHtc, v_BHtc, attn_mask=visible_lt, scale=self.softmax_scale)
+
+
+class FeedForward(nn.Module):
+    """Two linear layers around a tanh-approximated GELU."""
+
+    def __init__(self, spec: TransformerSpec) -> None:
+        super().__init__()
+        hidden = round(spec.embed_dim * spec.mlp_ratio)
+        self.fc1 = nn.Linear(spec.embed_dim, hidden)
+        self.fc2 = nn.Linear(hidden, spec.embed_dim)
+
+    def forward(self, x_BlC: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.fc1(x_BlC), approximate="tanh"))
+
+
+class HeadNorm(nn.Module):
+    """Layer norm before the head, scaled and shifted by the class."""
+
+    def __init__(self, spec: TransformerSpec) -> None:
+        super().__init__()
+        self.norm_eps = spec.norm_eps
+        self.ada_lin = _ada_lin(spec.embed_dim, 2)
+
+    def forward(self, x_BlC: Tensor, class_BC: Tensor) -> Tensor:
+        scale_B1C, shift_B1C = self.ada_lin(class_BC).unsqueeze(1).chunk(2, dim=2)
+        return _modulated_norm(x_BlC, scale_B1C, shift_B1C, self.norm_eps)
+
+
+def _ada_lin(width: int, parts: int) -> nn.Sequential:
+    return nn.Sequential(nn.SiLU(), nn.Linear(width, parts * width))
+
+
+def _modulated_norm(x_BlC: Tensor, scale_B1C: Tensor, shift_B1C: Tensor, eps: float) -> Tensor:
+    return torch.addcmul(shift_B1C, F.layer_norm(x_BlC, x_BlC.shape[-1:], eps=eps), scale_B1C + 1)
+
+
+@torch.no_grad()
+def initialize(model: VAR, *, gamma: float = 1e-5) -> None:
+    """Initial weights for training from nothing, drawn from torch's global generator; VAR's scheme.
+
+    Args:
+        gamma: factor on the adaLN weights that open the residual branches; VAR uses 1e-5 to 1e-3 by depth.
+    """
+    width, depth = model.spec.embed_dim, model.spec.depth
+    std = math.sqrt(1 / width / 3)
+    for module in model.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.trunc_normal_(module.weight, std=std)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    for table in (model.class_emb.weight, model.lvl_embed.weight, model.pos_start, model.pos_1LC):
+        nn.init.trunc_normal_(table, std=std)
+    model.head.weight.mul_(0.02)
+    model.head_nm.ada_lin[1].weight.mul_(0.5)
+    for block in model.blocks:
+        block.attn.q_bias.zero_()
+        block.attn.v_bias.zero_()
+        if model.spec.attn_l2_norm:
+            block.attn.scale_mul_1H11.fill_(math.log(4))
+        block.attn.proj.weight.div_(math.sqrt(2 * depth))
+        block.ffn.fc2.weight.div_(math.sqrt(2 * depth))
+        if model.spec.shared_aln:
+            block.ada_gss.normal_(std=width ** -0.5)
+            block.ada_gss[:, :, 2:].mul_(0.5)
+            block.ada_gss[:, :, :2].mul_(gamma)
+        else:
+            block.ada_lin[1].weight[2 * width:].mul_(0.5)
+            block.ada_lin[1].weight[:2 * width].mul_(gamma)

@@ -1,0 +1,20 @@
+"""The paper's printed numbers as data: tables 1 to 8 and the claims of the text, transcribed from arXiv 2511.16546v1.
+
+Values are as printed, contradictions included; what they say is judged elsewhere.
+"""
+
+from __future__ import annotations
+
+from importlib.resources import files
+
+import pandas as pd
+
+TITLE = "Progressive Supernet Training for Efficient Visual Autoregressive Modeling (arXiv 2511.16546v1)"
+DEPTH = 30
+"""Layers of the paper's full network, VAR-d30."""
+
+
+def paper_table(number: int) -> pd.DataFrame:
+    """Table 1..8 of the paper, one row a printed row; cells are text as printed, empty where the paper has a dash."""
+    with (files(__package__) / f"table{number}.csv").open() as file:
+        return pd.read_csv(file, dtype=str, keep_default_na=False)

@@ -1,0 +1,157 @@
+"""Which layers run at which scale: Eq. 2, Eq. 3, the windows of Table 1 and the skip-all design of Table 5."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Literal
+
+Selection = Literal["equidistant", "nested"]
+
+
+def equidistant_layers(depth: int, subnet_depth: int) -> tuple[int, ...]:
+    """I_d = { floor(i (D-1) / (d-1)) : i = 0..d-1 }, first and last layer always kept (Eq. 2).
+
+    The sets are not nested although the paper says so: for D = 30, I_8 holds layer 4 and I_16 does not.
+
+    Raises:
+        ValueError: ``subnet_depth`` below 2 (Eq. 2 divides by d - 1) or above ``depth``.
+    """
+    _check_depths(depth, subnet_depth)
+    return tuple(i * (depth - 1) // (subnet_depth - 1) for i in range(subnet_depth))
+
+
+def nested_layers(depth: int, subnet_depth: int, ladder: tuple[int, ...] = ()) -> tuple[int, ...]:
+    """A nested alternative to Eq. 2: each subnet picks its layers out of the next deeper subnet, equidistantly.
+
+    Args:
+        depth: D of the full network.
+        subnet_depth: d.
+        ladder: the depths of the family; those between d and D are passed through on the way down.
+            Empty means the halving ladder ceil(D/2), ceil(D/4), ...
+
+    Raises:
+        ValueError: as `equidistant_layers`.
+    """
+    _check_depths(depth, subnet_depth)
+    rungs = sorted({r for r in (ladder or _halvings(depth)) if subnet_depth < r < depth}, reverse=True)
+    layers = tuple(range(depth))
+    for rung in (*rungs, subnet_depth):
+        layers = tuple(layers[i] for i in equidistant_layers(len(layers), rung))
+    return layers
+
+
+def select_layers(depth: int, subnet_depth: int, selection: Selection = "equidistant") -> tuple[int, ...]:
+    """I_d by the named rule; `equidistant` is the paper's."""
+    rules = {"equidistant": equidistant_layers, "nested": nested_layers}
+    if selection not in rules:
+        raise ValueError(f"layer selection {selection!r} is unknown; known: {', '.join(rules)}")
+    return rules[selection](depth, subnet_depth)
+
+
+@dataclass(frozen=True)
+class DepthPlan:
+    """The layers of a D-layer network that run at each of K scales.
+
+    Forward pass, training, cache and profiler take a plan as argument; no module stores an "active depth", so
+    switching depth means passing another plan.
+
+    Attributes:
+        depth: D, the layers of the full network.
+        layers_per_scale: for scale k = 1..K at index k-1, the ascending indices of the layers that run.
+
+    Raises:
+        ValueError: no scale, a scale without a layer, or indices that are unsorted, repeated or outside 0..D-1.
+    """
+
+    depth: int
+    layers_per_scale: tuple[tuple[int, ...], ...]
+
+    def __post_init__(self) -> None:
+        if not self.layers_per_scale:
+            raise ValueError("a plan needs at least one scale")
+        for k, layers in enumerate(self.layers_per_scale, start=1):
+            if not layers:
+                raise ValueError(f"scale {k} runs no layer")
+            if list(layers) != sorted(set(layers)) or layers[0] < 0 or layers[-1] >= self.depth:
+                raise ValueError(f"scale {k}: layers {layers} are not ascending indices below {self.depth}")
+
+    @classmethod
+    def full(cls, depth: int, num_scales: int) -> DepthPlan:
+        """Every layer at every scale: plain VAR."""
+        return cls(depth, (tuple(range(depth)),) * num_scales)
+
+    @classmethod
+    def bridge(cls, depth: int, subnet_depth: int, bridge: int, num_scales: int,
+               selection: Selection = "equidistant") -> DepthPlan:
+        """All D layers in the bridge zone r_1..r_N, the layers I_d in the flexible zone r_(N+1)..r_K (Eq. 3).
+
+        ``bridge`` = N: K gives the full network, 0 the skip-all design of Table 5.
+
+        Raises:
+            ValueError: N outside 0..K or d outside 2..D.
+        """
+        if not 0 <= bridge <= num_scales:
+            raise ValueError(f"bridge size N = {bridge} is outside 0..{num_scales}, the number of scales K")
+        return cls.window(depth, subnet_depth, bridge + 1, num_scales, num_scales, selection)
+
+    @classmethod
+    def window(cls, depth: int, subnet_depth: int, first: int, last: int, num_scales: int,
+               selection: Selection = "equidistant") -> DepthPlan:
+        """The layers I_d at the scales first..last, all D layers elsewhere (Table 1); first > last leaves no window.
+
+        Raises:
+            ValueError: a window that leaves 1..K, or d outside 2..D.
+        """
+        if first < 1 or last > num_scales:
+            raise ValueError(f"scale window r{first}-r{last} leaves r1-r{num_scales}")
+        subnet = select_layers(depth, subnet_depth, selection)
+        everything = tuple(range(depth))
+        return cls(depth, tuple(subnet if first <= k <= last else everything for k in range(1, num_scales + 1)))
+
+    @property
+    def num_scales(self) -> int:
+        """K."""
+        return len(self.layers_per_scale)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether every layer runs at every scale."""
+        return all(len(layers) == self.depth for layers in self.layers_per_scale)
+
+    def layers(self, k: int) -> tuple[int, ...]:
+        """Layers that run at scale k = 1..K."""
+        return self.layers_per_scale[k - 1]
+
+    def scales_of(self, layer: int) -> tuple[int, ...]:
+        """Scales at which ``layer`` runs, ascending; its cache holds the tokens of these scales alone."""
+        return tuple(k for k, layers in enumerate(self.layers_per_scale, start=1) if layer in layers)
+
+    def stretches(self) -> tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]:
+        """The layers in order, gathered into stretches that run at the same scales: ((layers, scales), ...).
+
+        Layers that run nowhere are left out.
+        """
+        runs = groupby(range(self.depth), key=self.scales_of)
+        return tuple((tuple(layers), scales) for scales, layers in runs if scales)
+
+    def check_fits(self, depth: int, num_scales: int) -> None:
+        """Raise ValueError unless the plan is for a network of ``depth`` layers and ``num_scales`` scales."""
+        if (self.depth, self.num_scales) != (depth, num_scales):
+            raise ValueError(f"the plan is for {self.depth} layers and {self.num_scales} scales, "
+                             f"the network has {depth} layers and {num_scales} scales")
+
+
+def _check_depths(depth: int, subnet_depth: int) -> None:
+    if subnet_depth > depth:
+        raise ValueError(f"subnet depth d = {subnet_depth} is above the full depth D = {depth}")
+    if subnet_depth < 2:
+        raise ValueError(f"subnet depth d = {subnet_depth}: Eq. 2 keeps the first and the last layer, so d >= 2")
+
+
+def _halvings(depth: int) -> tuple[int, ...]:
+    ladder = []
+    while depth > 2:
+        depth = -(-depth // 2)
+        ladder.append(depth)
+    return tuple(ladder)

@@ -1,0 +1,1 @@
+"""Profiling: what a system costs in time and memory."""

@@ -1,0 +1,37 @@
+"""A look at one class under several depths: what `varient sample` draws."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from varient.config import ExperimentConfig
+from varient.generation import load_pipeline
+from varient.report.grids import write_grid
+
+
+def sample_grid(config: ExperimentConfig, run_dir: Path, output: Path, *, label: int, depths: Sequence[int],
+                bridge: int | None, checkpoint: Path | None, count: int, seed: int) -> None:
+    """Draw ``count`` images of a class for each depth with the same seeds and write them as rows of a PNG.
+
+    Args:
+        depths: d of each row; D means the full network.
+        bridge: N; None means the config's.
+        checkpoint: weights for all rows; None means the supernet of each depth, and the base for depth D.
+
+    Raises:
+        ValueError: a class or depth the experiment does not have, or N above K.
+        CheckpointError: weights that are missing or of another shape.
+    """
+    if not 0 <= label < config.data.num_classes:
+        raise ValueError(f"class {label} is outside 0..{config.data.num_classes - 1}")
+    plans = [(depth, config.plan(depth, bridge)) for depth in depths]
+    zone = config.supernet.bridge if bridge is None else bridge
+    rows = []
+    for depth, plan in plans:
+        own = "base" if depth == config.transformer.depth else f"supernet-d{depth}"
+        pipeline = load_pipeline(config, run_dir / "tokenizer.safetensors",
+                                 checkpoint or run_dir / f"{own}.safetensors")
+        images = pipeline.images([label] * count, range(count), seed, plan)
+        rows.append((f"d = {depth}, N = {zone}" if not plan.is_full else f"full, d = {depth}", images))
+    write_grid(output, rows, f"{config.name}: class {label}, the same seeds in each column")

@@ -1,0 +1,184 @@
+"""The paper's tables, ours beside the paper's, from records alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from varient.config import ExperimentConfig
+from varient.files import write_text
+from varient.paper import DEPTH, TITLE, paper_table
+from varient.records import ProfileRecord, ScoreRecord, read_record
+
+NOT_BUILT = "not built yet"
+ABSENT = "–"
+
+
+@dataclass(frozen=True)
+class Results:
+    """Records of an experiment by system."""
+
+    scores: dict[str, ScoreRecord]
+    profiles: dict[str, ProfileRecord]
+
+    @classmethod
+    def read(cls, scores: Sequence[Path], profiles: Sequence[Path] = ()) -> Results:
+        """Read record files.
+
+        Raises:
+            RecordError: a file that is no such record.
+        """
+        by_score = [read_record(path, ScoreRecord) for path in scores]
+        by_profile = [read_record(path, ProfileRecord) for path in profiles]
+        return cls({r.system: r for r in by_score}, {r.system: r for r in by_profile})
+
+
+def table2_counterparts(config: ExperimentConfig) -> dict[str, str | None]:
+    """Each method of the paper's Table 2, in its order -> the id of its counterpart here (None: not built yet)."""
+    counterparts: dict[str, str | None] = {}
+    for method in paper_table(2)["method"]:
+        counterparts[method] = None
+        if method == f"VAR-d{DEPTH}":
+            counterparts[method] = f"var-d{config.transformer.depth}"
+        elif method.startswith("VARiant-d"):
+            depth = config.counterpart(int(method.removeprefix("VARiant-d")))
+            counterparts[method] = f"variant-d{depth}" if depth else None
+    return counterparts
+
+
+def table2(config: ExperimentConfig, results: Results) -> pd.DataFrame:
+    """Table 2: each row of the paper with our value and the paper's for each column, then the real-image floor.
+
+    Ours is empty where no record says it.  Latency and memory of the digits experiment are those of a miniature on
+    this machine's CPU; compare ratios with the paper's, not seconds.
+    """
+    systems = table2_counterparts(config)
+    baseline = results.profiles.get(systems[f"VAR-d{DEPTH}"] or "")
+    rows = []
+    for _, printed in paper_table(2).iterrows():
+        system = systems[printed["method"]]
+        ours = _our_cells(results, system, baseline)
+        row = {"method": printed["method"], "system": system or NOT_BUILT,
+               "source": f"measured ({config.name})" if any(ours.values()) else "paper"}
+        for column in _TABLE2_COLUMNS:
+            row[column], row[f"{column}_paper"] = ours.get(column, ""), printed[column]
+        row["recognised"] = ours.get("recognised", "")
+        rows.append(row)
+    floor = results.scores.get("real-holdout")
+    if floor:
+        row = {"method": "real images not trained on", "system": floor.system, "source": f"measured ({config.name})"}
+        rows.append(row | _score_cells(floor))
+    return pd.DataFrame(rows).fillna("")
+
+
+def table4(config: ExperimentConfig, results: Results) -> pd.DataFrame:
+    """Table 4: FID of subnet and full network before and after joint training, for each subnet depth.
+
+    The supernet of each depth is another training run, so each row has a full network of its own.
+    """
+    base = results.scores.get(f"var-d{config.transformer.depth}")
+    rows = []
+    for _, printed in paper_table(4).iterrows():
+        depth = config.counterpart(int(printed["subnet_depth"]))
+        row = {"subnet_depth_paper": printed["subnet_depth"], "subnet_depth": depth or NOT_BUILT}
+        sources = {"training_free_subnet_fid": results.scores.get(f"free-d{depth}"), "training_free_full_fid": base,
+                   "joint_subnet_fid": results.scores.get(f"variant-d{depth}"),
+                   "joint_full_fid": results.scores.get(f"variant-d{depth}-full")}
+        for column, record in sources.items():
+            row[column] = _number(record and depth and record.fid, 3)
+            row[f"{column}_paper"] = printed[column]
+        row["source"] = f"measured ({config.name})" if depth else "paper"
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+TABLES: dict[int, Callable[[ExperimentConfig, Results], pd.DataFrame]] = {2: table2, 4: table4}
+
+_TABLE2_COLUMNS = ("steps", "speedup", "latency_s", "memory_mb", "kv_cache_mb", "params", "fid", "is", "precision",
+                   "recall")
+
+_HEADINGS = {"method": "Method", "system": "Counterpart here", "source": "Source of ours", "steps": "#Steps",
+             "speedup": "Speedup", "latency_s": "Latency (s)", "memory_mb": "Mem (MiB)", "kv_cache_mb": "KV (MiB)",
+             "params": "#Param", "fid": "FID", "is": "IS", "precision": "Prec", "recall": "Rec",
+             "recognised": "Recognised", "subnet_depth": "d", "training_free_subnet_fid": "Training-free subnet FID",
+             "training_free_full_fid": "Training-free full FID", "joint_subnet_fid": "Joint subnet FID",
+             "joint_full_fid": "Joint full FID"}
+
+
+def render(number: int, config: ExperimentConfig, results: Results, stem: Path) -> list[Path]:
+    """Write <stem>.csv, .md and .tex; return the paths.
+
+    Raises:
+        ValueError: a table that is not built.
+    """
+    if number not in TABLES:
+        raise ValueError(f"table {number} is not built; built: {', '.join(map(str, TABLES))}")
+    frame = TABLES[number](config, results)
+    shown = _side_by_side(frame)
+    note = (f"Table {number} of {TITLE}. Each cell: ours (experiment {config.name}) / the paper's. "
+            f"Ours is {ABSENT} where nothing was measured.")
+    texts = {".csv": frame.to_csv(index=False), ".md": f"{note}\n\n{_markdown(shown)}", ".tex": _latex(shown, note)}
+    for suffix, text in texts.items():
+        write_text(stem.with_suffix(suffix), text)
+    return [stem.with_suffix(suffix) for suffix in texts]
+
+
+def _our_cells(results: Results, system: str | None, baseline: ProfileRecord | None) -> dict[str, str]:
+    cells: dict[str, str] = {}
+    if profile := results.profiles.get(system or ""):
+        cells |= {"steps": profile.steps, "latency_s": _number(profile.latency_s, 4),
+                  "speedup": _number(baseline and baseline.latency_s / profile.latency_s, 2),
+                  "kv_cache_mb": _number(profile.kv_cache_mib, 3), "params": _count(profile.num_parameters)}
+    if score := results.scores.get(system or ""):
+        cells |= _score_cells(score)
+    return cells
+
+
+def _score_cells(score: ScoreRecord) -> dict[str, str]:
+    return {"fid": _number(score.fid, 3), "is": _number(score.inception_score, 2),
+            "precision": _number(score.precision, 3), "recall": _number(score.recall, 3),
+            "recognised": _number(score.recognised, 3)}
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "" if value is None else f"{value:.{digits}f}"
+
+
+def _count(value: int) -> str:
+    for factor, suffix in ((10 ** 9, "B"), (10 ** 6, "M"), (10 ** 3, "K")):
+        if value >= factor:
+            return f"{value / factor:.3g}{suffix}"
+    return str(value)
+
+
+def _side_by_side(frame: pd.DataFrame) -> pd.DataFrame:
+    """Pairs of columns x, x_paper folded into one column "ours / paper's"."""
+    shown = {}
+    for column in frame.columns:
+        if column.endswith("_paper"):
+            continue
+        ours = frame[column].astype(str).replace("", ABSENT)
+        if (paper := f"{column}_paper") in frame:
+            ours = ours + " / " + frame[paper].astype(str).replace("", ABSENT)
+        shown[_HEADINGS.get(column, column)] = ours
+    return pd.DataFrame(shown)
+
+
+def _markdown(shown: pd.DataFrame) -> str:
+    lines = [list(shown.columns), ["---"] * len(shown.columns), *shown.values.tolist()]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def _latex(shown: pd.DataFrame, note: str) -> str:
+    def escape(text: str) -> str:
+        for plain, safe in (("&", r"\&"), ("%", r"\%"), ("#", r"\#"), ("_", r"\_"), (ABSENT, "--")):
+            text = text.replace(plain, safe)
+        return text
+
+    body = [" & ".join(escape(cell) for cell in line) + r" \\" for line in shown.values.tolist()]
+    head = " & ".join(escape(name) for name in shown.columns) + r" \\"
+    return "\n".join([f"% {note}", rf"\begin{{tabular}}{{l{'r' * (len(shown.columns) - 1)}}}", r"\toprule", head,
+                      r"\midrule", *body, r"\bottomrule", r"\end{tabular}", ""])

@@ -1,0 +1,49 @@
+"""Training of the classifiers that score digits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from varient.config import ExperimentConfig
+from varient.models.build import build_classifier
+from varient.models.checkpoint import save_weights
+from varient.training.data import batch_indices, load_images
+from varient.training.loop import fit
+
+ROLES = {"features": 0, "judge": 1}
+"""What each classifier is for -> offset of its seed.
+
+`features` supplies the features of FID, KID, precision and recall and the logits of IS; `judge`, trained from another
+seed, says whether a generated digit is the one that was asked for, so that no score grades itself.
+"""
+
+
+def train_classifier(config: ExperimentConfig, role: str, output: Path) -> None:
+    """Train the classifier of a role on the training split and write it, with its accuracy on the other split.
+
+    Raises:
+        ValueError: unknown role.
+    """
+    if role not in ROLES:
+        raise ValueError(f"classifier role {role!r} is unknown; known: {', '.join(ROLES)}")
+    settings, seed = config.evaluation.classifier, config.seed + ROLES[role]
+    train = load_images(config.data, "train")
+    torch.manual_seed(seed)
+    classifier = build_classifier(config)
+
+    def loss_of_step(step: int) -> Tensor:
+        chosen = batch_indices(step, num_items=len(train), batch_size=settings.batch_size, seed=seed)
+        return F.cross_entropy(classifier(train.images[chosen])[1], train.labels[chosen])
+
+    identity = config.digest("data", "evaluation") + role
+    fit(classifier, loss_of_step, steps=settings.epochs * (len(train) // settings.batch_size), settings=settings,
+        seed=seed, work_dir=output.parent / f"training-{role}", identity=identity, title=f"classifier {role}")
+    holdout = load_images(config.data, "holdout")
+    with torch.no_grad():
+        accuracy = (classifier(holdout.images)[1].argmax(1) == holdout.labels).float().mean().item()
+    save_weights(output, classifier, {"kind": "classifier", "role": role, "settings": identity,
+                                      "holdout_accuracy": accuracy})

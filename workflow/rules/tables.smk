@@ -1,0 +1,24 @@
+rule table:
+    input:
+        config=ancient(f"runs/{EXPERIMENT.name}/config.json"),
+        scores=score_records,
+        profiles=profile_records,
+        paper="varient/paper/table{table}.csv",
+        code=stage_sources("varient.report.tables"),
+    output:
+        csv=f"{RESULTS}/table{{table}}.csv",
+        md=f"{RESULTS}/table{{table}}.md",
+        tex=f"{RESULTS}/table{{table}}.tex",
+    log:
+        f"runs/{EXPERIMENT.name}/logs/table{{table}}.log",
+    conda:
+        "../../environment.yml"
+    params:
+        settings=EXPERIMENT.digest("supernet", "transformer"),
+        scores=lambda wildcards, input: [f"--score {path}" for path in input.scores],
+        profiles=lambda wildcards, input: [
+            f"--profile {path}" for path in input.profiles
+        ],
+    shell:
+        "python -m varient table --config {input.config} {wildcards.table} {params.scores} {params.profiles}"
+        " --output {output.csv} > {log} 2>&1"

@@ -1,0 +1,76 @@
+rule train_tokenizer:
+    input:
+        config=ancient("runs/{experiment}/config.json"),
+        code=stage_sources("varient.training.tokenizer", "varient.models.official"),
+    output:
+        "runs/{experiment}/tokenizer.safetensors",
+    log:
+        "runs/{experiment}/logs/train_tokenizer.log",
+    conda:
+        "../../environment.yml"
+    params:
+        settings=EXPERIMENT.digest("data", "patch_nums", "tokenizer"),
+    shell:
+        "python -m varient train tokenizer --config {input.config} --output {output} > {log} 2>&1"
+
+
+rule train_classifier:
+    """`features` feeds the scores, `judge` says whether a digit is the one that was asked for."""
+    input:
+        config=ancient("runs/{experiment}/config.json"),
+        code=stage_sources("varient.training.classifier"),
+    output:
+        "runs/{experiment}/classifier-{role}.safetensors",
+    log:
+        "runs/{experiment}/logs/train_classifier-{role}.log",
+    conda:
+        "../../environment.yml"
+    params:
+        settings=EXPERIMENT.digest("data", "evaluation"),
+    shell:
+        "python -m varient train classifier --config {input.config} --role {wildcards.role} --output {output}"
+        " > {log} 2>&1"
+
+
+rule train_base:
+    """The full network, from nothing or from a released file."""
+    input:
+        config=ancient("runs/{experiment}/config.json"),
+        tokenizer="runs/{experiment}/tokenizer.safetensors",
+        code=stage_sources("varient.training.supernet", "varient.models.official"),
+    output:
+        "runs/{experiment}/base.safetensors",
+    log:
+        "runs/{experiment}/logs/train_base.log",
+    priority: 10
+    conda:
+        "../../environment.yml"
+    params:
+        settings=EXPERIMENT.digest(
+            "data", "patch_nums", "tokenizer", "transformer", "base"
+        ),
+    shell:
+        "python -m varient train base --config {input.config} {input.tokenizer} --output {output} > {log} 2>&1"
+
+
+rule train_supernet:
+    """The full network together with the subnet of depth d, in three phases; one supernet for each d, as in Table 4."""
+    input:
+        config=ancient("runs/{experiment}/config.json"),
+        tokenizer="runs/{experiment}/tokenizer.safetensors",
+        base="runs/{experiment}/base.safetensors",
+        code=stage_sources("varient.training.supernet"),
+    output:
+        "runs/{experiment}/supernet-d{depth}.safetensors",
+    log:
+        "runs/{experiment}/logs/train_supernet-d{depth}.log",
+    priority: 10
+    conda:
+        "../../environment.yml"
+    params:
+        settings=EXPERIMENT.digest(
+            "data", "patch_nums", "tokenizer", "transformer", "base", "supernet"
+        ),
+    shell:
+        "python -m varient train supernet --config {input.config} --depth {wildcards.depth} {input.tokenizer}"
+        " {input.base} --output {output} > {log} 2>&1"
