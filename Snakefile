@@ -27,9 +27,7 @@ except ConfigError as error:
     raise WorkflowError(str(error)) from None
 
 # Rules say `python`; it is the one that runs this workflow, whatever PATH says.
-os.environ["PATH"] = os.pathsep.join(
-    [os.path.dirname(sys.executable), os.environ["PATH"]]
-)
+shell.prefix(f'export PATH="{Path(sys.executable).parent}:$PATH"; ')
 
 
 wildcard_constraints:
