@@ -17,8 +17,10 @@ min_version("9.0")
 from varient.config import ConfigError, parse_config
 from varient.sources import stage_sources
 
+# A config given on the command line stands alone: Snakemake would merge it into this one, key by key.
+if "name" not in config:
 
-configfile: "workflow/config/digits.yaml"
+    configfile: "workflow/config/digits.yaml"
 
 
 try:

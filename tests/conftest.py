@@ -1,0 +1,96 @@
+"""Shared pieces of the tests: golden cases of the released code, and networks small enough to run in milliseconds."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from varient.config import ExperimentConfig, TokenizerSpec, TransformerSpec, load_config
+from varient.models.official import load_var, load_vqvae
+from varient.models.transformer import VAR, initialize
+from varient.models.vqvae import VQVAE
+from varient.pyramid import Pyramid
+
+ROOT = Path(__file__).parent.parent
+GOLDEN = Path(__file__).parent / "golden"
+TOLERANCE = 1e-4
+"""Largest absolute difference to the released code's float32 results; wrong wirings cost more (golden/README.md)."""
+
+torch.set_num_threads(1)
+
+
+@dataclass(frozen=True)
+class Golden:
+    """One recorded case: inputs, outputs and weights of the released code, with its constructor arguments."""
+
+    arrays: dict[str, np.ndarray]
+
+    @property
+    def config(self) -> dict:
+        return json.loads(str(self.arrays["config"]))
+
+    def __getitem__(self, key: str) -> Tensor:
+        return torch.from_numpy(self.arrays[key])
+
+    def state_dict(self, *prefixes: str) -> dict[str, Tensor]:
+        return {name.removeprefix(prefix): self[name] for prefix in prefixes for name in self.arrays
+                if name.startswith(prefix)}
+
+    def transformer(self, prefix: str = "sd/var/", section: str = "var") -> VAR:
+        settings, vae = dict(self.config[section]), self.config["vae"]
+        pyramid, num_classes = Pyramid(settings.pop("patch_nums")), settings.pop("num_classes")
+        model = VAR(TransformerSpec(**settings), pyramid, num_classes=num_classes, vocab_size=vae["vocab_size"],
+                    z_channels=vae.get("z_channels") or vae["Cvae"])
+        load_var(model, self.state_dict(prefix), "golden")
+        return model.eval()
+
+    def tokenizer(self, *prefixes: str, settings: dict | None = None) -> VQVAE:
+        """The tokenizer; parts that the case does not exercise and leaves out keep their initial weights."""
+        settings = dict(settings or self.config["vae"])
+        pyramid = Pyramid(settings.pop("v_patch_nums"))
+        model = VQVAE(TokenizerSpec(**settings), pyramid)
+        tensors = self.state_dict(*(prefixes or ("sd/vae/",)))
+        left_out = tuple(self.config.get("vae_keys_left_out", ()))
+        if left_out:
+            tensors |= {name: value for name, value in model.state_dict().items() if name.startswith(left_out)}
+        load_vqvae(model, tensors, "golden")
+        return model.eval()
+
+
+def golden(name: str) -> Golden:
+    with np.load(GOLDEN / f"{name}.npz") as file:
+        return Golden({key: file[key] for key in file.files})
+
+
+def assert_close(ours: Tensor, theirs: Tensor, tolerance: float = TOLERANCE) -> None:
+    torch.testing.assert_close(ours.detach(), theirs, atol=tolerance, rtol=0)
+
+
+TINY_PYRAMID = Pyramid((1, 1, 2, 3, 4))
+
+
+def tiny_transformer(depth: int = 6, seed: int = 0, **settings: object) -> VAR:
+    torch.manual_seed(seed)
+    spec = TransformerSpec(depth=depth, embed_dim=16, num_heads=2, **settings)
+    model = VAR(spec, TINY_PYRAMID, num_classes=5, vocab_size=32, z_channels=8)
+    initialize(model, gamma=1.0)
+    with torch.no_grad():
+        model.head.weight.normal_()  # the initial head is nearly zero; tests want logits that differ
+    return model.eval()
+
+
+def tiny_tokenizer(seed: int = 1) -> VQVAE:
+    torch.manual_seed(seed)
+    spec = TokenizerSpec(vocab_size=32, z_channels=8, ch=8, ch_mult=(1, 2), num_res_blocks=1, norm_groups=4)
+    return VQVAE(spec, TINY_PYRAMID).eval().requires_grad_(False)
+
+
+@pytest.fixture
+def smoke() -> ExperimentConfig:
+    return load_config(ROOT / "workflow/config/smoke.yaml")
