@@ -36,9 +36,9 @@ class ProgressiveSchedule:
     def subnet_probability(self, epoch: int) -> float:
         """p(subnet): 0.2, then 0.2 + 0.8 (ep - E_1) / (E_2 - E_1) (Eq. 5), then 1."""
         phase = self.phase(epoch)
-        if phase == 1:
-            return P_START
-        return P_START + (1 - P_START) * (epoch - self.phases[0]) / self.phases[1] if phase == 2 else 1.0
+        if phase == 2:
+            return min(P_START + (1 - P_START) * (epoch - self.phases[0]) / self.phases[1], 1.0)
+        return P_START if phase == 1 else 1.0
 
 
 @dataclass(frozen=True)

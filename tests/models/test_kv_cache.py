@@ -1,0 +1,53 @@
+import pytest
+import torch
+from conftest import TINY_PYRAMID, tiny_tokenizer, tiny_transformer
+
+from varient.models.kv_cache import LeanCache, ReferenceCache
+from varient.plan import DepthPlan
+from varient.pyramid import VAR_256
+from varient.sampling import DrawTokens, Guidance, generate, image_uniforms
+
+MIB_PER_TOKEN_LAYER = 128 * 1920 * 2 * 2 / 2 ** 20
+"""VAR-d30 at batch 64: 128 guided rows, width 1920, keys and values, 2 bytes each."""
+
+
+def _token_layers_at_peak(plan, cache):
+    """Drive a cache with one-byte entries, so that bytes are twice (key and value) the token-layers."""
+    for k in VAR_256.scales:
+        entry = torch.zeros(1, 1, VAR_256.tokens(k), 1, dtype=torch.uint8)
+        for layer in plan.layers(k):
+            key, _ = cache.extend(layer, k, entry, entry)
+            seen = sum(VAR_256.tokens(s) for s in plan.scales_of(layer) if s <= k)
+            assert key.shape[2] == seen
+    return cache.peak_bytes / 2
+
+
+@pytest.mark.parametrize(("subnet_depth", "lean_mib", "reference_mib"), [
+    (30, 12165.0, 28687.5), (16, 6600.0, 17091.6), (8, 3420.0, 10465.3), (4, 1830.0, 7152.2), (2, 1614.4, 5495.6)])
+def test_peaks_at_paper_scale(subnet_depth, lean_mib, reference_mib):
+    plan = DepthPlan.bridge(30, subnet_depth, 6, 10)
+    lean = _token_layers_at_peak(plan, LeanCache(plan, VAR_256))
+    assert lean * MIB_PER_TOKEN_LAYER == pytest.approx(lean_mib, abs=0.05)
+    reference = _token_layers_at_peak(plan, ReferenceCache(plan, VAR_256))
+    # The released code keeps keys in float32 and values in float16: 6 bytes where lean needs 4.
+    assert reference * MIB_PER_TOKEN_LAYER * 6 / 4 == pytest.approx(reference_mib, abs=0.05)
+
+
+def test_lean_ends_empty_and_reference_keeps_everything():
+    plan = DepthPlan.bridge(30, 8, 6, 10)
+    lean, reference = LeanCache(plan, VAR_256), ReferenceCache(plan, VAR_256)
+    _token_layers_at_peak(plan, lean)
+    _token_layers_at_peak(plan, reference)
+    assert lean.live_bytes == 0
+    assert reference.live_bytes == reference.peak_bytes
+
+
+def test_both_policies_give_the_same_tokens():
+    model, quantizer = tiny_transformer(), tiny_tokenizer().quantize
+    readout = DrawTokens(quantizer, image_uniforms(1, range(16), TINY_PYRAMID.length))
+    labels = torch.arange(16) % 5
+    for plan in (DepthPlan.full(6, 5), DepthPlan.bridge(6, 3, 2, 5), DepthPlan.window(6, 3, 1, 2, 5)):
+        lean, reference = (generate(model, quantizer, labels, plan, Guidance(), readout, cache_policy=policy)
+                           for policy in ("lean", "reference"))
+        assert torch.equal(lean.idx_BL, reference.idx_BL)
+        assert torch.equal(lean.f_hat_BCHW, reference.f_hat_BCHW)

@@ -1,0 +1,91 @@
+import pandas as pd
+import pytest
+from conftest import ROOT
+
+from varient.config import load_config
+from varient.paper import paper_table
+from varient.records import ProfileRecord, Provenance, RecordError, ScoreRecord, write_record
+from varient.report.inputs import PAPER_DEPTHS, table_inputs
+from varient.report.tables import NOT_BUILT, Results, render, table2, table2_counterparts, table4
+
+DIGITS = load_config(ROOT / "workflow/config/digits.yaml")
+SMOKE = load_config(ROOT / "workflow/config/smoke.yaml")
+PROVENANCE = Provenance(experiment="digits", seed=0, settings="x", weights_sha256={}, device="CPU", threads=1,
+                        versions={}, git_commit=None, created="2026-01-01T00:00:00+00:00")
+
+
+def _score(system, fid):
+    return ScoreRecord(system=system, extractor="x", num_images=2000, num_reference=1437, fid=fid, fid_clean=fid, kid=0,
+                       kid_std=0, inception_score=9.876, inception_score_std=0, precision=0.81234, recall=0.5,
+                       recognised=0.9876, provenance=PROVENANCE)
+
+
+def _profile(system, latency_s, kv_cache_mib):
+    return ProfileRecord(system=system, steps="6+4", batch_size=64, dtype="float32", cache_policy="lean",
+                         num_parameters=574_012, kv_cache_mib=kv_cache_mib, latency_s=latency_s,
+                         latency_repeats_s=[latency_s], latency_iqr_s=0, warmup=1, provenance=PROVENANCE)
+
+
+RESULTS = Results({r.system: r for r in (_score("var-d30", 0.5), _score("variant-d16", 0.6), _score("free-d16", 4.0),
+                                         _score("variant-d16-full", 0.55), _score("real-holdout", 0.17))},
+                  {r.system: r for r in (_profile("var-d30", 0.4, 20.25), _profile("variant-d16", 0.25, 11.5))})
+
+
+def test_table2_has_the_papers_rows_in_its_order_and_the_floor():
+    frame = table2(DIGITS, RESULTS)
+    assert frame["method"].tolist() == [*paper_table(2)["method"], "real images not trained on"]
+    assert frame["system"].tolist() == [NOT_BUILT, NOT_BUILT, "var-d30", NOT_BUILT, "variant-d16", "variant-d8",
+                                        "variant-d4", "variant-d2", "real-holdout"]
+
+
+def test_table2_cells():
+    rows = table2(DIGITS, RESULTS).set_index("method")
+    ours = rows.loc["VARiant-d16"]
+    assert ours["latency_s"] == "0.2500" and ours["speedup"] == "1.60" and ours["kv_cache_mb"] == "11.500"
+    assert ours["params"] == "574K" and ours["fid"] == "0.600" and ours["precision"] == "0.812"
+    assert (ours["fid_paper"], ours["kv_cache_mb_paper"], ours["source"]) == ("2.05", "16092", "measured (digits)")
+    missing = rows.loc["VARiant-d8"]
+    assert missing["fid"] == "" and missing["fid_paper"] == "2.12" and missing["source"] == "paper"
+    assert rows.loc["DiT-XL/2", "fid"] == "" and rows.loc["DiT-XL/2", "fid_paper"] == "2.26"
+    assert rows.loc["real images not trained on", "fid"] == "0.170"
+
+
+def test_table4_cells():
+    rows = table4(DIGITS, RESULTS).set_index("subnet_depth_paper")
+    ours = rows.loc["16"]
+    assert (ours["training_free_subnet_fid"], ours["training_free_full_fid"]) == ("4.000", "0.500")
+    assert (ours["joint_subnet_fid"], ours["joint_full_fid"]) == ("0.600", "0.550")
+    assert ours["joint_subnet_fid_paper"] == "2.05"
+    assert rows.loc["8", "joint_subnet_fid"] == ""
+
+
+def test_depths_without_a_counterpart_show_the_paper_alone():
+    assert table2_counterparts(SMOKE)["VARiant-d16"] == "variant-d4"
+    assert table2_counterparts(SMOKE)["VARiant-d8"] is None
+    assert table4(SMOKE, RESULTS).set_index("subnet_depth_paper").loc["8", "source"] == "paper"
+
+
+def test_rendered_markdown(tmp_path):
+    paths = render(4, DIGITS, RESULTS, tmp_path / "table4")
+    assert [path.name for path in paths] == ["table4.csv", "table4.md", "table4.tex"]
+    lines = (tmp_path / "table4.md").read_text().splitlines()
+    assert lines[-1] == "| 16 / 16 | 4.000 / 5.42 | 0.500 / 1.95 | 0.600 / 2.05 | 0.550 / 1.96 | measured (digits) |"
+    tex = (tmp_path / "table4.tex").read_text()
+    assert r"\begin{tabular}" in tex and r"4.000 / 5.42" in tex and "–" not in tex.split(r"\toprule")[1]
+    csv = pd.read_csv(tmp_path / "table4.csv", dtype=str, keep_default_na=False)
+    assert csv.equals(table4(DIGITS, RESULTS).astype(str))
+
+
+def test_an_unbuilt_table_and_a_wrong_record_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="table 9 is not built; built: 2, 4"):
+        render(9, DIGITS, RESULTS, tmp_path / "x")
+    write_record(tmp_path / "profile.json", RESULTS.profiles["var-d30"])
+    with pytest.raises(RecordError, match="profile.json: not a ScoreRecord"):
+        Results.read([tmp_path / "profile.json"])
+
+
+def test_the_workflow_asks_for_every_row():
+    assert list(PAPER_DEPTHS) == [int(m.removeprefix("VARiant-d")) for m in paper_table(2)["method"]
+                                  if m.startswith("VARiant")]
+    wanted = table_inputs(2, DIGITS)["score"]
+    assert {s for s in table2_counterparts(DIGITS).values() if s} <= set(wanted)

@@ -1,0 +1,85 @@
+import pytest
+import yaml
+from conftest import ROOT
+
+from varient.config import ConfigError, load_config, parse_config
+
+CONFIGS = ["digits", "smoke", "imagenet256"]
+
+
+def _settings(name="digits"):
+    return yaml.safe_load((ROOT / f"workflow/config/{name}.yaml").read_text())
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_shipped_configs_are_valid(name):
+    config = load_config(ROOT / f"workflow/config/{name}.yaml")
+    assert config.name == name
+    assert parse_config(config.model_dump(mode="json"), "again") == config
+
+
+def _changed(path, value):
+    settings = _settings()
+    *parents, last = path
+    place = settings
+    for key in parents:
+        place = place[key]
+    place[last] = value
+    return settings
+
+
+@pytest.mark.parametrize(("path", "value", "message"), [
+    (("sed",), 3, r"x.yaml: sed: Extra inputs are not permitted \(got 3\)"),
+    (("sampling", "topk"), 3, "x.yaml: sampling.topk: Extra inputs"),
+    (("sampling", "cfg"), "high", "x.yaml: sampling.cfg: .*valid number"),
+    (("supernet", "depths"), [31], r"subnet depth d = 31 is above the full depth D = 30"),
+    (("supernet", "depths"), [1], "supernet.depths.0: .*greater than or equal to 2"),
+    (("supernet", "bridge"), 11, r"N = 11 is outside 0\.\.10"),
+    (("supernet", "depths"), [7], "phases has no entry for depth 7"),
+    (("patch_nums",), [1, 2, 3], "patch_nums ends at 3, .* need a latent side of 4"),
+    (("patch_nums",), [2, 1, 4], "side 1 of scale 2 is below 2"),
+    (("transformer", "num_heads"), 5, "embed_dim = 32 is not divisible by num_heads = 5"),
+    (("tokenizer", "model", "norm_groups"), 5, "ch = 16 is not divisible by norm_groups = 5"),
+    (("sampling", "num_images"), 2001, "num_images = 2001 is not a multiple of"),
+    (("base", "weights"), "var.pth", "base needs exactly one of 'weights'"),
+    (("base",), {}, "base needs exactly one of 'weights'"),
+    (("evaluation",), {}, "evaluation.classifier is missing"),
+    (("name",), "My Run", "x.yaml: name: "),
+])
+def test_wrong_settings_name_file_key_and_expectation(path, value, message):
+    with pytest.raises(ConfigError, match=message):
+        parse_config(_changed(path, value), "x.yaml")
+
+
+def test_every_wrong_key_is_named_at_once():
+    settings = _changed(("sed",), 1)
+    settings["sampling"]["topk"] = 1
+    with pytest.raises(ConfigError) as error:
+        parse_config(settings, "x.yaml")
+    assert len(str(error.value).splitlines()) == 2
+
+
+def test_unreadable_files_are_named(tmp_path):
+    with pytest.raises(ConfigError, match="no such config file"):
+        load_config(tmp_path / "none.yaml")
+    (tmp_path / "bad.yaml").write_text("a: [1")
+    with pytest.raises(ConfigError, match="bad.yaml: not valid YAML"):
+        load_config(tmp_path / "bad.yaml")
+    (tmp_path / "list.yaml").write_text("- 1")
+    with pytest.raises(ConfigError, match="list.yaml: config: "):
+        load_config(tmp_path / "list.yaml")
+
+
+def test_digest_follows_the_named_sections_and_the_seed():
+    config = parse_config(_settings(), "x")
+    resampled = parse_config(_changed(("sampling", "cfg"), 2.0), "x")
+    assert config.digest("data", "base") == resampled.digest("data", "base")
+    assert config.digest("sampling") != resampled.digest("sampling")
+    assert config.digest("base") != parse_config(_changed(("seed",), 1), "x").digest("base")
+
+
+def test_counterparts():
+    config = load_config(ROOT / "workflow/config/smoke.yaml")
+    assert [config.counterpart(d) for d in (16, 8, 4, 2)] == [4, None, 2, None]
+    digits = load_config(ROOT / "workflow/config/digits.yaml")
+    assert [digits.counterpart(d) for d in (16, 8, 4, 2)] == [16, 8, 4, 2]

@@ -1,0 +1,54 @@
+import subprocess
+import sys
+
+import pytest
+
+from varient.files import OutputError, atomic_path, sha256_of, write_text
+
+# A limit on the size of files makes real writes fail half way, as a full disk does.
+FULL_DISK = """
+import resource, signal, sys
+from pathlib import Path
+import numpy as np
+from varient.archive import Archive, write_archive
+from varient.files import OutputError
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+archive = Archive(np.zeros((1000, 3, 8, 8), np.uint8), np.zeros(1000, int), np.arange(1000), {})
+try:
+    write_archive(Path(sys.argv[1]), archive)
+except OutputError as error:
+    sys.exit(f"varient: {error}")
+"""
+
+
+def test_a_full_disk_leaves_no_half_written_file(tmp_path):
+    target = tmp_path / "out" / "shard.npz"
+    result = subprocess.run([sys.executable, "-c", FULL_DISK, str(target)], capture_output=True, text=True)
+    assert result.returncode == 1
+    assert "shard.npz: could not be written" in result.stderr
+    assert list(target.parent.iterdir()) == []
+
+
+def test_a_failing_write_keeps_the_old_file(tmp_path):
+    path = tmp_path / "record.json"
+    write_text(path, "old")
+    with pytest.raises(RuntimeError), atomic_path(path) as temporary:
+        temporary.write_text("new")
+        raise RuntimeError
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["record.json"]
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="file"):
+        write_text(tmp_path / "file" / "below.txt", "x")
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(OutputError, match="taken: could not be written"):
+        write_text(tmp_path / "taken", "x")
+
+
+def test_sha256(tmp_path):
+    (tmp_path / "x").write_bytes(b"abc")
+    assert sha256_of(tmp_path / "x").startswith("ba7816bf8f01cfea")

@@ -1,0 +1,96 @@
+"""The DAG: checked dry on every run, and run end to end in its smoke configuration (slow)."""
+
+import os
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from conftest import ROOT
+
+SMOKE = ["--configfile", "workflow/config/smoke.yaml"]
+
+
+def _snakemake(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
+    """Run the workflow of a copy of the project, with that copy's code."""
+    environment = os.environ | {"PYTHONPATH": str(folder)}
+    return subprocess.run(["snakemake", *arguments], cwd=folder, env=environment, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory) -> Path:
+    """The project's files, without results."""
+    folder = tmp_path_factory.mktemp("project")
+    for name in ("Snakefile", "environment.yml", "pyproject.toml"):
+        shutil.copy(ROOT / name, folder)
+    for name in ("varient", "baselines", "workflow"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    return folder
+
+
+@pytest.mark.parametrize("config", ["digits", "smoke", "imagenet256"])
+def test_the_dag_of_every_shipped_config_resolves(copy, config):
+    result = _snakemake(copy, "-n", "--configfile", f"workflow/config/{config}.yaml")
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_lint_and_format_are_clean(copy):
+    result = _snakemake(copy, "--lint")
+    assert result.returncode == 0, result.stdout + result.stderr
+    formatted = subprocess.run(["snakefmt", "--check", "Snakefile", "workflow/rules"], cwd=ROOT, capture_output=True,
+                               text=True)
+    assert formatted.returncode == 0, formatted.stderr
+
+
+def test_a_wrong_key_stops_before_any_job(copy):
+    result = _snakemake(copy, "-n", "--config", "sed=3")
+    assert result.returncode != 0
+    assert "config: sed: Extra inputs are not permitted" in result.stdout + result.stderr
+
+
+@pytest.mark.slow
+def test_smoke_run_end_to_end(copy):
+    first = _snakemake(copy, "--cores", "all", *SMOKE)
+    assert first.returncode == 0, first.stdout + first.stderr
+    table = pd.read_csv(copy / "results/smoke/table2.csv", dtype=str, keep_default_na=False).set_index("method")
+    assert float(table.loc["VAR-d30", "fid"]) > 0
+    assert float(table.loc["VARiant-d16", "latency_s"]) > 0
+    assert table.loc["VARiant-d8", "fid"] == ""
+    logs = {path.name for path in (copy / "runs/smoke/logs").iterdir()}
+    assert {"train_base.log", "train_supernet-d4.log", "score-var-d6.log", "table2.log"} <= logs
+
+    begin = time.monotonic()
+    second = _snakemake(copy, "--cores", "all", *SMOKE)
+    assert "Nothing to be done" in second.stdout + second.stderr
+    print(f"second run: {time.monotonic() - begin:.1f} s")
+
+    def jobs(*edits: str) -> set[str]:
+        """Rules that would run after one more line in each of the files."""
+        for edit in edits:
+            with (copy / edit).open("a") as file:
+                file.write("\n# edited\n")
+        dry = _snakemake(copy, "-n", *SMOKE).stdout
+        stats = dry.partition("Job stats:")[2].partition("total")[0]
+        return {line.split()[0] for line in stats.splitlines() if line and line.split()[-1].isdigit()}
+
+    assert jobs("varient/report/tables.py") == {"all", "table"}
+    assert "generate_shard" in jobs("varient/sampling.py")
+    assert not jobs("varient/models/kv_cache.py") & {"train_base", "train_supernet", "train_tokenizer"}
+    assert "train_supernet" in jobs("varient/training/supernet.py")
+
+
+@pytest.mark.slow
+def test_varient_sample_draws_the_depths_of_a_run(copy, tmp_path):
+    from PIL import Image
+
+    if not (copy / "runs/smoke/base.safetensors").exists():
+        assert _snakemake(copy, "--cores", "all", *SMOKE).returncode == 0
+    output = tmp_path / "grid.png"
+    result = subprocess.run(
+        ["python", "-m", "varient", "sample", "--config", "workflow/config/smoke.yaml", "--class", "3", "--depth", "6",
+         "--depth", "4", "--depth", "2", "--count", "5", "--output", str(output)],
+        cwd=copy, env=os.environ | {"PYTHONPATH": str(copy)}, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert min(Image.open(output).size) > 100

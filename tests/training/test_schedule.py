@@ -1,0 +1,37 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from varient.training.schedule import FullNetworkSchedule, ProgressiveSchedule
+
+
+def test_phases_of_table_7_end_where_the_paper_says():
+    schedule = ProgressiveSchedule((5, 15, 12))  # d = 4
+    assert schedule.epochs == 32
+    assert [schedule.phase(ep) for ep in (1, 5, 6, 20, 21, 32)] == [1, 1, 2, 2, 3, 3]
+
+
+def test_eq5():
+    schedule = ProgressiveSchedule((5, 15, 5))
+    assert schedule.subnet_probability(5) == 0.2
+    assert schedule.subnet_probability(6) == pytest.approx(0.2 + 0.8 / 15)
+    assert schedule.subnet_probability(20) == pytest.approx(1.0)
+    assert schedule.subnet_probability(21) == 1.0
+
+
+@given(st.tuples(st.integers(0, 20), st.integers(0, 20), st.integers(0, 20)).filter(any))
+def test_probability_rises_from_at_least_a_fifth_to_at_most_one(phases):
+    schedule = ProgressiveSchedule(phases)
+    values = [schedule.subnet_probability(ep) for ep in range(1, schedule.epochs + 1)]
+    assert values == sorted(values)
+    assert all(0.2 <= p <= 1 + 1e-12 for p in values)
+
+
+@pytest.mark.parametrize("epoch", [0, 26])
+def test_an_epoch_outside_the_training_is_refused(epoch):
+    with pytest.raises(ValueError, match=f"epoch {epoch} is outside 1..25"):
+        ProgressiveSchedule((5, 15, 5)).phase(epoch)
+
+
+def test_plain_training_never_runs_a_subnet():
+    assert FullNetworkSchedule(3).subnet_probability(2) == 0

@@ -1,0 +1,49 @@
+"""GPUs by name: peaks from `devices.yaml`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+import yaml
+
+
+@dataclass(frozen=True)
+class Device:
+    """A GPU's peaks.
+
+    Attributes:
+        name: as the vendor calls it.
+        tensor_tflops: dense fp16 and bf16 tensor cores, TFLOP/s.
+        fp32_tflops: fp32 outside the tensor cores, TFLOP/s.
+        bandwidth_gb_s: device memory, GB/s (decimal).
+        memory_mib: device memory that the driver reports as the total, MiB.
+        source: where the figures come from and what they were checked against.
+    """
+
+    name: str
+    tensor_tflops: float
+    fp32_tflops: float
+    bandwidth_gb_s: float
+    memory_mib: int
+    source: str
+
+
+@cache
+def known_devices() -> dict[str, Device]:
+    """Devices by their id."""
+    sheets = yaml.safe_load((files(__package__) / "devices.yaml").read_text())
+    return {key: Device(**sheet) for key, sheet in sheets.items()}
+
+
+def device(key: str) -> Device:
+    """The device of that id, in any case.
+
+    Raises:
+        ValueError: unknown id.
+    """
+    devices = known_devices()
+    if key.lower() not in devices:
+        raise ValueError(f"device {key!r} is unknown; known: {', '.join(devices)}")
+    return devices[key.lower()]

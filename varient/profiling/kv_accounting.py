@@ -1,0 +1,149 @@
+"""Keys and values of a plan, counted without running it: what the caches of `varient.models.kv_cache` count.
+
+The unit is the token-layer: one token in one layer, which costs a key and a value of ``width`` channels in each row.
+Integers only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from varient.plan import DepthPlan
+from varient.pyramid import Pyramid
+
+if TYPE_CHECKING:
+    from varient.models.kv_cache import CachePolicy
+
+POLICIES = ("lean", "reference")
+
+
+@dataclass(frozen=True)
+class Pass:
+    """New tokens on one trip through some layers: those of one scale, or of several scales that enter together.
+
+    Attributes:
+        first, last: the scales that enter; the tokens of scale ``last`` are drawn at the end.
+        tokens: new tokens of an image.
+        layers: the layers that run.
+    """
+
+    first: int
+    last: int
+    tokens: int
+    layers: tuple[int, ...]
+
+
+def passes(plan: DepthPlan, pyramid: Pyramid, prefilled: int = 1) -> tuple[Pass, ...]:
+    """The passes of a plan, one a scale.
+
+    Args:
+        prefilled: number of leading scales that enter together in the first pass, as in CoDe's refiner.
+
+    Raises:
+        ValueError: a plan for other scales, or prefilled scales that do not exist or run different layers.
+    """
+    plan.check_fits(plan.depth, pyramid.num_scales)
+    if not 1 <= prefilled <= plan.num_scales or len(set(plan.layers_per_scale[:prefilled])) > 1:
+        raise ValueError(f"{prefilled} scales cannot enter in one pass: they must exist and run the same layers")
+    begin = Pass(1, prefilled, pyramid.end(prefilled), plan.layers(1))
+    later = range(prefilled + 1, plan.num_scales + 1)
+    return (begin, *(Pass(k, k, pyramid.tokens(k), plan.layers(k)) for k in later))
+
+
+@dataclass(frozen=True)
+class CacheStep:
+    """The cache around one attention, in tokens of one row.
+
+    Attributes:
+        index: position of the pass, from 0.
+        layer: the layer whose attention runs.
+        new: tokens that enter.
+        seen: tokens that the attention reads in this layer, the new ones included.
+        is_last: whether the layer runs in no later pass.
+        in_flight: token-layers alive in the whole cache while the attention runs.
+        live: token-layers alive after it.
+    """
+
+    index: int
+    layer: int
+    new: int
+    seen: int
+    is_last: bool
+    in_flight: int
+    live: int
+
+
+def cache_steps(passes: Sequence[Pass], policy: CachePolicy) -> tuple[CacheStep, ...]:
+    """The life of a cache, attention by attention.
+
+    `reference` keeps every entry; `lean` drops a layer's entries after the last attention that reads them.
+
+    Raises:
+        ValueError: unknown policy.
+    """
+    if policy not in POLICIES:
+        raise ValueError(f"cache policy {policy!r} is unknown; known: {', '.join(POLICIES)}")
+    last_index = {layer: index for index, trip in enumerate(passes) for layer in trip.layers}
+    stored: dict[int, int] = {}
+    steps, live = [], 0
+    for index, trip in enumerate(passes):
+        for layer in trip.layers:
+            seen = stored[layer] = stored.get(layer, 0) + trip.tokens
+            in_flight = live + trip.tokens
+            is_last = last_index[layer] == index
+            live = in_flight - seen if policy == "lean" and is_last else in_flight
+            steps.append(CacheStep(index, layer, trip.tokens, seen, is_last, in_flight, live))
+    return tuple(steps)
+
+
+def kv_live_bytes(plan: DepthPlan, pyramid: Pyramid, rows: int, width: int, policy: CachePolicy, key_bytes: int,
+                  value_bytes: int) -> tuple[tuple[int, ...], ...]:
+    """Bytes alive after each attention: for scale k at index k-1, one count for each layer of ``plan.layers(k)``.
+
+    Args:
+        rows: images, doubled under guidance.
+        width: channels of a key (embed_dim).
+        key_bytes, value_bytes: bytes of one channel.
+
+    Raises:
+        ValueError: unknown policy, or a plan for other scales.
+    """
+    steps = cache_steps(passes(plan, pyramid), policy)
+    unit = rows * width * (key_bytes + value_bytes)
+    return tuple(tuple(step.live * unit for step in steps if step.index == k - 1) for k in pyramid.scales)
+
+
+def kv_peak_bytes(plan: DepthPlan, pyramid: Pyramid, rows: int, width: int, policy: CachePolicy, key_bytes: int,
+                  value_bytes: int) -> int:
+    """Most bytes alive at once, the layer in flight included.  Arguments as `kv_live_bytes`.
+
+    Under `reference` with 4-byte keys, 2-byte values and 2 x 64 rows of width 1920 this is the paper's "KV Cache"
+    (Tables 2 and 3): 28687.5 MiB for VAR-d30.
+    """
+    return max(kv_peaks_in_tokens(passes(plan, pyramid), policy)) * rows * width * (key_bytes + value_bytes)
+
+
+def kv_peaks_in_tokens(passes: Sequence[Pass], policy: CachePolicy) -> tuple[int, ...]:
+    """Most token-layers alive at once within each pass."""
+    steps = cache_steps(passes, policy)
+    return tuple(max(step.in_flight for step in steps if step.index == index) for index in range(len(passes)))
+
+
+def kv_scratch_in_tokens(passes: Sequence[Pass], policy: CachePolicy) -> int:
+    """Most tokens of one layer that are copied into one contiguous tensor for the attention, beside the live ones.
+
+    `reference` concatenates whenever a layer has entries already; `lean` only at a layer's last scale.
+    """
+    return max((step.seen for step in cache_steps(passes, policy) if concatenates(step, policy)), default=0)
+
+
+def concatenates(step: CacheStep, policy: CachePolicy) -> bool:
+    """Whether the cache joins stored and new entries into a new tensor for this attention."""
+    return step.seen > step.new and (policy == "reference" or step.is_last)
+
+
+def token_layers(passes: Sequence[Pass]) -> int:
+    """Tokens times layers that they pass, of one row."""
+    return sum(trip.tokens * len(trip.layers) for trip in passes)
