@@ -15,7 +15,7 @@ $(VENV)/installed: requirements.lock pyproject.toml
 	touch $@
 
 table2: env
-	PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --cores all results/table2.csv
+	PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --cores all --workflow-profile workflow/profiles/local results/table2.csv
 
 test: env
 	$(BIN)/ruff check .

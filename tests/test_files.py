@@ -10,23 +10,33 @@ FULL_DISK = """
 import resource, signal, sys
 from pathlib import Path
 import numpy as np
+import torch
 from varient.archive import Archive, write_archive
 from varient.files import OutputError
+from varient.models.checkpoint import save_weights
+from varient.training.state import save_training_state
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
-archive = Archive(np.zeros((1000, 3, 8, 8), np.uint8), np.zeros(1000, int), np.arange(1000), {})
+path, what = Path(sys.argv[1]), sys.argv[2]
+layer = torch.nn.Linear(200, 200)
 try:
-    write_archive(Path(sys.argv[1]), archive)
+    if what == "archive":
+        write_archive(path, Archive(np.zeros((1000, 3, 8, 8), np.uint8), np.zeros(1000, int), np.arange(1000), {}))
+    elif what == "weights":
+        save_weights(path, layer, {})
+    elif what == "state":
+        save_training_state(path, layer, torch.optim.AdamW(layer.parameters()), "", 1, [])
 except OutputError as error:
     sys.exit(f"varient: {error}")
 """
 
 
-def test_a_full_disk_leaves_no_half_written_file(tmp_path):
-    target = tmp_path / "out" / "shard.npz"
-    result = subprocess.run([sys.executable, "-c", FULL_DISK, str(target)], capture_output=True, text=True)
+@pytest.mark.parametrize("what", ["archive", "weights", "state"])
+def test_a_full_disk_leaves_no_half_written_file(tmp_path, what):
+    target = tmp_path / "out" / "result.file"
+    result = subprocess.run([sys.executable, "-c", FULL_DISK, str(target), what], capture_output=True, text=True)
     assert result.returncode == 1
-    assert "shard.npz: could not be written" in result.stderr
+    assert "result.file: could not be written" in result.stderr
     assert list(target.parent.iterdir()) == []
 
 

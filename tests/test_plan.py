@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -30,7 +32,7 @@ def test_selections_keep_both_ends_and_have_d_layers(pair):
 
 def test_nested_selection_is_nested():
     family = [set(nested_layers(30, d, ladder=(16, 8, 4, 2))) for d in (2, 4, 8, 16)]
-    assert all(small < large for small, large in zip(family, family[1:], strict=False))
+    assert all(small < large for small, large in pairwise(family))
 
 
 def test_bridge_runs_all_layers_up_to_n_and_the_subnet_after():

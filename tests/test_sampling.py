@@ -75,7 +75,8 @@ def test_ten_official_scales_match_the_released_code(policy):
     case = golden("var_ar_k10")
     model, tokenizer, seen = case.transformer(), case.tokenizer(), []
     result = generate(model, tokenizer.quantize, case["in/label_B"], DepthPlan.full(2, 10), Guidance(1.5, 1, 0.0),
-                      _draw(tokenizer.quantize, 1), cache_policy=policy, on_logits=lambda k, logits: seen.append(logits))
+                      _draw(tokenizer.quantize, 1), cache_policy=policy,
+                      on_logits=lambda k, logits: seen.append(logits))
     assert torch.equal(result.idx_BL, case["greedy/idx"])
     assert_close(torch.cat(seen, dim=1)[:, ::4], case["greedy/logits_cfg_every4"])
     assert_close(result.f_hat_BCHW, case["greedy/f_hat"])

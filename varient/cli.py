@@ -160,18 +160,18 @@ def table(config: Config, number: int, output: Output,
 
 @verb(app)
 def sample(config: Config, output: Output,
-           label: Annotated[int, typer.Option("--class", help="class to draw")],
+           label: Annotated[list[int], typer.Option("--class", help="class to draw; repeat for several")],
            depth: Annotated[list[int], typer.Option(help="subnet depth d; repeat for several rows")],
            bridge: Annotated[int | None, typer.Option(help="N; default the config's")] = None,
            checkpoint: Annotated[Path | None, typer.Option(help="weights for all rows; default: of each depth")] = None,
-           count: Annotated[int, typer.Option(min=1, help="images a row")] = 8,
+           count: Annotated[int, typer.Option(min=1, help="images a class")] = 8,
            seed: Annotated[int | None, typer.Option(help="default the config's")] = None,
            run_dir: RunDir = None) -> None:
     """A picture grid: the same seeds, one row for each depth."""
     from varient.report.samples import sample_grid
 
     experiment = load_config(config)
-    sample_grid(experiment, _run_dir(experiment, run_dir), output, label=label, depths=depth, bridge=bridge,
+    sample_grid(experiment, _run_dir(experiment, run_dir), output, labels=label, depths=depth, bridge=bridge,
                 checkpoint=checkpoint, count=count, seed=experiment.seed if seed is None else seed)
     _wrote(output)
 

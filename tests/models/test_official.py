@@ -21,12 +21,10 @@ def test_a_released_file_is_read_and_mapped(tmp_path):
     (lambda sd: sd["lvl_1L"].add_(1), "for other scales"),
 ])
 def test_a_wrong_file_says_what_is_wrong(change, message):
-    case = golden("var_tf_l2")
-    tensors = case.state_dict("sd/")
+    tensors = golden("var_tf_l2").state_dict("sd/")
     change(tensors)
     with pytest.raises(CheckpointError, match=message):
-        load_var(case.transformer("sd/") if "lvl" not in message else golden("var_tf_l2").transformer("sd/"), tensors,
-                 "file.pth")
+        load_var(golden("var_tf_l2").transformer("sd/"), tensors, "file.pth")
 
 
 def test_a_swapped_file_is_recognised():
@@ -81,7 +79,7 @@ def test_own_weights_round_trip_with_their_description(tmp_path):
 def test_own_weights_of_another_shape_or_damaged_are_refused(tmp_path):
     path = tmp_path / "w.safetensors"
     save_weights(path, torch.nn.Linear(3, 2), {})
-    with pytest.raises(CheckpointError, match=r"w.safetensors does not fit Linear: .*weight \(2, 3\), expected \(2, 4\)"):
+    with pytest.raises(CheckpointError, match=r"does not fit Linear: .*weight \(2, 3\), expected \(2, 4\)"):
         load_weights(path, torch.nn.Linear(4, 2))
     path.write_bytes(path.read_bytes()[:-3])
     with pytest.raises(CheckpointError, match="not a readable safetensors file"):

@@ -57,8 +57,8 @@ def test_a_skip_all_plan_is_the_extracted_small_network():
     small = tiny_transformer(depth=3)
     layers = plan.layers(1)
     small.blocks = nn.ModuleList(model.blocks[layer] for layer in layers)
-    for own, layer in enumerate(layers):
-        small.blocks[own].layer = own
+    for own, block in enumerate(small.blocks):
+        block.layer = own
     for name in ("pos_start", "pos_1LC", "word_embed", "class_emb", "lvl_embed", "head_nm", "head"):
         setattr(small, name, getattr(model, name))
     assert_close(model(label_B, x_BLv, plan), small(label_B, x_BLv), 1e-6)

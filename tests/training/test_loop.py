@@ -1,3 +1,4 @@
+import contextlib
 import math
 import os
 import signal
@@ -66,11 +67,9 @@ def _toy(tmp_path, identity, stop_at=None, steps=10):
         visited.append(step)
         return model(torch.ones(1, 2)).square().sum()
 
-    try:
-        fit(model, loss_of_step, steps=steps, settings=SETTINGS, seed=0, work_dir=tmp_path, identity=identity, title="t",
-            save_every=4)
-    except KeyboardInterrupt:
-        pass
+    with contextlib.suppress(KeyboardInterrupt):
+        fit(model, loss_of_step, steps=steps, settings=SETTINGS, seed=0, work_dir=tmp_path, identity=identity,
+            title="t", save_every=4)
     return visited
 
 

@@ -21,7 +21,10 @@ def save_weights(path: Path, model: nn.Module, description: dict) -> None:
     """Write the parameters and buffers of ``model``; ``description`` (JSON) travels in the file's header."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata={"varient": json.dumps(description, sort_keys=True)})
+        try:
+            save_file(tensors, temporary, metadata={"varient": json.dumps(description, sort_keys=True)})
+        except SafetensorError as error:  # how safetensors tells of a full disk
+            raise OSError(str(error)) from None
 
 
 def load_weights(path: Path, model: nn.Module) -> dict:

@@ -25,7 +25,7 @@ def write_grid(path: Path, rows: Sequence[tuple[str, np.ndarray]], title: str) -
         for image, axis in zip(images, line, strict=False):
             axis.imshow(image.transpose(1, 2, 0), interpolation="nearest")
         line[0].text(-0.25, 0.5, label, transform=line[0].transAxes, ha="right", va="center", fontsize=9)
-    figure.suptitle(title, fontsize=10)
+    figure.suptitle(title, fontsize=9, wrap=True)
     figure.subplots_adjust(left=1.5 / (0.7 * columns + 1.6), right=0.99, top=1 - 0.45 / (0.7 * len(rows) + 0.5),
                            bottom=0.02, wspace=0.06, hspace=0.06)
     with atomic_path(path) as temporary:

@@ -1,4 +1,4 @@
-"""A look at one class under several depths: what `varient sample` draws."""
+"""A look at some classes under several depths: what `varient sample` draws."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from varient.generation import load_pipeline
 from varient.report.grids import write_grid
 
 
-def sample_grid(config: ExperimentConfig, run_dir: Path, output: Path, *, label: int, depths: Sequence[int],
+def sample_grid(config: ExperimentConfig, run_dir: Path, output: Path, *, labels: Sequence[int], depths: Sequence[int],
                 bridge: int | None, checkpoint: Path | None, count: int, seed: int) -> None:
-    """Draw ``count`` images of a class for each depth with the same seeds and write them as rows of a PNG.
+    """Draw ``count`` images of each class for each depth with the same seeds and write them as rows of a PNG.
 
     Args:
+        labels: classes, in the order of the columns.
         depths: d of each row; D means the full network.
         bridge: N; None means the config's.
         checkpoint: weights for all rows; None means the supernet of each depth, and the base for depth D.
@@ -23,8 +24,10 @@ def sample_grid(config: ExperimentConfig, run_dir: Path, output: Path, *, label:
         ValueError: a class or depth the experiment does not have, or N above K.
         CheckpointError: weights that are missing or of another shape.
     """
-    if not 0 <= label < config.data.num_classes:
-        raise ValueError(f"class {label} is outside 0..{config.data.num_classes - 1}")
+    for label in labels:
+        if not 0 <= label < config.data.num_classes:
+            raise ValueError(f"class {label} is outside 0..{config.data.num_classes - 1}")
+    columns = [label for label in labels for _ in range(count)]
     plans = [(depth, config.plan(depth, bridge)) for depth in depths]
     zone = config.supernet.bridge if bridge is None else bridge
     rows = []
@@ -32,6 +35,6 @@ def sample_grid(config: ExperimentConfig, run_dir: Path, output: Path, *, label:
         own = "base" if depth == config.transformer.depth else f"supernet-d{depth}"
         pipeline = load_pipeline(config, run_dir / "tokenizer.safetensors",
                                  checkpoint or run_dir / f"{own}.safetensors")
-        images = pipeline.images([label] * count, range(count), seed, plan)
+        images = pipeline.images(columns, range(len(columns)), seed, plan)
         rows.append((f"d = {depth}, N = {zone}" if not plan.is_full else f"full, d = {depth}", images))
-    write_grid(output, rows, f"{config.name}: class {label}, the same seeds in each column")
+    write_grid(output, rows, f"{config.name}: class {', '.join(map(str, labels))}; the same seed down each column")

@@ -17,7 +17,10 @@ def save_training_state(path: Path, model: nn.Module, optimizer: torch.optim.Opt
     state = {"identity": identity, "step": step, "losses": losses, "model": model.state_dict(),
              "optimizer": optimizer.state_dict()}
     with atomic_path(path) as temporary:
-        torch.save(state, temporary)
+        try:
+            torch.save(state, temporary)
+        except RuntimeError as error:  # how torch tells of a full disk
+            raise OSError(str(error).splitlines()[0]) from None
 
 
 def load_training_state(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer,
