@@ -6,20 +6,30 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from varient.archive import Archive, write_archive
 from varient.config import ExperimentConfig
 from varient.files import sha256_of
-from varient.models.build import load_tokenizer, load_transformer
-from varient.models.transformer import VAR
+from varient.models.build import build_tokenizer, build_transformer, load_tokenizer, load_transformer
+from varient.models.transformer import VAR, initialize
 from varient.models.vqvae import VQVAE, to_uint8
 from varient.plan import DepthPlan
 from varient.sampling import DrawTokens, Guidance, generate, image_uniforms
 from varient.systems import System, resolve_system
+
+Precision = Literal["fp32", "fp16", "bf16"]
+
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+"""Dtypes that the transformer's weights may be held in."""
+
+DECODED_AT_ONCE = 16
+"""Images decoded together: 16 of 256 x 256 need about 2.7 GiB, less than any transformer phase at batch 64."""
 
 
 @dataclass(frozen=True)
@@ -30,22 +40,38 @@ class Pipeline:
     tokenizer: VQVAE
     guidance: Guidance
 
+    @torch.no_grad()
+    def decode(self, f_hat_BCHW: Tensor) -> Tensor:
+        """uint8 images (B, 3, S, S) of latents, a few at a time so that the decoder never sets the peak of memory."""
+        return torch.cat([to_uint8(self.tokenizer.decode_latent(part)) for part in f_hat_BCHW.split(DECODED_AT_ONCE)])
+
     def images(self, labels: Sequence[int], indices: Sequence[int], seed: int, plan: DepthPlan) -> np.ndarray:
         """uint8 images (B, 3, S, S) of the given classes; each depends on its (seed, index) and label alone."""
-        device = self.model.pos_1LC.device
         quantizer = self.tokenizer.quantize
         readout = DrawTokens(quantizer, image_uniforms(seed, indices, self.model.pyramid.length))
-        label_B = torch.as_tensor(labels, device=device)
-        generated = generate(self.model, quantizer, label_B, plan, self.guidance, readout)
-        with torch.no_grad():
-            return to_uint8(self.tokenizer.decode_latent(generated.f_hat_BCHW)).cpu().numpy()
+        generated = generate(self.model, quantizer, torch.as_tensor(labels), plan, self.guidance, readout)
+        return self.decode(generated.f_hat_BCHW).cpu().numpy()
 
 
-def load_pipeline(config: ExperimentConfig, tokenizer: Path, weights: Path) -> Pipeline:
-    """Load tokenizer and transformer, on the GPU where there is one."""
+def load_pipeline(config: ExperimentConfig, tokenizer: Path, weights: Path, precision: Precision = "fp32") -> Pipeline:
+    """Load tokenizer and transformer, on the GPU where there is one; ``precision`` is that of the transformer."""
+    return _pipeline(config, load_tokenizer(config, tokenizer), load_transformer(config, weights), precision)
+
+
+def random_pipeline(config: ExperimentConfig, seed: int, precision: Precision = "fp32") -> Pipeline:
+    """The experiment's networks with seeded random weights: what they cost does not depend on the values."""
+    torch.manual_seed(seed)
+    model = build_transformer(config)
+    initialize(model, gamma=1.0)
+    return _pipeline(config, build_tokenizer(config), model, precision)
+
+
+def _pipeline(config: ExperimentConfig, tokenizer: VQVAE, model: VAR, precision: Precision) -> Pipeline:
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    return Pipeline(load_transformer(config, weights).to(device), load_tokenizer(config, tokenizer).to(device),
-                    Guidance(config.sampling.cfg, config.sampling.top_k, config.sampling.top_p))
+    sampling = config.sampling
+    return Pipeline(model.eval().requires_grad_(False).to(device, DTYPES[precision]),
+                    tokenizer.eval().requires_grad_(False).to(device),
+                    Guidance(sampling.cfg, sampling.top_k, sampling.top_p))
 
 
 def label_of(index: int, num_classes: int) -> int:

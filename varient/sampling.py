@@ -19,6 +19,9 @@ from varient.models.transformer import VAR
 from varient.plan import DepthPlan
 from varient.pyramid import Pyramid
 
+TIE_ROOM = 64
+"""Tokens beyond the k-th that may stay because their logit equals the k-th."""
+
 Readout = Callable[[int, Tensor], tuple[Tensor, Tensor]]
 """(scale k, filtered logits (B, l, V)) -> (tokens (B, l), codebook vectors (B, l, C))."""
 
@@ -54,7 +57,7 @@ def generate(model: VAR, quantizer: MultiScaleQuantizer, label_B: Tensor, plan: 
     """Generate the latents of a batch of classes (Algorithm 2); the image decoder is not run.
 
     Args:
-        label_B: classes 0..num_classes-1, int64.
+        label_B: classes 0..num_classes-1, int64, on the CPU (checking them must not wait for a GPU).
         plan: layers per scale.
         readout: draws the tokens of a scale, see `DrawTokens` and `MixCodes`.
         on_logits: sees (k, guided logits (B, l, V) before filtering).
@@ -67,6 +70,7 @@ def generate(model: VAR, quantizer: MultiScaleQuantizer, label_B: Tensor, plan: 
     if label_B.numel() and not 0 <= int(label_B.min()) <= int(label_B.max()) < model.num_classes:
         raise ValueError(f"labels must lie in 0..{model.num_classes - 1}")
     guided = guidance.cfg > 0
+    label_B = label_B.to(model.pos_1LC.device)
     rows_R = torch.cat([label_B, torch.full_like(label_B, model.num_classes)]) if guided else label_B
     class_RC = model.condition(rows_R)
     modulation = model.modulation(class_RC, sorted({layer for k in pyramid.scales for layer in plan.layers(k)}))
@@ -104,17 +108,23 @@ def filter_logits(logits_BlV: Tensor, top_k: int, top_p: float) -> Tensor:
     """Set to -inf what top-k and then top-p leave out.
 
     As in the released code: ties with the k-th logit stay; the nucleus drops, from the least likely upwards, what has
-    a cumulative probability of at most 1 - p, and always keeps the most likely token.
+    a cumulative probability of at most 1 - p, and always keeps the most likely token.  Unlike there, no more than
+    `TIE_ROOM` ties stay, and only the candidates are sorted, not the vocabulary.
     """
-    if 0 < top_k < logits_BlV.shape[-1]:
-        kth_Bl1 = logits_BlV.topk(top_k, dim=-1).values[..., -1:]
-        logits_BlV = logits_BlV.masked_fill(logits_BlV < kth_Bl1, -torch.inf)
+    vocab_size = logits_BlV.shape[-1]
+    top_k = min(top_k, vocab_size) or vocab_size
+    if top_k == vocab_size and top_p == 0:
+        return logits_BlV
+    # Only the candidates are sorted, descending; the room behind the k-th is for those that tie with it.
+    value_Blk, token_Blk = logits_BlV.topk(min(top_k + TIE_ROOM, vocab_size), dim=-1)
+    kept_Blk = value_Blk >= value_Blk[..., top_k - 1:top_k]
     if top_p > 0:
-        ascending_BlV, order_BlV = logits_BlV.sort(dim=-1)
-        outside_BlV = ascending_BlV.softmax(dim=-1).cumsum(dim=-1) <= 1 - top_p
-        outside_BlV[..., -1] = False
-        logits_BlV = logits_BlV.masked_fill(outside_BlV.scatter(-1, order_BlV, outside_BlV), -torch.inf)
-    return logits_BlV
+        probability_Blk = value_Blk.masked_fill(~kept_Blk, -torch.inf).softmax(dim=-1)
+        from_below_Blk = probability_Blk.flip(-1).cumsum(dim=-1).flip(-1)
+        kept_Blk &= from_below_Blk > 1 - top_p
+        kept_Blk[..., 0] = True
+    kept_BlV = torch.zeros_like(logits_BlV, dtype=torch.bool).scatter(-1, token_Blk, kept_Blk)
+    return logits_BlV.masked_fill(~kept_BlV, -torch.inf)
 
 
 def image_uniforms(seed: int, indices: Sequence[int], count: int) -> Tensor:

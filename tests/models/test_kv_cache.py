@@ -1,3 +1,5 @@
+from itertools import accumulate
+
 import pytest
 import torch
 from conftest import TINY_PYRAMID, tiny_tokenizer, tiny_transformer
@@ -42,8 +44,10 @@ def test_lean_ends_empty_and_reference_keeps_everything():
     assert reference.live_bytes == reference.peak_bytes
 
 
-def test_both_policies_give_the_same_tokens():
-    model, quantizer = tiny_transformer(), tiny_tokenizer().quantize
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_both_policies_give_the_same_tokens(dtype):
+    """Also where they store keys differently: the kernel casts float32 keys to the compute dtype at use."""
+    model, quantizer = tiny_transformer().to(dtype), tiny_tokenizer().quantize
     readout = DrawTokens(quantizer, image_uniforms(1, range(16), TINY_PYRAMID.length))
     labels = torch.arange(16) % 5
     for plan in (DepthPlan.full(6, 5), DepthPlan.bridge(6, 3, 2, 5), DepthPlan.window(6, 3, 1, 2, 5)):
@@ -51,3 +55,41 @@ def test_both_policies_give_the_same_tokens():
                            for policy in ("lean", "reference"))
         assert torch.equal(lean.idx_BL, reference.idx_BL)
         assert torch.equal(lean.f_hat_BCHW, reference.f_hat_BCHW)
+        entry = {torch.float32: 8, torch.bfloat16: 6, torch.float16: 6}[dtype]
+        assert reference.cache.live_bytes == _token_layers(plan) * 32 * 16 * entry
+
+
+def _token_layers(plan):
+    return sum(TINY_PYRAMID.tokens(k) * len(plan.layers(k)) for k in TINY_PYRAMID.scales)
+
+
+def _allocator_peak(cache, plan, pyramid, shape):
+    """Largest number of bytes alive at once, by torch's own allocation events, while a cache goes through a plan."""
+    rows, heads, channels = shape
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        for k in pyramid.scales:
+            for layer in plan.layers(k):
+                key, value = (torch.empty(rows, heads, pyramid.tokens(k), channels) for _ in range(2))
+                seen = cache.extend(layer, k, key, value)
+                del key, value, seen
+    changes = [event.nbytes() for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
+    return max(accumulate(changes))
+
+
+@pytest.mark.parametrize(("pyramid", "shape"), [(TINY_PYRAMID, (4, 2, 64)), (VAR_256, (8, 4, 64))])
+@pytest.mark.parametrize(("depth", "subnet_depth", "bridge"), [(6, 6, 0), (6, 4, 3), (6, 2, 3), (30, 16, 3)])
+def test_the_allocator_sees_what_the_cache_counts(pyramid, shape, depth, subnet_depth, bridge):
+    """Where the last scale sets the peak: entries, and one layer joined for the kernel.  Nothing else."""
+    plan = DepthPlan.bridge(depth, subnet_depth, bridge, pyramid.num_scales)
+    cache = LeanCache(plan, pyramid)
+    assert _allocator_peak(cache, plan, pyramid, shape) == cache.peak_bytes + cache.scratch_bytes
+    assert cache.scratch_bytes == 2 * 4 * shape[0] * shape[1] * shape[2] * pyramid.length  # one layer
+
+
+def test_the_allocator_where_the_bridge_sets_the_peak():
+    """d = 2 of 30: storage kept ready for the scale in flight comes on top, once."""
+    plan, shape = DepthPlan.bridge(30, 2, 6, 10), (8, 4, 64)
+    cache = LeanCache(plan, VAR_256)
+    token_layer = 2 * 4 * shape[0] * shape[1] * shape[2]
+    bridge_copy, ready = VAR_256.end(6) * token_layer, VAR_256.tokens(6) * token_layer
+    assert _allocator_peak(cache, plan, VAR_256, shape) == cache.peak_bytes + bridge_copy + ready

@@ -25,13 +25,20 @@ CachePolicy = Literal["lean", "reference"]
 
 
 class ReferenceCache:
-    """All scales of all layers that ran, concatenated; dtypes as they come (the released code: K fp32, V fp16)."""
+    """All scales of all layers that ran, concatenated; keys in the float32 that normalisation leaves them in.
+
+    With 16-bit weights an entry so takes 6 bytes a channel, as in the released code under autocast.
+
+    Attributes:
+        live_bytes: bytes of the entries kept.
+        peak_bytes: largest ``live_bytes`` so far.
+        scratch_bytes: most bytes of copies beside the entries: the old storage of a layer while it is concatenated.
+    """
 
     def __init__(self, plan: DepthPlan, pyramid: Pyramid) -> None:
         plan.check_fits(plan.depth, pyramid.num_scales)
         self._entries: dict[int, tuple[Tensor, Tensor]] = {}
-        self.live_bytes = 0
-        self.peak_bytes = 0
+        self.live_bytes = self.peak_bytes = self.scratch_bytes = 0
 
     def extend(self, layer: int, k: int, key_RHlc: Tensor, value_RHlc: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values (R, H, t, c) that scale k sees in ``layer``, its own included."""
@@ -39,6 +46,7 @@ class ReferenceCache:
         self.peak_bytes = max(self.peak_bytes, self.live_bytes)
         if layer in self._entries:
             before_key, before_value = self._entries[layer]
+            self.scratch_bytes = max(self.scratch_bytes, _num_bytes(before_key, before_value))
             key_RHlc = torch.cat([before_key, key_RHlc], dim=2)
             value_RHlc = torch.cat([before_value, value_RHlc], dim=2)
         self._entries[layer] = key_RHlc, value_RHlc
@@ -46,11 +54,13 @@ class ReferenceCache:
 
 
 class LeanCache:
-    """Entries live as long as they will be read; storage of a layer is allocated once a zone, never concatenated.
+    """Entries live as long as they will be read, in the compute dtype; a layer's storage is allocated once a zone.
 
     Attributes:
         live_bytes: bytes of the entries alive now, those of the layer in flight included.
         peak_bytes: largest ``live_bytes`` so far.
+        scratch_bytes: most bytes of copies beside the entries, of one layer: its last scale joins stored and new
+            entries for the attention kernel, and storage that grows at a new zone is copied.
     """
 
     def __init__(self, plan: DepthPlan, pyramid: Pyramid) -> None:
@@ -60,11 +70,11 @@ class LeanCache:
         self._zone_end = _zone_ends(plan)
         self._storage: dict[int, Tensor] = {}  # layer -> (2, R, H, capacity, c)
         self._filled: dict[int, int] = {}      # layer -> tokens stored
-        self.live_bytes = 0
-        self.peak_bytes = 0
+        self.live_bytes = self.peak_bytes = self.scratch_bytes = 0
 
     def extend(self, layer: int, k: int, key_RHlc: Tensor, value_RHlc: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values (R, H, t, c) that scale k sees in ``layer``, its own included."""
+        key_RHlc = key_RHlc.to(value_RHlc.dtype)
         self.live_bytes += _num_bytes(key_RHlc, value_RHlc)
         self.peak_bytes = max(self.peak_bytes, self.live_bytes)
         if k == self._scales_of[layer][-1]:
@@ -84,8 +94,10 @@ class LeanCache:
             return key_RHlc, value_RHlc
         store, filled = self._storage.pop(layer), self._filled.pop(layer)
         self.live_bytes -= _num_bytes(store[:, :, :, :filled])
-        return (torch.cat([store[0, :, :, :filled], key_RHlc], dim=2),
-                torch.cat([store[1, :, :, :filled], value_RHlc], dim=2))
+        key_RHtc = torch.cat([store[0, :, :, :filled], key_RHlc], dim=2)
+        value_RHtc = torch.cat([store[1, :, :, :filled], value_RHlc], dim=2)
+        self._note_scratch(key_RHtc, value_RHtc)
+        return key_RHtc, value_RHtc
 
     def _room(self, layer: int, k: int, like_RHlc: Tensor) -> Tensor:
         """The layer's storage, grown at the start of a zone to hold what the layer stores until the zone's end."""
@@ -98,8 +110,12 @@ class LeanCache:
             if store is not None:
                 filled = self._filled[layer]
                 grown[:, :, :, :filled] = store[:, :, :, :filled]
+                self._note_scratch(store)
             self._storage[layer] = store = grown
         return store
+
+    def _note_scratch(self, *copies: Tensor) -> None:
+        self.scratch_bytes = max(self.scratch_bytes, _num_bytes(*copies))
 
 
 KVCache = LeanCache | ReferenceCache

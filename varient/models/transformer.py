@@ -1,9 +1,10 @@
 """The VAR transformer: one stack of blocks for all scales, conditioned on the class by adaptive layer norm.
 
 Shapes: B rows (images; twice as many under guidance), L tokens of all scales, l tokens of one scale, C = embed_dim,
-H heads of c = C / H channels, v = z_channels of the tokenizer, V = vocab_size.  Activations are float32 unless a
-caller sets autocast.  Follows VAR (FoundationVision/VAR at 78b9539, models/var.py and basic_var.py); parameter names
-are those of the released checkpoints.
+H heads of c = C / H channels, v = z_channels of the tokenizer, V = vocab_size.  Weights may be float32, float16 or
+bfloat16; as in the released code under autocast, matrix products and attention run in that dtype, while the residual
+stream, norms and logits stay float32.  Follows VAR (FoundationVision/VAR at 78b9539, models/var.py and basic_var.py);
+parameter names are those of the released checkpoints.
 """
 
 from __future__ import annotations
@@ -64,22 +65,21 @@ class VAR(nn.Module):
 
     def embed_start(self, class_BC: Tensor) -> Tensor:
         """Tokens (B, l, C) that enter at scale 1: the class vector at each start position."""
-        return class_BC.unsqueeze(1) + self.pos_start + self._positions(1, 1)
+        return class_BC.unsqueeze(1).float() + self.pos_start.float() + self._positions(1, 1)
 
     def embed_scale(self, k: int, x_Blv: Tensor) -> Tensor:
         """Tokens (B, l, C) that enter at scale k >= 2, from the quantizer's `next_input` (B, l, v)."""
-        return self.word_embed(x_Blv) + self._positions(k, k)
+        return self.word_embed(x_Blv.to(self.word_embed.weight.dtype)).float() + self._positions(k, k)
 
     def _positions(self, first: int, last: int) -> Tensor:
         """Level plus position embedding (1, l, C) of the scales first..last."""
-        span = slice(self.pyramid.begin(first), self.pyramid.end(last))
-        sides = torch.tensor([self.pyramid.tokens(k) for k in range(first, last + 1)], device=self.pos_1LC.device)
-        levels_lC = self.lvl_embed.weight[first - 1:last].repeat_interleave(sides, dim=0)
-        return self.pos_1LC[:, span] + levels_lC
+        levels = [self.lvl_embed.weight[k - 1].expand(self.pyramid.tokens(k), -1) for k in range(first, last + 1)]
+        positions_1lC = self.pos_1LC[:, self.pyramid.begin(first):self.pyramid.end(last)]
+        return positions_1lC.float() + torch.cat(levels).float()
 
     def logits(self, x_BlC: Tensor, class_BC: Tensor) -> Tensor:
         """Logits (B, l, V), float32."""
-        return self.head(self.head_nm(x_BlC.float(), class_BC).float()).float()
+        return self.head(self.head_nm(x_BlC, class_BC).to(self.head.weight.dtype)).float()
 
     # -- the two ways through the blocks -----------------------------------------------------------------------
 
@@ -101,7 +101,8 @@ class VAR(nn.Module):
         class_BC = self.condition(label_B) if class_BC is None else class_BC
         x_BLC = self.embed_start(class_BC)
         if self.pyramid.num_scales > 1:
-            later_BLC = self.word_embed(x_BLv) + self._positions(2, self.pyramid.num_scales)
+            later_BLC = self.word_embed(x_BLv.to(self.word_embed.weight.dtype)).float()
+            later_BLC = later_BLC + self._positions(2, self.pyramid.num_scales)
             x_BLC = torch.cat([x_BLC, later_BLC], dim=1)
         scale_of_token_L = self.scale_of_token()
         for layers, scales in plan.stretches():
@@ -167,7 +168,7 @@ class Block(nn.Module):
         return self.ada_lin(class_BC).view(-1, 1, 6, class_BC.shape[-1])
 
     def forward(self, x_BlC: Tensor, modulation_B16C: Tensor, attend: Attend) -> Tensor:
-        gamma1, gamma2, scale1, scale2, shift1, shift2 = modulation_B16C.unbind(2)
+        gamma1, gamma2, scale1, scale2, shift1, shift2 = modulation_B16C.float().unbind(2)
         h_BlC = self.attn(self.layer, _modulated_norm(x_BlC, scale1, shift1, self.norm_eps), attend)
         x_BlC = x_BlC + self._drop(h_BlC * gamma1)
         h_BlC = self.ffn(_modulated_norm(x_BlC, scale2, shift2, self.norm_eps))
@@ -200,17 +201,19 @@ class SelfAttention(nn.Module):
 
     def forward(self, layer: int, x_BlC: Tensor, attend: Attend) -> Tensor:
         bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
-        qkv = F.linear(x_BlC, self.mat_qkv.weight, bias).unflatten(2, (3, self.num_heads, self.head_dim))
+        qkv = F.linear(x_BlC.to(bias.dtype), self.mat_qkv.weight, bias).unflatten(2, (3, self.num_heads, self.head_dim))
         q_BHlc, k_BHlc, v_BHlc = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-        if self.l2_norm:
-            q_BHlc = F.normalize(q_BHlc, dim=-1) * self.scale_mul_1H11.clamp_max(self.MAX_LOG_SCALE).exp()
-            k_BHlc = F.normalize(k_BHlc, dim=-1)
+        if self.l2_norm:  # in float32, whatever the weights are: autocast does the same
+            scale_1H11 = self.scale_mul_1H11.float().clamp_max(self.MAX_LOG_SCALE).exp()
+            q_BHlc = F.normalize(q_BHlc.float(), dim=-1) * scale_1H11
+            k_BHlc = F.normalize(k_BHlc.float(), dim=-1)
         out_BHlc = attend(layer, q_BHlc, k_BHlc, v_BHlc)
         return self.proj(out_BHlc.transpose(1, 2).flatten(2))
 
     def softmax_attention(self, q_BHlc: Tensor, k_BHtc: Tensor, v_BHtc: Tensor,
                           visible_lt: Tensor | None = None) -> Tensor:
-        """softmax(scale q k') v over the keys marked in ``visible_lt`` (bool; None means all)."""
+        """softmax(scale q k') v over the keys marked in ``visible_lt`` (bool; None means all), in the dtype of v."""
+        q_BHlc, k_BHtc = q_BHlc.to(v_BHtc.dtype), k_BHtc.to(v_BHtc.dtype)
         return F.scaled_dot_product_attention(q_BHlc, k_BHtc, v_BHtc, attn_mask=visible_lt, scale=self.softmax_scale)
 
 
@@ -224,7 +227,7 @@ class FeedForward(nn.Module):
         self.fc2 = nn.Linear(hidden, spec.embed_dim)
 
     def forward(self, x_BlC: Tensor) -> Tensor:
-        return self.fc2(F.gelu(self.fc1(x_BlC), approximate="tanh"))
+        return self.fc2(F.gelu(self.fc1(x_BlC.to(self.fc1.weight.dtype)), approximate="tanh"))
 
 
 class HeadNorm(nn.Module):
@@ -236,7 +239,7 @@ class HeadNorm(nn.Module):
         self.ada_lin = _ada_lin(spec.embed_dim, 2)
 
     def forward(self, x_BlC: Tensor, class_BC: Tensor) -> Tensor:
-        scale_B1C, shift_B1C = self.ada_lin(class_BC).unsqueeze(1).chunk(2, dim=2)
+        scale_B1C, shift_B1C = self.ada_lin(class_BC).float().unsqueeze(1).chunk(2, dim=2)
         return _modulated_norm(x_BlC, scale_B1C, shift_B1C, self.norm_eps)
 
 
