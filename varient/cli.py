@@ -176,6 +176,29 @@ def sample(config: Config, output: Output,
     _wrote(output)
 
 
+@verb(app)
+def cost(system: Annotated[str | None, typer.Option(help="e.g. variant-d16-n7, code-n6, var-d30")] = None,
+         batch: Annotated[int, typer.Option(help="images")] = 64,
+         cache: Annotated[str, typer.Option(help="lean or reference")] = "lean",
+         precision: Annotated[str, typer.Option(help="fp16-autocast, bf16-autocast, fp32, fp16 or bf16")]
+         = "fp16-autocast",
+         device: Annotated[str, typer.Option(help="l20, a100, h100, h200 or rtx4090")] = "l20",
+         as_json: Annotated[bool, typer.Option("--json", help="one JSON document, units in the keys")] = False,
+         compare: Annotated[bool, typer.Option("--compare", help="in place of --system: the VAR rows of the paper's "
+                                                                 "Table 2, at its setting")] = False) -> None:
+    """What a system of the paper costs at its own size: counted and predicted, nothing is run."""
+    from varient.profiling.cost_model import compare_with_paper, system_cost
+    from varient.profiling.cost_report import show_comparison, show_cost
+
+    if compare == (system is not None):
+        raise ValueError("cost needs either --system or --compare")
+    if compare:
+        show_comparison(compare_with_paper(), as_json=as_json)
+    else:
+        show_cost(system_cost(system, batch_size=batch, policy=cache, precision=precision, device_key=device),
+                  as_json=as_json)
+
+
 def _run_dir(experiment: ExperimentConfig, run_dir: Path | None) -> Path:
     return run_dir or Path("runs") / experiment.name
 

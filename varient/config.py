@@ -160,6 +160,7 @@ class SamplingConfig(Strict):
     cfg: float = Field(1.5, ge=0, description="guidance at the last scale, ramped linearly from 0 at the first")
     top_k: Count = Field(900, description="0 keeps all")
     top_p: Share = Field(0.96, description="0 keeps all")
+    decoded_at_once: Positive = Field(16, description="images in the decoder together; 16 of 256 x 256 take 2.7 GiB")
 
 
 class EvaluationConfig(Strict):

@@ -28,9 +28,6 @@ Precision = Literal["fp32", "fp16", "bf16"]
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 """Dtypes that the transformer's weights may be held in."""
 
-DECODED_AT_ONCE = 16
-"""Images decoded together: 16 of 256 x 256 need about 2.7 GiB, less than any transformer phase at batch 64."""
-
 
 @dataclass(frozen=True)
 class Pipeline:
@@ -39,11 +36,13 @@ class Pipeline:
     model: VAR
     tokenizer: VQVAE
     guidance: Guidance
+    decoded_at_once: int
 
     @torch.no_grad()
     def decode(self, f_hat_BCHW: Tensor) -> Tensor:
         """uint8 images (B, 3, S, S) of latents, a few at a time so that the decoder never sets the peak of memory."""
-        return torch.cat([to_uint8(self.tokenizer.decode_latent(part)) for part in f_hat_BCHW.split(DECODED_AT_ONCE)])
+        parts = f_hat_BCHW.split(self.decoded_at_once)
+        return torch.cat([to_uint8(self.tokenizer.decode_latent(part)) for part in parts])
 
     def images(self, labels: Sequence[int], indices: Sequence[int], seed: int, plan: DepthPlan) -> np.ndarray:
         """uint8 images (B, 3, S, S) of the given classes; each depends on its (seed, index) and label alone."""
@@ -71,7 +70,7 @@ def _pipeline(config: ExperimentConfig, tokenizer: VQVAE, model: VAR, precision:
     sampling = config.sampling
     return Pipeline(model.eval().requires_grad_(False).to(device, DTYPES[precision]),
                     tokenizer.eval().requires_grad_(False).to(device),
-                    Guidance(sampling.cfg, sampling.top_k, sampling.top_p))
+                    Guidance(sampling.cfg, sampling.top_k, sampling.top_p), sampling.decoded_at_once)
 
 
 def label_of(index: int, num_classes: int) -> int:

@@ -64,6 +64,9 @@ class CacheStep:
         is_last: whether the layer runs in no later pass.
         in_flight: token-layers alive in the whole cache while the attention runs.
         live: token-layers alive after it.
+        scratch: tokens of this layer in copies that exist beside the live entries: under `reference` the old storage
+            while it is concatenated; under `lean` the joined entries of the layer's last pass, or the old storage
+            where it grows at the start of a zone (a run of passes through the same layers).
     """
 
     index: int
@@ -73,6 +76,7 @@ class CacheStep:
     is_last: bool
     in_flight: int
     live: int
+    scratch: int
 
 
 def cache_steps(passes: Sequence[Pass], policy: CachePolicy) -> tuple[CacheStep, ...]:
@@ -83,19 +87,42 @@ def cache_steps(passes: Sequence[Pass], policy: CachePolicy) -> tuple[CacheStep,
     Raises:
         ValueError: unknown policy.
     """
-    if policy not in POLICIES:
-        raise ValueError(f"cache policy {policy!r} is unknown; known: {', '.join(POLICIES)}")
+    check_policy(policy)
     last_index = {layer: index for index, trip in enumerate(passes) for layer in trip.layers}
-    stored: dict[int, int] = {}
+    stored: dict[int, int] = {}    # layer -> tokens
+    capacity: dict[int, int] = {}  # layer -> tokens that its storage under `lean` has room for
     steps, live = [], 0
     for index, trip in enumerate(passes):
         for layer in trip.layers:
-            seen = stored[layer] = stored.get(layer, 0) + trip.tokens
+            before = stored.get(layer, 0)
+            seen = stored[layer] = before + trip.tokens
             in_flight = live + trip.tokens
             is_last = last_index[layer] == index
             live = in_flight - seen if policy == "lean" and is_last else in_flight
-            steps.append(CacheStep(index, layer, trip.tokens, seen, is_last, in_flight, live))
+            if policy == "reference":
+                scratch = before
+            elif is_last:
+                scratch = seen if before else 0
+            else:
+                room = _room(passes, index, layer, last_index[layer])
+                scratch = capacity.get(layer, 0) if room > capacity.get(layer, 0) else 0
+                capacity[layer] = max(room, capacity.get(layer, 0))
+            steps.append(CacheStep(index, layer, trip.tokens, seen, is_last, in_flight, live, scratch))
     return tuple(steps)
+
+
+def _room(passes: Sequence[Pass], index: int, layer: int, last_index: int) -> int:
+    """Tokens that a layer stores up to the end of the zone of pass ``index``; its last pass stores none."""
+    end = index
+    while end + 1 < len(passes) and passes[end + 1].layers == passes[index].layers:
+        end += 1
+    return sum(trip.tokens for trip in passes[:min(end + 1, last_index)] if layer in trip.layers)
+
+
+def check_policy(policy: str) -> None:
+    """Raise ValueError for an unknown cache policy."""
+    if policy not in POLICIES:
+        raise ValueError(f"cache policy {policy!r} is unknown; known: {', '.join(POLICIES)}")
 
 
 def kv_live_bytes(plan: DepthPlan, pyramid: Pyramid, rows: int, width: int, policy: CachePolicy, key_bytes: int,
@@ -132,11 +159,8 @@ def kv_peaks_in_tokens(passes: Sequence[Pass], policy: CachePolicy) -> tuple[int
 
 
 def kv_scratch_in_tokens(passes: Sequence[Pass], policy: CachePolicy) -> int:
-    """Most tokens of one layer that are copied into one contiguous tensor for the attention, beside the live ones.
-
-    `reference` concatenates whenever a layer has entries already; `lean` only at a layer's last scale.
-    """
-    return max((step.seen for step in cache_steps(passes, policy) if concatenates(step, policy)), default=0)
+    """Most tokens in copies beside the live entries; they are of one layer."""
+    return max(step.scratch for step in cache_steps(passes, policy))
 
 
 def concatenates(step: CacheStep, policy: CachePolicy) -> bool:

@@ -1,0 +1,135 @@
+"""What the lean cache and the subnets cost against the reference cache and the full network, in one run.
+
+    python benchmarks/engine.py --depth 16 -o benchmarks/records/cpu-d16-b1.json
+    python benchmarks/engine.py --depth 30 --subnets 16 --subnets 8 --subnets 4 --subnets 2 -o cpu-d30-b1.json
+
+Seeded random weights, the real ten scales (680 tokens) and vocabulary; labels to latents, without the image decoder.
+Variants take turns within each repeat, so that a drift of the machine meets all of them; the first round is dropped.
+Each ratio is the median of the ratios within a round.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import statistics
+import time
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from tqdm import tqdm
+
+from varient.config import TokenizerSpec, TransformerSpec
+from varient.files import write_text
+from varient.generation import DTYPES
+from varient.models.kv_cache import CachePolicy
+from varient.models.quantizer import MultiScaleQuantizer
+from varient.models.transformer import VAR, initialize
+from varient.plan import DepthPlan
+from varient.profiling.work import PRECISIONS, Stage, VARShape, stage_work
+from varient.pyramid import VAR_256
+from varient.sampling import DrawTokens, Guidance, generate, image_uniforms
+
+
+def main(
+    output: Annotated[Path, typer.Option("--output", "-o")],
+    depth: int = 16,
+    width: int = 1024,
+    batch: int = 1,
+    subnets: Annotated[list[int] | None, typer.Option(help="d of further variants, N = 6")] = None,
+    precision: str = "fp32",
+    repeats: int = 5,
+    threads: Annotated[int, typer.Option(help="CPU threads; 0 leaves torch's choice")] = 0,
+) -> None:
+    """Measure and write one record."""
+    if threads:
+        torch.set_num_threads(threads)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model, quantizer = _networks(depth, width, precision, device)
+    plans = {"full": DepthPlan.full(depth, 10)} | {f"d{d}": DepthPlan.bridge(depth, d, 6, 10) for d in subnets or []}
+    variants = [(name, policy) for name in plans for policy in ("reference", "lean")]
+    labels = torch.arange(batch) % 1000
+    readout = DrawTokens(quantizer, image_uniforms(0, range(batch), VAR_256.length))
+
+    seconds: dict[tuple[str, str], list[float]] = {variant: [] for variant in variants}
+    tokens = {}
+    for _ in tqdm(range(repeats + 1), desc=f"d{depth} width {width} batch {batch}"):
+        for name, policy in variants:
+            begin = _now(device)
+            result = generate(model, quantizer, labels, plans[name], Guidance(), readout, cache_policy=policy)
+            seconds[name, policy].append(_now(device) - begin)
+            tokens[name, policy] = result.idx_BL
+    for times in seconds.values():
+        del times[0]
+
+    peak_gflops = _peak_gflops(device, DTYPES[precision])
+    rows = []
+    for name, policy in variants:
+        flops = _flops(model, plans[name], batch, policy, precision)
+        median = statistics.median(seconds[name, policy])
+        rows.append({
+            "plan": name, "cache": policy, "latency_s": median, "latency_repeats_s": seconds[name, policy],
+            "ratio_to_reference": _ratio(seconds[name, policy], seconds[name, "reference"]),
+            "ratio_to_full": _ratio(seconds[name, policy], seconds["full", policy]),
+            "token_layer_ratio": _token_layers(plans[name]) / _token_layers(plans["full"]),
+            "same_tokens_as_reference": bool(torch.equal(tokens[name, policy], tokens[name, "reference"])),
+            "gflop": flops / 1e9, "share_of_peak": flops / 1e9 / median / peak_gflops})
+        print(f"{name:>5} {policy:>9}: {median:7.3f} s, {rows[-1]['ratio_to_reference']:.3f} of reference, "
+              f"{rows[-1]['ratio_to_full']:.3f} of full (token-layers {rows[-1]['token_layer_ratio']:.3f}), "
+              f"{100 * rows[-1]['share_of_peak']:.0f} % of {peak_gflops:.0f} GFLOP/s")
+    write_text(output, json.dumps({
+        "kind": "engine-benchmark", "depth": depth, "width": width, "batch": batch, "precision": precision,
+        "weights": "random, seed 0", "device": _device_name(device), "threads": torch.get_num_threads(),
+        "torch": torch.__version__, "python": platform.python_version(), "peak_gflops": peak_gflops, "rows": rows,
+    }, indent=2) + "\n")
+    print(f"wrote {output}")
+
+
+def _networks(depth: int, width: int, precision: str, device: str) -> tuple[VAR, MultiScaleQuantizer]:
+    torch.manual_seed(0)
+    spec = TransformerSpec(depth=depth, embed_dim=width, num_heads=width // 64)
+    model = VAR(spec, VAR_256, num_classes=1000, vocab_size=4096, z_channels=32)
+    initialize(model, gamma=1.0)
+    quantizer = MultiScaleQuantizer(TokenizerSpec(), VAR_256)
+    return model.eval().requires_grad_(False).to(device, DTYPES[precision]), quantizer.requires_grad_(False).to(device)
+
+
+def _flops(model: VAR, plan: DepthPlan, batch: int, policy: CachePolicy, precision: str) -> int:
+    trips = stage_work(Stage(VARShape(model.spec), plan), batch, 2 * batch, policy, PRECISIONS[precision])
+    return sum(work.flops for trip in trips for work in trip.parts.values())
+
+
+def _token_layers(plan: DepthPlan) -> int:
+    return sum(VAR_256.tokens(k) * len(plan.layers(k)) for k in VAR_256.scales)
+
+
+def _ratio(times: list[float], base: list[float]) -> float:
+    return statistics.median(a / b for a, b in zip(times, base, strict=True))
+
+
+def _now(device: str) -> float:
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def _peak_gflops(device: str, dtype: torch.dtype) -> float:
+    """Best of five large square matrix products."""
+    side = 8192 if device == "cuda" else 2048
+    a = torch.randn(side, side, device=device, dtype=dtype)
+    best = float("inf")
+    for _ in range(6):
+        begin = _now(device)
+        a @ a
+        best = min(best, _now(device) - begin)
+    return 2 * side ** 3 / best / 1e9
+
+
+def _device_name(device: str) -> str:
+    return torch.cuda.get_device_name() if device == "cuda" else f"CPU {platform.processor() or platform.machine()}"
+
+
+if __name__ == "__main__":
+    typer.run(main)

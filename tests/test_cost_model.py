@@ -1,0 +1,327 @@
+"""The cost model against the caches, the modules and torch's FLOP counter, and against the paper's printed numbers."""
+
+import json
+import subprocess
+import sys
+from dataclasses import fields
+
+import pytest
+import torch
+from conftest import ROOT, TINY_PYRAMID, tiny_tokenizer, tiny_transformer
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils.flop_counter import FlopCounterMode
+
+from varient.config import TokenizerSpec, TransformerSpec
+from varient.models.kv_cache import LeanCache, ReferenceCache
+from varient.models.official import NUM_PARAMETERS, released_spec
+from varient.models.transformer import VAR
+from varient.models.vqvae import VQVAE
+from varient.paper import paper_table
+from varient.plan import DepthPlan
+from varient.profiling.cost_model import (
+    MIB,
+    calibration_factor,
+    compare_with_paper,
+    part_seconds,
+    peak_memory,
+    system_cost,
+)
+from varient.profiling.cost_report import cost_document
+from varient.profiling.devices import device, known_devices
+from varient.profiling.kv_accounting import (
+    kv_live_bytes,
+    kv_peak_bytes,
+    kv_scratch_in_tokens,
+    passes,
+    token_layers,
+)
+from varient.profiling.paper_systems import paper_system, released_shape
+from varient.profiling.parameters import dit_parameters, llamagen_parameters, var_parameters, vqvae_parameters
+from varient.profiling.work import PRECISIONS, Stage, VARShape, Work, stage_work
+from varient.pyramid import VAR_256, Pyramid
+from varient.sampling import DrawTokens, Guidance, generate, image_uniforms
+
+AUTOCAST = PRECISIONS["fp16-autocast"]
+
+
+def _varient(*arguments):
+    return subprocess.run([sys.executable, "-m", "varient", *arguments], capture_output=True, text=True, cwd=ROOT)
+
+
+# -- keys and values ---------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize(("subnet_depth", "bridge", "batch_size", "reference_mib"), [
+    (30, 6, 64, 28687.5), (16, 6, 64, 17091.6), (8, 6, 64, 10465.3), (4, 6, 64, 7152.2), (2, 6, 64, 5495.6),
+    (8, 6, 128, 20930.6), (2, 6, 128, 10991.2), (2, 6, 256, 21982.5), (16, 7, 64, 18351.6)])
+def test_reference_cache_has_the_bytes_of_the_paper(subnet_depth, bridge, batch_size, reference_mib):
+    plan = DepthPlan.bridge(30, subnet_depth, bridge, 10)
+    peak = kv_peak_bytes(plan, VAR_256, 2 * batch_size, 1920, "reference", key_bytes=4, value_bytes=2)
+    assert peak / MIB == pytest.approx(reference_mib, abs=0.06)
+
+
+@pytest.mark.parametrize(("subnet_depth", "lean_mib"), [
+    (30, 12165.0), (16, 6600.0), (8, 3420.0), (4, 1830.0), (2, 1614.4)])
+def test_lean_cache_at_paper_scale(subnet_depth, lean_mib):
+    plan = DepthPlan.bridge(30, subnet_depth, 6, 10)
+    assert kv_peak_bytes(plan, VAR_256, 128, 1920, "lean", 2, 2) / MIB == pytest.approx(lean_mib, abs=0.06)
+
+
+@st.composite
+def plans(draw):
+    """Any plan: each scale runs any layers, bridge or not."""
+    depth, num_scales = draw(st.integers(1, 5)), draw(st.integers(1, 6))
+    layers = st.sets(st.integers(0, depth - 1), min_size=1).map(lambda chosen: tuple(sorted(chosen)))
+    plan = DepthPlan(depth, tuple(draw(st.lists(layers, min_size=num_scales, max_size=num_scales))))
+    sides = draw(st.lists(st.integers(1, 4), min_size=num_scales, max_size=num_scales))
+    return plan, Pyramid(tuple(sorted(sides)))
+
+
+@settings(max_examples=200, deadline=None)
+@given(planned=plans(), rows=st.integers(1, 3), width=st.integers(1, 4))
+@pytest.mark.parametrize(("policy", "cache_type", "key_dtype", "value_dtype"), [
+    ("lean", LeanCache, torch.float16, torch.float16), ("lean", LeanCache, torch.float32, torch.float32),
+    ("reference", ReferenceCache, torch.float32, torch.float16)])
+def test_counts_equal_the_caches_own(policy, cache_type, key_dtype, value_dtype, planned, rows, width):
+    plan, pyramid = planned
+    cache, live = cache_type(plan, pyramid), []
+    for k in pyramid.scales:
+        key = torch.zeros(rows, 1, pyramid.tokens(k), width, dtype=key_dtype)
+        live.append([])
+        for layer in plan.layers(k):
+            cache.extend(layer, k, key, key.to(value_dtype))
+            live[-1].append(cache.live_bytes)
+    arguments = (plan, pyramid, rows, width, policy, key_dtype.itemsize, value_dtype.itemsize)
+    assert kv_live_bytes(*arguments) == tuple(map(tuple, live))
+    assert kv_peak_bytes(*arguments) == cache.peak_bytes
+    token_bytes = rows * width * (key_dtype.itemsize + value_dtype.itemsize)
+    assert kv_scratch_in_tokens(passes(plan, pyramid), policy) * token_bytes == cache.scratch_bytes
+
+
+def test_scratch_at_paper_scale():
+    trips = passes(DepthPlan.bridge(30, 2, 6, 10), VAR_256)
+    assert kv_scratch_in_tokens(trips, "reference") == 424  # what scale 10 finds in a layer
+    assert kv_scratch_in_tokens(trips, "lean") == 680       # and what it leaves there
+    assert kv_scratch_in_tokens(passes(DepthPlan.full(2, 1), Pyramid((3,))), "lean") == 0
+
+
+def test_token_layers():
+    assert token_layers(passes(DepthPlan.full(30, 10), VAR_256)) == 30 * 680
+    assert token_layers(passes(DepthPlan.bridge(30, 16, 6, 10), VAR_256)) == 30 * 91 + 16 * 589
+
+
+def test_scales_that_run_different_layers_cannot_enter_together():
+    with pytest.raises(ValueError, match="7 scales cannot enter in one pass"):
+        passes(DepthPlan.bridge(30, 16, 6, 10), VAR_256, prefilled=7)
+
+
+# -- parameters --------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("depth", [16, 20, 24, 30])
+def test_parameters_of_released_networks(depth):
+    shape = released_shape(depth)
+    assert shape.spec.model_copy(update={"drop_path_rate": 0.1 * depth / 24}) == released_spec(depth)
+    assert paper_system(f"var-d{depth}").transformer_parameters == (NUM_PARAMETERS[f"var_d{depth}"],)
+
+
+@pytest.mark.parametrize("settings", [{}, {"shared_aln": True}, {"attn_l2_norm": False}, {"mlp_ratio": 2.5}])
+def test_transformer_formula_counts_the_module(settings):
+    spec = TransformerSpec(depth=3, embed_dim=24, num_heads=2, **settings)
+    sizes = {"num_classes": 5, "vocab_size": 33, "z_channels": 7}
+    with torch.device("meta"):
+        model = VAR(spec, TINY_PYRAMID, **sizes)
+    assert var_parameters(spec, TINY_PYRAMID, **sizes) == sum(p.numel() for p in model.parameters())
+
+
+@pytest.mark.parametrize(("depth", "count"), [(16, 310_283_520), (30, 2_010_020_356)])
+def test_transformer_formula_counts_the_module_at_paper_scale(depth, count):
+    shape = released_shape(depth)
+    sizes = {"num_classes": shape.num_classes, "vocab_size": shape.vocab_size, "z_channels": shape.z_channels}
+    with torch.device("meta"):
+        model = VAR(shape.spec, shape.pyramid, **sizes)
+    assert sum(p.numel() for p in model.parameters()) == var_parameters(shape.spec, VAR_256, **sizes) == count
+
+
+@pytest.mark.parametrize("settings", [
+    {}, {"share_quant_resi": 0}, {"share_quant_resi": 1}, {"using_sa": False, "ch_mult": (1, 3)},
+    {"using_mid_sa": False, "num_res_blocks": 1, "z_channels": 8, "vocab_size": 10, "in_channels": 1}])
+def test_tokenizer_formula_counts_the_module(settings):
+    spec = TokenizerSpec(**{"ch": 32, **settings} if settings else {})
+    with torch.device("meta"):
+        model = VQVAE(spec, VAR_256)
+    count = sum(p.numel() for p in model.parameters())
+    assert vqvae_parameters(spec, VAR_256.num_scales) == count
+    assert settings or count == 108_948_355
+
+
+def test_parameters_of_the_baselines_and_the_papers_column():
+    assert llamagen_parameters() == 1_410_972_672
+    assert dit_parameters() == 675_129_632
+    assert paper_system("var-d30").parameter_bytes(AUTOCAST) / MIB == pytest.approx(8085, rel=1e-3)
+
+
+# -- operations and bytes ----------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("cfg", [0, 1.5])
+@pytest.mark.parametrize("plan", [DepthPlan.full(6, 5), DepthPlan.bridge(6, 3, 2, 5), DepthPlan.window(6, 2, 1, 3, 5)])
+@pytest.mark.parametrize("settings", [{}, {"shared_aln": True}])
+def test_flops_equal_torchs_count_of_a_generation(plan, cfg, settings):
+    model, quantizer, images = tiny_transformer(**settings), tiny_tokenizer().quantize, 3
+    readout = DrawTokens(quantizer, image_uniforms(1, range(images), TINY_PYRAMID.length))
+    with FlopCounterMode(display=False) as counter:
+        generate(model, quantizer, torch.arange(images), plan, Guidance(cfg=cfg), readout)
+    shape = VARShape(model.spec, TINY_PYRAMID, num_classes=5, vocab_size=32, z_channels=8)
+    works = stage_work(Stage(shape, plan), images, 2 * images if cfg else images, "lean", PRECISIONS["fp32"])
+    assert counter.get_total_flops() == sum(
+        work.flops for trip in works for part, work in trip.parts.items() if part != "sampling")
+
+
+def test_bytes_of_a_small_case_by_hand():
+    spec = TransformerSpec(depth=1, embed_dim=2, num_heads=1)
+    stage = Stage(VARShape(spec, Pyramid((1, 2))), DepthPlan.full(1, 2))
+    first, second = (trip.parts for trip in stage_work(stage, 1, 1, "lean", PRECISIONS["fp32"]))
+    # Keys and values of 2 channels at 4 bytes: 16 bytes a token.  Scale 1 is stored and read; scale 2 joins 1 + 4.
+    assert (first["attention_scores"].kv_read_bytes, first["attention_scores"].kv_written_bytes) == (16 + 16, 16)
+    assert (second["attention_scores"].kv_read_bytes, second["attention_scores"].kv_written_bytes) == (80 + 80, 80)
+    assert first["mlp"].weight_bytes == 4 * (2 * 8 + 8 + 8 * 2 + 2)
+    autocast = stage_work(stage, 1, 1, "reference", AUTOCAST)[1].parts
+    assert autocast["mlp"].weight_bytes == 2 * first["mlp"].weight_bytes  # read as 4 bytes, written and read as 2
+    # Cached 12 bytes a token; joined (read, written), keys cast (8 read, 4 written), then 8 read by the kernel.
+    assert autocast["attention_scores"].kv_read_bytes == 5 * (12 + 8 + 8)
+    assert autocast["attention_scores"].kv_written_bytes == 5 * (12 + 4)
+
+
+def test_code_refiner_takes_the_drafted_tokens_in_at_once():
+    drafter, refiner = paper_system("code-n6").stages
+    assert [trip.tokens for trip in drafter.passes] == [1, 4, 9, 16, 25, 36]
+    assert [trip.tokens for trip in refiner.passes] == [155, 100, 169, 256]
+    cost = system_cost("code-n6", policy="reference")
+    assert [max(stage.kv_peak_bytes) / MIB for stage in cost.stages] == [3839.0625, 8160.0]
+    assert cost.kv_cache_bytes / MIB == 8160.0
+    assert system_cost("code-n9", policy="reference").kv_cache_bytes / MIB == 17887.5  # there the drafter's is larger
+
+
+def test_a_part_takes_the_longer_of_computing_and_moving():
+    l20, work = device("l20"), Work(flops=119_500_000_000, activation_bytes=864_000_000)  # a millisecond each
+    assert part_seconds("mlp", work, l20, AUTOCAST) == pytest.approx(1e-3)
+    assert part_seconds("mlp", work + Work(flops=119_500_000_000), l20, AUTOCAST) == pytest.approx(2e-3)
+    assert part_seconds("mlp", work + Work(kv_read_bytes=1_728_000_000), l20, AUTOCAST) == pytest.approx(3e-3)
+    assert part_seconds("mlp", work, l20, PRECISIONS["fp32"]) == pytest.approx(119.5 / 59.8 * 1e-3)
+
+
+# -- predictions beside printed numbers --------------------------------------------------------------------------------
+
+def test_latency_is_fitted_to_one_row_and_explains_all_but_the_shallowest():
+    errors = {row.cost.system.name: row.latency_error for row in compare_with_paper()}
+    assert list(errors) == ["var-d30", "code-n6", "variant-d16", "variant-d8", "variant-d4", "variant-d2"]
+    assert errors["var-d30"] == pytest.approx(0, abs=1e-12)
+    assert 1 < calibration_factor() < 1.5  # kernels below peak, and no more than that
+    assert all(abs(errors[name]) < 0.05 for name in ("code-n6", "variant-d16", "variant-d8"))
+    # Not a success: the module says that these two rows are not explained.
+    assert -0.25 < errors["variant-d4"] < -0.15
+    assert -0.31 < errors["variant-d2"] < -0.21
+
+
+@pytest.mark.parametrize(("system", "printed_s"), [
+    ("code-n7", 1.60), ("code-n8", 2.11), ("code-n9", 2.97), ("var-d24", 2.07), ("var-d20", 1.29)])
+def test_latency_of_rows_that_only_code_prints(system, printed_s):
+    assert system_cost(system, policy="reference").latency_s == pytest.approx(printed_s, rel=0.05)
+
+
+@pytest.mark.parametrize("row", paper_table(3).to_dict("records"), ids=lambda row: row["method"] + row["batch_size"])
+def test_peak_memory_beside_table_3(row):
+    cost = system_cost(row["method"].lower(), batch_size=int(row["batch_size"]), policy="reference")
+    if (row["method"], row["batch_size"]) == ("VARiant-d2", "256"):
+        assert cost.peak_memory.mib > 46068  # known contradiction: printed as 40927, without room for the decoder
+        return
+    assert cost_document(cost)["fits_device"] == (row["total_mb"] != "OOM")
+    if row["total_mb"] != "OOM":
+        assert cost.peak_memory.mib == pytest.approx(float(row["total_mb"]), rel=0.02)
+
+
+def test_peak_memory_is_not_modelled_for_32_bit_operands():
+    document = cost_document(system_cost("var-d16", precision="fp32"))
+    assert document["peak_memory_mib"] is document["fits_device"] is None
+    assert document["latency_s"] > cost_document(system_cost("var-d16"))["latency_s"]
+
+
+def test_peak_memory_is_the_larger_phase():
+    assert peak_memory(0, 1000 * MIB, 2).mib == pytest.approx(1000 + 2 * 34.5)
+    assert peak_memory(MIB, 100 * MIB, 2).mib == pytest.approx(1 + 2 * 168.4)
+
+
+def test_devices_have_positive_peaks_and_a_source():
+    assert set(known_devices()) == {"l20", "a100", "h100", "h200", "rtx4090"}
+    for sheet in known_devices().values():
+        assert sheet.source
+        assert all(getattr(sheet, field.name) > 0 for field in fields(sheet) if field.name not in ("name", "source"))
+        assert sheet.tensor_tflops > sheet.fp32_tflops
+
+
+def test_a_faster_device_is_predicted_faster():
+    assert (system_cost("var-d30", device_key="h200").latency_s < system_cost("var-d30", device_key="h100").latency_s
+            < system_cost("var-d30", device_key="l20").latency_s)
+
+
+# -- command line ------------------------------------------------------------------------------------------------------
+
+def test_json_is_one_document_with_units_in_the_keys():
+    result = _varient("cost", "--system", "variant-d16", "--batch", "64", "--cache", "reference", "--json")
+    assert result.returncode == 0
+    document = json.loads(result.stdout)
+    assert document["kv_cache_mib"] == 17091.56
+    assert document["transformer_parameters"] == 2_010_020_356
+    assert document["stages"][0]["token_layers_share_of_full"] == 0.5958
+    assert document["stages"][0]["kv_live_mib_by_pass"][-1] == 17091.56
+    listed = document["sources"]["arithmetic"] + document["sources"]["predicted"]
+    assert set(document["flops_by_part"]) == set(document["moved_bytes_by_part"]) == set(document["latency_s_by_part"])
+    assert {key for key in listed if "." not in key} == set(list(document)[list(document).index("sources") + 1:])
+
+
+@pytest.mark.parametrize(("system", "parameters", "steps", "kv_cache_mib"), [
+    ("dit-xl2", 675_129_632, "50", 0), ("llamagen-xxl", 1_410_972_672, "576", 21024.0)])
+def test_other_baselines_have_parameters_steps_and_cache_alone(system, parameters, steps, kv_cache_mib):
+    document = cost_document(system_cost(system))
+    assert (document["transformer_parameters"], document["steps"]) == (parameters, steps)
+    assert document["kv_cache_mib"] == kv_cache_mib
+    assert document["latency_s"] is document["peak_memory_mib"] is document["flops"] is None
+    assert set(document) == set(cost_document(system_cost("var-d16")))
+
+
+def test_tables_for_people():
+    assert "2,320,303,876" in _varient("cost", "--system", "code-n7").stdout
+    assert "675,129,632" in _varient("cost", "--system", "dit-xl2").stdout
+    result = _varient("cost", "--compare", "--json")
+    rows = {row["system"]: row for row in json.loads(result.stdout)["systems"]}
+    assert rows["variant-d8"]["paper_latency_s"] == 1.4
+    assert rows["variant-d8"]["kv_cache_error"] == pytest.approx(0.1057, abs=1e-4)  # the paper's cell is 1000 short
+    assert _varient("cost", "--compare").stdout.count("variant-d") == 3 * 4
+
+
+def test_neither_torch_nor_pandas_is_needed():
+    code = ("import sys; from varient.profiling.cost_report import show_cost; "
+            "from varient.profiling.cost_model import system_cost; show_cost(system_cost('code-n6')); "
+            "sys.exit(bool({'torch', 'pandas'} & set(sys.modules)))")
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=ROOT).returncode == 0
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["--system", "var-d31"], "released depths at 256 x 256 are 16, 20, 24, 30"),
+    (["--system", "gan"], "system 'gan' is unknown; known forms: var-d<D>"),
+    (["--system", "free-d8-full"], "system 'free-d8-full' is unknown"),
+    (["--system", "variant-d1"], "d = 1"),
+    (["--system", "variant-d8-n11"], "N = 11 is outside 0..10"),
+    (["--system", "code-n10"], "the drafter takes 1..9 scales"),
+    (["--system", "var-d30", "--device", "tpu"], "device 'tpu' is unknown; known: l20, a100, h100, h200, rtx4090"),
+    (["--system", "var-d30", "--batch", "-1"], "batch size -1 is below 1"),
+    (["--system", "var-d30", "--precision", "int8"], "precision 'int8' is unknown"),
+    (["--system", "dit-xl2", "--cache", "huge"], "cache policy 'huge' is unknown"),
+    ([], "either --system or --compare"),
+    (["--system", "var-d30", "--compare"], "either --system or --compare"),
+])
+def test_bad_input_ends_in_one_line(arguments, message):
+    result = _varient("cost", *arguments)
+    assert result.returncode == 1
+    assert result.stdout == ""
+    assert message in result.stderr
+    assert len(result.stderr.splitlines()) == 1

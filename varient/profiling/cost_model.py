@@ -1,0 +1,249 @@
+"""What a system of the paper costs before anything is run: exact counts, and predictions for a named GPU.
+
+Latency is a roofline: each part of each pass takes the longer of its FLOPs at the device's peak and its bytes at the
+device's bandwidth, one part after the other.  The sum is multiplied by one factor, fitted to a single row of the paper:
+VAR-d30 on an L20 at batch 64, 3.62 s (Table 2), with the released code's cache and number formats.  No other latency of
+the paper is fitted.  The factor says by how much real kernels miss the roofline; other devices borrow the L20's, for
+want of a row of their own.
+
+How far that carries (`varient cost --compare`): the roofline alone gives 3.11 s for VAR-d30, 86 % of what was measured.
+With the factor, 1.165, Table 2's rows for CoDe, d16 and d8 come out within 4 %, and so do five rows that Table 1 of
+CoDe's own paper has beside them, on the same GPU: N = 7..9, VAR-d24 and VAR-d20.  It does NOT explain d4 and d2, which
+it puts 20 % and 26 % too low.  Nothing proportional to work or bytes could: from d8 to d4 the paper saves 0.19 s by
+leaving out 2356 token-layers of an image, from d4 to d2 0.18 s by half as many.  A cost for each pass would lift all
+rows, and the ten passes of CoDe and VAR-d20 leave no room for one.  What the rest is (another implementation, launch
+overhead, noise) the paper does not say.
+
+Peak memory is stored parameters plus the larger of two phases, because the cache is freed before the image decoder
+runs.  Its two constants, `RUNNING_MIB_PER_IMAGE` and `DECODER_MIB_PER_IMAGE`, are fitted to totals of Table 3 and hold
+for 16-bit operands; the first includes the copies of the `reference` cache and is taken for `lean` too.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import TYPE_CHECKING
+
+from varient.profiling.devices import Device, device
+from varient.profiling.kv_accounting import (
+    cache_steps,
+    check_policy,
+    kv_peaks_in_tokens,
+    kv_scratch_in_tokens,
+    token_layers,
+)
+from varient.profiling.paper_systems import DEPTH, PaperSystem, paper_system
+from varient.profiling.work import PARTS, PRECISIONS, VECTOR_PARTS, PassWork, Precision, Stage, Work, stage_work
+
+if TYPE_CHECKING:
+    from varient.models.kv_cache import CachePolicy
+
+MIB = 2 ** 20
+
+RUNNING_MIB_PER_IMAGE = 34.5
+"""Activations while the transformer runs: what the totals of Table 3 leave after parameters and KV cache, 34.5 MiB an
+image for VAR-d30 and d8 at batch 64, 34.2 for d8 at 128 (d16's 27015 leaves 28.7).  fp16 autocast, width 1920."""
+DECODER_MIB_PER_IMAGE = 168.4
+"""Activations of the VQVAE decoder, all images at once: what the totals of VARiant-d2 in Table 3 leave after
+parameters, 168.5 MiB an image at batch 64, 168.4 at 128.  Its 40927 at 256 leaves 128: all images at once would not fit
+the L20.  fp16 autocast, 256 x 256."""
+
+ROWS_PER_IMAGE = 2
+"""Classifier-free guidance: a conditional and an unconditional row."""
+
+PAPER_BATCH_SIZE, PAPER_DEVICE, PAPER_PRECISION, PAPER_POLICY = 64, "l20", "fp16-autocast", "reference"
+"""Setting of Table 2 (Sec. 4.1): one L20, batch 64; precision and cache follow from its memory columns."""
+ANCHOR = f"var-d{DEPTH}"
+"""The row of Table 2 that latency is calibrated on."""
+
+
+@dataclass(frozen=True)
+class StageCost:
+    """One transformer of a system on its way through its passes.
+
+    Attributes:
+        kv_live_bytes: alive after each pass.
+        kv_peak_bytes: most alive within each pass, the layer in flight included.
+        kv_scratch_bytes: most in copies beside the live entries, of one layer.
+        token_layers: of one row.
+        full_token_layers: of one row in the full network at all scales.
+        latency_s: predicted, of each pass.
+    """
+
+    stage: Stage
+    kv_live_bytes: tuple[int, ...]
+    kv_peak_bytes: tuple[int, ...]
+    kv_scratch_bytes: int
+    token_layers: int
+    full_token_layers: int
+    latency_s: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class PeakMemory:
+    """Memory of a VAR system at 256 x 256 in its two phases, MiB, stored parameters included."""
+
+    transformer_mib: float
+    decoder_mib: float
+    """With all images decoded at once, as in the paper's totals; a decoder that takes a few at a time needs less."""
+
+    @property
+    def mib(self) -> float:
+        """The larger of both."""
+        return max(self.transformer_mib, self.decoder_mib)
+
+
+@dataclass(frozen=True)
+class SystemCost:
+    """The cost of one batch.  Latency leaves the image decoder out, as Table 2 does.
+
+    `dit-xl2` and `llamagen-xxl` have no stages: their work, latency and peak memory are not modelled.
+
+    Attributes:
+        work: operations and bytes by part, over all passes and stages.
+        kv_cache_bytes: most bytes of keys and values alive at once; CoDe frees the drafter's before it refines.
+        roofline_s: latency by part before calibration.
+        calibration: the factor on it.
+        peak_memory: None where its constants were not fitted: 32-bit operands, or no stages.
+    """
+
+    system: PaperSystem
+    batch_size: int
+    policy: CachePolicy
+    precision: Precision
+    device: Device
+    stages: tuple[StageCost, ...]
+    work: dict[str, Work]
+    kv_cache_bytes: int
+    roofline_s: dict[str, float]
+    calibration: float
+    peak_memory: PeakMemory | None
+
+    @property
+    def latency_s(self) -> float | None:
+        """Predicted: the calibrated roofline."""
+        return sum(self.roofline_s.values()) * self.calibration if self.stages else None
+
+
+def system_cost(name: str, *, batch_size: int = PAPER_BATCH_SIZE, policy: CachePolicy = "lean",
+                precision: str = PAPER_PRECISION, device_key: str = PAPER_DEVICE) -> SystemCost:
+    """The cost of one batch of images of a system.
+
+    Raises:
+        ValueError: unknown system, precision, cache policy or device, or a batch below 1.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch size {batch_size} is below 1")
+    check_policy(policy)
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision {precision!r} is unknown; known: {', '.join(PRECISIONS)}")
+    return _cost(paper_system(name), batch_size, policy, PRECISIONS[precision], device(device_key),
+                 calibration_factor())
+
+
+@cache
+def calibration_factor() -> float:
+    """Measured over roofline latency of the anchor: VAR-d30, L20, batch 64, 3.62 s (Table 2)."""
+    anchor = _cost(paper_system(ANCHOR), PAPER_BATCH_SIZE, PAPER_POLICY, PRECISIONS[PAPER_PRECISION],
+                   device(PAPER_DEVICE), 1.0)
+    return float(_paper_rows()[ANCHOR]["latency_s"]) / anchor.latency_s
+
+
+def part_seconds(part: str, work: Work, gpu: Device, precision: Precision) -> float:
+    """Roofline time of a part: the longer of computing and moving, at the device's peaks."""
+    on_tensor_cores = precision.compute_bytes == 2 and part not in VECTOR_PARTS
+    tflops = gpu.tensor_tflops if on_tensor_cores else gpu.fp32_tflops
+    return max(work.flops / (tflops * 1e12), work.moved_bytes / (gpu.bandwidth_gb_s * 1e9))
+
+
+def peak_memory(parameter_bytes: int, kv_bytes: int, batch_size: int) -> PeakMemory:
+    """Parameters and cache as given, activations by the two fitted constants."""
+    return PeakMemory((parameter_bytes + kv_bytes) / MIB + RUNNING_MIB_PER_IMAGE * batch_size,
+                      parameter_bytes / MIB + DECODER_MIB_PER_IMAGE * batch_size)
+
+
+def peak_mib(cost: SystemCost, decoded_at_once: int | None = None) -> float:
+    """Predicted peak memory of a VAR system, MiB, with the image decoder taking some images at a time (None: all)."""
+    at_once = min(decoded_at_once or cost.batch_size, cost.batch_size)
+    decoder_mib = cost.peak_memory.decoder_mib - DECODER_MIB_PER_IMAGE * (cost.batch_size - at_once)
+    return max(cost.peak_memory.transformer_mib, decoder_mib)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A system beside its row of Table 2: latency in seconds, KV cache and peak memory in MiB (the paper's "MB")."""
+
+    cost: SystemCost
+    paper_latency_s: float
+    paper_kv_cache_mib: float
+    paper_memory_mib: float
+
+    @property
+    def latency_error(self) -> float:
+        """(predicted - paper) / paper; zero for the anchor by construction."""
+        return self.cost.latency_s / self.paper_latency_s - 1
+
+    @property
+    def kv_cache_error(self) -> float:
+        """(arithmetic - paper) / paper."""
+        return self.cost.kv_cache_bytes / MIB / self.paper_kv_cache_mib - 1
+
+    @property
+    def memory_error(self) -> float:
+        """(predicted - paper) / paper."""
+        return self.cost.peak_memory.mib / self.paper_memory_mib - 1
+
+
+def compare_with_paper() -> list[Comparison]:
+    """Every VAR row of Table 2, at the paper's setting."""
+    return [Comparison(system_cost(name, policy=PAPER_POLICY), float(row["latency_s"]), float(row["kv_cache_mb"]),
+                       float(row["memory_mb"]))
+            for name, row in _paper_rows().items()]
+
+
+def _cost(system: PaperSystem, batch_size: int, policy: CachePolicy, precision: Precision, gpu: Device,
+          factor: float) -> SystemCost:
+    rows = ROWS_PER_IMAGE * batch_size
+    works = [stage_work(stage, batch_size, rows, policy, precision) for stage in system.stages]
+    seconds = [[{part: part_seconds(part, work, gpu, precision) for part, work in trip.parts.items()} for trip in trips]
+               for trips in works]
+    stages = tuple(_stage_cost(stage, rows, policy, precision, [factor * sum(parts.values()) for parts in by_pass])
+                   for stage, by_pass in zip(system.stages, seconds, strict=True))
+    fitted = bool(stages) and precision.compute_bytes == 2
+    kv_bytes = max((max(stage.kv_peak_bytes) for stage in stages),
+                   default=system.cached_channels * rows * precision.compute_bytes)
+    return SystemCost(
+        system=system, batch_size=batch_size, policy=policy, precision=precision, device=gpu, stages=stages,
+        work=_by_part([trip for trips in works for trip in trips]), kv_cache_bytes=kv_bytes,
+        roofline_s={part: sum(parts[part] for by_pass in seconds for parts in by_pass) for part in PARTS},
+        calibration=factor,
+        peak_memory=peak_memory(system.parameter_bytes(precision), kv_bytes, batch_size) if fitted else None)
+
+
+def _stage_cost(stage: Stage, rows: int, policy: CachePolicy, precision: Precision,
+                latency_s: Sequence[float]) -> StageCost:
+    spec, trips = stage.shape.spec, stage.passes
+    unit = rows * spec.embed_dim * (precision.key_bytes(policy, spec.attn_l2_norm) + precision.value_bytes())
+    live = {step.index: step.live for step in cache_steps(trips, policy)}  # the last layer of a pass wins
+    return StageCost(
+        stage=stage, kv_live_bytes=tuple(tokens * unit for tokens in live.values()),
+        kv_peak_bytes=tuple(tokens * unit for tokens in kv_peaks_in_tokens(trips, policy)),
+        kv_scratch_bytes=kv_scratch_in_tokens(trips, policy) * unit, token_layers=token_layers(trips),
+        full_token_layers=spec.depth * stage.shape.pyramid.length, latency_s=tuple(latency_s))
+
+
+def _by_part(trips: Sequence[PassWork]) -> dict[str, Work]:
+    return {part: sum((trip.parts[part] for trip in trips), Work()) for part in PARTS}
+
+
+@cache
+def _paper_rows() -> dict[str, dict[str, str]]:
+    """Table 2's VAR rows by system id.  Read as text: importing `varient.paper` would import pandas."""
+    ids = {"VAR-CoDe": "code-n6"}
+    with (files("varient") / "paper" / "table2.csv").open() as file:
+        rows = {ids.get(row["method"], row["method"].lower()): row for row in csv.DictReader(file)}
+    return {name: row for name, row in rows.items() if row["kv_cache_mb"]}

@@ -1,0 +1,124 @@
+"""Which (d, N, precision, cache) gives the best quality that fits a budget of memory and time."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+from varient.config import SamplingConfig
+from varient.profiling.cost_model import MIB, peak_mib, system_cost
+from varient.profiling.paper_systems import DEPTH
+
+PRECISIONS = ("fp16-autocast", "fp16")
+"""Weights held in float32 as in the paper, or in 16 bits."""
+POLICIES = ("lean", "reference")
+
+_SIZE = re.compile(r"(?P<number>\d+(\.\d+)?)\s*(?P<unit>MiB|GiB|MB|GB)", re.IGNORECASE)
+_UNITS = {"mib": 2 ** 20, "gib": 2 ** 30, "mb": 10 ** 6, "gb": 10 ** 9}
+_SCORE = re.compile(rf"score-(var-d{DEPTH}|variant-d(?P<depth>\d+)(-n(?P<bridge>\d+))?)\.json")
+
+
+@dataclass(frozen=True)
+class Quality:
+    """FID of a configuration and where it comes from."""
+
+    fid: float
+    source: str
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One configuration with what it needs and what it gives."""
+
+    depth: int
+    bridge: int
+    precision: str
+    policy: str
+    quality: Quality
+    memory_mib: float
+    latency_s: float
+
+    @property
+    def name(self) -> str:
+        """As a person says it."""
+        shape = f"d = {self.depth}" + (f", N = {self.bridge}" if self.depth < DEPTH else " (full)")
+        return f"{shape}, {self.precision}, {self.policy} cache"
+
+
+def parse_memory_mib(text: str) -> float:
+    """MiB of "12GiB", "512 MiB", "48GB" (decimal).
+
+    Raises:
+        ValueError: no number with one of these units.
+    """
+    match = _SIZE.fullmatch(text.strip())
+    if not match:
+        raise ValueError(f"memory {text!r} is no size; write 12GiB, 512MiB or 48GB")
+    return float(match["number"]) * _UNITS[match["unit"].lower()] / MIB
+
+
+def parse_seconds(text: str) -> float:
+    """Seconds of "1.5s", "900ms" or "2".
+
+    Raises:
+        ValueError: no such time.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s)?", text.strip())
+    if not match:
+        raise ValueError(f"latency {text!r} is no time; write 1.5s or 900ms")
+    return float(match[1]) / (1000 if match[2] == "ms" else 1)
+
+
+def paper_quality() -> dict[tuple[int, int], Quality]:
+    """FID by (d, N) as the paper's Table 8 prints it, contradictions included."""
+    with (files("varient") / "paper" / "table8.csv").open() as file:
+        return {(int(row["depth"]), int(column[1:])): Quality(float(fid), "paper, Table 8")
+                for row in csv.DictReader(file) for column, fid in row.items() if column != "depth"}
+
+
+def measured_quality(records: Path, default_bridge: int) -> dict[tuple[int, int], Quality]:
+    """FID by (d, N) from the score records of an experiment with 30 layers.
+
+    Raises:
+        ValueError: a folder without such records.
+    """
+    from varient.records import ScoreRecord, read_record
+
+    found = {}
+    for path in sorted(records.glob("score-*.json")):
+        if match := _SCORE.fullmatch(path.name):
+            record = read_record(path, ScoreRecord)
+            key = (int(match["depth"] or DEPTH), int(match["bridge"] or default_bridge))
+            found[key] = Quality(record.fid, f"measured ({record.provenance.experiment})")
+    if not found:
+        raise ValueError(f"{records}: no score records of var-d{DEPTH} or variant-d<d>")
+    return found
+
+
+def choices(quality: dict[tuple[int, int], Quality], *, batch_size: int, device: str) -> list[Choice]:
+    """Every configuration whose quality is known, best first: FID, then latency, then memory.
+
+    Raises:
+        ValueError: unknown device, or a batch below 1.
+    """
+    found, at_once = [], SamplingConfig.model_fields["decoded_at_once"].default
+    for (depth, bridge), known in quality.items():
+        system = f"var-d{DEPTH}" if depth == DEPTH else f"variant-d{depth}-n{bridge}"
+        if depth == DEPTH and bridge != min(b for d, b in quality if d == DEPTH):
+            continue  # the full network has no bridge: one row is enough
+        for precision in PRECISIONS:
+            for policy in POLICIES:
+                cost = system_cost(system, batch_size=batch_size, policy=policy, precision=precision,
+                                   device_key=device)
+                found.append(Choice(depth, bridge, precision, policy, known, peak_mib(cost, at_once), cost.latency_s))
+    return sorted(found, key=lambda c: (c.quality.fid, c.latency_s, c.memory_mib))
+
+
+def fitting(found: Iterable[Choice], *, memory_mib: float, latency_s: float | None = None) -> list[Choice]:
+    """Those that keep within the budget, in the order given."""
+    return [c for c in found if c.memory_mib <= memory_mib and (latency_s is None or c.latency_s <= latency_s)]
+

@@ -1,0 +1,255 @@
+"""What a transformer must compute and move on its way through a plan, part by part and pass by pass.
+
+FLOPs count a multiply-add as two and are exact for the matrix products, attention and convolutions of
+`varient.sampling.generate`; those of sampling are an estimate, those of norms and other element-wise work are left out
+because memory bounds them.  Bytes count each operand once from device memory.  Weights, keys and values follow from the
+shapes; activations assume one kernel an operation, as eager PyTorch runs it, and are approximate.
+
+Unlike the released code, which repeats the adaLN projections of each block at every scale, `VAR.modulation` computes
+them once an image, and so does this count.
+"""
+
+from __future__ import annotations
+
+from dataclasses import astuple, dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from varient.config import TransformerSpec
+from varient.plan import DepthPlan
+from varient.profiling.kv_accounting import CacheStep, Pass, cache_steps, concatenates, passes
+from varient.pyramid import VAR_256, Pyramid
+
+if TYPE_CHECKING:
+    from varient.models.kv_cache import CachePolicy
+
+FLOAT32_BYTES = 4
+
+SAMPLING_BYTES_PER_LOGIT = 28 + 30 + 96 + 40 + 16
+"""Guidance, top-k, sort, top-p and draw, each operation of the released code reading and writing float32 logits once;
+the sort, over the whole vocabulary, is four radix passes over a 4-byte key with an 8-byte index."""
+SAMPLING_FLOPS_PER_LOGIT = 25
+"""Guidance 3, two softmaxes and cumulative sums 10, comparisons 4, sort 8: an order of magnitude."""
+
+VECTOR_PARTS = frozenset({"elementwise", "sampling"})
+"""Parts that tensor cores do not serve."""
+PARTS = ("attention_projections", "attention_scores", "mlp", "adaln", "elementwise", "head", "sampling", "latent")
+"""`latent`: word embedding, positions and the quantizer between two scales."""
+
+
+@dataclass(frozen=True)
+class Precision:
+    """Number formats of a generation.
+
+    Attributes:
+        name: as on the command line.
+        weight_bytes: of a stored parameter.
+        compute_bytes: of the operands of a matrix product.
+
+    Residual stream, norms (those of queries and keys too) and logits are float32 in all of them, as in
+    `varient.models.transformer` and in the released code under autocast.  Under autocast each weight is cast at every
+    use: torch caches such casts only for parameters that require gradients.
+    """
+
+    name: str
+    weight_bytes: int
+    compute_bytes: int
+
+    @property
+    def autocast(self) -> bool:
+        """Whether weights and operands differ."""
+        return self.weight_bytes != self.compute_bytes
+
+    @property
+    def weight_traffic_bytes(self) -> int:
+        """Bytes moved for one use of one parameter: read, and under autocast written and read again."""
+        return self.weight_bytes + (2 * self.compute_bytes if self.autocast else 0)
+
+    def key_bytes(self, policy: CachePolicy, l2_norm: bool = True) -> int:
+        """Bytes of one cached key channel: the reference cache keeps normalised keys as they come, in float32."""
+        return FLOAT32_BYTES if policy == "reference" and l2_norm else self.compute_bytes
+
+    def value_bytes(self) -> int:
+        """Bytes of one cached value channel."""
+        return self.compute_bytes
+
+
+PRECISIONS = {precision.name: precision for precision in (
+    Precision("fp16-autocast", 4, 2), Precision("bf16-autocast", 4, 2), Precision("fp32", 4, 4),
+    Precision("fp16", 2, 2), Precision("bf16", 2, 2))}
+"""The paper's is `fp16-autocast`: 8085 MB are float32 parameters, and its KV bytes are those of float16 values."""
+
+
+@dataclass(frozen=True)
+class VARShape:
+    """Shape of a VAR transformer; defaults are those of the released ImageNet networks at 256 x 256."""
+
+    spec: TransformerSpec
+    pyramid: Pyramid = VAR_256
+    num_classes: int = 1000
+    vocab_size: int = 4096
+    z_channels: int = 32
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A transformer on its way through a plan; CoDe has two, one after the other.
+
+    Attributes:
+        shape: the network.
+        plan: layers a scale; it may end before the network's last scale, as CoDe's drafter does.
+        prefilled: leading scales that enter in the first pass.
+    """
+
+    shape: VARShape
+    plan: DepthPlan
+    prefilled: int = 1
+
+    @cached_property
+    def pyramid(self) -> Pyramid:
+        """The scales that the stage visits."""
+        return Pyramid(self.shape.pyramid.patch_nums[:self.plan.num_scales])
+
+    @cached_property
+    def passes(self) -> tuple[Pass, ...]:
+        """The stage's trips through the layers."""
+        return passes(self.plan, self.pyramid, self.prefilled)
+
+
+@dataclass(frozen=True)
+class Work:
+    """Operations and bytes of device memory."""
+
+    flops: int = 0
+    weight_bytes: int = 0
+    kv_read_bytes: int = 0
+    kv_written_bytes: int = 0
+    activation_bytes: int = 0
+
+    def __add__(self, other: Work) -> Work:
+        return Work(*(mine + theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True)))
+
+    @property
+    def moved_bytes(self) -> int:
+        """All bytes read and written."""
+        return self.weight_bytes + self.kv_read_bytes + self.kv_written_bytes + self.activation_bytes
+
+
+@dataclass(frozen=True)
+class PassWork:
+    """The work of one pass, by part."""
+
+    trip: Pass
+    parts: dict[str, Work]
+
+
+def stage_work(stage: Stage, images: int, rows: int, policy: CachePolicy, precision: Precision) -> list[PassWork]:
+    """The work of each pass of a stage.
+
+    Args:
+        images: batch size B.
+        rows: rows of the transformer, 2B under guidance.
+
+    Raises:
+        ValueError: unknown policy, or a plan that the network cannot run.
+    """
+    if stage.plan.depth != stage.shape.spec.depth:
+        raise ValueError(f"the plan is for {stage.plan.depth} layers, the network has {stage.shape.spec.depth}")
+    steps = cache_steps(stage.passes, policy)
+    return [PassWork(trip, {
+        **_layers(stage.shape.spec, trip, rows, precision),
+        "attention_scores": sum((_attention(stage.shape.spec, step, rows, policy, precision)
+                                 for step in steps if step.index == index), Work()),
+        "adaln": _modulation(stage, rows, precision) if index == 0 else Work(),
+        "head": _head(stage.shape, stage.pyramid.tokens(trip.last), rows, precision),
+        "sampling": _sampling(stage.shape, stage.pyramid.tokens(trip.last), images),
+        "latent": _latent(stage.shape, trip, images, rows, precision),
+    }) for index, trip in enumerate(stage.passes)]
+
+
+def _layers(spec: TransformerSpec, trip: Pass, rows: int, precision: Precision) -> dict[str, Work]:
+    """What all layers of a pass do with its tokens, attention over the cache left out."""
+    width, hidden = spec.embed_dim, round(spec.embed_dim * spec.mlp_ratio)
+    layers, tokens = len(trip.layers), rows * trip.tokens
+    narrow, wide = precision.compute_bytes, FLOAT32_BYTES
+    # Reads and writes of C channels of one token in one layer, as the block of the released code does them.
+    wide_accesses = 2 * (2 + 2 + 2) + 2 * 2     # norm, scale, shift of both branches; residual stream
+    narrow_accesses = 2 * 2 + 2                 # gamma of both branches; branch read by the residual sum
+    if spec.attn_l2_norm:
+        wide_accesses += 1 + 2 + 1              # normalised query, its scale, normalised key
+        narrow_accesses += 2                    # query and key read
+    if narrow != wide:
+        casts = 2 + spec.attn_l2_norm           # both normed inputs and the query
+        wide_accesses, narrow_accesses = wide_accesses + casts, narrow_accesses + casts
+    element_bytes = width * (wide_accesses * wide + narrow_accesses * narrow) + 2 * hidden * narrow  # the last is GELU
+    return {
+        "attention_projections": Work(
+            flops=layers * tokens * 2 * 4 * width * width,
+            weight_bytes=layers * (4 * width * width + 3 * width) * precision.weight_traffic_bytes,
+            activation_bytes=layers * tokens * (1 + 3 + 1 + 1) * width * narrow),
+        "mlp": Work(
+            flops=layers * tokens * 2 * 2 * width * hidden,
+            weight_bytes=layers * (2 * width * hidden + hidden + width) * precision.weight_traffic_bytes,
+            activation_bytes=layers * tokens * 2 * (width + hidden) * narrow),
+        "elementwise": Work(activation_bytes=layers * tokens * element_bytes),
+    }
+
+
+def _attention(spec: TransformerSpec, step: CacheStep, rows: int, policy: CachePolicy, precision: Precision) -> Work:
+    """One attention over the cache, with what the cache itself copies and casts."""
+    narrow = precision.compute_bytes
+    fresh = precision.key_bytes("reference", spec.attn_l2_norm) + precision.value_bytes()  # as projected
+    kept = precision.key_bytes(policy, spec.attn_l2_norm) + precision.value_bytes()        # as cached
+    before = step.seen - step.new
+    read = step.seen * 2 * narrow  # by the attention kernel
+    written = 0
+    if concatenates(step, policy):
+        read += before * kept + step.new * fresh
+        written += step.seen * kept
+    elif policy == "lean" and (not step.is_last or fresh != kept):
+        read += step.new * fresh
+        written += step.new * kept
+    if policy == "reference" and kept != 2 * narrow:  # keys are cast for the kernel, all of them at every scale
+        read += step.seen * (kept - narrow)
+        written += step.seen * narrow
+    unit = rows * spec.embed_dim
+    return Work(flops=rows * 4 * step.new * step.seen * spec.embed_dim, kv_read_bytes=unit * read,
+                kv_written_bytes=unit * written, activation_bytes=unit * 2 * step.new * narrow)
+
+
+def _modulation(stage: Stage, rows: int, precision: Precision) -> Work:
+    """The adaLN projections of all layers that run somewhere."""
+    width = stage.shape.spec.embed_dim
+    used = {layer for trip in stage.passes for layer in trip.layers}
+    projections = 1 if stage.shape.spec.shared_aln else len(used)
+    return Work(flops=projections * rows * 2 * width * 6 * width,
+                weight_bytes=projections * (width + 1) * 6 * width * precision.weight_traffic_bytes,
+                activation_bytes=projections * rows * 7 * width * precision.compute_bytes)
+
+
+def _head(shape: VARShape, tokens: int, rows: int, precision: Precision) -> Work:
+    """Final norm with its adaLN, and the logits as float32, of the tokens that are drawn."""
+    width, vocab = shape.spec.embed_dim, shape.vocab_size
+    narrow, casts = precision.compute_bytes, int(precision.compute_bytes != FLOAT32_BYTES)
+    token_bytes = width * (6 * FLOAT32_BYTES + narrow + casts * (FLOAT32_BYTES + narrow))
+    logit_bytes = narrow + casts * (narrow + FLOAT32_BYTES)
+    return Work(flops=rows * 2 * width * (2 * width + tokens * vocab),
+                weight_bytes=((width + 1) * (2 * width + vocab)) * precision.weight_traffic_bytes,
+                activation_bytes=rows * tokens * (token_bytes + vocab * logit_bytes))
+
+
+def _sampling(shape: VARShape, tokens: int, images: int) -> Work:
+    logits = images * tokens * shape.vocab_size
+    return Work(flops=logits * SAMPLING_FLOPS_PER_LOGIT, activation_bytes=logits * SAMPLING_BYTES_PER_LOGIT)
+
+
+def _latent(shape: VARShape, trip: Pass, images: int, rows: int, precision: Precision) -> Work:
+    """Tokens into f_hat (phi convolution at full side), and f_hat into the tokens that enter."""
+    width, positions = shape.spec.embed_dim, shape.pyramid.tokens(shape.pyramid.num_scales)
+    embedded = trip.tokens - (shape.pyramid.tokens(1) if trip.first == 1 else 0)  # scale 1 enters as the class
+    phi_flops = 2 * 9 * shape.z_channels ** 2 * positions
+    latent_bytes = shape.z_channels * positions * FLOAT32_BYTES * 8  # up, two operands and result of phi, mix, add
+    entering_bytes = trip.tokens * width * (precision.compute_bytes + 2 * FLOAT32_BYTES)
+    return Work(flops=images * (phi_flops + 2 * embedded * shape.z_channels * width),
+                weight_bytes=(shape.z_channels + 1) * width * precision.weight_traffic_bytes,
+                activation_bytes=images * latent_bytes + rows * entering_bytes)
