@@ -61,6 +61,6 @@ rule all:
     input:
         expand(
             f"{RESULTS}/table{{number}}.{{suffix}}",
-            number=[2, 4],
+            number=[2, 3, 4],
             suffix=["csv", "md", "tex"],
         ),

@@ -11,7 +11,7 @@ from varient.sources import stage_sources
 
 STAGES = ["varient.training.tokenizer", "varient.training.classifier", "varient.training.supernet",
           "varient.models.official", "varient.generation", "varient.evaluation.reference", "varient.evaluation.metrics",
-          "varient.profiling.latency", "varient.report.tables"]
+          "varient.profiling.profiler", "varient.report.tables", "varient.report.table3"]
 
 LOADED = """
 import importlib, json, sys

@@ -7,6 +7,7 @@ a wrong config answer at once.
 from __future__ import annotations
 
 import functools
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -26,7 +27,8 @@ RunDir = Annotated[Path | None, typer.Option("--run-dir", help="where the networ
 Output = Annotated[Path, typer.Option("--output", "-o", help="file to write")]
 
 
-def verb(group: typer.Typer, name: str | None = None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def verb(group: typer.Typer, name: str | None = None, *,
+         hidden: bool = False) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register a command whose foreseeable errors end in one line on stderr and exit code 1."""
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -41,7 +43,7 @@ def verb(group: typer.Typer, name: str | None = None) -> Callable[[Callable[...,
                     raise
                 sys.exit(f"varient: {error}")
 
-        return group.command(name)(guarded)
+        return group.command(name, hidden=hidden)(guarded)
 
     return decorate
 
@@ -137,14 +139,41 @@ def score(config: Config, samples: Annotated[list[Path], typer.Argument(help="al
 
 
 @verb(app)
-def profile(config: Config, system: Annotated[str, typer.Option()], output: Output, run_dir: RunDir = None) -> None:
-    """Latency, KV cache and parameters of a system, as a record."""
-    from varient.profiling.latency import profile_system
+def profile(config: Config, system: Annotated[str, typer.Option(help="e.g. variant-d16-n7")], output: Output,
+            run_dir: RunDir = None,
+            batch: Annotated[int | None, typer.Option(help="images; default the config's")] = None,
+            precision: Annotated[str | None, typer.Option(help="fp32, fp16 or bf16; default the config's")] = None,
+            cache: Annotated[str | None, typer.Option(help="lean or reference; default the config's")] = None,
+            random_weights: Annotated[bool, typer.Option("--random-weights", help="seeded, in place of trained "
+                                                                                  "ones")] = False,
+            memory_cap: Annotated[str | None, typer.Option(help="emulate a smaller GPU, e.g. 48GiB")] = None) -> None:
+    """Latency and memory of a system, or that it does not fit, as a record."""
+    from varient.profiling.profiler import Configuration, profile_in_fresh_process
+    from varient.profiling.sizes import parse_size
 
     experiment = load_config(config)
-    record = profile_system(experiment, system, _run_dir(experiment, run_dir), output)
-    print(f"{system}: {record.latency_s:.4f} s (IQR {record.latency_iqr_s:.4f}), KV {record.kv_cache_mib:.3f} MiB")
+    settings = experiment.profiling
+    wanted = Configuration(system, settings.batch_size if batch is None else batch,
+                           settings.precision if precision is None else precision,
+                           settings.cache_policy if cache is None else cache, random_weights,
+                           None if memory_cap is None else parse_size(memory_cap))
+    record = profile_in_fresh_process(config, experiment, wanted, _run_dir(experiment, run_dir), output)
+    if record.latency:
+        print(f"{system}: {record.latency.median_s:.4f} s and {record.decoder_latency.median_s:.4f} s in the decoder "
+              f"(medians of {len(record.latency.repeats_s)}), memory {record.memory.peak_mib:.1f} MiB, "
+              f"of it KV {record.memory.kv_cache_mib:.3f} MiB")
+    else:
+        print(f"{system}: out of memory ({record.reason})")
     _wrote(output)
+
+
+@verb(app, "profile-worker", hidden=True)
+def profile_worker(config: Config, wanted: Annotated[str, typer.Argument(help="configuration, JSON")],
+                   run_dir: Annotated[Path, typer.Option()], output: Output) -> None:
+    """The process that `profile` starts."""
+    from varient.profiling.profiler import Configuration, profile_here
+
+    profile_here(load_config(config), Configuration(**json.loads(wanted)), run_dir, output)
 
 
 @verb(app)
@@ -197,6 +226,23 @@ def cost(system: Annotated[str | None, typer.Option(help="e.g. variant-d16-n7, c
     else:
         show_cost(system_cost(system, batch_size=batch, policy=cache, precision=precision, device_key=device),
                   as_json=as_json)
+
+
+@verb(app)
+def plan(memory: Annotated[str, typer.Option(help="what may be used, e.g. 12GiB")],
+         batch: Annotated[int, typer.Option(help="images")] = 64,
+         latency: Annotated[str | None, typer.Option(help="longest time of a batch, e.g. 1.5s")] = None,
+         device: Annotated[str, typer.Option(help="l20, a100, h100, h200 or rtx4090")] = "l20",
+         records: Annotated[Path | None, typer.Option(help="score records; default the paper's Table 8")] = None,
+         runners_up: Annotated[int, typer.Option(min=0, help="how many to show after the best")] = 4) -> None:
+    """The (d, N, precision, cache) of best quality that fits a budget at the paper's size, with the runners-up."""
+    from varient.profiling.plan_report import show_plan
+    from varient.profiling.planner import measured_quality, paper_quality, parse_seconds
+    from varient.profiling.sizes import MIB, parse_size
+
+    quality = measured_quality(records) if records else paper_quality()
+    show_plan(quality, batch_size=batch, device=device, memory_mib=parse_size(memory) / MIB,
+              latency_s=parse_seconds(latency) if latency else None, runners_up=runners_up)
 
 
 def _run_dir(experiment: ExperimentConfig, run_dir: Path | None) -> Path:

@@ -174,9 +174,11 @@ class EvaluationConfig(Strict):
 
 
 class ProfilingConfig(Strict):
-    """Latency measurement."""
+    """Measurement of latency and memory; the command line may ask for another batch, precision or cache."""
 
     batch_size: Positive = 64
+    precision: Literal["fp32", "fp16", "bf16"] = Field("fp32", description="of the transformer's weights")
+    cache_policy: Literal["lean", "reference"] = Field("lean", description="reference is the released code's")
     threads: Positive = Field(1, description="CPU threads")
     warmup: Count = 2
     repeats: Positive = 10

@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from varient.files import write_text
 
@@ -64,26 +64,91 @@ class ScoreRecord(Record):
     provenance: Provenance
 
 
+class Latency(Record):
+    """Seconds of one batch, warm-up left out: by CUDA events on a GPU, by the wall clock on a CPU."""
+
+    median_s: float
+    iqr_s: float | None
+    """Distance between the quartiles; None for a single repeat."""
+    repeats_s: list[float]
+
+
+class MemoryUse(Record):
+    """What one batch takes, under five names that are often mixed up, and what it consists of; MiB.
+
+    None where a number was not measured: on a CPU there is no NVML and no CUDA allocator, on a GPU the allocator
+    counts in place of us, and where memory ran out only what was known by then is told.
+
+    The parts have their peaks at different moments, so together they are at least the whole:
+    peak <= parameters + max(kv_cache + activations, decoder).
+    """
+
+    nvml_process_mib: float | None = None
+    """What the driver books for the process after the run: context and libraries, and all that the allocator took."""
+    nvml_device_mib: float | None = None
+    """What is taken on the whole GPU after the run, by whomever."""
+    allocator_reserved_mib: float | None = None
+    """Most that PyTorch's CUDA allocator took from the driver, caches included, over generation and decoding."""
+    allocator_allocated_mib: float | None = None
+    """Most that it had handed out to tensors and kernels at once: the paper's "Mem"."""
+    tensors_mib: float | None = None
+    """CPU: the counterpart of the last, bytes of all tensors at the worst moment; scratch inside a kernel is unseen."""
+    rss_mib: float | None = None
+    """Host memory: most that was resident in the process, with interpreter, libraries and loading of the weights."""
+    parameters_mib: float | None = None
+    """Parameters and buffers of transformer and tokenizer, as stored."""
+    kv_cache_mib: float | None = None
+    """Most bytes of live entries of the KV cache, the layer in flight included; counted by the cache itself."""
+    kv_scratch_mib: float | None = None
+    """Most bytes of copies that the cache makes of one layer beside its entries; part of the activations."""
+    activations_mib: float | None = None
+    """Most bytes alive at once, while latents are generated, that are neither parameters nor live cache entries."""
+    decoder_mib: float | None = None
+    """Most bytes alive at once while latents are decoded to images, parameters left out; the cache is freed before."""
+    memory_cap_mib: float | None = None
+    """Where the CUDA allocator was held to a smaller card's memory."""
+
+    @property
+    def peak_mib(self) -> float | None:
+        """The number that stands for the paper's "Mem": the allocator's peak, on a CPU that of the tensors."""
+        return self.tensors_mib if self.allocator_allocated_mib is None else self.allocator_allocated_mib
+
+
 class ProfileRecord(Record):
-    """What one system costs; the image decoder is left out of the time, as in the paper's Table 2."""
+    """What one batch of one system costs in time and memory, or that it does not fit."""
 
     kind: Literal["profile"] = "profile"
     system: str
     source: Literal["measured"] = "measured"
+    status: Literal["ok", "out_of_memory"]
+    reason: str | None
+    """How memory ran out; None where it did not."""
     steps: str
     batch_size: int
-    dtype: str
-    cache_policy: str
+    """Images; guidance runs two rows for each."""
+    precision: Literal["fp32", "fp16", "bf16"]
+    """Of the transformer's weights."""
+    cache_policy: Literal["lean", "reference"]
+    weights: str
+    """"trained", or "random, seed n": time and memory do not depend on the values."""
     num_parameters: int
     """Transformer alone, as the paper's #Param."""
-    kv_cache_mib: float
-    """Peak of the live entries, counted by the cache itself."""
-    latency_s: float
-    """Median of the repeats: one batch, guided, without the image decoder."""
-    latency_repeats_s: list[float]
-    latency_iqr_s: float
+    latency: Latency | None
+    """Labels to latents, guided, without the image decoder, as in the paper's Table 2."""
+    decoder_latency: Latency | None
+    """Latents to uint8 images."""
     warmup: int
+    memory: MemoryUse
+    gpu_driver: str | None
     provenance: Provenance
+
+    @model_validator(mode="after")
+    def _says_one_thing(self) -> ProfileRecord:
+        fits = self.status == "ok"
+        if (self.latency is not None, self.decoder_latency is not None, self.reason is None) != (fits, fits, fits):
+            raise ValueError(f"status {self.status}: a system that fits has both latencies and no reason why not, one "
+                             "that does not fit the reverse")
+        return self
 
 
 RecordType = TypeVar("RecordType", bound=Record)

@@ -20,10 +20,18 @@ def _score(system, fid):
                        recognised=0.9876, provenance=PROVENANCE)
 
 
-def _profile(system, latency_s, kv_cache_mib):
-    return ProfileRecord(system=system, steps="6+4", batch_size=64, dtype="float32", cache_policy="lean",
-                         num_parameters=574_012, kv_cache_mib=kv_cache_mib, latency_s=latency_s,
-                         latency_repeats_s=[latency_s], latency_iqr_s=0, warmup=1, provenance=PROVENANCE)
+def _profile(system, latency_s, kv_cache_mib, **changes):
+    once = {"median_s": latency_s, "iqr_s": None, "repeats_s": [latency_s]}
+    values = {"system": system, "status": "ok", "reason": None, "steps": "6+4", "batch_size": 64, "precision": "fp32",
+              "cache_policy": "lean", "weights": "trained", "num_parameters": 574_012, "latency": once,
+              "decoder_latency": once, "warmup": 1, "memory": {"tensors_mib": 30.26, "kv_cache_mib": kv_cache_mib},
+              "gpu_driver": None, "provenance": PROVENANCE}
+    return ProfileRecord(**values | changes)
+
+
+def _too_big(system):
+    return _profile(system, 1.0, None, status="out_of_memory", reason="CUDA out of memory", latency=None,
+                    decoder_latency=None, memory={"memory_cap_mib": 49152})
 
 
 RESULTS = Results({r.system: r for r in (_score("var-d30", 0.5), _score("variant-d16", 0.6), _score("free-d16", 4.0),
@@ -42,12 +50,29 @@ def test_table2_cells():
     rows = table2(DIGITS, RESULTS).set_index("method")
     ours = rows.loc["VARiant-d16"]
     assert ours["latency_s"] == "0.2500" and ours["speedup"] == "1.60" and ours["kv_cache_mb"] == "11.500"
+    assert (ours["memory_mb"], ours["memory_mb_paper"]) == ("30.3", "28644")
     assert ours["params"] == "574K" and ours["fid"] == "0.600" and ours["precision"] == "0.812"
     assert (ours["fid_paper"], ours["kv_cache_mb_paper"], ours["source"]) == ("2.05", "16092", "measured (digits)")
     missing = rows.loc["VARiant-d8"]
     assert missing["fid"] == "" and missing["fid_paper"] == "2.12" and missing["source"] == "paper"
     assert rows.loc["DiT-XL/2", "fid"] == "" and rows.loc["DiT-XL/2", "fid_paper"] == "2.26"
     assert rows.loc["real images not trained on", "fid"] == "0.170"
+
+
+def test_table2_takes_the_allocators_peak_where_there_is_one():
+    memory = {"allocator_allocated_mib": 100.0, "allocator_reserved_mib": 200.0, "nvml_process_mib": 300.0}
+    rows = table2(DIGITS, Results({}, {"variant-d8": _profile("variant-d8", 1.0, 1.0, memory=memory)}))
+    assert rows.set_index("method").loc["VARiant-d8", "memory_mb"] == "100.0"
+
+
+def test_table2_says_out_of_memory_and_no_number():
+    rows = table2(DIGITS, Results({}, {"var-d30": _too_big("var-d30"),
+                                       "variant-d16": _profile("variant-d16", 0.25, 11.5)})).set_index("method")
+    full, subnet = rows.loc["VAR-d30"], rows.loc["VARiant-d16"]
+    assert (full["memory_mb"], full["latency_s"], full["speedup"], full["kv_cache_mb"]) == ("OOM", "OOM", "", "")
+    assert (full["source"], full["params"]) == ("measured (digits)", "574K")
+    assert (subnet["latency_s"], subnet["speedup"]) == ("0.2500", "")
+    assert not rows.isin(["0", "0.0", "0.0000"]).any(axis=None)
 
 
 def test_table4_cells():
@@ -77,7 +102,7 @@ def test_rendered_markdown(tmp_path):
 
 
 def test_an_unbuilt_table_and_a_wrong_record_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="table 9 is not built; built: 2, 4"):
+    with pytest.raises(ValueError, match="table 9 is not built; built: 2, 3, 4"):
         render(9, DIGITS, RESULTS, tmp_path / "x")
     write_record(tmp_path / "profile.json", RESULTS.profiles["var-d30"])
     with pytest.raises(RecordError, match="profile.json: not a ScoreRecord"):

@@ -1,69 +1,60 @@
-"""Latency of a system, without the image decoder: warm-up dropped, median and spread of the repeats."""
+"""Timing a repeated step: warm-up dropped, raw repeats kept, median and spread told."""
 
 from __future__ import annotations
 
 import statistics
 import time
-from pathlib import Path
+from collections.abc import Callable
 
 import torch
 from tqdm import tqdm
 
-from varient.config import ExperimentConfig
-from varient.files import sha256_of
-from varient.generation import label_of, load_pipeline
-from varient.records import ProfileRecord, provenance, write_record
-from varient.sampling import DrawTokens, generate, image_uniforms
-from varient.systems import resolve_system
+from varient.records import Latency
 
-MIB = 2 ** 20
+Step = Callable[[], object]
 
 
-def profile_system(config: ExperimentConfig, system: str, run_dir: Path, output: Path) -> ProfileRecord:
-    """Time one batch of a system, from labels to latents, and write the record.
+def time_repeats(step: Step, device: torch.device, *, warmup: int, repeats: int, label: str) -> list[float]:
+    """Seconds of each of ``repeats`` runs of ``step``, after ``warmup`` runs that do not count.
 
-    Run it alone on the machine: other work shows in the spread.
+    On a GPU a pair of events around each run, read after one synchronisation at the end, so that waiting for the host
+    between the runs is no part of them; on a CPU the wall clock.
+
+    Args:
+        label: shown beside the progress bar.
     """
-    resolved = resolve_system(system, config)
-    tokenizer_path, weights_path = run_dir / "tokenizer.safetensors", resolved.weights_path(run_dir)
-    settings = config.profiling
-    torch.set_num_threads(settings.threads)
-    pipeline = load_pipeline(config, tokenizer_path, weights_path)
-    quantizer = pipeline.tokenizer.quantize
-    device = pipeline.model.pos_1LC.device
-    indices = range(settings.batch_size)
-    label_B = torch.tensor([label_of(i, config.data.num_classes) for i in indices], device=device)
-    readout = DrawTokens(quantizer, image_uniforms(config.seed, indices, config.pyramid.length))
+    for _ in range(warmup):
+        step()
+    rounds = tqdm(range(repeats), desc=label, mininterval=2)
+    return _by_events(step, rounds, device) if device.type == "cuda" else _by_wall_clock(step, rounds)
 
+
+def summarise(repeats_s: list[float]) -> Latency:
+    """Median and distance between the quartiles; one repeat alone has no spread."""
+    spread = None
+    if len(repeats_s) > 1:
+        lower, _, upper = statistics.quantiles(repeats_s, n=4)
+        spread = upper - lower
+    return Latency(median_s=statistics.median(repeats_s), iqr_s=spread, repeats_s=repeats_s)
+
+
+def _by_wall_clock(step: Step, rounds: tqdm) -> list[float]:
     seconds = []
-    for _ in tqdm(range(settings.warmup + settings.repeats), desc=f"profile {system}", mininterval=2):
-        _synchronize(device)
+    for _ in rounds:
         begin = time.perf_counter()
-        generated = generate(pipeline.model, quantizer, label_B, resolved.plan, pipeline.guidance, readout)
-        _synchronize(device)
+        step()
         seconds.append(time.perf_counter() - begin)
-    repeats = seconds[settings.warmup:]
-    record = ProfileRecord(
-        system=system, steps=resolved.steps, batch_size=settings.batch_size, dtype="float32", cache_policy="lean",
-        num_parameters=sum(p.numel() for p in pipeline.model.parameters()),
-        kv_cache_mib=generated.cache.peak_bytes / MIB,
-        latency_s=statistics.median(repeats), latency_repeats_s=repeats, latency_iqr_s=_iqr(repeats),
-        warmup=settings.warmup,
-        provenance=provenance(experiment=config.name, seed=config.seed,
-                              settings=config.digest("sampling", "profiling"),
-                              weights_sha256={weights_path.stem: sha256_of(weights_path)}))
-    write_record(output, record)
-    return record
+    return seconds
 
 
-def _synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def _iqr(values: list[float]) -> float:
-    """Distance between the quartiles; 0 for a single value."""
-    if len(values) < 2:
-        return 0.0
-    lower, _, upper = statistics.quantiles(values, n=4)
-    return upper - lower
+def _by_events(step: Step, rounds: tqdm, device: torch.device) -> list[float]:
+    pairs = []
+    torch.cuda.synchronize(device)  # the warm-up must be over before the first event
+    for _ in rounds:
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begin.record()
+        step()
+        end.record()
+        pairs.append((begin, end))
+    torch.cuda.synchronize(device)
+    return [begin.elapsed_time(end) / 1000 for begin, end in pairs]  # events tell milliseconds

@@ -10,15 +10,13 @@ from importlib.resources import files
 from pathlib import Path
 
 from varient.config import SamplingConfig
-from varient.profiling.cost_model import MIB, peak_mib, system_cost
-from varient.profiling.paper_systems import DEPTH
+from varient.profiling.cost_model import peak_mib, system_cost
+from varient.profiling.paper_systems import BRIDGE, DEPTH
 
 PRECISIONS = ("fp16-autocast", "fp16")
 """Weights held in float32 as in the paper, or in 16 bits."""
 POLICIES = ("lean", "reference")
 
-_SIZE = re.compile(r"(?P<number>\d+(\.\d+)?)\s*(?P<unit>MiB|GiB|MB|GB)", re.IGNORECASE)
-_UNITS = {"mib": 2 ** 20, "gib": 2 ** 30, "mb": 10 ** 6, "gb": 10 ** 9}
 _SCORE = re.compile(rf"score-(var-d{DEPTH}|variant-d(?P<depth>\d+)(-n(?P<bridge>\d+))?)\.json")
 
 
@@ -49,18 +47,6 @@ class Choice:
         return f"{shape}, {self.precision}, {self.policy} cache"
 
 
-def parse_memory_mib(text: str) -> float:
-    """MiB of "12GiB", "512 MiB", "48GB" (decimal).
-
-    Raises:
-        ValueError: no number with one of these units.
-    """
-    match = _SIZE.fullmatch(text.strip())
-    if not match:
-        raise ValueError(f"memory {text!r} is no size; write 12GiB, 512MiB or 48GB")
-    return float(match["number"]) * _UNITS[match["unit"].lower()] / MIB
-
-
 def parse_seconds(text: str) -> float:
     """Seconds of "1.5s", "900ms" or "2".
 
@@ -80,7 +66,7 @@ def paper_quality() -> dict[tuple[int, int], Quality]:
                 for row in csv.DictReader(file) for column, fid in row.items() if column != "depth"}
 
 
-def measured_quality(records: Path, default_bridge: int) -> dict[tuple[int, int], Quality]:
+def measured_quality(records: Path) -> dict[tuple[int, int], Quality]:
     """FID by (d, N) from the score records of an experiment with 30 layers.
 
     Raises:
@@ -92,7 +78,7 @@ def measured_quality(records: Path, default_bridge: int) -> dict[tuple[int, int]
     for path in sorted(records.glob("score-*.json")):
         if match := _SCORE.fullmatch(path.name):
             record = read_record(path, ScoreRecord)
-            key = (int(match["depth"] or DEPTH), int(match["bridge"] or default_bridge))
+            key = (int(match["depth"] or DEPTH), int(match["bridge"] or BRIDGE))
             found[key] = Quality(record.fid, f"measured ({record.provenance.experiment})")
     if not found:
         raise ValueError(f"{records}: no score records of var-d{DEPTH} or variant-d<d>")
@@ -119,6 +105,17 @@ def choices(quality: dict[tuple[int, int], Quality], *, batch_size: int, device:
 
 
 def fitting(found: Iterable[Choice], *, memory_mib: float, latency_s: float | None = None) -> list[Choice]:
-    """Those that keep within the budget, in the order given."""
-    return [c for c in found if c.memory_mib <= memory_mib and (latency_s is None or c.latency_s <= latency_s)]
+    """Those that keep within the budget, in the order given.
+
+    Raises:
+        ValueError: nothing fits; says what the most modest configurations need.
+    """
+    candidates = list(found)
+    chosen = [c for c in candidates if c.memory_mib <= memory_mib and (latency_s is None or c.latency_s <= latency_s)]
+    if not chosen:
+        leanest = min(candidates, key=lambda c: c.memory_mib)
+        fastest = min(candidates, key=lambda c: c.latency_s)
+        raise ValueError(f"nothing fits: the least memory is {leanest.memory_mib:.0f} MiB ({leanest.name}), the least "
+                         f"time {fastest.latency_s:.2f} s ({fastest.name})")
+    return chosen
 

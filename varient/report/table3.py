@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -10,8 +11,14 @@ from varient.config import SamplingConfig
 from varient.paper import paper_table
 from varient.profiling.cost_model import MIB, SystemCost, peak_mib, system_cost
 from varient.profiling.devices import device
+from varient.profiling.paper_systems import paper_system
+from varient.records import ProfileRecord
+
+TABLE3_NOTE = ("KV and parameters are exact, totals are predicted for an L20 (46068 MiB); 'OOM' is a predicted total "
+               "that does not fit it. Blocks after the first have no counterpart in the paper.")
 
 PAPER_DEVICE = "l20"
+PAPER_PARAMETERS = paper_system("var-d30").transformer_parameters[0]
 SLIP_MB = 1000
 """Two KV cells of the paper are this much below the formula that matches all others; see `_note`."""
 
@@ -60,17 +67,23 @@ BLOCKS = (
 )
 
 
-def table3() -> pd.DataFrame:
-    """Table 3 by arithmetic: KV cache and parameters exact, totals predicted, each beside the paper's.
+def table3(measured: Sequence[ProfileRecord] = ()) -> pd.DataFrame:
+    """Table 3: KV cache and parameters exact by arithmetic, totals predicted, each beside the paper's.
 
     A total that does not fit the paper's L20 reads OOM, with the prediction in its own column.  The blocks after the
     first show the same rows under the lean cache, which the paper could not print.
+
+    Args:
+        measured: profile records; those at the paper's size fill the measured columns.
     """
+    by_setting = {(r.system, r.batch_size, r.cache_policy): r for r in measured
+                  if r.num_parameters == PAPER_PARAMETERS and r.precision == "fp16"}
     memory_mib = device(PAPER_DEVICE).memory_mib
     rows = []
     printed_rows = paper_table(3)
     for block in BLOCKS:
-        largest = {method: block.largest_batch(method.lower(), memory_mib) for method in printed_rows["method"].unique()}
+        methods = printed_rows["method"].unique()
+        largest = {method: block.largest_batch(method.lower(), memory_mib) for method in methods}
         for _, printed in printed_rows.iterrows():
             system, batch_size = printed["method"].lower(), int(printed["batch_size"])
             cost = block.cost(system, batch_size)
@@ -83,12 +96,24 @@ def table3() -> pd.DataFrame:
                 "params_mb_paper": compared["params_mb"],
                 "total_mb": f"{total:.0f}" if total <= memory_mib else "OOM", "total_mb_paper": compared["total_mb"],
                 "predicted_total_mb": f"{total:.0f}",
+                **_measured_cells(by_setting.get((system, batch_size, block.policy)), block),
                 "set_by": "transformer" if total == cost.peak_memory.transformer_mib else "image decoder",
                 "largest_batch_48gb": largest[printed["method"]],
                 "note": _note(cost, total, memory_mib, compared)})
     frame = pd.DataFrame(rows)
     frame["source"] = "arithmetic (KV, parameters), predicted (totals)"
     return frame
+
+
+def _measured_cells(record: ProfileRecord | None, block: Block) -> dict[str, str]:
+    """What a GPU gave: 16-bit weights decode a few images at a time, so only the last block has a counterpart."""
+    cells = {"measured_kv_mb": "", "measured_total_mb": ""}
+    if record is None or block.precision != record.precision:
+        return cells
+    if record.status == "out_of_memory":
+        return dict.fromkeys(cells, "OOM")
+    found = {"measured_kv_mb": record.memory.kv_cache_mib, "measured_total_mb": record.memory.peak_mib}
+    return {name: "" if value is None else f"{value:.1f}" for name, value in found.items()}
 
 
 def _note(cost: SystemCost, total_mib: float, memory_mib: float, printed: pd.Series | dict) -> str:

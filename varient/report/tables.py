@@ -12,9 +12,11 @@ from varient.config import ExperimentConfig
 from varient.files import write_text
 from varient.paper import DEPTH, TITLE, paper_table
 from varient.records import ProfileRecord, ScoreRecord, read_record
+from varient.report.table3 import TABLE3_NOTE, table3
 
 NOT_BUILT = "not built yet"
 ABSENT = "–"
+OUT_OF_MEMORY = "OOM"
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,8 @@ class Results:
 
     scores: dict[str, ScoreRecord]
     profiles: dict[str, ProfileRecord]
+    all_profiles: tuple[ProfileRecord, ...] = ()
+    """Where one system has several: other batch sizes, caches, precisions."""
 
     @classmethod
     def read(cls, scores: Sequence[Path], profiles: Sequence[Path] = ()) -> Results:
@@ -33,7 +37,7 @@ class Results:
         """
         by_score = [read_record(path, ScoreRecord) for path in scores]
         by_profile = [read_record(path, ProfileRecord) for path in profiles]
-        return cls({r.system: r for r in by_score}, {r.system: r for r in by_profile})
+        return cls({r.system: r for r in by_score}, {r.system: r for r in by_profile}, tuple(by_profile))
 
 
 def table2_counterparts(config: ExperimentConfig) -> dict[str, str | None]:
@@ -95,7 +99,11 @@ def table4(config: ExperimentConfig, results: Results) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-TABLES: dict[int, Callable[[ExperimentConfig, Results], pd.DataFrame]] = {2: table2, 4: table4}
+def _table3(_config: ExperimentConfig, results: Results) -> pd.DataFrame:
+    return table3(results.all_profiles)
+
+
+TABLES: dict[int, Callable[[ExperimentConfig, Results], pd.DataFrame]] = {2: table2, 3: _table3, 4: table4}
 
 _TABLE2_COLUMNS = ("steps", "speedup", "latency_s", "memory_mb", "kv_cache_mb", "params", "fid", "is", "precision",
                    "recall")
@@ -105,7 +113,10 @@ _HEADINGS = {"method": "Method", "system": "Counterpart here", "source": "Source
              "params": "#Param", "fid": "FID", "is": "IS", "precision": "Prec", "recall": "Rec",
              "recognised": "Recognised", "subnet_depth": "d", "training_free_subnet_fid": "Training-free subnet FID",
              "training_free_full_fid": "Training-free full FID", "joint_subnet_fid": "Joint subnet FID",
-             "joint_full_fid": "Joint full FID"}
+             "joint_full_fid": "Joint full FID", "block": "Cache, weights, decoder", "batch_size": "Batch",
+             "params_mb": "Params (MiB)", "total_mb": "Total (MiB)", "predicted_total_mb": "Predicted total (MiB)",
+             "measured_total_mb": "Measured total (MiB)", "measured_kv_mb": "Measured KV (MiB)",
+             "set_by": "Peak set by", "largest_batch_48gb": "Largest batch in 48 GB", "note": "Note"}
 
 
 def render(number: int, config: ExperimentConfig, results: Results, stem: Path) -> list[Path]:
@@ -118,8 +129,8 @@ def render(number: int, config: ExperimentConfig, results: Results, stem: Path) 
         raise ValueError(f"table {number} is not built; built: {', '.join(map(str, TABLES))}")
     frame = TABLES[number](config, results)
     shown = _side_by_side(frame)
-    note = (f"Table {number} of {TITLE}. Each cell: ours (experiment {config.name}) / the paper's. "
-            f"Ours is {ABSENT} where nothing was measured.")
+    note = f"Table {number} of {TITLE}. Each cell: ours / the paper's. " + (
+        TABLE3_NOTE if number == 3 else f"Ours ({config.name}) is {ABSENT} where nothing was measured.")
     texts = {".csv": frame.to_csv(index=False), ".md": f"{note}\n\n{_markdown(shown)}", ".tex": _latex(shown, note)}
     for suffix, text in texts.items():
         write_text(stem.with_suffix(suffix), text)
@@ -129,12 +140,21 @@ def render(number: int, config: ExperimentConfig, results: Results, stem: Path) 
 def _our_cells(results: Results, system: str | None, baseline: ProfileRecord | None) -> dict[str, str]:
     cells: dict[str, str] = {}
     if profile := results.profiles.get(system or ""):
-        cells |= {"steps": profile.steps, "latency_s": _number(profile.latency_s, 4),
-                  "speedup": _number(baseline and baseline.latency_s / profile.latency_s, 2),
-                  "kv_cache_mb": _number(profile.kv_cache_mib, 3), "params": _count(profile.num_parameters)}
+        cells |= {"steps": profile.steps, "params": _count(profile.num_parameters)}
+        cells |= _cost_cells(profile, baseline)
     if score := results.scores.get(system or ""):
         cells |= _score_cells(score)
     return cells
+
+
+def _cost_cells(profile: ProfileRecord, baseline: ProfileRecord | None) -> dict[str, str]:
+    """Time and memory; a system that does not fit has neither, and no cell of it is a number."""
+    if not profile.latency:
+        return {"latency_s": OUT_OF_MEMORY, "memory_mb": OUT_OF_MEMORY}
+    latency_s, memory = profile.latency.median_s, profile.memory
+    speedup = baseline.latency.median_s / latency_s if baseline and baseline.latency else None
+    return {"latency_s": _number(latency_s, 4), "speedup": _number(speedup, 2),
+            "memory_mb": _number(memory.peak_mib, 1), "kv_cache_mb": _number(memory.kv_cache_mib, 3)}
 
 
 def _score_cells(score: ScoreRecord) -> dict[str, str]:

@@ -1,10 +1,10 @@
 rule profile:
-    """Latency, KV cache and parameters.  Takes all cores so that nothing runs beside it."""
+    """Latency and memory, in a process of its own.  Takes all cores so that nothing runs beside it."""
     input:
         config=ancient("runs/{experiment}/config.json"),
         tokenizer="runs/{experiment}/tokenizer.safetensors",
         weights=weights_of,
-        code=stage_sources("varient.profiling.latency"),
+        code=stage_sources("varient.profiling.profiler"),
     output:
         "runs/{experiment}/records/profile-{system}.json",
     log:

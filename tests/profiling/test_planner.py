@@ -1,0 +1,49 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from varient.profiling.planner import choices, fitting, measured_quality, paper_quality, parse_seconds
+
+ALL = choices(paper_quality(), batch_size=64, device="l20")
+
+
+def test_quality_is_the_papers_table_8():
+    quality = paper_quality()
+    assert quality[16, 7].fid == 2.00 and quality[2, 6].fid == 2.97
+    assert len(quality) == 25
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("1.5s", 1.5), ("900ms", 0.9), ("2", 2)])
+def test_times(text, seconds):
+    assert parse_seconds(text) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize("text", ["soon", "-1s", "1 min"])
+def test_what_is_no_time_is_refused(text):
+    with pytest.raises(ValueError, match="write 1.5s or 900ms"):
+        parse_seconds(text)
+
+
+@given(st.floats(4_000, 60_000), st.one_of(st.none(), st.floats(0.3, 5)))
+def test_what_is_chosen_fits_and_nothing_better_does(memory_mib, latency_s):
+    def fits(choice):
+        return choice.memory_mib <= memory_mib and (latency_s is None or choice.latency_s <= latency_s)
+
+    if not any(map(fits, ALL)):
+        with pytest.raises(ValueError, match="nothing fits: the least memory is"):
+            fitting(ALL, memory_mib=memory_mib, latency_s=latency_s)
+        return
+    chosen = fitting(ALL, memory_mib=memory_mib, latency_s=latency_s)
+    assert all(map(fits, chosen))
+    assert chosen[0].quality.fid == min(choice.quality.fid for choice in ALL if fits(choice))
+
+
+def test_the_lean_cache_needs_less_and_comes_first_among_equals():
+    lean, reference = ([c.memory_mib for c in ALL if c.policy == policy] for policy in ("lean", "reference"))
+    assert max(lean) < max(reference)
+    assert ALL[0].policy == "lean"
+
+
+def test_a_folder_without_records_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="no score records"):
+        measured_quality(tmp_path)

@@ -1,0 +1,201 @@
+"""The stage as users run it: real processes, networks of the smoke configuration."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from conftest import ROOT
+
+from varient.generation import random_pipeline
+from varient.models.checkpoint import save_weights
+from varient.profiling.kv_accounting import kv_peak_bytes
+from varient.profiling.profiler import Configuration, profile_here
+from varient.records import ProfileRecord, RecordError, read_record
+from varient.sources import stage_sources
+from varient.systems import resolve_system
+
+SMOKE = ROOT / "workflow/config/smoke.yaml"
+MIB = 2 ** 20
+on_cpu = pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+
+
+def _command(output, *arguments, config=SMOKE):
+    return [sys.executable, "-m", "varient", "profile", "--config", str(config), "--output", str(output), *arguments]
+
+
+def _profile(output, *arguments, config=SMOKE):
+    return subprocess.run(_command(output, *arguments, config=config), capture_output=True, text=True, cwd=ROOT)
+
+
+def _changed(tmp_path, **sections):
+    """The smoke configuration with some keys changed."""
+    settings = yaml.safe_load(SMOKE.read_text())
+    for section, changes in sections.items():
+        settings[section] |= changes
+    path = tmp_path / "changed.yaml"
+    path.write_text(yaml.safe_dump(settings))
+    return path
+
+
+@pytest.fixture
+def run_dir(smoke, tmp_path) -> Path:
+    """A run folder made by hand: random networks where trained ones would be."""
+    pipeline = random_pipeline(smoke, seed=1)
+    save_weights(tmp_path / "run/tokenizer.safetensors", pipeline.tokenizer, {})
+    save_weights(tmp_path / "run/supernet-d4.safetensors", pipeline.model, {})
+    return tmp_path / "run"
+
+
+def test_a_trained_system(smoke, run_dir, tmp_path):
+    output = tmp_path / "profile.json"
+    result = _profile(output, "--system", "variant-d4", "--run-dir", str(run_dir))
+    assert result.returncode == 0, result.stderr
+    record = read_record(output, ProfileRecord)
+    assert f"wrote {output}" in result.stdout and f"{record.latency.median_s:.4f} s" in result.stdout
+    assert (record.status, record.weights, record.steps, record.batch_size) == ("ok", "trained", "6+4", 4)
+    assert (record.precision, record.cache_policy) == ("fp32", "lean")
+    assert set(record.provenance.weights_sha256) == {"tokenizer", "supernet-d4"}
+    model = random_pipeline(smoke, seed=1).model
+    assert record.num_parameters == sum(p.numel() for p in model.parameters())
+    for latency in (record.latency, record.decoder_latency):
+        assert len(latency.repeats_s) == 3 and min(latency.repeats_s) <= latency.median_s <= max(latency.repeats_s)
+        assert min(latency.repeats_s) > 0
+
+
+@on_cpu
+@pytest.mark.parametrize("policy", ["lean", "reference"])
+@pytest.mark.parametrize("system", ["var-d6", "variant-d2-n3"])
+def test_the_split_of_memory(smoke, tmp_path, system, policy):
+    wanted = Configuration(system, 5, "fp32", policy, random_weights=True)
+    record = profile_here(smoke, wanted, tmp_path, tmp_path / "profile.json")
+    memory = record.memory
+    counted_bytes = kv_peak_bytes(resolve_system(system, smoke).plan, smoke.pyramid, 10, 16, policy, 4, 4)
+    assert memory.kv_cache_mib * MIB == counted_bytes
+    assert record.weights == "random, seed 0" and record.provenance.weights_sha256 == {}
+    pipeline = random_pipeline(smoke, 0)
+    stored = [t for network in (pipeline.model, pipeline.tokenizer) for t in network.state_dict().values()]
+    assert memory.parameters_mib * MIB == sum(t.numel() * t.element_size() for t in stored)
+    parts = memory.kv_cache_mib, memory.activations_mib, memory.decoder_mib
+    assert min(parts) > 0 and memory.kv_scratch_mib > 0
+    whole_mib = memory.tensors_mib - memory.parameters_mib
+    assert max(parts) <= whole_mib <= max(memory.kv_cache_mib + memory.activations_mib, memory.decoder_mib)
+    assert memory.activations_mib < whole_mib  # the cache's entries are no activations
+    assert memory.tensors_mib < memory.rss_mib
+    on_gpu = {name: value for name, value in memory.model_dump().items() if name.startswith(("nvml", "allocator"))}
+    assert len(on_gpu) == 4 and set(on_gpu.values()) == {None} and memory.memory_cap_mib is None
+
+
+@on_cpu
+def test_policies_and_batches_show_in_memory(smoke, tmp_path):
+    def profile(batch_size, policy):
+        wanted = Configuration("var-d6", batch_size, "fp32", policy, random_weights=True)
+        return profile_here(smoke, wanted, tmp_path, tmp_path / "profile.json").memory
+
+    lean, double, reference = profile(8, "lean"), profile(16, "lean"), profile(8, "reference")
+    assert double.kv_cache_mib == 2 * lean.kv_cache_mib
+    assert 1.9 < double.activations_mib / lean.activations_mib < 2.1
+    assert double.parameters_mib == lean.parameters_mib
+    assert reference.kv_cache_mib > lean.kv_cache_mib and reference.tensors_mib > lean.tensors_mib
+
+
+@on_cpu
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["--system", "var-d7"], "base network of smoke is var-d6"),
+    (["--system", "var-d6", "--batch", "-3"], "batch size -3 is below 1"),
+    (["--system", "var-d6", "--memory-cap", "48"], "size '48' is not understood"),
+    (["--system", "var-d6", "--memory-cap", "48GiB", "--random-weights"], "a memory cap emulates a smaller GPU"),
+    (["--system", "var-d6", "--run-dir", "/nowhere"], "/nowhere/"),
+])
+def test_bad_input_ends_in_one_line_and_leaves_nothing(arguments, message, tmp_path):
+    result = _profile(tmp_path / "profile.json", *arguments)
+    assert result.returncode == 1
+    assert message in result.stderr and len(result.stderr.splitlines()) == 1, result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"batch_size": 0}, "batch size 0 is below 1"),
+    ({"precision": "fp8"}, "precision 'fp8' is unknown; known: fp32, fp16, bf16"),
+    ({"cache_policy": "big"}, "cache policy 'big' is unknown; known: lean, reference"),
+])
+def test_what_cannot_be_profiled_is_refused_before_anything_starts(changes, message):
+    with pytest.raises(ValueError, match=message):
+        Configuration(**{"system": "var-d6", "batch_size": 1, "precision": "fp32", "cache_policy": "lean"} | changes)
+
+
+@on_cpu
+def test_a_network_beyond_all_memory_is_a_result(tmp_path):
+    config = _changed(tmp_path, transformer={"mlp_ratio": 1e12})  # a layer larger than the address space
+    output = tmp_path / "profile.json"
+    result = _profile(output, "--system", "var-d6", "--random-weights", config=config)
+    assert result.returncode == 0, result.stderr
+    assert "var-d6: out of memory (" in result.stdout
+    record = read_record(output, ProfileRecord)
+    assert record.status == "out_of_memory" and "can't allocate memory" in record.reason
+    assert (record.latency, record.decoder_latency) == (None, None)
+    assert set(record.memory.model_dump().values()) == {None}
+    assert record.num_parameters > 1e14
+
+
+def test_a_killed_process_is_out_of_memory(tmp_path):
+    config = _changed(tmp_path, profiling={"repeats": 100_000})
+    output = tmp_path / "profile.json"
+    parent = subprocess.Popen(_command(output, "--system", "var-d6", "--random-weights", config=config),
+                              stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=ROOT)
+    try:
+        os.kill(_worker_of(parent.pid), signal.SIGKILL)
+        printed, _ = parent.communicate(timeout=60)
+    finally:
+        parent.kill()
+    assert parent.returncode == 0 and "out of memory (killed by the operating system" in printed
+    record = read_record(output, ProfileRecord)
+    assert record.status == "out_of_memory" and "SIGKILL" in record.reason and record.num_parameters == 31_356
+
+
+def _worker_of(pid: int) -> int:
+    """The `profile-worker` that a process has started."""
+    children = Path(f"/proc/{pid}/task/{pid}/children")
+    for _ in range(600):
+        for child in children.read_text().split():
+            if b"profile-worker" in Path(f"/proc/{child}/cmdline").read_bytes():
+                return int(child)
+        time.sleep(0.1)
+    raise TimeoutError("no worker within a minute")
+
+
+def test_a_record_cannot_say_two_things(smoke, tmp_path):
+    path = tmp_path / "profile.json"
+    profile_here(smoke, Configuration("var-d6", 1, "fp32", "lean", random_weights=True), tmp_path, path)
+    content = json.loads(path.read_text())
+    for change in ({"status": "out_of_memory"}, {"latency": None}, {"reason": "too big"}):
+        path.write_text(json.dumps(content | change))
+        with pytest.raises(RecordError, match="both latencies and no reason"):
+            read_record(path, ProfileRecord)
+
+
+def test_the_workflow_reruns_a_profile_when_its_code_changes():
+    sources = stage_sources("varient.profiling.profiler")
+    assert {"varient/profiling/memory.py", "varient/profiling/nvml.py", "varient/sampling.py"} <= set(sources)
+    assert not any("training" in path or "cost_model" in path for path in sources)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an idle NVIDIA GPU with its driver (4 GB)")
+def test_on_a_gpu(tmp_path):
+    output = tmp_path / "profile.json"
+    result = _profile(output, "--system", "var-d6", "--random-weights", "--memory-cap", "2GiB")
+    assert result.returncode == 0, result.stderr
+    record = read_record(output, ProfileRecord)
+    memory = record.memory
+    assert record.status == "ok" and record.gpu_driver and memory.memory_cap_mib == 2048
+    assert memory.allocator_allocated_mib <= memory.allocator_reserved_mib <= memory.nvml_device_mib
+    assert memory.tensors_mib is None and memory.kv_cache_mib + memory.parameters_mib < memory.allocator_allocated_mib
+    result = _profile(output, "--system", "var-d6", "--random-weights", "--memory-cap", "2MiB")
+    assert result.returncode == 0, result.stderr
+    assert read_record(output, ProfileRecord).status == "out_of_memory"
