@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 import yaml
 from conftest import ROOT
@@ -45,6 +47,8 @@ def _changed(path, value):
     (("base",), {}, "base needs exactly one of 'weights'"),
     (("evaluation",), {}, "evaluation.classifier is missing"),
     (("name",), "My Run", "x.yaml: name: "),
+    (("seed",), 2 ** 31, "x.yaml: seed: "),
+    (("supernet", "selection"), "random", "x.yaml: supernet.selection: "),
 ])
 def test_wrong_settings_name_file_key_and_expectation(path, value, message):
     with pytest.raises(ConfigError, match=message):
@@ -83,3 +87,12 @@ def test_counterparts():
     assert [config.counterpart(d) for d in (16, 8, 4, 2)] == [4, None, 2, None]
     digits = load_config(ROOT / "workflow/config/digits.yaml")
     assert [digits.counterpart(d) for d in (16, 8, 4, 2)] == [16, 8, 4, 2]
+
+
+def test_nested_selection_makes_the_experiments_own_sets_nested():
+    config = parse_config(_changed(("supernet", "selection"), "nested"), "x")
+    sets = [set(config.plan(depth).layers(10)) for depth in (2, 4, 8, 16)]
+    assert [len(layers) for layers in sets] == [2, 4, 8, 16]
+    assert all(small < large for small, large in pairwise(sets))
+    equidistant = parse_config(_settings(), "x")
+    assert not set(equidistant.plan(8).layers(10)) < set(equidistant.plan(16).layers(10))

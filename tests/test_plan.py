@@ -24,7 +24,8 @@ def test_the_papers_sets_are_not_nested():
 @given(depths)
 def test_selections_keep_both_ends_and_have_d_layers(pair):
     depth, subnet_depth = pair
-    for layers in (equidistant_layers(depth, subnet_depth), nested_layers(depth, subnet_depth)):
+    ladder = (depth // 2, depth // 3)
+    for layers in (equidistant_layers(depth, subnet_depth), nested_layers(depth, subnet_depth, ladder)):
         assert len(set(layers)) == len(layers) == subnet_depth
         assert layers[0] == 0 and layers[-1] == depth - 1
         assert list(layers) == sorted(layers)
@@ -84,8 +85,3 @@ def test_impossible_bridges_are_refused(arguments, message):
 def test_malformed_plans_are_refused(layers):
     with pytest.raises(ValueError):
         DepthPlan(3, layers)
-
-
-def test_an_unknown_selection_is_refused():
-    with pytest.raises(ValueError, match="known: equidistant, nested"):
-        DepthPlan.bridge(30, 8, 6, 10, selection="random")

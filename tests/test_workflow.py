@@ -32,8 +32,18 @@ def copy(tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize("config", ["digits", "smoke", "imagenet256"])
 def test_the_dag_of_every_shipped_config_resolves(copy, config):
+    (copy / "weights").mkdir(exist_ok=True)
+    for name in ("vae_ch160v4096z32.pth", "var_d30.pth"):  # the user's files, which the paper's experiment starts from
+        (copy / "weights" / name).touch()
     result = _snakemake(copy, "-n", "--configfile", f"workflow/config/{config}.yaml")
     assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_weight_files_that_are_missing_are_named_before_any_job(copy):
+    (copy / "weights" / "var_d30.pth").unlink(missing_ok=True)
+    result = _snakemake(copy, "-n", "--configfile", "workflow/config/imagenet256.yaml")
+    assert result.returncode != 0
+    assert "var_d30.pth" in result.stdout + result.stderr
 
 
 def test_lint_and_format_are_clean(copy):

@@ -39,7 +39,7 @@ def verb(group: typer.Typer, name: str | None = None, *,
             except (ValueError, OSError) as error:
                 sys.exit(f"varient: {error}")
             except RuntimeError as error:
-                if type(error).__name__ != "DivergedError":
+                if type(error).__name__ not in ("DivergedError", "OutOfMemoryError"):
                     raise
                 sys.exit(f"varient: {error}")
 

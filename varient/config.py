@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from varient.plan import DepthPlan, Selection
+from varient.plan import DepthPlan, Selection, nested_layers
 from varient.pyramid import Pyramid
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -147,7 +147,6 @@ class SupernetConfig(Strict):
     selection: Selection = "equidistant"
     phases: dict[int, tuple[Count, Count, Count]] = Field(description="d -> epochs of phases 1, 2, 3 (Table 7)")
     counterparts: dict[int, int] = Field({}, description="d of the paper's 30 layers -> d here, where they differ")
-    weights: dict[int, Path] = Field({}, description="d -> trained supernet, in place of training it")
     training: SupernetTraining
 
 
@@ -160,15 +159,16 @@ class SamplingConfig(Strict):
     cfg: float = Field(1.5, ge=0, description="guidance at the last scale, ramped linearly from 0 at the first")
     top_k: Count = Field(900, description="0 keeps all")
     top_p: Share = Field(0.96, description="0 keeps all")
-    decoded_at_once: Positive = Field(16, description="images in the decoder together; 16 of 256 x 256 take 2.7 GiB")
+    decoded_at_once: Positive = Field(16, description="images in the decoder together")
+    precision: Literal["fp32", "fp16", "bf16"] = Field("fp32", description="of weights and matrix products")
 
 
 class EvaluationConfig(Strict):
     """Scores and the networks that they need."""
 
     classifier: ClassifierTraining | None = Field(None, description="digits: trained here")
-    inception_weights: Path | None = Field(None, description="imagenet: weights-inception-2015-12-05-6726825d.pth")
-    reference: Path | None = Field(None, description="imagenet: VIRTUAL_imagenet256_labeled.npz")
+    inception_weights: Path | None = Field(None, description="imagenet; not read yet")
+    reference: Path | None = Field(None, description="imagenet; not read yet")
     kid_subset_size: Positive = 1000
     neighborhood: Positive = Field(3, description="k of precision and recall")
 
@@ -188,7 +188,7 @@ class ExperimentConfig(Strict):
     """One experiment; the same DAG runs all of them."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
-    seed: Count = 0
+    seed: int = Field(0, ge=0, lt=2 ** 31)
     data: DataConfig
     patch_nums: tuple[Positive, ...]
     tokenizer: TokenizerConfig
@@ -210,7 +210,10 @@ class ExperimentConfig(Strict):
         if subnet_depth is None or subnet_depth == depth:
             return DepthPlan.full(depth, num_scales)
         bridge = self.supernet.bridge if bridge is None else bridge
-        return DepthPlan.bridge(depth, subnet_depth, bridge, num_scales, self.supernet.selection)
+        layers = None
+        if self.supernet.selection == "nested":
+            layers = nested_layers(depth, subnet_depth, self.supernet.depths)
+        return DepthPlan.bridge(depth, subnet_depth, bridge, num_scales, layers)
 
     def counterpart(self, paper_depth: int) -> int | None:
         """The depth here that stands for a subnet depth of the paper (of 30 layers), or None where there is none."""
@@ -236,8 +239,8 @@ class ExperimentConfig(Strict):
                 self.plan(depth)
             except ValueError as error:
                 raise ValueError(f"supernet: {error}") from None
-            if depth not in self.supernet.phases and depth not in self.supernet.weights:
-                raise ValueError(f"supernet.phases has no entry for depth {depth}, and supernet.weights neither")
+            if depth not in self.supernet.phases:
+                raise ValueError(f"supernet.phases has no entry for depth {depth}")
         if self.sampling.num_images % self.data.num_classes:
             raise ValueError(f"sampling.num_images = {self.sampling.num_images} is not a multiple of "
                              f"data.num_classes = {self.data.num_classes}: class counts must be equal")

@@ -21,11 +21,12 @@ def atomic_path(path: Path) -> Iterator[Path]:
     Raises:
         OutputError: the file could not be written (a full disk, say).
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
-    os.close(handle)
-    temporary = Path(name)
+    temporary = None
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+        os.close(handle)
+        temporary = Path(name)
         yield temporary
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
@@ -35,7 +36,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
         reason = error.strerror or error
         raise OutputError(f"{path}: could not be written ({reason}); nothing was left behind") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary:
+            temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -40,9 +40,14 @@ class Pipeline:
 
     @torch.no_grad()
     def decode(self, f_hat_BCHW: Tensor) -> Tensor:
-        """uint8 images (B, 3, S, S) of latents, a few at a time so that the decoder never sets the peak of memory."""
+        """uint8 images (B, 3, S, S) of latents, a few at a time: a whole batch would set the peak of memory.
+
+        With 16-bit weights the decoder runs under autocast, as in every public sampler of VAR.
+        """
+        dtype = self.model.pos_1LC.dtype
         parts = f_hat_BCHW.split(self.decoded_at_once)
-        return torch.cat([to_uint8(self.tokenizer.decode_latent(part)) for part in parts])
+        with torch.autocast(f_hat_BCHW.device.type, dtype, enabled=dtype != torch.float32):
+            return torch.cat([to_uint8(self.tokenizer.decode_latent(part).float()) for part in parts])
 
     def images(self, labels: Sequence[int], indices: Sequence[int], seed: int, plan: DepthPlan) -> np.ndarray:
         """uint8 images (B, 3, S, S) of the given classes; each depends on its (seed, index) and label alone."""
@@ -94,7 +99,7 @@ def generate_shard(config: ExperimentConfig, system: str, shard: int, run_dir: P
     resolved = resolve_system(system, config)
     indices = shard_indices(shard, shards=config.sampling.shards, num_images=config.sampling.num_images)
     tokenizer_path, weights_path = run_dir / "tokenizer.safetensors", resolved.weights_path(run_dir)
-    pipeline = load_pipeline(config, tokenizer_path, weights_path)
+    pipeline = load_pipeline(config, tokenizer_path, weights_path, config.sampling.precision)
     labels = [label_of(i, config.data.num_classes) for i in indices]
     size = config.sampling.batch_size
     batches = [pipeline.images(labels[at:at + size], indices[at:at + size], config.seed, resolved.plan)

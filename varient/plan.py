@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Literal
@@ -21,32 +22,24 @@ def equidistant_layers(depth: int, subnet_depth: int) -> tuple[int, ...]:
     return tuple(i * (depth - 1) // (subnet_depth - 1) for i in range(subnet_depth))
 
 
-def nested_layers(depth: int, subnet_depth: int, ladder: tuple[int, ...] = ()) -> tuple[int, ...]:
+def nested_layers(depth: int, subnet_depth: int, ladder: Sequence[int] = ()) -> tuple[int, ...]:
     """A nested alternative to Eq. 2: each subnet picks its layers out of the next deeper subnet, equidistantly.
 
     Args:
         depth: D of the full network.
         subnet_depth: d.
         ladder: the depths of the family; those between d and D are passed through on the way down.
-            Empty means the halving ladder ceil(D/2), ceil(D/4), ...
 
     Raises:
         ValueError: as `equidistant_layers`.
     """
     _check_depths(depth, subnet_depth)
-    rungs = sorted({r for r in (ladder or _halvings(depth)) if subnet_depth < r < depth}, reverse=True)
+    rungs = sorted({r for r in ladder if subnet_depth < r < depth}, reverse=True)
     layers = tuple(range(depth))
     for rung in (*rungs, subnet_depth):
         layers = tuple(layers[i] for i in equidistant_layers(len(layers), rung))
     return layers
 
-
-def select_layers(depth: int, subnet_depth: int, selection: Selection = "equidistant") -> tuple[int, ...]:
-    """I_d by the named rule; `equidistant` is the paper's."""
-    rules = {"equidistant": equidistant_layers, "nested": nested_layers}
-    if selection not in rules:
-        raise ValueError(f"layer selection {selection!r} is unknown; known: {', '.join(rules)}")
-    return rules[selection](depth, subnet_depth)
 
 
 @dataclass(frozen=True)
@@ -83,21 +76,21 @@ class DepthPlan:
 
     @classmethod
     def bridge(cls, depth: int, subnet_depth: int, bridge: int, num_scales: int,
-               selection: Selection = "equidistant") -> DepthPlan:
+               layers: tuple[int, ...] | None = None) -> DepthPlan:
         """All D layers in the bridge zone r_1..r_N, the layers I_d in the flexible zone r_(N+1)..r_K (Eq. 3).
 
-        ``bridge`` = N: K gives the full network, 0 the skip-all design of Table 5.
+        ``bridge`` = N: K gives the full network, 0 the skip-all design of Table 5.  ``layers`` replaces Eq. 2's set.
 
         Raises:
             ValueError: N outside 0..K or d outside 2..D.
         """
         if not 0 <= bridge <= num_scales:
             raise ValueError(f"bridge size N = {bridge} is outside 0..{num_scales}, the number of scales K")
-        return cls.window(depth, subnet_depth, bridge + 1, num_scales, num_scales, selection)
+        return cls.window(depth, subnet_depth, bridge + 1, num_scales, num_scales, layers)
 
     @classmethod
     def window(cls, depth: int, subnet_depth: int, first: int, last: int, num_scales: int,
-               selection: Selection = "equidistant") -> DepthPlan:
+               layers: tuple[int, ...] | None = None) -> DepthPlan:
         """The layers I_d at the scales first..last, all D layers elsewhere (Table 1); first > last leaves no window.
 
         Raises:
@@ -105,7 +98,7 @@ class DepthPlan:
         """
         if first < 1 or last > num_scales:
             raise ValueError(f"scale window r{first}-r{last} leaves r1-r{num_scales}")
-        subnet = select_layers(depth, subnet_depth, selection)
+        subnet = layers or equidistant_layers(depth, subnet_depth)
         everything = tuple(range(depth))
         return cls(depth, tuple(subnet if first <= k <= last else everything for k in range(1, num_scales + 1)))
 
@@ -147,11 +140,3 @@ def _check_depths(depth: int, subnet_depth: int) -> None:
         raise ValueError(f"subnet depth d = {subnet_depth} is above the full depth D = {depth}")
     if subnet_depth < 2:
         raise ValueError(f"subnet depth d = {subnet_depth}: Eq. 2 keeps the first and the last layer, so d >= 2")
-
-
-def _halvings(depth: int) -> tuple[int, ...]:
-    ladder = []
-    while depth > 2:
-        depth = -(-depth // 2)
-        ladder.append(depth)
-    return tuple(ladder)

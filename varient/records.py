@@ -102,7 +102,7 @@ class MemoryUse(Record):
     kv_scratch_mib: float | None = None
     """Most bytes of copies that the cache makes of one layer beside its entries; part of the activations."""
     activations_mib: float | None = None
-    """Most bytes alive at once, while latents are generated, that are neither parameters nor live cache entries."""
+    """Most bytes alive at once, while latents are generated, that are neither parameters nor storage of the cache."""
     decoder_mib: float | None = None
     """Most bytes alive at once while latents are decoded to images, parameters left out; the cache is freed before."""
     memory_cap_mib: float | None = None

@@ -145,7 +145,8 @@ class DrawTokens:
 
     def __call__(self, k: int, logits_BlV: Tensor) -> tuple[Tensor, Tensor]:
         pyramid = self.quantizer.pyramid
-        cumulative_BlV = logits_BlV.softmax(dim=-1).cumsum(dim=-1)
+        # In float64: a parallel float32 sum need not be monotone, and a filtered token could get a step of its own.
+        cumulative_BlV = logits_BlV.softmax(dim=-1, dtype=torch.float64).cumsum(dim=-1)
         total_Bl1 = cumulative_BlV[..., -1:]
         target_Bl1 = self.uniform_BL[:, pyramid.begin(k):pyramid.end(k), None] * total_Bl1
         # Rounding up to the total would run past the last token that has any probability.

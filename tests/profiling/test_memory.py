@@ -56,11 +56,11 @@ def test_parameters_are_left_out_and_inputs_are_not():
 
 def test_live_cache_entries_are_told_apart():
     with _watch() as watch:
-        watch.cache = SimpleNamespace(live_bytes=0)
+        watch.cache = SimpleNamespace(held_bytes=0)
         entries = torch.zeros(1000)
-        watch.cache.live_bytes = 4000
+        watch.cache.held_bytes = 4000
         torch.zeros(200)                  # the cache and 800 bytes
-        watch.cache.live_bytes = 0
+        watch.cache.held_bytes = 0
         del entries
         torch.zeros(300)
     assert (watch.peak_bytes, watch.peak_beside_cache_bytes) == (4800, 4000)

@@ -1,7 +1,9 @@
 import pytest
+from test_tables import _profile
 
 from varient.paper import paper_table
-from varient.report.table3 import BLOCKS, table3
+from varient.records import RecordError
+from varient.report.table3 import BLOCKS, PAPER_PARAMETERS, table3
 
 
 @pytest.fixture(scope="module")
@@ -31,8 +33,10 @@ def test_the_oom_pattern_is_the_papers_but_for_one_decode_that_cannot_fit(blocks
 
 
 def test_the_lean_cache_fits_larger_batches(blocks):
-    for reference, lean, half in zip(*(block.itertuples() for block in blocks), strict=True):
+    rows = (block.itertuples() for block in blocks)
+    for reference, lean, reference_half, half in zip(*rows, strict=True):
         assert reference.largest_batch_48gb < lean.largest_batch_48gb < half.largest_batch_48gb
+        assert reference.largest_batch_48gb < reference_half.largest_batch_48gb < half.largest_batch_48gb
         assert float(lean.kv_cache_mb) < 0.45 * float(reference.kv_cache_mb)
         assert lean.kv_cache_mb_paper == ""
 
@@ -41,3 +45,32 @@ def test_the_largest_batch_is_the_largest(blocks):
     block = BLOCKS[1]
     largest = block.largest_batch("variant-d8", 46068)
     assert block.total_mib("variant-d8", largest) <= 46068 < block.total_mib("variant-d8", largest + 1)
+
+
+def _measured(status, cap_mib, **changes):
+    record = _profile("variant-d8", 1.0, 3420.0)
+    memory = record.memory.model_copy(update={"memory_cap_mib": cap_mib, "allocator_allocated_mib": 9_876.0})
+    ran_out = {"status": status, "reason": "CUDA out of memory", "latency": None, "decoder_latency": None}
+    update = {"num_parameters": PAPER_PARAMETERS, "precision": "fp16", "memory": memory, "batch_size": 64, **changes}
+    return record.model_copy(update=update | (ran_out if status != "ok" else {}))
+
+
+def test_measurements_on_an_l20_or_a_card_held_to_one_are_shown():
+    frame = table3([_measured("ok", 46_080.0), _measured("out_of_memory", 46_080.0, batch_size=256)])
+    lean = frame[frame["block"] == BLOCKS[3].title].set_index(["batch_size", "method"])
+    assert lean.loc[(64, "VARiant-d8"), "measured_total_mb"] == "9876.0"
+    assert "measured (" in lean.loc[(64, "VARiant-d8"), "source"]
+    assert lean.loc[(256, "VARiant-d8"), "measured_total_mb"] == "OOM"
+    others = frame[frame["block"] != BLOCKS[3].title]
+    assert (others["measured_total_mb"] == "").all()
+
+
+def test_measurements_of_other_cards_networks_and_formats_are_not():
+    strangers = [_measured("ok", 4096.0), _measured("ok", None), _measured("ok", 46_080.0, num_parameters=1),
+                 _measured("ok", 46_080.0, precision="fp32")]
+    assert (table3(strangers)["measured_total_mb"] == "").all()
+
+
+def test_two_measurements_of_one_setting_are_refused():
+    with pytest.raises(RecordError, match="two profile records of variant-d8 at batch 64"):
+        table3([_measured("ok", 46_080.0), _measured("ok", 46_080.0)])

@@ -26,3 +26,8 @@ def test_digits_are_split_without_overlap_and_with_equal_class_shares():
 def test_settings_that_the_images_do_not_fit_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
         load_images(DIGITS.model_copy(update=change), "train")
+
+
+def test_an_unknown_split_is_refused():
+    with pytest.raises(ValueError, match="split 'test' is unknown; known: train, holdout"):
+        load_images(DIGITS, "test")

@@ -104,3 +104,9 @@ def test_batches_visit_every_image_once_an_epoch_in_a_new_order():
     assert not torch.equal(torch.cat(epochs[0]), torch.cat(epochs[1]))
     with pytest.raises(ValueError, match="batch_size = 30 is above the 21 images"):
         batch_indices(0, num_items=21, batch_size=30, seed=0)
+
+
+def test_a_training_of_no_steps_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="toy: no training step"):
+        fit(nn.Linear(1, 1), lambda step: None, steps=0, settings=SETTINGS, seed=0, work_dir=tmp_path, identity="",
+            title="toy")

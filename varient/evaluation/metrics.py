@@ -33,9 +33,14 @@ def score_archives(config: ExperimentConfig, samples: Sequence[Path], reference:
 
     Raises:
         ArchiveError: an archive that cannot be read.
-        ScoreError: images that do not fit each other, or features that cannot be compared.
+        ScoreError: shards that are missing, images that do not fit each other, features that cannot be compared.
     """
     generated, real = read_archives(samples), read_archives([reference])
+    if "sampling" in generated.origin and len(generated.images) != config.sampling.num_images:
+        raise ScoreError(f"{len(generated.images)} images of {generated.origin['system']}, but the config asks for "
+                         f"{config.sampling.num_images}: a shard is missing")
+    if config.evaluation.classifier is None:
+        raise ScoreError(f"{config.name} has no evaluation.classifier; scoring with Inception is not built yet")
     paths = {role: run_dir / f"classifier-{role}.safetensors" for role in ("features", "judge")}
     extractor, judge = (load_classifier(config, path) for path in paths.values())
     scores = score_images(generated.images, real.images, extractor, config.evaluation)

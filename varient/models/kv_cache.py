@@ -35,6 +35,11 @@ class ReferenceCache:
         scratch_bytes: most bytes of copies beside the entries: the old storage of a layer while it is concatenated.
     """
 
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of storage that the cache holds now."""
+        return self.live_bytes
+
     def __init__(self, plan: DepthPlan, pyramid: Pyramid) -> None:
         plan.check_fits(plan.depth, pyramid.num_scales)
         self._entries: dict[int, tuple[Tensor, Tensor]] = {}
@@ -62,6 +67,11 @@ class LeanCache:
         scratch_bytes: most bytes of copies beside the entries, of one layer: its last scale joins stored and new
             entries for the attention kernel, and storage that grows at a new zone is copied.
     """
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of storage that the cache holds now, room for the rest of the zone included."""
+        return _num_bytes(*self._storage.values())
 
     def __init__(self, plan: DepthPlan, pyramid: Pyramid) -> None:
         plan.check_fits(plan.depth, pyramid.num_scales)

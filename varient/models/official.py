@@ -1,7 +1,8 @@
 """Released checkpoint layouts, mapped strictly onto our modules.
 
 The released VAR files are flat state dicts whose parameter names are ours, plus buffers that follow from the
-architecture; those are checked and left out.  Sources: huggingface.co FoundationVision/var, code at VAR 78b9539.
+architecture; those are left out, and checked where they could tell of another one.  Sources: huggingface.co
+FoundationVision/var, code at VAR 78b9539.
 """
 
 from __future__ import annotations

@@ -71,9 +71,9 @@ class MemoryWatch(TorchDispatchMode):
         networks: whose parameters and buffers are left out of all counts.
 
     Attributes:
-        cache: the KV cache whose live entries the second count leaves out, once there is one.
+        cache: the KV cache whose storage the second count leaves out, once there is one.
         peak_bytes: most bytes alive at once.
-        peak_beside_cache_bytes: most bytes alive at once that are no live entries of ``cache``.
+        peak_beside_cache_bytes: most bytes alive at once that are no storage of ``cache``.
     """
 
     def __init__(self, networks: Iterable[nn.Module], device: torch.device) -> None:
@@ -88,7 +88,7 @@ class MemoryWatch(TorchDispatchMode):
         results = operation(*args, **(kwargs or {}))
         alive_bytes = self._account.alive_bytes((args, kwargs, results))
         self.peak_bytes = max(self.peak_bytes, alive_bytes)
-        cached_bytes = self.cache.live_bytes if self.cache else 0
+        cached_bytes = self.cache.held_bytes if self.cache else 0
         self.peak_beside_cache_bytes = max(self.peak_beside_cache_bytes, alive_bytes - cached_bytes)
         return results
 

@@ -58,8 +58,8 @@ class PaperSystem:
     cached_channels: int = 0
 
     def parameter_bytes(self, precision: Precision) -> int:
-        """Bytes of all stored parameters."""
-        return (sum(self.transformer_parameters) + self.tokenizer_parameters) * precision.weight_bytes
+        """Bytes of all stored parameters; the tokenizer's stay float32."""
+        return sum(self.transformer_parameters) * precision.weight_bytes + self.tokenizer_parameters * 4
 
 
 def released_shape(depth: int) -> VARShape:

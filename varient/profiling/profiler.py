@@ -113,6 +113,8 @@ def profile_here(config: ExperimentConfig, wanted: Configuration, run_dir: Path,
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
+        if gpu:
+            gpu.require_undisturbed()  # else memory may have run out by another's doing
         record = _out_of_memory(config, wanted, run_dir, str(error).splitlines()[0] if str(error) else "host memory")
     write_record(output, record)
     return record

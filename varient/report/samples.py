@@ -34,7 +34,7 @@ def sample_grid(config: ExperimentConfig, run_dir: Path, output: Path, *, labels
     for depth, plan in plans:
         own = "base" if depth == config.transformer.depth else f"supernet-d{depth}"
         pipeline = load_pipeline(config, run_dir / "tokenizer.safetensors",
-                                 checkpoint or run_dir / f"{own}.safetensors")
+                                 checkpoint or run_dir / f"{own}.safetensors", config.sampling.precision)
         images = pipeline.images(columns, range(len(columns)), seed, plan)
         rows.append((f"d = {depth}, N = {zone}" if not plan.is_full else f"full, d = {depth}", images))
     write_grid(output, rows, f"{config.name}: class {', '.join(map(str, labels))}; the same seed down each column")

@@ -12,7 +12,7 @@ from varient.paper import paper_table
 from varient.profiling.cost_model import MIB, SystemCost, peak_mib, system_cost
 from varient.profiling.devices import device
 from varient.profiling.paper_systems import paper_system
-from varient.records import ProfileRecord
+from varient.records import ProfileRecord, RecordError
 
 TABLE3_NOTE = ("KV and parameters are exact, totals are predicted for an L20 (46068 MiB); 'OOM' is a predicted total "
                "that does not fit it. Blocks after the first have no counterpart in the paper.")
@@ -63,6 +63,7 @@ BLOCKS = (
     Block("the paper's: reference cache, float32 weights, whole batch decoded at once", "reference", "fp16-autocast",
           None),
     Block(f"ours: lean cache, float32 weights, {_AT_ONCE} images decoded at once", "lean", "fp16-autocast", _AT_ONCE),
+    Block(f"reference cache, 16-bit weights, {_AT_ONCE} images decoded at once", "reference", "fp16", _AT_ONCE),
     Block(f"ours: lean cache, 16-bit weights, {_AT_ONCE} images decoded at once", "lean", "fp16", _AT_ONCE),
 )
 
@@ -76,9 +77,7 @@ def table3(measured: Sequence[ProfileRecord] = ()) -> pd.DataFrame:
     Args:
         measured: profile records; those at the paper's size fill the measured columns.
     """
-    by_setting = {(r.system, r.batch_size, r.cache_policy): r for r in measured
-                  if r.num_parameters == PAPER_PARAMETERS and r.precision == "fp16"}
-    memory_mib = device(PAPER_DEVICE).memory_mib
+    by_setting = _by_setting(measured, memory_mib := device(PAPER_DEVICE).memory_mib)
     rows = []
     printed_rows = paper_table(3)
     for block in BLOCKS:
@@ -88,6 +87,7 @@ def table3(measured: Sequence[ProfileRecord] = ()) -> pd.DataFrame:
             system, batch_size = printed["method"].lower(), int(printed["batch_size"])
             cost = block.cost(system, batch_size)
             total = block.total_mib(system, batch_size)
+            record = by_setting.get((system, batch_size, block.policy)) if block.precision == "fp16" else None
             compared = printed if block is BLOCKS[0] else dict.fromkeys(printed.index, "")
             rows.append({
                 "block": block.title, "batch_size": batch_size, "method": printed["method"],
@@ -96,19 +96,40 @@ def table3(measured: Sequence[ProfileRecord] = ()) -> pd.DataFrame:
                 "params_mb_paper": compared["params_mb"],
                 "total_mb": f"{total:.0f}" if total <= memory_mib else "OOM", "total_mb_paper": compared["total_mb"],
                 "predicted_total_mb": f"{total:.0f}",
-                **_measured_cells(by_setting.get((system, batch_size, block.policy)), block),
+                **_measured_cells(record),
                 "set_by": "transformer" if total == cost.peak_memory.transformer_mib else "image decoder",
                 "largest_batch_48gb": largest[printed["method"]],
-                "note": _note(cost, total, memory_mib, compared)})
-    frame = pd.DataFrame(rows)
-    frame["source"] = "arithmetic (KV, parameters), predicted (totals)"
-    return frame
+                "note": _note(cost, total, memory_mib, compared),
+                "source": "arithmetic (KV, parameters), predicted (totals)" + _measured_on(record)})
+    return pd.DataFrame(rows)
 
 
-def _measured_cells(record: ProfileRecord | None, block: Block) -> dict[str, str]:
-    """What a GPU gave: 16-bit weights decode a few images at a time, so only the last block has a counterpart."""
+def _by_setting(measured: Sequence[ProfileRecord], memory_mib: float) -> dict[tuple[str, int, str], ProfileRecord]:
+    """Records of the paper's network in 16 bits on an L20, or on a larger GPU held to an L20's memory.
+
+    Raises:
+        RecordError: two records of one setting.
+    """
+    found = {}
+    for record in measured:
+        cap_mib = record.memory.memory_cap_mib
+        as_l20 = "L20" in record.provenance.device or (cap_mib and abs(cap_mib / memory_mib - 1) < 0.01)
+        if record.num_parameters == PAPER_PARAMETERS and record.precision == "fp16" and as_l20:
+            key = record.system, record.batch_size, record.cache_policy
+            if key in found:
+                raise RecordError(f"two profile records of {key[0]} at batch {key[1]} with the {key[2]} cache")
+            found[key] = record
+    return found
+
+
+def _measured_on(record: ProfileRecord | None) -> str:
+    return f", measured ({record.provenance.device})" if record else ""
+
+
+def _measured_cells(record: ProfileRecord | None) -> dict[str, str]:
+    """What a GPU gave.  The first two blocks, float32 weights under autocast, are not what our engine runs."""
     cells = {"measured_kv_mb": "", "measured_total_mb": ""}
-    if record is None or block.precision != record.precision:
+    if record is None:
         return cells
     if record.status == "out_of_memory":
         return dict.fromkeys(cells, "OOM")

@@ -11,7 +11,7 @@ import pandas as pd
 from varient.config import ExperimentConfig
 from varient.files import write_text
 from varient.paper import DEPTH, TITLE, paper_table
-from varient.records import ProfileRecord, ScoreRecord, read_record
+from varient.records import ProfileRecord, RecordError, ScoreRecord, read_record
 from varient.report.table3 import TABLE3_NOTE, table3
 
 NOT_BUILT = "not built yet"
@@ -124,9 +124,14 @@ def render(number: int, config: ExperimentConfig, results: Results, stem: Path) 
 
     Raises:
         ValueError: a table that is not built.
+        RecordError: records of another experiment.
     """
     if number not in TABLES:
         raise ValueError(f"table {number} is not built; built: {', '.join(map(str, TABLES))}")
+    records = (*results.scores.values(), *results.profiles.values())
+    strangers = {record.provenance.experiment for record in records} - {config.name}
+    if strangers and number != 3:  # Table 3 is at the paper's size, whatever the experiment
+        raise RecordError(f"table {number} of {config.name} was given records of {', '.join(sorted(strangers))}")
     frame = TABLES[number](config, results)
     shown = _side_by_side(frame)
     note = f"Table {number} of {TITLE}. Each cell: ours / the paper's. " + (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -35,6 +35,8 @@ def load_images(data: DataConfig, split: Split) -> LabeledImages:
     Raises:
         ValueError: the source has no such images.
     """
+    if split not in get_args(Split):
+        raise ValueError(f"split {split!r} is unknown; known: {', '.join(get_args(Split))}")
     if data.source != "digits":
         raise ValueError(f"data.source = {data.source!r}: training reads digits only so far")
     return _load_digits(data, split)

@@ -48,8 +48,11 @@ def fit(model: nn.Module, loss_of_step: LossOfStep, *, steps: int, settings: Opt
         The loss of each step.
 
     Raises:
+        ValueError: nothing to do: a training of no steps would pass initial weights off as trained.
         DivergedError: a loss that is not finite; the last saved state stays.
     """
+    if steps < 1:
+        raise ValueError(f"{title}: no training step; epochs times batches is 0 (is batch_size above the images?)")
     optimizer = torch.optim.AdamW(_decay_groups(model, settings.weight_decay), lr=settings.learning_rate,
                                   betas=settings.betas)
     work_dir.mkdir(parents=True, exist_ok=True)

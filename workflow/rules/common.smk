@@ -25,7 +25,9 @@ def score_records(wildcards):
 def profile_records(wildcards):
     """Profile records that a table shows."""
     if wildcards.table == "3":
-        return sorted(str(path) for path in Path("benchmarks/records").glob("profile-*.json"))
+        return sorted(
+            str(path) for path in Path("benchmarks/records").glob("profile-*.json")
+        )
     systems = table_inputs(int(wildcards.table), EXPERIMENT)["profile"]
     return [
         f"runs/{EXPERIMENT.name}/records/profile-{system}.json" for system in systems

@@ -4,6 +4,7 @@ rule table:
         scores=score_records,
         profiles=profile_records,
         paper="varient/paper/table{table}.csv",
+        data=["varient/paper/table2.csv", "varient/profiling/devices.yaml"],
         code=stage_sources("varient.report.tables"),
     output:
         csv=f"{RESULTS}/table{{table}}.csv",

@@ -1,6 +1,7 @@
 rule train_tokenizer:
     input:
         config=ancient("runs/{experiment}/config.json"),
+        weights=EXPERIMENT.tokenizer.weights or [],
         code=stage_sources("varient.training.tokenizer", "varient.models.official"),
     output:
         "runs/{experiment}/tokenizer.safetensors",
@@ -37,6 +38,7 @@ rule train_base:
     input:
         config=ancient("runs/{experiment}/config.json"),
         tokenizer="runs/{experiment}/tokenizer.safetensors",
+        weights=EXPERIMENT.base.weights or [],
         code=stage_sources("varient.training.supernet", "varient.models.official"),
     output:
         "runs/{experiment}/base.safetensors",
