@@ -83,6 +83,11 @@ class TransformerSpec(Strict):
     cond_drop_rate: Share = 0.1
     drop_path_rate: Share = Field(0.0, description="stochastic depth of the last block in training")
 
+    @classmethod
+    def released(cls, depth: int) -> TransformerSpec:
+        """The shape of the released VAR-d<depth> at 256 x 256: width 64 d, d heads, drop path 0.1 d / 24."""
+        return cls(depth=depth, embed_dim=64 * depth, num_heads=depth, drop_path_rate=0.1 * depth / 24)
+
     @model_validator(mode="after")
     def _heads_divide(self) -> TransformerSpec:
         if self.embed_dim % self.num_heads:

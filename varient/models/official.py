@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from varient.config import ExperimentConfig, TransformerSpec
+from varient.config import ExperimentConfig
 from varient.files import sha256_of
 from varient.models.build import build_tokenizer, build_transformer
 from varient.models.checkpoint import CheckpointError, load_strictly
@@ -37,11 +37,6 @@ _LOOKS = (
     ("a VAR transformer", lambda keys: {"pos_start", "pos_1LC", "word_embed.weight"} <= keys),
     ("a VAR VQVAE", lambda keys: "quantize.embedding.weight" in keys and "quant_conv.weight" in keys),
 )
-
-
-def released_spec(depth: int) -> TransformerSpec:
-    """The shape of the released VAR-d<depth> at 256 x 256: width 64 d, d heads, drop path 0.1 d / 24."""
-    return TransformerSpec(depth=depth, embed_dim=64 * depth, num_heads=depth, drop_path_rate=0.1 * depth / 24)
 
 
 def looks_like(keys: set[str]) -> str:

@@ -64,7 +64,7 @@ class PaperSystem:
 
 def released_shape(depth: int) -> VARShape:
     """VAR-d<depth>: width 64 d, d heads (VAR at 78b9539)."""
-    return VARShape(TransformerSpec(depth=depth, embed_dim=64 * depth, num_heads=depth))
+    return VARShape(TransformerSpec.released(depth))
 
 
 def paper_system(name: str) -> PaperSystem:

@@ -20,10 +20,10 @@ def show_plan(quality: dict[tuple[int, int], Quality], *, batch_size: int, devic
                      latency_s=latency_s)
     table = Table(title=f"batch {batch_size} on {device.lower()}, at most {memory_mib:.0f} MiB"
                         + (f" and {latency_s:g} s" if latency_s else ""),
-                  caption=f"The same predictions miss latencies of the paper's Table 2 by up to {_worst_miss():.0%} "
-                          "(varient cost --compare).")
-    for heading in ("configuration", "FID", "its source", "peak MiB (predicted)", "latency s (predicted)"):
-        table.add_column(heading, justify="left" if heading in ("configuration", "its source") else "right")
+                  caption="Peak and time are predicted; the same predictions miss latencies of the paper's Table 2 "
+                          f"by up to {_worst_miss():.0%} (varient cost --compare).")
+    for heading in ("configuration", "FID", "source", "peak MiB", "time s"):
+        table.add_column(heading, justify="left" if heading in ("configuration", "source") else "right", no_wrap=True)
     for choice in chosen[:1 + runners_up]:
         table.add_row(choice.name, f"{choice.quality.fid:.2f}", choice.quality.source, f"{choice.memory_mib:.0f}",
                       f"{choice.latency_s:.2f}")
