@@ -187,8 +187,8 @@ def test_wrong_labels_and_plans_are_refused():
     model, quantizer = tiny_transformer(), tiny_tokenizer().quantize
     with pytest.raises(ValueError, match=r"labels must lie in 0\.\.4"):
         generate(model, quantizer, torch.tensor([5]), DepthPlan.full(6, 5), Guidance(), _draw(quantizer, 1))
-    with pytest.raises(ValueError, match="plan is for 6 layers and 4 scales"):
-        generate(model, quantizer, torch.tensor([0]), DepthPlan.full(6, 4), Guidance(), _draw(quantizer, 1))
+    with pytest.raises(ValueError, match="plan is for 6 layers and 6 scales"):
+        generate(model, quantizer, torch.tensor([0]), DepthPlan.full(6, 6), Guidance(), _draw(quantizer, 1))
     with pytest.raises(ValueError, match="known: lean, reference"):
         generate(model, quantizer, torch.tensor([0]), DepthPlan.full(6, 5), Guidance(), _draw(quantizer, 1),
                  cache_policy="none")

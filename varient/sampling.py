@@ -34,11 +34,13 @@ class Guidance:
         cfg: guidance scale at the last scale K, growing linearly from 0 at scale 1; 0 runs no unconditional rows.
         top_k: tokens kept (ties kept too); 0 keeps all.
         top_p: nucleus mass kept; 0 keeps all.
+        temperatures: of the scales 1..K, dividing the logits after filtering, as CoDe does; empty means 1 for all.
     """
 
     cfg: float = 1.5
     top_k: int = 900
     top_p: float = 0.96
+    temperatures: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -53,46 +55,75 @@ class Generated:
 @torch.no_grad()
 def generate(model: VAR, quantizer: MultiScaleQuantizer, label_B: Tensor, plan: DepthPlan, guidance: Guidance,
              readout: Readout, *, cache_policy: CachePolicy = "lean",
+             drafted_BL: Tensor | None = None,
              on_logits: Callable[[int, Tensor], None] | None = None) -> Generated:
     """Generate the latents of a batch of classes (Algorithm 2); the image decoder is not run.
+
+    A plan of fewer scales than the network has stops after its last one.  With ``drafted_BL``, the scales that it
+    holds are not generated: they enter in one pass together with the first scale that is (CoDe's refiner).
 
     Args:
         label_B: classes 0..num_classes-1, int64, on the CPU (checking them must not wait for a GPU).
         plan: layers per scale.
         readout: draws the tokens of a scale, see `DrawTokens` and `MixCodes`.
+        drafted_BL: tokens of the scales 1..N that another network made, int64; they come back in front of the others.
         on_logits: sees (k, guided logits (B, l, V) before filtering).
 
     Raises:
-        ValueError: a plan for another network, or a label outside the classes.
+        ValueError: a plan for another network, a label outside the classes, drafted tokens that end within a scale or
+            leave nothing to generate, or a plan that changes layers among the scales that enter together.
     """
     pyramid = model.pyramid
-    plan.check_fits(model.spec.depth, pyramid.num_scales)
+    plan.check_fits(model.spec.depth, min(plan.num_scales, pyramid.num_scales))
+    first = _first_scale(plan, pyramid, drafted_BL)
     if label_B.numel() and not 0 <= int(label_B.min()) <= int(label_B.max()) < model.num_classes:
         raise ValueError(f"labels must lie in 0..{model.num_classes - 1}")
     guided = guidance.cfg > 0
     label_B = label_B.to(model.pos_1LC.device)
     rows_R = torch.cat([label_B, torch.full_like(label_B, model.num_classes)]) if guided else label_B
     class_RC = model.condition(rows_R)
-    modulation = model.modulation(class_RC, sorted({layer for k in pyramid.scales for layer in plan.layers(k)}))
-    cache = new_cache(cache_policy, plan, pyramid)
+    modulation = model.modulation(class_RC, sorted({layer for layers in plan.layers_per_scale for layer in layers}))
+    cache = new_cache(cache_policy, plan, Pyramid(pyramid.patch_nums[:plan.num_scales]))
 
-    f_hat_BCHW, tokens = None, []
-    for k in pyramid.scales:
+    def embed(k: int, f_hat_BCHW: Tensor) -> Tensor:
+        return model.embed_scale(k, quantizer.next_input(k - 1, f_hat_BCHW)).repeat(2 if guided else 1, 1, 1)
+
+    f_hat_BCHW, tokens, visible_ll = None, [], None
+    for k in range(first, plan.num_scales + 1):
         if k == 1:
             x_RlC = model.embed_start(class_RC)
+        elif k == first:
+            f_hats = quantizer.f_hats(drafted_BL, k - 1)
+            x_RlC = torch.cat([model.embed_start(class_RC), *map(embed, range(2, k + 1), f_hats)], dim=1)
+            f_hat_BCHW, tokens, visible_ll = f_hats[-1], [drafted_BL], model.visible(k)
         else:
-            x_Blv = quantizer.next_input(k - 1, f_hat_BCHW)
-            x_RlC = model.embed_scale(k, x_Blv).repeat(2 if guided else 1, 1, 1)
-        x_RlC = model.scale_step(k, x_RlC, plan, cache, modulation)
+            x_RlC, visible_ll = embed(k, f_hat_BCHW), None
+        x_RlC = model.scale_step(k, x_RlC, plan, cache, modulation, visible_ll)[:, -pyramid.tokens(k):]
         logits_BlV = guided_logits(model.logits(x_RlC, class_RC), k, pyramid, guidance.cfg)
         if on_logits:
             on_logits(k, logits_BlV)
-        idx_Bl, h_BlC = readout(k, filter_logits(logits_BlV, guidance.top_k, guidance.top_p))
+        logits_BlV = filter_logits(logits_BlV, guidance.top_k, guidance.top_p)
+        if guidance.temperatures:
+            logits_BlV = logits_BlV / guidance.temperatures[k - 1]
+        idx_Bl, h_BlC = readout(k, logits_BlV)
         side = pyramid.side(k)
         detail_BCHW = quantizer.detail(k, h_BlC.transpose(1, 2).unflatten(2, (side, side)))
         f_hat_BCHW = detail_BCHW if f_hat_BCHW is None else f_hat_BCHW + detail_BCHW
         tokens.append(idx_Bl)
     return Generated(torch.cat(tokens, dim=1), f_hat_BCHW, cache)
+
+
+def _first_scale(plan: DepthPlan, pyramid: Pyramid, drafted_BL: Tensor | None) -> int:
+    """The first scale to generate; all before it are drafted."""
+    if drafted_BL is None:
+        return 1
+    ends = [pyramid.end(k) for k in pyramid.scales]
+    if drafted_BL.shape[1] not in ends[:plan.num_scales - 1]:
+        raise ValueError(f"{drafted_BL.shape[1]} drafted tokens: they must fill whole scales and leave one to generate")
+    first = ends.index(drafted_BL.shape[1]) + 2
+    if len(set(plan.layers_per_scale[:first])) > 1:
+        raise ValueError(f"scales 1..{first} enter together, so the plan must run the same layers at all of them")
+    return first
 
 
 def guided_logits(logits_RlV: Tensor, k: int, pyramid: Pyramid, cfg: float) -> Tensor:

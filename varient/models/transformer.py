@@ -126,17 +126,26 @@ class VAR(nn.Module):
             x_BlC = self.blocks[layer](x_BlC, modulation[layer], attend)
         return x_BlC
 
-    def scale_step(self, k: int, x_BlC: Tensor, plan: DepthPlan, cache: KVCache,
-                   modulation: dict[int, Tensor]) -> Tensor:
-        """Hidden states (B, l, C) of scale k after the layers of the plan; reads and extends the cache."""
+    def scale_step(self, k: int, x_BlC: Tensor, plan: DepthPlan, cache: KVCache, modulation: dict[int, Tensor],
+                   visible_ll: Tensor | None = None) -> Tensor:
+        """Hidden states (B, l, C) of scale k after the layers of the plan; reads and extends the cache.
+
+        Args:
+            visible_ll: which of the tokens at hand see which; None means all.  For scales that enter together.
+        """
 
         def attend(layer: int, q_BHlc: Tensor, k_BHlc: Tensor, v_BHlc: Tensor) -> Tensor:
             k_BHtc, v_BHtc = cache.extend(layer, k, k_BHlc, v_BHlc)
-            return self.blocks[layer].attn.softmax_attention(q_BHlc, k_BHtc, v_BHtc)
+            return self.blocks[layer].attn.softmax_attention(q_BHlc, k_BHtc, v_BHtc, visible_ll)
 
         for layer in plan.layers(k):
             x_BlC = self.blocks[layer](x_BlC, modulation[layer], attend)
         return x_BlC
+
+    def visible(self, last: int) -> Tensor:
+        """Which tokens of the scales 1..last see which (bool, l x l): those of their own and of earlier scales."""
+        scale_l = self.scale_of_token()[:self.pyramid.end(last)]
+        return scale_l[:, None] >= scale_l[None, :]
 
     def scale_of_token(self) -> Tensor:
         """The scale 1..K of each of the L tokens, int64."""

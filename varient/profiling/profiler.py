@@ -176,10 +176,9 @@ class _CacheShown:
     def __getattr__(self, name: str) -> object:
         return getattr(self._model, name)
 
-    def scale_step(self, k: int, x_BlC: Tensor, plan: DepthPlan, cache: KVCache,
-                   modulation: dict[int, Tensor]) -> Tensor:
+    def scale_step(self, k: int, x_BlC: Tensor, plan: DepthPlan, cache: KVCache, *arguments: object) -> Tensor:
         self._watch.cache = cache
-        return self._model.scale_step(k, x_BlC, plan, cache, modulation)
+        return self._model.scale_step(k, x_BlC, plan, cache, *arguments)
 
 
 def _watch_generation(batch: _Batch, device: torch.device) -> tuple[Tensor, int, dict[str, float]]:
