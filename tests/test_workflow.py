@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -10,13 +11,14 @@ import pandas as pd
 import pytest
 from conftest import ROOT
 
+BIN = Path(sys.executable).parent  # PATH need not hold the environment that runs the tests
 SMOKE = ["--configfile", "workflow/config/smoke.yaml"]
 
 
 def _snakemake(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
     """Run the workflow of a copy of the project, with that copy's code."""
     environment = os.environ | {"PYTHONPATH": str(folder)}
-    return subprocess.run(["snakemake", *arguments], cwd=folder, env=environment, capture_output=True, text=True)
+    return subprocess.run([BIN / "snakemake", *arguments], cwd=folder, env=environment, capture_output=True, text=True)
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +51,7 @@ def test_weight_files_that_are_missing_are_named_before_any_job(copy):
 def test_lint_and_format_are_clean(copy):
     result = _snakemake(copy, "--lint")
     assert result.returncode == 0, result.stdout + result.stderr
-    formatted = subprocess.run(["snakefmt", "--check", "Snakefile", "workflow/rules"], cwd=ROOT, capture_output=True,
+    formatted = subprocess.run([BIN / "snakefmt", "--check", "Snakefile", "workflow/rules"], cwd=ROOT, capture_output=True,
                                text=True)
     assert formatted.returncode == 0, formatted.stderr
 
@@ -99,7 +101,7 @@ def test_varient_sample_draws_the_depths_of_a_run(copy, tmp_path):
         assert _snakemake(copy, "--cores", "all", *SMOKE).returncode == 0
     output = tmp_path / "grid.png"
     result = subprocess.run(
-        ["python", "-m", "varient", "sample", "--config", "workflow/config/smoke.yaml", "--class", "3", "--depth", "6",
+        [sys.executable, "-m", "varient", "sample", "--config", "workflow/config/smoke.yaml", "--class", "3", "--depth", "6",
          "--depth", "4", "--depth", "2", "--count", "5", "--output", str(output)],
         cwd=copy, env=os.environ | {"PYTHONPATH": str(copy)}, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
