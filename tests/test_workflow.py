@@ -51,8 +51,8 @@ def test_weight_files_that_are_missing_are_named_before_any_job(copy):
 def test_lint_and_format_are_clean(copy):
     result = _snakemake(copy, "--lint")
     assert result.returncode == 0, result.stdout + result.stderr
-    formatted = subprocess.run([BIN / "snakefmt", "--check", "Snakefile", "workflow/rules"], cwd=ROOT, capture_output=True,
-                               text=True)
+    formatted = subprocess.run([BIN / "snakefmt", "--check", "Snakefile", "workflow/rules"], cwd=ROOT,
+                               capture_output=True, text=True)
     assert formatted.returncode == 0, formatted.stderr
 
 
@@ -101,8 +101,8 @@ def test_varient_sample_draws_the_depths_of_a_run(copy, tmp_path):
         assert _snakemake(copy, "--cores", "all", *SMOKE).returncode == 0
     output = tmp_path / "grid.png"
     result = subprocess.run(
-        [sys.executable, "-m", "varient", "sample", "--config", "workflow/config/smoke.yaml", "--class", "3", "--depth", "6",
-         "--depth", "4", "--depth", "2", "--count", "5", "--output", str(output)],
+        [sys.executable, "-m", "varient", "sample", "--config", "workflow/config/smoke.yaml", "--class", "3",
+         "--depth", "6", "--depth", "4", "--depth", "2", "--count", "5", "--output", str(output)],
         cwd=copy, env=os.environ | {"PYTHONPATH": str(copy)}, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert min(Image.open(output).size) > 100
