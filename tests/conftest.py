@@ -25,6 +25,11 @@ TOLERANCE = 1e-4
 torch.set_num_threads(1)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Slow tests run last: what breaks often should show first."""
+    items.sort(key=lambda item: "slow" in item.keywords)
+
+
 @dataclass(frozen=True)
 class Golden:
     """One recorded case: inputs, outputs and weights of the released code, with its constructor arguments."""
