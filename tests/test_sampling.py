@@ -66,8 +66,7 @@ def test_smooth_sampling_matches_the_released_code(policy):
     assert_close(torch.cat(seen, dim=1), case["smooth/logits_cfg"])
     assert_close(result.f_hat_BCHW, case["smooth/f_hat"])
     image = (tokenizer.decode_latent(result.f_hat_BCHW) + 1) / 2
-    # The recorded run itself moves by 3.1e-5 in float64: small temperatures magnify rounding.
-    assert_close(image[:, :, ::4, ::4], case["smooth/img_stride4"], 4e-4)
+    assert_close(image[:, :, ::4, ::4], case["smooth/img_stride4"])
 
 
 @pytest.mark.parametrize("policy", POLICIES)
