@@ -21,6 +21,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
 Rate = Annotated[float, Field(gt=0)]
+Precision = Literal["fp32", "fp16", "bf16"]
 
 
 class ConfigError(ValueError):
@@ -165,7 +166,7 @@ class SamplingConfig(Strict):
     top_k: Count = Field(900, description="0 keeps all")
     top_p: Share = Field(0.96, description="0 keeps all")
     decoded_at_once: Positive = Field(16, description="images in the decoder together")
-    precision: Literal["fp32", "fp16", "bf16"] = Field("fp32", description="of weights and matrix products")
+    precision: Precision = Field("fp32", description="of weights and matrix products")
 
 
 class EvaluationConfig(Strict):
@@ -182,7 +183,7 @@ class ProfilingConfig(Strict):
     """Measurement of latency and memory; the command line may ask for another batch, precision or cache."""
 
     batch_size: Positive = 64
-    precision: Literal["fp32", "fp16", "bf16"] = Field("fp32", description="of the transformer's weights")
+    precision: Precision = Field("fp32", description="of the transformer's weights")
     cache_policy: Literal["lean", "reference"] = Field("lean", description="reference is the released code's")
     threads: Positive = Field(1, description="CPU threads")
     warmup: Count = 2

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -14,7 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from varient.archive import Archive, write_archive
-from varient.config import ExperimentConfig
+from varient.config import ExperimentConfig, Precision
 from varient.files import sha256_of
 from varient.models.build import build_tokenizer, build_transformer, load_tokenizer, load_transformer
 from varient.models.transformer import VAR, initialize
@@ -22,8 +21,6 @@ from varient.models.vqvae import VQVAE, to_uint8
 from varient.plan import DepthPlan
 from varient.sampling import DrawTokens, Guidance, generate, image_uniforms
 from varient.systems import System, resolve_system
-
-Precision = Literal["fp32", "fp16", "bf16"]
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 """Dtypes that the transformer's weights may be held in."""

@@ -11,6 +11,7 @@ from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
+from varient.config import Precision
 from varient.files import write_text
 
 _PACKAGES = ("varient", "torch", "numpy", "scipy", "torch-fidelity", "clean-fid")
@@ -126,7 +127,7 @@ class ProfileRecord(Record):
     steps: str
     batch_size: int
     """Images; guidance runs two rows for each."""
-    precision: Literal["fp32", "fp16", "bf16"]
+    precision: Precision
     """Of the transformer's weights."""
     cache_policy: Literal["lean", "reference"]
     weights: str

@@ -37,12 +37,11 @@ from varient.profiling.kv_accounting import (
     token_layers,
 )
 from varient.profiling.paper_systems import DEPTH, PaperSystem, paper_system
+from varient.profiling.sizes import MIB
 from varient.profiling.work import PARTS, PRECISIONS, VECTOR_PARTS, PassWork, Precision, Stage, Work, stage_work
 
 if TYPE_CHECKING:
     from varient.models.kv_cache import CachePolicy
-
-MIB = 2 ** 20
 
 RUNNING_MIB_PER_IMAGE = 34.5
 """Activations while the transformer runs: what the totals of Table 3 leave after parameters and KV cache, 34.5 MiB an

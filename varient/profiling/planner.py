@@ -11,11 +11,11 @@ from pathlib import Path
 
 from varient.config import SamplingConfig
 from varient.profiling.cost_model import peak_mib, system_cost
+from varient.profiling.kv_accounting import POLICIES
 from varient.profiling.paper_systems import BRIDGE, DEPTH
 
 PRECISIONS = ("fp16-autocast", "fp16")
 """Weights held in float32 as in the paper, or in 16 bits."""
-POLICIES = ("lean", "reference")
 
 _SCORE = re.compile(rf"score-(var-d{DEPTH}|variant-d(?P<depth>\d+)(-n(?P<bridge>\d+))?)\.json")
 

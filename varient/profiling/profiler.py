@@ -15,9 +15,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from varient.config import ExperimentConfig
+from varient.config import ExperimentConfig, Precision
 from varient.files import sha256_of
-from varient.generation import DTYPES, Pipeline, Precision, label_of, load_pipeline, random_pipeline
+from varient.generation import DTYPES, Pipeline, label_of, load_pipeline, random_pipeline
 from varient.models.kv_cache import CachePolicy, KVCache
 from varient.models.transformer import VAR
 from varient.plan import DepthPlan
