@@ -39,7 +39,8 @@ def main(
                 path = output / f"profile-{system}-b{batch}-{cache}-{precision}{'-l20' if cap else ''}.json"
                 if path.exists():
                     continue
-                wanted = Configuration(system, batch, precision, cache, random_weights=True, memory_cap_bytes=cap_bytes)
+                wanted = Configuration.of(experiment, system, batch_size=batch, precision=precision, cache_policy=cache,
+                                          random_weights=True, memory_cap_bytes=cap_bytes)
                 record = profile_in_fresh_process(config, experiment, wanted, Path("runs") / experiment.name, path)
                 print(f"{path}: {record.status}" + (f", {record.latency.median_s:.3f} s, peak "
                                                     f"{record.memory.peak_mib:.0f} MiB" if record.latency else ""))

@@ -18,7 +18,7 @@ DIGITS = load_config(ROOT / "workflow/config/digits.yaml")
 ])
 def test_ids(name, weights, plan, steps):
     system = resolve_system(name, DIGITS)
-    assert (system.weights, system.plan, system.steps) == (weights, plan, steps)
+    assert (system.weights, system.plan, system.steps) == (("tokenizer", weights), plan, steps)
 
 
 @pytest.mark.parametrize(("name", "message"), [

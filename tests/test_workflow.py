@@ -12,6 +12,8 @@ import pytest
 from conftest import ROOT
 
 BIN = Path(sys.executable).parent  # PATH need not hold the environment that runs the tests
+RELEASED = ("vae_ch160v4096z32.pth", "var_d30.pth", "var_d16.pth", "drafter_6.pth", "refiner_6.pth",
+            "DiT-XL-2-256x256.pt", "c2i_XXL_384.pt", "vq_ds16_c2i.pt")
 SMOKE = ["--configfile", "workflow/config/smoke.yaml"]
 
 
@@ -35,8 +37,8 @@ def copy(tmp_path_factory) -> Path:
 @pytest.mark.parametrize("config", ["digits", "smoke", "imagenet256"])
 def test_the_dag_of_every_shipped_config_resolves(copy, config):
     (copy / "weights").mkdir(exist_ok=True)
-    for name in ("vae_ch160v4096z32.pth", "var_d30.pth"):  # the user's files, which the paper's experiment starts from
-        (copy / "weights" / name).touch()
+    for released in RELEASED:  # the user's files, which the paper's experiment starts from
+        (copy / "weights" / released).touch()
     result = _snakemake(copy, "-n", "--configfile", f"workflow/config/{config}.yaml")
     assert result.returncode == 0, result.stdout + result.stderr
 
@@ -70,6 +72,8 @@ def test_smoke_run_end_to_end(copy):
     assert float(table.loc["VAR-d30", "fid"]) > 0
     assert float(table.loc["VARiant-d16", "latency_s"]) > 0
     assert table.loc["VARiant-d8", "fid"] == ""
+    for row in ("DiT-XL/2", "LlamaGen-XXL", "VAR-CoDe", "CoDe, N = 6, training-free"):
+        assert float(table.loc[row, "fid"]) > 0 and float(table.loc[row, "latency_s"]) > 0
     logs = {path.name for path in (copy / "runs/smoke/logs").iterdir()}
     assert {"train_base.log", "train_supernet-d4.log", "score-var-d6.log", "table2.log"} <= logs
 

@@ -104,6 +104,20 @@ def train_supernet_verb(config: Config, depth: Annotated[int, typer.Option(help=
     _wrote(output)
 
 
+@verb(train, "network")
+def train_network_verb(config: Config, name: Annotated[str, typer.Argument(help="e.g. code-refiner-n6")],
+                       output: Output, run_dir: RunDir = None) -> None:
+    """A network of another system family, from nothing or imported where the config names a released file."""
+    from varient.systems import networks_of
+
+    experiment = load_config(config)
+    networks = networks_of(experiment)
+    if name not in networks:
+        raise ValueError(f"network {name!r} is not one of {experiment.name}'s: {', '.join(networks) or 'it has none'}")
+    networks[name].make(_run_dir(experiment, run_dir), output)
+    _wrote(output)
+
+
 @verb(app)
 def generate(config: Config, system: Annotated[str, typer.Option(help="e.g. variant-d16-n7")],
              shard: Annotated[int, typer.Option(min=0)], output: Output, run_dir: RunDir = None) -> None:
@@ -152,11 +166,9 @@ def profile(config: Config, system: Annotated[str, typer.Option(help="e.g. varia
     from varient.profiling.sizes import parse_size
 
     experiment = load_config(config)
-    settings = experiment.profiling
-    wanted = Configuration(system, settings.batch_size if batch is None else batch,
-                           settings.precision if precision is None else precision,
-                           settings.cache_policy if cache is None else cache, random_weights,
-                           None if memory_cap is None else parse_size(memory_cap))
+    wanted = Configuration.of(experiment, system, batch_size=batch, precision=precision, cache_policy=cache,
+                              random_weights=random_weights,
+                              memory_cap_bytes=None if memory_cap is None else parse_size(memory_cap))
     record = profile_in_fresh_process(config, experiment, wanted, _run_dir(experiment, run_dir), output)
     if record.latency:
         print(f"{system}: {record.latency.median_s:.4f} s and {record.decoder_latency.median_s:.4f} s in the decoder "
@@ -208,14 +220,14 @@ def sample(config: Config, output: Output,
 @verb(app)
 def cost(system: Annotated[str | None, typer.Option(help="e.g. variant-d16-n7, code-n6, var-d30")] = None,
          batch: Annotated[int, typer.Option(help="images")] = 64,
-         cache: Annotated[str, typer.Option(help="lean or reference")] = "lean",
+         cache: Annotated[str, typer.Option(help="lean or reference; DiT has none, LlamaGen's is static")] = "lean",
          precision: Annotated[str, typer.Option(help="fp16-autocast, bf16-autocast, fp32, fp16 or bf16")]
          = "fp16-autocast",
          device: Annotated[str, typer.Option(help="l20, a100, h100, h200 or rtx4090")] = "l20",
          as_json: Annotated[bool, typer.Option("--json", help="one JSON document, units in the keys")] = False,
-         compare: Annotated[bool, typer.Option("--compare", help="in place of --system: the VAR rows of the paper's "
+         compare: Annotated[bool, typer.Option("--compare", help="in place of --system: the rows of the paper's "
                                                                  "Table 2, at its setting")] = False) -> None:
-    """What a system of the paper costs at its own size: counted and predicted, nothing is run."""
+    """What a system of Table 2 costs at its authors' size: counted and predicted, nothing is run."""
     from varient.profiling.cost_model import compare_with_paper, system_cost
     from varient.profiling.cost_report import show_comparison, show_cost
 

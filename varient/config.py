@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import reduce
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from varient.plan import DepthPlan, Selection, nested_layers
 from varient.pyramid import Pyramid
@@ -22,6 +23,8 @@ Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
 Rate = Annotated[float, Field(gt=0)]
 Precision = Literal["fp32", "fp16", "bf16"]
+CachePolicy = Literal["lean", "reference", "static", "none"]
+"""What a system's KV cache does; VAR-like systems know the first two (`varient.models.kv_cache`)."""
 
 
 class ConfigError(ValueError):
@@ -204,6 +207,15 @@ class ExperimentConfig(Strict):
     sampling: SamplingConfig
     evaluation: EvaluationConfig
     profiling: ProfilingConfig = ProfilingConfig()
+    systems: dict[str, dict[str, Any]] = Field({}, description="settings of further system families, each under its "
+                                                               "name; the family validates them")
+    rows: tuple[str, ...] = Field((), description="ids of the systems that Table 2 shows besides VAR and its subnets")
+
+    @field_validator("systems", mode="before")
+    @classmethod
+    def _as_json_has_it(cls, systems: Any) -> Any:
+        """Keys as text: stages read the config from JSON, and must find what the YAML said."""
+        return json.loads(json.dumps(systems))
 
     @property
     def pyramid(self) -> Pyramid:
@@ -227,9 +239,15 @@ class ExperimentConfig(Strict):
         return depth if depth in self.supernet.depths else None
 
     def digest(self, *sections: str) -> str:
-        """SHA-256 over the seed and the named sections (default: all), to tell whether a result is still current."""
+        """SHA-256 over the seed and the named sections (default: all), to tell whether a result is still current.
+
+        A dot names a section of a section, as in `systems.dit`; one that is absent counts as empty.
+        """
         settings = self.model_dump(mode="json")
-        chosen = {name: settings[name] for name in ("seed", *sections)} if sections else settings
+        chosen = settings
+        if sections:
+            chosen = {name: reduce(lambda part, key: part.get(key, {}), name.split("."), settings)
+                      for name in ("seed", *sections)}
         return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()
 
     @model_validator(mode="after")
@@ -270,13 +288,27 @@ def parse_config(settings: object, origin: str) -> ExperimentConfig:
     Raises:
         ConfigError: one line for each wrong key.
     """
+    from varient.systems import check_systems  # which itself reads configs
+
     try:
-        return ExperimentConfig.model_validate(settings)
+        config = ExperimentConfig.model_validate(settings)
     except ValidationError as error:
-        lines = [f"{origin}: {'.'.join(map(str, e['loc'])) or 'config'}: {e['msg'].removeprefix('Value error, ')}"
-                 + (f" (got {e['input']!r})" if e["type"] not in ("missing", "value_error") else "")
-                 for e in error.errors()]
-        raise ConfigError("\n".join(lines)) from None
+        raise ConfigError("\n".join(f"{origin}: {line}" for line in error_lines(error))) from None
+    try:
+        check_systems(config)
+    except ValueError as error:
+        raise ConfigError("\n".join(f"{origin}: {line}" for line in str(error).splitlines())) from None
+    return config
+
+
+def error_lines(error: ValidationError, section: str = "") -> list[str]:
+    """One line for each wrong key: where, what is wrong, and what was found there."""
+    lines = []
+    for e in error.errors():
+        place = ".".join(filter(None, [section, *map(str, e["loc"])])) or "config"
+        found = f" (got {e['input']!r})" if e["type"] not in ("missing", "value_error") else ""
+        lines.append(f"{place}: {e['msg'].removeprefix('Value error, ')}{found}")
+    return lines
 
 
 def load_config(path: Path) -> ExperimentConfig:

@@ -11,7 +11,7 @@ from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from varient.config import Precision
+from varient.config import CachePolicy, Precision
 from varient.files import write_text
 
 _PACKAGES = ("varient", "torch", "numpy", "scipy", "torch-fidelity", "clean-fid")
@@ -129,11 +129,13 @@ class ProfileRecord(Record):
     """Images; guidance runs two rows for each."""
     precision: Precision
     """Of the transformer's weights."""
-    cache_policy: Literal["lean", "reference"]
+    cache_policy: CachePolicy
     weights: str
     """"trained", or "random, seed n": time and memory do not depend on the values."""
     num_parameters: int
-    """Transformer alone, as the paper's #Param."""
+    """All networks that take steps, the image decoder left out: the paper's #Param."""
+    parameters: dict[str, int] = {}
+    """Of each of them."""
     latency: Latency | None
     """Labels to latents, guided, without the image decoder, as in the paper's Table 2."""
     decoder_latency: Latency | None

@@ -56,7 +56,8 @@ class Generated:
 def generate(model: VAR, quantizer: MultiScaleQuantizer, label_B: Tensor, plan: DepthPlan, guidance: Guidance,
              readout: Readout, *, cache_policy: CachePolicy = "lean",
              drafted_BL: Tensor | None = None,
-             on_logits: Callable[[int, Tensor], None] | None = None) -> Generated:
+             on_logits: Callable[[int, Tensor], None] | None = None,
+             on_cache: Callable[[KVCache], None] | None = None) -> Generated:
     """Generate the latents of a batch of classes (Algorithm 2); the image decoder is not run.
 
     A plan of fewer scales than the network has stops after its last one.  With ``drafted_BL``, the scales that it
@@ -68,6 +69,7 @@ def generate(model: VAR, quantizer: MultiScaleQuantizer, label_B: Tensor, plan: 
         readout: draws the tokens of a scale, see `DrawTokens` and `MixCodes`.
         drafted_BL: tokens of the scales 1..N that another network made, int64; they come back in front of the others.
         on_logits: sees (k, guided logits (B, l, V) before filtering).
+        on_cache: is handed the cache before the first scale.
 
     Raises:
         ValueError: a plan for another network, a label outside the classes, drafted tokens that end within a scale or
@@ -84,6 +86,8 @@ def generate(model: VAR, quantizer: MultiScaleQuantizer, label_B: Tensor, plan: 
     class_RC = model.condition(rows_R)
     modulation = model.modulation(class_RC, sorted({layer for layers in plan.layers_per_scale for layer in layers}))
     cache = new_cache(cache_policy, plan, Pyramid(pyramid.patch_nums[:plan.num_scales]))
+    if on_cache:
+        on_cache(cache)
 
     def embed(k: int, f_hat_BCHW: Tensor) -> Tensor:
         return model.embed_scale(k, quantizer.next_input(k - 1, f_hat_BCHW)).repeat(2 if guided else 1, 1, 1)
@@ -167,6 +171,21 @@ def image_uniforms(seed: int, indices: Sequence[int], count: int) -> Tensor:
     return torch.from_numpy(np.stack([stream.random(count, dtype=np.float32) for stream in streams]))
 
 
+def draw(logits_BlV: Tensor, uniform_Bl: Tensor) -> Tensor:
+    """Tokens (B, l), int64, by the inverse of the cumulative distribution in the order of the vocabulary.
+
+    Args:
+        uniform_Bl: one number in [0, 1) for each token, float32.
+    """
+    # In float64: a parallel float32 sum need not be monotone, and a filtered token could get a step of its own.
+    cumulative_BlV = logits_BlV.softmax(dim=-1, dtype=torch.float64).cumsum(dim=-1)
+    total_Bl1 = cumulative_BlV[..., -1:]
+    target_Bl1 = uniform_Bl.unsqueeze(-1) * total_Bl1
+    # Rounding up to the total would run past the last token that has any probability.
+    target_Bl1 = torch.minimum(target_Bl1, torch.nextafter(total_Bl1, torch.zeros_like(total_Bl1)))
+    return torch.searchsorted(cumulative_BlV, target_Bl1, right=True).squeeze(-1)
+
+
 class DrawTokens:
     """Readout by the inverse of the cumulative distribution: one uniform number a token."""
 
@@ -176,13 +195,7 @@ class DrawTokens:
 
     def __call__(self, k: int, logits_BlV: Tensor) -> tuple[Tensor, Tensor]:
         pyramid = self.quantizer.pyramid
-        # In float64: a parallel float32 sum need not be monotone, and a filtered token could get a step of its own.
-        cumulative_BlV = logits_BlV.softmax(dim=-1, dtype=torch.float64).cumsum(dim=-1)
-        total_Bl1 = cumulative_BlV[..., -1:]
-        target_Bl1 = self.uniform_BL[:, pyramid.begin(k):pyramid.end(k), None] * total_Bl1
-        # Rounding up to the total would run past the last token that has any probability.
-        target_Bl1 = torch.minimum(target_Bl1, torch.nextafter(total_Bl1, torch.zeros_like(total_Bl1)))
-        idx_Bl = torch.searchsorted(cumulative_BlV, target_Bl1, right=True).squeeze(-1)
+        idx_Bl = draw(logits_BlV, self.uniform_BL[:, pyramid.begin(k):pyramid.end(k)])
         return idx_Bl, self.quantizer.embedding(idx_Bl)
 
 

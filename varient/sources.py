@@ -7,19 +7,21 @@ from functools import cache
 from pathlib import Path
 
 _ROOT = Path(__file__).parent.parent
+_PACKAGES = ("varient", "baselines")
 
 
 def stage_sources(*modules: str) -> list[str]:
     """Files of the named modules of ours and of all that they import of ours, as paths from the project's root.
 
     Read from the syntax tree, imports inside functions included, imports for type checkers left out; nothing is run.
-    The package's own `__init__` (a version number) does not count.
+    The package's own `__init__` (a version number) does not count, nor do modules of other packages: what is installed
+    belongs to the environment.
 
     Raises:
-        ValueError: a module that does not exist.
+        ValueError: a module of ours that does not exist.
     """
     seen: set[Path] = set()
-    waiting = [_file_of(module) for module in modules]
+    waiting = [_file_of(module) for module in modules if module.split(".")[0] in _PACKAGES]
     if None in waiting:
         raise ValueError(f"no such module among {', '.join(modules)}")
     while waiting:
@@ -49,7 +51,7 @@ def _imports(path: Path) -> tuple[Path, ...]:
 
 def _file_of(module: str) -> Path | None:
     """The file of a module of `varient` or `baselines`; None for other people's and for names inside a module."""
-    if module.split(".")[0] not in ("varient", "baselines"):
+    if module.split(".")[0] not in _PACKAGES:
         return None
     base = _ROOT.joinpath(*module.split("."))
     return next((file for file in (base.with_suffix(".py"), base / "__init__.py") if file.exists()), None)

@@ -1,74 +1,231 @@
-"""Names of the VAR-like systems of an experiment, and what each stands for: whose weights, which plan.
+"""What a row of a table is, whoever wrote it, and how an id finds the code that stands behind it.
 
-| id | weights | plan |
-|---|---|---|
-| `var-d30` | base | full |
-| `variant-d16`, `variant-d16-n7` | supernet trained with d = 16 | bridge zone N (the config's, or as said), then I_16 |
-| `variant-d16-full` | supernet trained with d = 16 | full |
-| `free-d16`, `free-d16-n7` | base, no further training | as `variant-d16` |
+A *system* turns class labels into images.  Systems come in *families*, modules that installed packages name in the
+entry-point group `varient.systems`; ours are VAR with its subnets, CoDe, DiT and LlamaGen, and anybody's package may
+add one (docs/adding-a-system.md).  The entry point's name is the family's name, and the key of its settings in the
+config: `systems.<family>`.  A family's module must be quick to import, so it imports torch inside its functions.
 """
 
 from __future__ import annotations
 
-import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.metadata import EntryPoints, entry_points
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
-from varient.config import ExperimentConfig
-from varient.plan import DepthPlan
+from pydantic import BaseModel, ValidationError
 
-_ID = re.compile(r"(?P<family>var|variant|free)-d(?P<depth>\d+)(-n(?P<bridge>\d+)|-(?P<full>full))?")
+from varient.config import CachePolicy, ConfigError, ExperimentConfig, Precision, error_lines
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+ENTRY_POINTS = "varient.systems"
 
 
-@dataclass(frozen=True)
-class System:
-    """A VAR-like row of a table.
+class CountedCache(Protocol):
+    """Keys and values kept between steps, counted by the cache itself.
 
     Attributes:
-        name: the id it was asked by.
-        weights: stem of its weight file below the experiment's run folder, `base` or `supernet-d<d>`.
-        plan: layers per scale.
+        held_bytes: storage held now.
+        peak_bytes: most bytes of live entries so far.
+        scratch_bytes: most bytes of copies beside the entries so far.
+    """
+
+    held_bytes: int
+    peak_bytes: int
+    scratch_bytes: int
+
+
+class Sampler(Protocol):
+    """A system with its networks in memory."""
+
+    @property
+    def networks(self) -> Sequence[nn.Module]:
+        """All networks, image decoder included."""
+
+    def latents(self, labels: Sequence[int], indices: Sequence[int], seed: int, *,
+                cache_policy: CachePolicy | None = None,
+                on_cache: Callable[[CountedCache], None] | None = None) -> Tensor:
+        """Whatever the image decoder reads, for a batch of B images; the part of the work that Table 2 times.
+
+        Args:
+            labels: classes 0..num_classes-1.
+            indices: of the images; an image is a function of (seed, index) and its label, whatever the batch.
+            cache_policy: one of the system's; None means its first.
+            on_cache: is handed each KV cache as it is made.
+        """
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """uint8 images (B, 3, S, S) of latents (B, ...)."""
+
+
+class System(Protocol):
+    """A row of a table, before anything is loaded.
+
+    Attributes:
+        name: its id, lower case, as in `variant-d16-n7`.
+        steps: passes through its networks as the paper prints them, "10" or "6+4".
+        weights: names of the networks that it reads, `runs/<experiment>/<name>.safetensors`.
+        cache_policies: what its KV cache can do, the default first; "none" for a system without a cache.
+        published_as: id of the same system at the size of its authors, whose published numbers stand beside ours.
     """
 
     name: str
-    weights: str
-    plan: DepthPlan
+    steps: str
+    weights: tuple[str, ...]
+    cache_policies: tuple[CachePolicy, ...]
+    published_as: str
 
-    @property
-    def steps(self) -> str:
-        """Passes through the transformer as the paper prints them: "10", or "6+4" for bridge and flexible zone."""
-        full_scales = sum(len(layers) == self.plan.depth for layers in self.plan.layers_per_scale)
-        rest = self.plan.num_scales - full_scales
-        return f"{full_scales}+{rest}" if rest else str(full_scales)
+    def parameters(self) -> dict[str, int]:
+        """Parameters of each network that takes steps (not of the image decoder), without building it in memory."""
 
-    def weights_path(self, run_dir: Path) -> Path:
-        """The weight file of the system."""
-        return run_dir / f"{self.weights}.safetensors"
+    def protocol(self) -> dict[str, Any]:
+        """All that decides what it draws from given weights: guidance, filters, steps.  Goes into the archives."""
+
+    def load(self, run_dir: Path | None, precision: Precision) -> Sampler:
+        """The system with its networks from ``run_dir``, on the GPU where there is one.
+
+        Args:
+            run_dir: None keeps random weights, drawn from torch's global generator: costs do not depend on values.
+            precision: of the weights of the networks that take steps.
+
+        Raises:
+            CheckpointError: weights that are missing or do not fit.
+            ValueError: a precision that the system cannot have.
+        """
+
+
+@dataclass(frozen=True)
+class Network:
+    """A weight file of an experiment, `runs/<experiment>/<name>.safetensors`, and what it is made from.
+
+    Attributes:
+        name: stem of the file.
+        make: trains or imports it: (run_dir, output) -> None.
+        code: modules whose sources make it; the workflow makes it again when they change.
+        depends: config sections that it depends on, dots for sections of sections.
+        needs: names of networks that are made before it.
+        released: file of the user's that it is imported from; None where it is trained.
+    """
+
+    name: str
+    make: Callable[[Path, Path], None]
+    code: tuple[str, ...]
+    depends: tuple[str, ...]
+    needs: tuple[str, ...] = ()
+    released: Path | None = None
+
+
+class Family(Protocol):
+    """What an entry point names: a module (or object) with these.
+
+    Attributes:
+        FORMS: the ids that it knows, for messages.
+        Settings: model of its section in the config, `systems.<family>`.  A family whose section is absent is asleep.
+            None: the family has no section and is always awake.
+    """
+
+    FORMS: str
+    Settings: type[BaseModel] | None
+
+    def resolve(self, name: str, config: ExperimentConfig, settings: Any) -> System | None:
+        """The system of that id, or None where the id is not one of the family's.
+
+        Raises:
+            ValueError: an id of the family's that the experiment does not have.
+        """
+
+    def networks(self, config: ExperimentConfig, settings: Any) -> Sequence[Network]:
+        """The weight files that the family adds to the experiment."""
+
+
+def installed() -> EntryPoints:
+    """The entry points of the installed families; a test or a notebook may stand in with its own."""
+    return entry_points(group=ENTRY_POINTS)
+
+
+def awake(config: ExperimentConfig) -> dict[str, tuple[Family, Any]]:
+    """The families that the experiment has, by name, each with its settings.
+
+    Raises:
+        ConfigError: a section of `systems` that no installed family reads, or wrong keys in one.
+    """
+    families: dict[str, Family] = {point.name: point.load() for point in installed()}
+    if "var" not in families:
+        raise ConfigError("varient's own system families are not installed: run `pip install --no-deps -e .` once more")
+    with_settings = sorted(name for name, family in families.items() if family.Settings)
+    for name in config.systems:
+        if name not in with_settings:
+            raise ConfigError(f"systems.{name}: no installed system family has settings of that name; known: "
+                              f"{', '.join(with_settings)}")
+    found: dict[str, tuple[Family, Any]] = {}
+    for name, family in sorted(families.items()):
+        if family.Settings is None:
+            found[name] = family, None
+        elif name in config.systems:
+            try:
+                found[name] = family, family.Settings.model_validate(config.systems[name])
+            except ValidationError as error:
+                raise ConfigError("\n".join(error_lines(error, f"systems.{name}"))) from None
+    return found
 
 
 def resolve_system(name: str, config: ExperimentConfig) -> System:
     """The system of that id in the experiment.
 
     Raises:
-        ValueError: an id that is not of the table above, or that asks for a depth the experiment does not have.
+        ValueError: an id that no family of the experiment knows.
     """
-    match = _ID.fullmatch(name)
-    depth = config.transformer.depth
-    if not match:
-        raise ValueError(f"system {name!r} is unknown; known forms: var-d{depth}, variant-d<d>, variant-d<d>-n<N>, "
-                         f"variant-d<d>-full, free-d<d>, free-d<d>-n<N>")
-    family, subnet_depth = match["family"], int(match["depth"])
-    if family == "var":
-        if subnet_depth != depth or match["bridge"] or match["full"]:
-            raise ValueError(f"system {name!r}: the base network of {config.name} is var-d{depth}")
-        return System(name, "base", config.plan())
-    if family == "variant" and subnet_depth not in config.supernet.depths:
-        raise ValueError(f"system {name!r}: {config.name} trains supernets for d = "
-                         f"{', '.join(map(str, config.supernet.depths))}")
-    bridge = int(match["bridge"]) if match["bridge"] else None
-    if match["full"]:
-        if family == "free":
-            raise ValueError(f"system {name!r}: the untrained full network is var-d{depth}")
-        return System(name, f"supernet-d{subnet_depth}", config.plan())
-    weights = f"supernet-d{subnet_depth}" if family == "variant" else "base"
-    return System(name, weights, config.plan(subnet_depth, bridge))
+    return _locate(name, config)[1]
+
+
+def family_of(name: str, config: ExperimentConfig) -> str:
+    """The name of the family that knows the id.
+
+    Raises:
+        ValueError: an id that no family of the experiment knows.
+    """
+    return _locate(name, config)[0]
+
+
+def module_of(family: str) -> str:
+    """The module that an installed family is."""
+    return installed()[family].module
+
+
+def networks_of(config: ExperimentConfig) -> dict[str, Network]:
+    """The weight files that families add to those of VAR and its supernets, by name.
+
+    Raises:
+        ValueError: two of one name.
+    """
+    found: dict[str, Network] = {}
+    for family, settings in awake(config).values():
+        for network in family.networks(config, settings):
+            if network.name in found:
+                raise ValueError(f"two system families make a network {network.name!r}")
+            found[network.name] = network
+    return found
+
+
+def check_systems(config: ExperimentConfig) -> None:
+    """Raise ValueError where settings of a family, its networks or a row's id are wrong."""
+    networks_of(config)
+    for name in config.rows:
+        try:
+            resolve_system(name, config)
+        except ValueError as error:
+            raise ConfigError(f"rows: {error}") from None
+
+
+def _locate(name: str, config: ExperimentConfig) -> tuple[str, System]:
+    found = awake(config)
+    for key, (family, settings) in found.items():
+        if system := family.resolve(name, config, settings):
+            return key, system
+    forms = ", ".join(family.FORMS for family, _ in found.values())
+    asleep = sorted({point.name for point in installed()} - set(found))
+    hint = f"; without settings in {config.name}: {', '.join(asleep)}" if asleep else ""
+    raise ValueError(f"system {name!r} is unknown; known forms: {forms}{hint}")

@@ -3,7 +3,7 @@ import torch
 from conftest import TINY_PYRAMID, assert_close, golden, tiny_tokenizer, tiny_transformer
 from test_sampling import Race
 
-from baselines.code import collaborate
+from baselines.code.decoding import collaborate
 from varient.plan import DepthPlan
 from varient.profiling.kv_accounting import kv_peaks_in_tokens, passes
 from varient.pyramid import Pyramid
@@ -71,11 +71,11 @@ def test_impossible_divisions_of_work_are_refused():
     readout = DrawTokens(quantizer, image_uniforms(0, [0], TINY_PYRAMID.length))
     for drafted_scales in (0, 5):
         with pytest.raises(ValueError, match="the drafter takes 1..4 scales"):
-            collaborate(model, model, quantizer, torch.tensor([0]), drafted_scales, readout)
+            collaborate(model, model, quantizer, torch.tensor([0]), drafted_scales, readout, guidance=Guidance())
     other = tiny_transformer()
     other.pyramid = Pyramid((1, 2, 3, 4))
     with pytest.raises(ValueError, match="different scales"):
-        collaborate(model, other, quantizer, torch.tensor([0]), 2, readout)
+        collaborate(model, other, quantizer, torch.tensor([0]), 2, readout, guidance=Guidance())
     with pytest.raises(ValueError, match="4 drafted tokens: they must fill whole scales"):
         generate(model, quantizer, torch.tensor([0]), DepthPlan.full(6, 5), Guidance(), readout,
                  drafted_BL=torch.zeros(1, 4, dtype=torch.long))

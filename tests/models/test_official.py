@@ -64,9 +64,10 @@ def test_missing_and_truncated_files_are_named(tmp_path):
         read_state_dict(tmp_path / "none.pth")
     torch.save({"x": torch.zeros(1000)}, tmp_path / "cut.pth")
     data = (tmp_path / "cut.pth").read_bytes()
-    (tmp_path / "cut.pth").write_bytes(data[:len(data) // 2])
-    with pytest.raises(CheckpointError, match=r"cut.pth: not a readable"):
-        read_state_dict(tmp_path / "cut.pth")
+    for kept in (0, 10, len(data) // 2, len(data) * 9 // 10, len(data) - 1):
+        (tmp_path / "cut.pth").write_bytes(data[:kept])
+        with pytest.raises(CheckpointError, match=r"cut.pth: not a readable"):
+            read_state_dict(tmp_path / "cut.pth")
 
 
 def test_own_weights_round_trip_with_their_description(tmp_path):

@@ -13,8 +13,8 @@ import torch
 import yaml
 from conftest import ROOT
 
-from varient.generation import random_pipeline
 from varient.models.checkpoint import save_weights
+from varient.pipeline import random_pipeline
 from varient.profiling.kv_accounting import kv_peak_bytes
 from varient.profiling.profiler import Configuration, profile_here
 from varient.records import ProfileRecord, RecordError, read_record
@@ -47,7 +47,7 @@ def _changed(tmp_path, **sections):
 @pytest.fixture
 def run_dir(smoke, tmp_path) -> Path:
     """A run folder made by hand: random networks where trained ones would be."""
-    pipeline = random_pipeline(smoke, seed=1)
+    pipeline = random_pipeline(smoke, smoke.plan())
     save_weights(tmp_path / "run/tokenizer.safetensors", pipeline.tokenizer, {})
     save_weights(tmp_path / "run/supernet-d4.safetensors", pipeline.model, {})
     return tmp_path / "run"
@@ -62,7 +62,7 @@ def test_a_trained_system(smoke, run_dir, tmp_path):
     assert (record.status, record.weights, record.steps, record.batch_size) == ("ok", "trained", "6+4", 4)
     assert (record.precision, record.cache_policy) == ("fp32", "lean")
     assert set(record.provenance.weights_sha256) == {"tokenizer", "supernet-d4"}
-    model = random_pipeline(smoke, seed=1).model
+    model = random_pipeline(smoke, smoke.plan()).model
     assert record.num_parameters == sum(p.numel() for p in model.parameters())
     for latency in (record.latency, record.decoder_latency):
         assert len(latency.repeats_s) == 3 and min(latency.repeats_s) <= latency.median_s <= max(latency.repeats_s)
@@ -79,7 +79,7 @@ def test_the_split_of_memory(smoke, tmp_path, system, policy):
     counted_bytes = kv_peak_bytes(resolve_system(system, smoke).plan, smoke.pyramid, 10, 16, policy, 4, 4)
     assert memory.kv_cache_mib * MIB == counted_bytes
     assert record.weights == "random, seed 0" and record.provenance.weights_sha256 == {}
-    pipeline = random_pipeline(smoke, 0)
+    pipeline = random_pipeline(smoke, smoke.plan())
     stored = [t for network in (pipeline.model, pipeline.tokenizer) for t in network.state_dict().values()]
     assert memory.parameters_mib * MIB == sum(t.numel() * t.element_size() for t in stored)
     parts = memory.kv_cache_mib, memory.activations_mib, memory.decoder_mib
@@ -125,11 +125,11 @@ def test_bad_input_ends_in_one_line_and_leaves_nothing(arguments, message, tmp_p
 @pytest.mark.parametrize(("changes", "message"), [
     ({"batch_size": 0}, "batch size 0 is below 1"),
     ({"precision": "fp8"}, "precision 'fp8' is unknown; known: fp32, fp16, bf16"),
-    ({"cache_policy": "big"}, "cache policy 'big' is unknown; known: lean, reference"),
+    ({"cache_policy": "big"}, "cache policy 'big' is unknown to var-d6; known: lean, reference"),
 ])
-def test_what_cannot_be_profiled_is_refused_before_anything_starts(changes, message):
+def test_what_cannot_be_profiled_is_refused_before_anything_starts(smoke, changes, message):
     with pytest.raises(ValueError, match=message):
-        Configuration(**{"system": "var-d6", "batch_size": 1, "precision": "fp32", "cache_policy": "lean"} | changes)
+        Configuration.of(smoke, "var-d6", **changes)
 
 
 @on_cpu

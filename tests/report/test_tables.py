@@ -6,7 +6,7 @@ from varient.config import load_config
 from varient.paper import paper_table
 from varient.records import ProfileRecord, Provenance, RecordError, ScoreRecord, write_record
 from varient.report.inputs import PAPER_DEPTHS, table_inputs
-from varient.report.tables import NOT_BUILT, Results, render, table2, table2_counterparts, table4
+from varient.report.tables import NO_COUNTERPART, Results, render, table2, table4
 
 DIGITS = load_config(ROOT / "workflow/config/digits.yaml")
 SMOKE = load_config(ROOT / "workflow/config/smoke.yaml")
@@ -39,11 +39,19 @@ RESULTS = Results({r.system: r for r in (_score("var-d30", 0.5), _score("variant
                   {r.system: r for r in (_profile("var-d30", 0.4, 20.25), _profile("variant-d16", 0.25, 11.5))})
 
 
-def test_table2_has_the_papers_rows_in_its_order_and_the_floor():
+def test_table2_has_the_papers_rows_in_its_order_then_ours_and_the_floor():
     frame = table2(DIGITS, RESULTS)
-    assert frame["method"].tolist() == [*paper_table(2)["method"], "real images not trained on"]
-    assert frame["system"].tolist() == [NOT_BUILT, NOT_BUILT, "var-d30", NOT_BUILT, "variant-d16", "variant-d8",
-                                        "variant-d4", "variant-d2", "real-holdout"]
+    papers = paper_table(2)["method"].tolist()
+    assert frame["method"].tolist()[:len(papers)] == papers
+    assert frame["method"].tolist()[-1] == "real images not trained on"
+    assert frame["system"].tolist() == ["dit-mini", "llamagen-mini", "var-d30", "code-n6", "variant-d16", "variant-d8",
+                                        "variant-d4", "variant-d2", "free-code-n6", "dit-mini-250", "real-holdout"]
+
+
+def test_table2_shows_what_others_published():
+    rows = table2(DIGITS, RESULTS).set_index("system")
+    assert "2.27" in rows.loc["dit-mini-250", "published"] and rows.loc["dit-mini-250", "fid_paper"] == ""
+    assert "1.95" in rows.loc["var-d30", "published"]
 
 
 def test_table2_cells():
@@ -85,8 +93,9 @@ def test_table4_cells():
 
 
 def test_depths_without_a_counterpart_show_the_paper_alone():
-    assert table2_counterparts(SMOKE)["VARiant-d16"] == "variant-d4"
-    assert table2_counterparts(SMOKE)["VARiant-d8"] is None
+    rows = table2(SMOKE, Results({}, {})).set_index("method")
+    assert rows.loc["VARiant-d16", "system"] == "variant-d4"
+    assert rows.loc["VARiant-d8", "system"] == NO_COUNTERPART and rows.loc["VARiant-d8", "fid_paper"] == "2.12"
     assert table4(SMOKE, RESULTS).set_index("subnet_depth_paper").loc["8", "source"] == "paper"
 
 
@@ -113,4 +122,4 @@ def test_the_workflow_asks_for_every_row():
     assert list(PAPER_DEPTHS) == [int(m.removeprefix("VARiant-d")) for m in paper_table(2)["method"]
                                   if m.startswith("VARiant")]
     wanted = table_inputs(2, DIGITS)["score"]
-    assert {s for s in table2_counterparts(DIGITS).values() if s} <= set(wanted)
+    assert set(table2(DIGITS, RESULTS)["system"]) <= set(wanted)

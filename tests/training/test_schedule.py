@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from varient.training.schedule import FullNetworkSchedule, ProgressiveSchedule
+from varient.training.schedule import FixedRatioSchedule, ProgressiveSchedule
 
 
 def test_phases_of_table_7_end_where_the_paper_says():
@@ -33,5 +33,13 @@ def test_an_epoch_outside_the_training_is_refused(epoch):
         ProgressiveSchedule((5, 15, 5)).phase(epoch)
 
 
-def test_plain_training_never_runs_a_subnet():
-    assert FullNetworkSchedule(3).subnet_probability(2) == 0
+@pytest.mark.parametrize("ratio", [0.0, 0.1, 1.0])
+def test_a_fixed_ratio_is_the_same_at_every_epoch(ratio):
+    schedule = FixedRatioSchedule(3, ratio)
+    assert [schedule.subnet_probability(ep) for ep in (1, 2, 3)] == [ratio] * 3
+
+
+@pytest.mark.parametrize("ratio", [-0.1, 1.01])
+def test_a_ratio_that_is_no_probability_is_refused(ratio):
+    with pytest.raises(ValueError, match="outside 0..1"):
+        FixedRatioSchedule(3, ratio)

@@ -4,7 +4,7 @@ from torch import nn
 
 from varient.config import Optimizer
 from varient.training.loop import fit
-from varient.training.supernet import drop_labels, token_loss
+from varient.training.tokens import drop_labels, token_loss
 
 
 def _case():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from varient.config import ExperimentConfig
+from varient.config import ExperimentConfig, TransformerSpec
 from varient.models.checkpoint import load_weights
 from varient.models.classifier import Classifier
 from varient.models.transformer import VAR
@@ -23,11 +23,11 @@ def load_tokenizer(config: ExperimentConfig, path: Path) -> VQVAE:
     return tokenizer.eval().requires_grad_(False)
 
 
-def build_transformer(config: ExperimentConfig) -> VAR:
-    """The transformer, its weights still to be initialised or loaded."""
+def build_transformer(config: ExperimentConfig, spec: TransformerSpec | None = None) -> VAR:
+    """A transformer over the experiment's tokens, by default its base, still to be initialised or loaded."""
     model = config.tokenizer.model
-    return VAR(config.transformer, config.pyramid, num_classes=config.data.num_classes, vocab_size=model.vocab_size,
-               z_channels=model.z_channels)
+    return VAR(spec or config.transformer, config.pyramid, num_classes=config.data.num_classes,
+               vocab_size=model.vocab_size, z_channels=model.z_channels)
 
 
 def load_transformer(config: ExperimentConfig, path: Path) -> VAR:

@@ -35,6 +35,7 @@ _LOOKS = (
     ("a LlamaGen transformer", lambda keys: "cls_embedding.embedding_table.weight" in keys),
     ("a DiT", lambda keys: "y_embedder.embedding_table.weight" in keys),
     ("a VAR transformer", lambda keys: {"pos_start", "pos_1LC", "word_embed.weight"} <= keys),
+    ("a LlamaGen tokenizer", lambda keys: "encoder.conv_blocks.0.res.0.conv1.weight" in keys),
     ("a VAR VQVAE", lambda keys: "quantize.embedding.weight" in keys and "quant_conv.weight" in keys),
 )
 
@@ -54,9 +55,10 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such checkpoint") from None
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__  # an empty file gives an EOFError without text
         raise CheckpointError(f"{path}: not a readable torch checkpoint, or one that holds more than tensors "
-                              f"({str(error).splitlines()[0]})") from None
+                              f"({reason})") from None
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
         kind = looks_like(set(content)) if isinstance(content, dict) else type(content).__name__
         raise CheckpointError(f"{path}: expected a flat dict of tensors, found {kind}")
@@ -102,8 +104,6 @@ def import_transformer(config: ExperimentConfig, source: Path) -> tuple[VAR, dic
     model = build_transformer(config)
     load_var(model, read_state_dict(source), str(source))
     return model, {"kind": "base", "imported_sha256": sha256_of(source)}
-
-
 
 
 def _split(tensors: dict[str, Tensor], pattern: re.Pattern) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

@@ -88,25 +88,27 @@ class VAR(nn.Module):
         """Teacher-forced logits (B, L, V) of all scales.
 
         The zone rule: a token passes only the layers that ``plan`` gives its scale; in other layers it is neither
-        computed nor visible.  Attention is causal between scales and full inside a scale.
+        computed nor visible.  Attention is causal between scales and full inside a scale.  A plan of fewer scales than
+        the network has stops after its last one, and so do the logits.
 
         Args:
             label_B: classes 0..num_classes, int64.
             x_BLv: the quantizer's `teacher_input` (B, L - tokens of scale 1, v).
-            plan: layers per scale; None means all.
+            plan: layers per scale; None means all layers at all scales.
             class_BC: class vectors in place of those of ``label_B`` (mixed classes).
         """
         plan = plan or DepthPlan.full(self.spec.depth, self.pyramid.num_scales)
-        plan.check_fits(self.spec.depth, self.pyramid.num_scales)
+        last = plan.num_scales
+        plan.check_fits(self.spec.depth, min(last, self.pyramid.num_scales))
         class_BC = self.condition(label_B) if class_BC is None else class_BC
         x_BLC = self.embed_start(class_BC)
-        if self.pyramid.num_scales > 1:
-            later_BLC = self.word_embed(x_BLv.to(self.word_embed.weight.dtype)).float()
-            later_BLC = later_BLC + self._positions(2, self.pyramid.num_scales)
+        if last > 1:
+            x_BLv = x_BLv[:, :self.pyramid.end(last) - self.pyramid.tokens(1)]
+            later_BLC = self.word_embed(x_BLv.to(self.word_embed.weight.dtype)).float() + self._positions(2, last)
             x_BLC = torch.cat([x_BLC, later_BLC], dim=1)
-        scale_of_token_L = self.scale_of_token()
+        scale_of_token_L = self.scale_of_token()[:self.pyramid.end(last)]
         for layers, scales in plan.stretches():
-            if len(scales) == self.pyramid.num_scales:
+            if len(scales) == last:
                 x_BLC = self._stretch(x_BLC, class_BC, layers, scale_of_token_L)
                 continue
             members_l = torch.isin(scale_of_token_L, scale_of_token_L.new_tensor(scales)).nonzero().squeeze(1)

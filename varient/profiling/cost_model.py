@@ -14,6 +14,20 @@ leaving out 2356 token-layers of an image, from d4 to d2 0.18 s by half as many.
 rows, and the ten passes of CoDe and VAR-d20 leave no room for one.  What the rest is (another implementation, launch
 overhead, noise) the paper does not say.
 
+DiT-XL/2 and LlamaGen-XXL get the same roofline and the same factor, and come out FAR OFF.  Nothing is fitted to them,
+and what was run for their rows is not known: they are CoDe's, almost digit for digit.
+* DiT-XL/2, 50 steps, printed 19.20 s: 22.5 s (+17 %) in the formats of VAR's rows, 38.3 s (+100 %) in float32, which
+  its script uses with TF32.  The second cannot be what was timed if 50 guided steps were: their 1.52e15 FLOP take
+  25.4 s at the L20's 59.8 TFLOP/s, its peak for TF32 too.  16-bit operands are likelier (12.7 s at peak), and a third
+  of our 22.5 s is element-wise work that fused kernels, or a large L2 cache, may save.  `fp32` here is float32 outside
+  tensor cores: on an L20 the same rate as TF32, elsewhere slower (A100: 19.5 against 156 TFLOP/s), so there it says
+  nothing of the script.
+* LlamaGen-XXL, printed 74.27 s: 21.2 s (-71 %) in the bfloat16 of its script, 27.7 s (-63 %) in VAR's formats.  Four
+  fifths of the 21.2 s are one reading of the cache a token.  Likely reasons for the rest: its code copies all keys and
+  values at each step before it attends (`repeat_interleave` in gpt.py, for one repetition), its script forces the
+  attention kernel that writes down each intermediate result, and 576 passes of 48 layers with one token a row launch
+  very many small kernels.  Which weighs what only a measurement can say.
+
 Peak memory is stored parameters plus the larger of two phases, because the cache is freed before the image decoder
 runs.  Its two constants, `RUNNING_MIB_PER_IMAGE` and `DECODER_MIB_PER_IMAGE`, are fitted to totals of Table 3 and hold
 for 16-bit operands; the first includes the copies of the `reference` cache and is taken for `lean` too.
@@ -26,22 +40,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from typing import TYPE_CHECKING
 
+from varient.config import CachePolicy
+from varient.paper import system_id
 from varient.profiling.devices import Device, device
-from varient.profiling.kv_accounting import (
-    cache_steps,
-    check_policy,
-    kv_peaks_in_tokens,
-    kv_scratch_in_tokens,
-    token_layers,
-)
+from varient.profiling.kv_accounting import check_policy, token_layers
 from varient.profiling.paper_systems import DEPTH, PaperSystem, paper_system
 from varient.profiling.sizes import MIB
-from varient.profiling.work import PARTS, PRECISIONS, VECTOR_PARTS, PassWork, Precision, Stage, Work, stage_work
-
-if TYPE_CHECKING:
-    from varient.models.kv_cache import CachePolicy
+from varient.profiling.work import PARTS, PRECISIONS, VECTOR_PARTS, AnyStage, PassWork, Precision, Work
 
 RUNNING_MIB_PER_IMAGE = 34.5
 """Activations while the transformer runs: what the totals of Table 3 leave after parameters and KV cache, 34.5 MiB an
@@ -70,10 +76,10 @@ class StageCost:
         kv_scratch_bytes: most in copies beside the live entries, of one layer.
         token_layers: of one row.
         full_token_layers: of one row in the full network at all scales.
-        latency_s: predicted, of each pass.
+        latency_s: predicted, of each pass; where a pass stands for several, of one.
     """
 
-    stage: Stage
+    stage: AnyStage
     kv_live_bytes: tuple[int, ...]
     kv_peak_bytes: tuple[int, ...]
     kv_scratch_bytes: int
@@ -100,14 +106,13 @@ class PeakMemory:
 class SystemCost:
     """The cost of one batch.  Latency leaves the image decoder out, as Table 2 does.
 
-    `dit-xl2` and `llamagen-xxl` have no stages: their work, latency and peak memory are not modelled.
-
     Attributes:
+        policy: of the KV cache; "none" for DiT and "static" for LlamaGen, whatever was asked for.
         work: operations and bytes by part, over all passes and stages.
         kv_cache_bytes: most bytes of keys and values alive at once; CoDe frees the drafter's before it refines.
         roofline_s: latency by part before calibration.
         calibration: the factor on it.
-        peak_memory: None where its constants were not fitted: 32-bit operands, or no stages.
+        peak_memory: None where its constants were not fitted: 32-bit operands, DiT and LlamaGen.
     """
 
     system: PaperSystem
@@ -123,9 +128,9 @@ class SystemCost:
     peak_memory: PeakMemory | None
 
     @property
-    def latency_s(self) -> float | None:
+    def latency_s(self) -> float:
         """Predicted: the calibrated roofline."""
-        return sum(self.roofline_s.values()) * self.calibration if self.stages else None
+        return sum(self.roofline_s.values()) * self.calibration
 
 
 def system_cost(name: str, *, batch_size: int = PAPER_BATCH_SIZE, policy: CachePolicy = "lean",
@@ -174,12 +179,15 @@ def peak_mib(cost: SystemCost, decoded_at_once: int | None = None) -> float:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A system beside its row of Table 2: latency in seconds, KV cache and peak memory in MiB (the paper's "MB")."""
+    """A system beside its row of Table 2: latency in seconds, KV cache and peak memory in MiB (the paper's "MB").
+
+    The paper prints neither of the two for DiT and LlamaGen.
+    """
 
     cost: SystemCost
     paper_latency_s: float
-    paper_kv_cache_mib: float
-    paper_memory_mib: float
+    paper_kv_cache_mib: float | None = None
+    paper_memory_mib: float | None = None
 
     @property
     def latency_error(self) -> float:
@@ -187,62 +195,63 @@ class Comparison:
         return self.cost.latency_s / self.paper_latency_s - 1
 
     @property
-    def kv_cache_error(self) -> float:
+    def kv_cache_error(self) -> float | None:
         """(arithmetic - paper) / paper."""
-        return self.cost.kv_cache_bytes / MIB / self.paper_kv_cache_mib - 1
+        return self.paper_kv_cache_mib and self.cost.kv_cache_bytes / MIB / self.paper_kv_cache_mib - 1
 
     @property
-    def memory_error(self) -> float:
+    def memory_error(self) -> float | None:
         """(predicted - paper) / paper."""
-        return self.cost.peak_memory.mib / self.paper_memory_mib - 1
+        return self.paper_memory_mib and self.cost.peak_memory.mib / self.paper_memory_mib - 1
 
 
 def compare_with_paper() -> list[Comparison]:
     """Every VAR row of Table 2, at the paper's setting."""
     return [Comparison(system_cost(name, policy=PAPER_POLICY), float(row["latency_s"]), float(row["kv_cache_mb"]),
                        float(row["memory_mb"]))
-            for name, row in _paper_rows().items()]
+            for name, row in _paper_rows().items() if row["kv_cache_mb"]]
+
+
+def compare_baselines() -> list[Comparison]:
+    """The other rows of Table 2, DiT and LlamaGen: in the number formats of the VAR rows and in their authors'."""
+    return [Comparison(system_cost(name, precision=precision), float(row["latency_s"]))
+            for name, row in _paper_rows().items() if not row["kv_cache_mb"]
+            for precision in (PAPER_PRECISION, paper_system(name).authors_precision)]
 
 
 def _cost(system: PaperSystem, batch_size: int, policy: CachePolicy, precision: Precision, gpu: Device,
           factor: float) -> SystemCost:
-    rows = ROWS_PER_IMAGE * batch_size
-    works = [stage_work(stage, batch_size, rows, policy, precision) for stage in system.stages]
+    rows, policy = ROWS_PER_IMAGE * batch_size, system.cache or policy
+    works = [stage.work(batch_size, rows, policy, precision) for stage in system.stages]
     seconds = [[{part: part_seconds(part, work, gpu, precision) for part, work in trip.parts.items()} for trip in trips]
                for trips in works]
     stages = tuple(_stage_cost(stage, rows, policy, precision, [factor * sum(parts.values()) for parts in by_pass])
                    for stage, by_pass in zip(system.stages, seconds, strict=True))
-    fitted = bool(stages) and precision.compute_bytes == 2
-    kv_bytes = max((max(stage.kv_peak_bytes) for stage in stages),
-                   default=system.cached_channels * rows * precision.compute_bytes)
+    fitted = system.cache is None and precision.compute_bytes == 2
+    kv_bytes = max(max(stage.kv_peak_bytes) for stage in stages)
     return SystemCost(
         system=system, batch_size=batch_size, policy=policy, precision=precision, device=gpu, stages=stages,
         work=_by_part([trip for trips in works for trip in trips]), kv_cache_bytes=kv_bytes,
-        roofline_s={part: sum(parts[part] for by_pass in seconds for parts in by_pass) for part in PARTS},
+        roofline_s={part: sum(parts[part] * trip.trip.times for trips, by_pass in zip(works, seconds, strict=True)
+                              for trip, parts in zip(trips, by_pass, strict=True)) for part in PARTS},
         calibration=factor,
         peak_memory=peak_memory(system.parameter_bytes(precision), kv_bytes, batch_size) if fitted else None)
 
 
-def _stage_cost(stage: Stage, rows: int, policy: CachePolicy, precision: Precision,
+def _stage_cost(stage: AnyStage, rows: int, policy: CachePolicy, precision: Precision,
                 latency_s: Sequence[float]) -> StageCost:
-    spec, trips = stage.shape.spec, stage.passes
-    unit = rows * spec.embed_dim * (precision.key_bytes(policy, spec.attn_l2_norm) + precision.value_bytes())
-    live = {step.index: step.live for step in cache_steps(trips, policy)}  # the last layer of a pass wins
-    return StageCost(
-        stage=stage, kv_live_bytes=tuple(tokens * unit for tokens in live.values()),
-        kv_peak_bytes=tuple(tokens * unit for tokens in kv_peaks_in_tokens(trips, policy)),
-        kv_scratch_bytes=kv_scratch_in_tokens(trips, policy) * unit, token_layers=token_layers(trips),
-        full_token_layers=spec.depth * stage.shape.pyramid.length, latency_s=tuple(latency_s))
+    kv = stage.kv(rows, policy, precision)
+    return StageCost(stage=stage, kv_live_bytes=kv.live, kv_peak_bytes=kv.peak, kv_scratch_bytes=kv.scratch,
+                     token_layers=token_layers(stage.passes), full_token_layers=stage.full_token_layers,
+                     latency_s=tuple(latency_s))
 
 
 def _by_part(trips: Sequence[PassWork]) -> dict[str, Work]:
-    return {part: sum((trip.parts[part] for trip in trips), Work()) for part in PARTS}
+    return {part: sum((trip.parts[part] * trip.trip.times for trip in trips), Work()) for part in PARTS}
 
 
 @cache
 def _paper_rows() -> dict[str, dict[str, str]]:
-    """Table 2's VAR rows by system id.  Read as text: importing `varient.paper` would import pandas."""
-    ids = {"VAR-CoDe": "code-n6"}
+    """Table 2 by system id.  Read without pandas, which `paper_table` would import."""
     with (files("varient") / "paper" / "table2.csv").open() as file:
-        rows = {ids.get(row["method"], row["method"].lower()): row for row in csv.DictReader(file)}
-    return {name: row for name, row in rows.items() if row["kv_cache_mb"]}
+        return {system_id(row["method"]): row for row in csv.DictReader(file)}

@@ -8,7 +8,15 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from varient.profiling.cost_model import ANCHOR, MIB, ROWS_PER_IMAGE, Comparison, StageCost, SystemCost
+from varient.profiling.cost_model import (
+    ANCHOR,
+    MIB,
+    ROWS_PER_IMAGE,
+    Comparison,
+    StageCost,
+    SystemCost,
+    compare_baselines,
+)
 from varient.profiling.work import Work
 
 _PREDICTED = ("activation_bytes", "moved_bytes", "moved_bytes_by_part", "latency_s", "latency_s_by_part",
@@ -47,16 +55,17 @@ def comparison_document(rows: list[Comparison]) -> dict[str, Any]:
     """Predictions beside the paper's Table 2, for JSON; errors are (ours - paper) / paper."""
     cost = rows[0].cost
     return {
-        "device": cost.device.name, "batch_size": cost.batch_size, "cache_policy": cost.policy,
-        "precision": cost.precision.name, "calibrated_on": ANCHOR, "calibration_factor": round(cost.calibration, 4),
+        "device": cost.device.name, "batch_size": cost.batch_size, "calibrated_on": ANCHOR,
+        "calibration_factor": round(cost.calibration, 4),
         "systems": [{
-            "system": row.cost.system.name,
+            "system": row.cost.system.name, "cache_policy": row.cost.policy, "precision": row.cost.precision.name,
             "latency_s": round(row.cost.latency_s, 3), "paper_latency_s": row.paper_latency_s,
             "latency_error": round(row.latency_error, 4),
             "kv_cache_mib": _mib(row.cost.kv_cache_bytes), "paper_kv_cache_mib": row.paper_kv_cache_mib,
-            "kv_cache_error": round(row.kv_cache_error, 4),
-            "peak_memory_mib": round(row.cost.peak_memory.mib, 1), "paper_memory_mib": row.paper_memory_mib,
-            "memory_error": round(row.memory_error, 4)} for row in rows],
+            "kv_cache_error": row.kv_cache_error and round(row.kv_cache_error, 4),
+            "peak_memory_mib": row.cost.peak_memory and round(row.cost.peak_memory.mib, 1),
+            "paper_memory_mib": row.paper_memory_mib,
+            "memory_error": row.memory_error and round(row.memory_error, 4)} for row in rows],
     }
 
 
@@ -67,7 +76,7 @@ def show_cost(cost: SystemCost, *, as_json: bool = False) -> None:
         print(json.dumps(document, indent=2))
         return
     console = Console()
-    summary = Table(title=f"{cost.system.name}, batch {cost.batch_size}, {cost.policy} cache, {cost.precision.name}",
+    summary = Table(title=f"{cost.system.name}, batch {cost.batch_size}, {_cache(cost)}, {cost.precision.name}",
                     title_justify="left")
     for heading in ("quantity", "value", "source"):
         summary.add_column(heading, justify="right" if heading == "value" else "left")
@@ -83,16 +92,19 @@ def show_cost(cost: SystemCost, *, as_json: bool = False) -> None:
         shown = NOT_MODELLED if document[key] is None else pattern.format(document[key])
         summary.add_row(label, shown, "predicted" if key in _PREDICTED else "arithmetic")
     console.print(summary)
-    if cost.stages:
-        console.print(_parts_table(cost))
+    console.print(_parts_table(cost))
     for stage in cost.stages:
         console.print(_passes_table(stage))
 
 
 def show_comparison(rows: list[Comparison], *, as_json: bool = False) -> None:
-    """Print the comparison with Table 2: as one JSON document, or as a table each for latency, cache and memory."""
+    """Print the comparison with Table 2: as one JSON document, or as a table each for latency, cache and memory.
+
+    DiT and LlamaGen follow the rows given: in the same document, or in a table of latency of their own.
+    """
+    others = compare_baselines()
     if as_json:
-        print(json.dumps(comparison_document(rows), indent=2))
+        print(json.dumps(comparison_document([*rows, *others]), indent=2))
         return
     console, cost = Console(), rows[0].cost
     console.print(f"{cost.device.name}, batch {cost.batch_size}, {cost.policy} cache, {cost.precision.name}; "
@@ -106,14 +118,23 @@ def show_comparison(rows: list[Comparison], *, as_json: bool = False) -> None:
     console.print(_comparison_table(
         "Peak memory, MiB: predicted", "{:.0f}",
         [(row, row.cost.peak_memory.mib, row.paper_memory_mib, row.memory_error) for row in rows]))
+    console.print(_comparison_table(
+        "Latency of the other kinds of systems, s: same roofline and factor", "{:.2f}",
+        [(row, row.cost.latency_s, row.paper_latency_s, row.latency_error) for row in others], with_precision=True))
 
 
-def _comparison_table(title: str, pattern: str, lines: list[tuple[Comparison, float, float, float]]) -> Table:
+def _cache(cost: SystemCost) -> str:
+    return "no cache" if cost.policy == "none" else f"{cost.policy} cache"
+
+
+def _comparison_table(title: str, pattern: str, lines: list[tuple[Comparison, float, float, float]], *,
+                      with_precision: bool = False) -> Table:
     table = Table("system", title=title, title_justify="left", min_width=len(title))
     for heading in ("ours", "paper", "error"):
         table.add_column(heading, justify="right")
     for row, ours, printed, error in lines:
-        table.add_row(row.cost.system.name, pattern.format(ours), f"{printed:g}", f"{error:+.1%}")
+        name = row.cost.system.name + (f", {row.cost.precision.name}" if with_precision else "")
+        table.add_row(name, pattern.format(ours), f"{printed:g}", f"{error:+.1%}")
     return table
 
 
@@ -129,24 +150,25 @@ def _parts_table(cost: SystemCost) -> Table:
 
 
 def _passes_table(cost: StageCost) -> Table:
-    spec = cost.stage.shape.spec
     share = cost.token_layers / cost.full_token_layers
-    title = f"By pass of VAR-d{spec.depth}: {cost.token_layers:,} token-layers, {share:.3f} of all"
-    table = Table("scales", title=title, title_justify="left")
+    title = f"By pass of {cost.stage.title}: {cost.token_layers:,} token-layers, {share:.3f} of all"
+    table = Table(cost.stage.pass_unit, title=title, title_justify="left", min_width=len(title))
     for heading in ("tokens", "layers", "KV after, MiB", "KV peak, MiB", "latency, s"):
         table.add_column(heading, justify="right")
     for trip, live, peak, seconds in zip(cost.stage.passes, cost.kv_live_bytes, cost.kv_peak_bytes, cost.latency_s,
                                          strict=True):
-        scales = str(trip.first) if trip.first == trip.last else f"{trip.first}-{trip.last}"
-        table.add_row(scales, str(trip.tokens), str(len(trip.layers)), f"{live / MIB:.1f}", f"{peak / MIB:.1f}",
-                      f"{seconds:.3f}")
+        entering = str(trip.first) if trip.first == trip.last else f"{trip.first}-{trip.last}"
+        each = "" if trip.times == 1 else f"{trip.times} x "
+        table.add_row(entering, str(trip.tokens), str(len(trip.layers)), f"{live / MIB:.1f}", f"{peak / MIB:.1f}",
+                      f"{each}{seconds:.3f}")
     return table
 
 
 def _stage_document(cost: StageCost) -> dict[str, Any]:
     trips = cost.stage.passes
-    return {"depth": cost.stage.shape.spec.depth, "embed_dim": cost.stage.shape.spec.embed_dim,
-            "scales_by_pass": [[trip.first, trip.last] for trip in trips],
+    return {"network": cost.stage.title, "depth": cost.stage.depth, "embed_dim": cost.stage.embed_dim,
+            f"{cost.stage.pass_unit}_by_pass": [[trip.first, trip.last] for trip in trips],
+            "times_by_pass": [trip.times for trip in trips],
             "tokens_by_pass": [trip.tokens for trip in trips],
             "layers_by_pass": [len(trip.layers) for trip in trips],
             "token_layers": cost.token_layers,
@@ -159,16 +181,13 @@ def _stage_document(cost: StageCost) -> dict[str, Any]:
 
 def _work_document(cost: SystemCost) -> dict[str, Any]:
     total = sum(cost.work.values(), Work())
-    counts = {"flops": total.flops - cost.work["sampling"].flops,
-              "flops_by_part": {part: work.flops for part, work in cost.work.items()},
-              "weight_bytes": total.weight_bytes, "kv_read_bytes": total.kv_read_bytes,
-              "kv_written_bytes": total.kv_written_bytes}
-    return counts if cost.stages else dict.fromkeys(counts)
+    return {"flops": total.flops - cost.work["sampling"].flops,
+            "flops_by_part": {part: work.flops for part, work in cost.work.items()},
+            "weight_bytes": total.weight_bytes, "kv_read_bytes": total.kv_read_bytes,
+            "kv_written_bytes": total.kv_written_bytes}
 
 
 def _predictions(cost: SystemCost) -> dict[str, Any]:
-    if not cost.stages:
-        return dict.fromkeys(_PREDICTED)
     total, peak = sum(cost.work.values(), Work()), cost.peak_memory
     return {
         "activation_bytes": total.activation_bytes,

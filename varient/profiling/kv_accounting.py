@@ -24,15 +24,31 @@ class Pass:
     """New tokens on one trip through some layers: those of one scale, or of several scales that enter together.
 
     Attributes:
-        first, last: the scales that enter; the tokens of scale ``last`` are drawn at the end.
+        first, last: the scales that enter; the tokens of scale ``last`` are drawn at the end.  In networks without
+            scales, the first and last of ``times`` equal trips.
         tokens: new tokens of an image.
         layers: the layers that run.
+        times: equal trips in a row that this one stands for.
     """
 
     first: int
     last: int
     tokens: int
     layers: tuple[int, ...]
+    times: int = 1
+
+
+@dataclass(frozen=True)
+class KVBytes:
+    """Bytes of keys and values, by pass: alive after it, and most alive within it; of a static cache, its storage.
+
+    Attributes:
+        scratch: most in copies beside the live entries, of one layer.
+    """
+
+    live: tuple[int, ...]
+    peak: tuple[int, ...]
+    scratch: int
 
 
 def passes(plan: DepthPlan, pyramid: Pyramid, prefilled: int = 1) -> tuple[Pass, ...]:
@@ -170,4 +186,4 @@ def concatenates(step: CacheStep, policy: CachePolicy) -> bool:
 
 def token_layers(passes: Sequence[Pass]) -> int:
     """Tokens times layers that they pass, of one row."""
-    return sum(trip.tokens * len(trip.layers) for trip in passes)
+    return sum(trip.times * trip.tokens * len(trip.layers) for trip in passes)

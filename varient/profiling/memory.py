@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
-from varient.models.kv_cache import KVCache
 from varient.profiling.sizes import MIB
+from varient.systems import CountedCache
 
 
 def stored_bytes(*networks: nn.Module) -> int:
@@ -80,7 +80,7 @@ class MemoryWatch(TorchDispatchMode):
         super().__init__()
         networks = tuple(networks)
         self._account = AllocatorAccount(networks, device) if device.type == "cuda" else StorageAccount(networks)
-        self.cache: KVCache | None = None
+        self.cache: CountedCache | None = None
         self.peak_bytes = 0
         self.peak_beside_cache_bytes = 0
 

@@ -6,7 +6,9 @@
 | `variant-d16`, `variant-d16-n7`, `variant-d16-full` | VAR-d30 with N bridge scales (6 unless said), then I_16 |
 | `free-d16`, `free-d16-n7` | as `variant-d16`, without its training: the same cost |
 | `code-n6` | CoDe: VAR-d30 drafts N scales; VAR-d16 takes in the tokens of N + 1 scales at once and refines the rest |
-| `dit-xl2`, `llamagen-xxl` | parameters, steps and cache alone |
+| `free-code-n6` | training-free CoDe, the two networks as released: the same cost |
+| `dit-xl2`, `dit-xl2-250` | DiT-XL/2 in the 50 steps of Table 2, or the 250 of its authors |
+| `llamagen-xxl` | LlamaGen-XXL at 384 x 384, a token a pass |
 """
 
 from __future__ import annotations
@@ -14,10 +16,11 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from varient.config import TokenizerSpec, TransformerSpec
+from varient.config import CachePolicy, TokenizerSpec, TransformerSpec
 from varient.plan import DepthPlan
+from varient.profiling.baseline_work import DiTShape, DiTStage, LlamaGenShape, LlamaGenStage
 from varient.profiling.parameters import dit_parameters, llamagen_parameters, var_parameters, vqvae_parameters
-from varient.profiling.work import Precision, Stage, VARShape
+from varient.profiling.work import AnyStage, Precision, Stage, VARShape
 from varient.pyramid import VAR_256
 
 DEPTH = 30
@@ -30,11 +33,13 @@ RELEASED_DEPTHS = (16, 20, 24, 30)
 
 _VAR = re.compile(r"var-d(?P<depth>\d+)")
 _VARIANT = re.compile(r"(?P<family>variant|free)-d(?P<depth>\d+)(-n(?P<bridge>\d+)|-(?P<full>full))?")
-_CODE = re.compile(r"code-n(?P<drafted>\d+)")
+_CODE = re.compile(r"(free-)?code-n(?P<drafted>\d+)")
+_DIT = re.compile(r"dit-xl2(-(?P<steps>250))?")
 
-LLAMAGEN_CACHE = 2 * 48 * 1536 * 584
-"""Cached channels of one row of LlamaGen-XXL: keys and values of 48 layers of width 1536, for one class and 576 image
-tokens, rounded up to a multiple of 8 (LlamaGen at ce98ec4, `setup_caches`)."""
+SD_AUTOENCODER_PARAMETERS = 83_653_863
+"""Of sd-vae-ft-ema, which decodes DiT's latents."""
+LLAMAGEN_TOKENIZER_PARAMETERS = 71_883_403
+"""Of vq_ds16_c2i.pt."""
 
 
 @dataclass(frozen=True)
@@ -46,16 +51,20 @@ class PaperSystem:
         steps: passes through the transformer as the paper prints them.
         transformer_parameters: of each transformer.
         tokenizer_parameters: of the image tokenizer.
-        stages: what its VAR transformers do, in order; empty for the baselines of another kind.
-        cached_channels: for those, key and value channels that one row keeps.
+        stages: what its transformers do, in order.
+        cache: what its KV cache does where that is no choice, "none" or "static"; None for VAR's, which know both
+            policies.
+        authors_precision: number formats of its authors' sampling script, where they are not those of Table 2's VAR
+            rows.  DiT's "fp32" lets products run in TF32.
     """
 
     name: str
     steps: str
     transformer_parameters: tuple[int, ...]
     tokenizer_parameters: int
-    stages: tuple[Stage, ...] = ()
-    cached_channels: int = 0
+    stages: tuple[AnyStage, ...]
+    cache: CachePolicy | None = None
+    authors_precision: str | None = None
 
     def parameter_bytes(self, precision: Precision) -> int:
         """Bytes of all stored parameters; the tokenizer's stay float32."""
@@ -86,14 +95,18 @@ def paper_system(name: str) -> PaperSystem:
             return _var_system(name, Stage(released_shape(DEPTH), plan))
     if match := _CODE.fullmatch(name):
         return _code_system(name, int(match["drafted"]))
-    if name == "dit-xl2":
-        # Stable Diffusion's autoencoder; steps as in Table 2 (DiT's own protocol takes 250).
-        return PaperSystem(name, "50", (dit_parameters(),), 83_653_863)
+    if match := _DIT.fullmatch(name):
+        steps = int(match["steps"] or 50)
+        return PaperSystem(name, str(steps), (dit_parameters(),), SD_AUTOENCODER_PARAMETERS,
+                           (DiTStage(DiTShape(), steps),), cache="none", authors_precision="fp32")
     if name == "llamagen-xxl":
-        # vq_ds16_c2i.pt; Table 2 prints 384, which is the image side: 24 x 24 tokens are decoded.
-        return PaperSystem(name, "576", (llamagen_parameters(),), 71_883_403, cached_channels=LLAMAGEN_CACHE)
+        # Table 2 prints 384 steps, which is the image side: 24 x 24 tokens are decoded.
+        shape = LlamaGenShape()
+        return PaperSystem(name, str(shape.num_tokens), (llamagen_parameters(),), LLAMAGEN_TOKENIZER_PARAMETERS,
+                           (LlamaGenStage(shape),), cache="static", authors_precision="bf16")
     raise ValueError(f"system {name!r} is unknown; known forms: var-d<D>, variant-d<d>, variant-d<d>-n<N>, "
-                     f"variant-d<d>-full, free-d<d>, free-d<d>-n<N>, code-n<N>, dit-xl2, llamagen-xxl")
+                     f"variant-d<d>-full, free-d<d>, free-d<d>-n<N>, code-n<N>, free-code-n<N>, dit-xl2, "
+                     f"dit-xl2-250, llamagen-xxl")
 
 
 def _var_system(name: str, *stages: Stage) -> PaperSystem:

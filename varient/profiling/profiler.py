@@ -9,27 +9,23 @@ import json
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from varient.config import ExperimentConfig, Precision
+from varient.config import CachePolicy, ExperimentConfig, Precision
 from varient.files import sha256_of
-from varient.generation import DTYPES, Pipeline, label_of, load_pipeline, random_pipeline
-from varient.models.kv_cache import CachePolicy, KVCache
-from varient.models.transformer import VAR
-from varient.plan import DepthPlan
-from varient.profiling.kv_accounting import check_policy
+from varient.generation import label_of
+from varient.pipeline import DTYPES, default_device
 from varient.profiling.latency import summarise, time_repeats
 from varient.profiling.memory import MemoryWatch, cap_allocator, is_out_of_memory, peak_rss_bytes, stored_bytes
 from varient.profiling.nvml import Gpu
-from varient.profiling.parameters import var_parameters
 from varient.profiling.sizes import MIB
 from varient.records import Latency, MemoryUse, ProfileRecord, provenance, read_record, write_record
-from varient.sampling import DrawTokens, Generated, generate, image_uniforms
-from varient.systems import resolve_system
+from varient.systems import CountedCache, Sampler, family_of, resolve_system
 
 
 @dataclass(frozen=True)
@@ -43,7 +39,7 @@ class Configuration:
         memory_cap_bytes: hold the CUDA allocator to it; None for the whole card.
 
     Raises:
-        ValueError: a batch below 1, an unknown precision or cache policy.
+        ValueError: a batch below 1, or an unknown precision.
     """
 
     system: str
@@ -58,7 +54,23 @@ class Configuration:
             raise ValueError(f"batch size {self.batch_size} is below 1")
         if self.precision not in DTYPES:
             raise ValueError(f"precision {self.precision!r} is unknown; known: {', '.join(DTYPES)}")
-        check_policy(self.cache_policy)
+
+    @classmethod
+    def of(cls, config: ExperimentConfig, system: str, *, batch_size: int | None = None,
+           precision: str | None = None, cache_policy: str | None = None, random_weights: bool = False,
+           memory_cap_bytes: int | None = None) -> Configuration:
+        """A configuration with the experiment's settings where nothing is said (None).
+
+        Raises:
+            ValueError: as the class, an unknown system, or a cache policy that the system does not have.
+        """
+        settings, policies = config.profiling, resolve_system(system, config).cache_policies
+        if cache_policy is None:
+            cache_policy = settings.cache_policy if settings.cache_policy in policies else policies[0]
+        if cache_policy not in policies:
+            raise ValueError(f"cache policy {cache_policy!r} is unknown to {system}; known: {', '.join(policies)}")
+        return cls(system, settings.batch_size if batch_size is None else batch_size, precision or settings.precision,
+                   cache_policy, random_weights, memory_cap_bytes)
 
 
 def profile_in_fresh_process(config_path: Path, config: ExperimentConfig, wanted: Configuration, run_dir: Path,
@@ -101,7 +113,7 @@ def profile_here(config: ExperimentConfig, wanted: Configuration, run_dir: Path,
         GpuBusyError: a GPU that another process computes on.
     """
     torch.set_num_threads(config.profiling.threads)
-    device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+    device = default_device()
     gpu = None
     if device.type == "cuda":
         gpu = Gpu(f"GPU-{torch.cuda.get_device_properties(device).uuid}")
@@ -122,82 +134,70 @@ def profile_here(config: ExperimentConfig, wanted: Configuration, run_dir: Path,
 
 def _measured(config: ExperimentConfig, wanted: Configuration, run_dir: Path, device: torch.device,
               gpu: Gpu | None) -> ProfileRecord:
-    system, settings = resolve_system(wanted.system, config), config.profiling
-    pipeline = _pipeline(config, wanted, run_dir)
-    batch = _Batch(config, pipeline, system.plan, wanted)
+    settings = config.profiling
+    batch = _Batch(config, wanted, run_dir)
+    networks = batch.sampler.networks
 
     # Watched first and timed afterwards: watching is slow, and it warms up what the timed runs use.
-    f_hat_BCHW, latents_peak_bytes, cache_and_activations = _watch_generation(batch, device)
-    decoder_peak_bytes = _watch_decoding(pipeline, f_hat_BCHW, device)
-    parameter_bytes = stored_bytes(pipeline.model, pipeline.tokenizer)
+    latents, latents_peak_bytes, cache_and_activations = _watch_generation(batch, device)
+    decoder_peak_bytes = _watch_decoding(batch.sampler, latents, device)
+    parameter_bytes = stored_bytes(*networks)
     parts = {"parameters_mib": _mib(parameter_bytes), "decoder_mib": _mib(decoder_peak_bytes)} | cache_and_activations
 
     if device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
     rounds = {"warmup": settings.warmup, "repeats": settings.repeats}
-    latents_s = time_repeats(batch.generate, device, label=f"{system.name} latents", **rounds)
-    decoder_s = time_repeats(lambda: pipeline.decode(f_hat_BCHW), device, label=f"{system.name} decoder", **rounds)
+    latents_s = time_repeats(batch.latents, device, label=f"{wanted.system} latents", **rounds)
+    decoder_s = time_repeats(lambda: batch.sampler.decode(latents), device, label=f"{wanted.system} decoder", **rounds)
     whole = _driver_and_allocator(gpu, device) if gpu else {
         "tensors_mib": _mib(parameter_bytes + max(latents_peak_bytes, decoder_peak_bytes))}
     return _record(config, wanted, run_dir, latency=summarise(latents_s), decoder_latency=summarise(decoder_s),
                    gpu_driver=gpu and gpu.driver(), memory=parts | whole | {"rss_mib": _mib(peak_rss_bytes())})
 
 
-def _pipeline(config: ExperimentConfig, wanted: Configuration, run_dir: Path) -> Pipeline:
-    if wanted.random_weights:
-        return random_pipeline(config, config.seed, wanted.precision)
-    tokenizer, weights = _weight_files(config, wanted, run_dir)
-    return load_pipeline(config, tokenizer, weights, wanted.precision)
-
-
 class _Batch:
-    """One batch of labels, drawn again and again with the same uniform numbers."""
+    """One batch of labels, drawn again and again from the same seeds."""
 
-    def __init__(self, config: ExperimentConfig, pipeline: Pipeline, plan: DepthPlan, wanted: Configuration) -> None:
-        self.pipeline, self.plan, self.cache_policy = pipeline, plan, wanted.cache_policy
-        images = range(wanted.batch_size)
-        self.label_B = torch.tensor([label_of(i, config.data.num_classes) for i in images])
-        self.readout = DrawTokens(pipeline.tokenizer.quantize,
-                                  image_uniforms(config.seed, images, config.pyramid.length))
+    def __init__(self, config: ExperimentConfig, wanted: Configuration, run_dir: Path) -> None:
+        torch.manual_seed(config.seed)  # of random weights
+        self.sampler = resolve_system(wanted.system, config).load(None if wanted.random_weights else run_dir,
+                                                                  wanted.precision)
+        self.indices = range(wanted.batch_size)
+        self.labels = [label_of(i, config.data.num_classes) for i in self.indices]
+        self.seed, self.cache_policy = config.seed, wanted.cache_policy
 
-    def generate(self, model: VAR | None = None) -> Generated:
-        """Labels to latents; ``model`` may stand in for the pipeline's."""
-        return generate(model or self.pipeline.model, self.pipeline.tokenizer.quantize, self.label_B, self.plan,
-                        self.pipeline.guidance, self.readout, cache_policy=self.cache_policy)
-
-
-class _CacheShown:
-    """The transformer, handing its cache to a watch as soon as it gets one; `generate` makes the cache itself."""
-
-    def __init__(self, model: VAR, watch: MemoryWatch) -> None:
-        self._model, self._watch = model, watch
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._model, name)
-
-    def scale_step(self, k: int, x_BlC: Tensor, plan: DepthPlan, cache: KVCache, *arguments: object) -> Tensor:
-        self._watch.cache = cache
-        return self._model.scale_step(k, x_BlC, plan, cache, *arguments)
+    def latents(self, on_cache: Callable[[CountedCache], None] | None = None) -> Tensor:
+        return self.sampler.latents(self.labels, self.indices, self.seed, cache_policy=self.cache_policy,
+                                    on_cache=on_cache)
 
 
 def _watch_generation(batch: _Batch, device: torch.device) -> tuple[Tensor, int, dict[str, float]]:
-    """The latents, the peak in bytes without parameters, and what of it are cache and activations.
+    """The latents, the peak in bytes without parameters, and what of it are caches and activations.
 
-    The cache itself ends here: it must not be there any more when the decoder is watched.
+    A system may have caches one after the other (CoDe's two networks); their largest counts.
     """
-    pipeline = batch.pipeline
-    with MemoryWatch((pipeline.model, pipeline.tokenizer), device) as watch:
-        generated = batch.generate(_CacheShown(pipeline.model, watch))
-    return generated.f_hat_BCHW, watch.peak_bytes, {
-        "kv_cache_mib": generated.cache.peak_bytes / MIB, "kv_scratch_mib": generated.cache.scratch_bytes / MIB,
+    peaks = [(0, 0)]
+    with MemoryWatch(batch.sampler.networks, device) as watch:
+
+        def follow(cache: CountedCache) -> None:
+            if watch.cache:
+                peaks.append((watch.cache.peak_bytes, watch.cache.scratch_bytes))
+            watch.cache = cache
+
+        latents = batch.latents(follow)
+        if watch.cache:
+            peaks.append((watch.cache.peak_bytes, watch.cache.scratch_bytes))
+    kv_bytes, scratch_bytes = (max(counts) for counts in zip(*peaks, strict=True))
+    return latents, watch.peak_bytes, {
+        "kv_cache_mib": kv_bytes / MIB, "kv_scratch_mib": scratch_bytes / MIB,
         "activations_mib": watch.peak_beside_cache_bytes / MIB}
 
 
-def _watch_decoding(pipeline: Pipeline, f_hat_BCHW: Tensor, device: torch.device) -> int:
+def _watch_decoding(sampler: Sampler, latents: Tensor, device: torch.device) -> int:
     """The peak in bytes without parameters."""
-    with MemoryWatch((pipeline.model, pipeline.tokenizer), device) as watch:
-        pipeline.decode(f_hat_BCHW)
+    with MemoryWatch(sampler.networks, device) as watch:
+        sampler.decode(latents)
     return watch.peak_bytes
 
 
@@ -215,29 +215,21 @@ def _out_of_memory(config: ExperimentConfig, wanted: Configuration, run_dir: Pat
 def _record(config: ExperimentConfig, wanted: Configuration, run_dir: Path, *, reason: str | None = None,
             latency: Latency | None = None, decoder_latency: Latency | None = None, gpu_driver: str | None = None,
             memory: dict[str, float | None] | None = None) -> ProfileRecord:
-    files = () if wanted.random_weights else _weight_files(config, wanted, run_dir)
+    system = resolve_system(wanted.system, config)
+    weights = () if wanted.random_weights else system.weights
+    parameters = system.parameters()  # by formula: a network that does not fit is counted too
     cap_mib = _mib(wanted.memory_cap_bytes)
     return ProfileRecord(
-        system=wanted.system, status="out_of_memory" if reason else "ok", reason=reason,
-        steps=resolve_system(wanted.system, config).steps, batch_size=wanted.batch_size, precision=wanted.precision,
-        cache_policy=wanted.cache_policy, weights=f"random, seed {config.seed}" if wanted.random_weights else "trained",
-        num_parameters=_transformer_parameters(config), latency=latency, decoder_latency=decoder_latency,
-        warmup=config.profiling.warmup, memory=MemoryUse(**memory or {}, memory_cap_mib=cap_mib),
-        gpu_driver=gpu_driver,
-        provenance=provenance(experiment=config.name, seed=config.seed, settings=config.digest("sampling", "profiling"),
-                              weights_sha256={path.stem: sha256_of(path) for path in files}))
-
-
-def _weight_files(config: ExperimentConfig, wanted: Configuration, run_dir: Path) -> tuple[Path, Path]:
-    """Tokenizer and transformer."""
-    return run_dir / "tokenizer.safetensors", resolve_system(wanted.system, config).weights_path(run_dir)
-
-
-def _transformer_parameters(config: ExperimentConfig) -> int:
-    """By formula: a network that does not fit is counted too."""
-    tokenizer = config.tokenizer.model
-    return var_parameters(config.transformer, config.pyramid, num_classes=config.data.num_classes,
-                          vocab_size=tokenizer.vocab_size, z_channels=tokenizer.z_channels)
+        system=wanted.system, status="out_of_memory" if reason else "ok", reason=reason, steps=system.steps,
+        batch_size=wanted.batch_size, precision=wanted.precision, cache_policy=wanted.cache_policy,
+        weights=f"random, seed {config.seed}" if wanted.random_weights else "trained",
+        num_parameters=sum(parameters.values()), parameters=parameters, latency=latency,
+        decoder_latency=decoder_latency, warmup=config.profiling.warmup,
+        memory=MemoryUse(**memory or {}, memory_cap_mib=cap_mib), gpu_driver=gpu_driver,
+        provenance=provenance(experiment=config.name, seed=config.seed,
+                              settings=config.digest("sampling", "profiling",
+                                                     f"systems.{family_of(wanted.system, config)}"),
+                              weights_sha256={name: sha256_of(run_dir / f"{name}.safetensors") for name in weights}))
 
 
 def _mib(size_bytes: int | None) -> float | None:

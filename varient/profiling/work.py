@@ -1,6 +1,7 @@
-"""What a transformer must compute and move on its way through a plan, part by part and pass by pass.
+"""What a transformer must compute and move on its way through its passes, part by part and pass by pass.
 
-FLOPs count a multiply-add as two and are exact for the matrix products, attention and convolutions of
+Here are the parts, what every network is asked for (`AnyStage`), and VAR; `baseline_work` has the networks of another
+kind.  FLOPs count a multiply-add as two and are exact for the matrix products, attention and convolutions of
 `varient.sampling.generate`; those of sampling are an estimate, those of norms and other element-wise work are left out
 because memory bounds them.  Bytes count each operand once from device memory.  Weights, keys and values follow from the
 shapes; activations assume one kernel an operation, as eager PyTorch runs it, and are approximate.
@@ -13,15 +14,21 @@ from __future__ import annotations
 
 from dataclasses import astuple, dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-from varient.config import TransformerSpec
+from varient.config import CachePolicy, TransformerSpec
 from varient.plan import DepthPlan
-from varient.profiling.kv_accounting import CacheStep, Pass, cache_steps, concatenates, passes
+from varient.profiling.kv_accounting import (
+    CacheStep,
+    KVBytes,
+    Pass,
+    cache_steps,
+    concatenates,
+    kv_peaks_in_tokens,
+    kv_scratch_in_tokens,
+    passes,
+)
 from varient.pyramid import VAR_256, Pyramid
-
-if TYPE_CHECKING:
-    from varient.models.kv_cache import CachePolicy
 
 FLOAT32_BYTES = 4
 
@@ -34,7 +41,8 @@ SAMPLING_FLOPS_PER_LOGIT = 25
 VECTOR_PARTS = frozenset({"elementwise", "sampling"})
 """Parts that tensor cores do not serve."""
 PARTS = ("attention_projections", "attention_scores", "mlp", "adaln", "elementwise", "head", "sampling", "latent")
-"""`latent`: word embedding, positions and the quantizer between two scales."""
+"""`adaln`: what follows from class and timestep alone.  `sampling`: guidance and the draw, or the diffusion step.
+`latent`: embeddings, positions and VAR's quantizer between two scales."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +89,70 @@ PRECISIONS = {precision.name: precision for precision in (
 
 
 @dataclass(frozen=True)
+class Work:
+    """Operations and bytes of device memory."""
+
+    flops: int = 0
+    weight_bytes: int = 0
+    kv_read_bytes: int = 0
+    kv_written_bytes: int = 0
+    activation_bytes: int = 0
+
+    def __add__(self, other: Work) -> Work:
+        return Work(*(mine + theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True)))
+
+    def __mul__(self, times: int) -> Work:
+        return Work(*(count * times for count in astuple(self)))
+
+    @property
+    def moved_bytes(self) -> int:
+        """All bytes read and written."""
+        return self.weight_bytes + self.kv_read_bytes + self.kv_written_bytes + self.activation_bytes
+
+
+@dataclass(frozen=True)
+class PassWork:
+    """The work of one pass, by part; of one of its equal trips."""
+
+    trip: Pass
+    parts: dict[str, Work]
+
+
+class AnyStage(Protocol):
+    """A network on its way through its passes, as the cost model sees it."""
+
+    @property
+    def title(self) -> str:
+        """The network, for people."""
+
+    @property
+    def pass_unit(self) -> str:
+        """What the passes are counted in: scales, steps or positions."""
+
+    @property
+    def depth(self) -> int:
+        """Layers of the network."""
+
+    @property
+    def embed_dim(self) -> int:
+        """Width of the network."""
+
+    @property
+    def passes(self) -> tuple[Pass, ...]:
+        """The trips through the layers."""
+
+    @property
+    def full_token_layers(self) -> int:
+        """Token-layers of one row if all layers ran in all passes."""
+
+    def work(self, images: int, rows: int, policy: CachePolicy, precision: Precision) -> list[PassWork]:
+        """The work of each pass, for B images in so many rows (2B under guidance)."""
+
+    def kv(self, rows: int, policy: CachePolicy, precision: Precision) -> KVBytes:
+        """Keys and values that the passes keep."""
+
+
+@dataclass(frozen=True)
 class VARShape:
     """Shape of a VAR transformer; defaults are those of the released ImageNet networks at 256 x 256."""
 
@@ -93,7 +165,7 @@ class VARShape:
 
 @dataclass(frozen=True)
 class Stage:
-    """A transformer on its way through a plan; CoDe has two, one after the other.
+    """A VAR transformer on its way through a plan; CoDe has two, one after the other.
 
     Attributes:
         shape: the network.
@@ -115,36 +187,47 @@ class Stage:
         """The stage's trips through the layers."""
         return passes(self.plan, self.pyramid, self.prefilled)
 
-
-@dataclass(frozen=True)
-class Work:
-    """Operations and bytes of device memory."""
-
-    flops: int = 0
-    weight_bytes: int = 0
-    kv_read_bytes: int = 0
-    kv_written_bytes: int = 0
-    activation_bytes: int = 0
-
-    def __add__(self, other: Work) -> Work:
-        return Work(*(mine + theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True)))
+    @property
+    def title(self) -> str:
+        """As the field names it, "VAR-d30"."""
+        return f"VAR-d{self.depth}"
 
     @property
-    def moved_bytes(self) -> int:
-        """All bytes read and written."""
-        return self.weight_bytes + self.kv_read_bytes + self.kv_written_bytes + self.activation_bytes
+    def pass_unit(self) -> str:
+        """A pass takes one scale, or several."""
+        return "scales"
 
+    @property
+    def depth(self) -> int:
+        """Layers of the network."""
+        return self.shape.spec.depth
 
-@dataclass(frozen=True)
-class PassWork:
-    """The work of one pass, by part."""
+    @property
+    def embed_dim(self) -> int:
+        """Width of the network."""
+        return self.shape.spec.embed_dim
 
-    trip: Pass
-    parts: dict[str, Work]
+    @property
+    def full_token_layers(self) -> int:
+        """Token-layers of one row in the full network at all of its scales."""
+        return self.depth * self.shape.pyramid.length
+
+    def work(self, images: int, rows: int, policy: CachePolicy, precision: Precision) -> list[PassWork]:
+        """See `stage_work`."""
+        return stage_work(self, images, rows, policy, precision)
+
+    def kv(self, rows: int, policy: CachePolicy, precision: Precision) -> KVBytes:
+        """Live entries, as the caches of `varient.models.kv_cache` count them."""
+        l2_norm = self.shape.spec.attn_l2_norm
+        unit = rows * self.embed_dim * (precision.key_bytes(policy, l2_norm) + precision.value_bytes())
+        live = {step.index: step.live for step in cache_steps(self.passes, policy)}  # the last layer of a pass wins
+        return KVBytes(live=tuple(tokens * unit for tokens in live.values()),
+                       peak=tuple(tokens * unit for tokens in kv_peaks_in_tokens(self.passes, policy)),
+                       scratch=kv_scratch_in_tokens(self.passes, policy) * unit)
 
 
 def stage_work(stage: Stage, images: int, rows: int, policy: CachePolicy, precision: Precision) -> list[PassWork]:
-    """The work of each pass of a stage.
+    """The work of each pass of a VAR.
 
     Args:
         images: batch size B.
@@ -170,18 +253,8 @@ def stage_work(stage: Stage, images: int, rows: int, policy: CachePolicy, precis
 def _layers(spec: TransformerSpec, trip: Pass, rows: int, precision: Precision) -> dict[str, Work]:
     """What all layers of a pass do with its tokens, attention over the cache left out."""
     width, hidden = spec.embed_dim, round(spec.embed_dim * spec.mlp_ratio)
-    layers, tokens = len(trip.layers), rows * trip.tokens
-    narrow, wide = precision.compute_bytes, FLOAT32_BYTES
-    # Reads and writes of C channels of one token in one layer, as the block of the released code does them.
-    wide_accesses = 2 * (2 + 2 + 2) + 2 * 2     # norm, scale, shift of both branches; residual stream
-    narrow_accesses = 2 * 2 + 2                 # gamma of both branches; branch read by the residual sum
-    if spec.attn_l2_norm:
-        wide_accesses += 1 + 2 + 1              # normalised query, its scale, normalised key
-        narrow_accesses += 2                    # query and key read
-    if narrow != wide:
-        casts = 2 + spec.attn_l2_norm           # both normed inputs and the query
-        wide_accesses, narrow_accesses = wide_accesses + casts, narrow_accesses + casts
-    element_bytes = width * (wide_accesses * wide + narrow_accesses * narrow) + 2 * hidden * narrow  # the last is GELU
+    layers, tokens, narrow = len(trip.layers), rows * trip.tokens, precision.compute_bytes
+    element_bytes = adaln_block_bytes(width, hidden, precision, l2_norm=spec.attn_l2_norm)
     return {
         "attention_projections": Work(
             flops=layers * tokens * 2 * 4 * width * width,
@@ -193,6 +266,28 @@ def _layers(spec: TransformerSpec, trip: Pass, rows: int, precision: Precision) 
             activation_bytes=layers * tokens * 2 * (width + hidden) * narrow),
         "elementwise": Work(activation_bytes=layers * tokens * element_bytes),
     }
+
+
+def adaln_block_bytes(width: int, hidden: int, precision: Precision, *, l2_norm: bool) -> int:
+    """Bytes of the element-wise work of one token in a block with adaLN and GELU, those of VAR and DiT."""
+    narrow, wide = precision.compute_bytes, FLOAT32_BYTES
+    # Reads and writes of C channels of one token in one layer, as the blocks of the released code do them.
+    wide_accesses = 2 * (2 + 2 + 2) + 2 * 2     # norm, scale, shift of both branches; residual stream
+    narrow_accesses = 2 * 2 + 2                 # gamma of both branches; branch read by the residual sum
+    if l2_norm:
+        wide_accesses += 1 + 2 + 1              # normalised query, its scale, normalised key
+        narrow_accesses += 2                    # query and key read
+    if narrow != wide:
+        casts = 2 + l2_norm                     # both normed inputs and the query
+        wide_accesses, narrow_accesses = wide_accesses + casts, narrow_accesses + casts
+    return width * (wide_accesses * wide + narrow_accesses * narrow) + 2 * hidden * narrow  # the last is GELU
+
+
+def linear(width_in: int, width_out: int, tokens: int, precision: Precision, *, bias: bool = True) -> Work:
+    """The product of all rows' tokens with one matrix."""
+    return Work(flops=2 * tokens * width_in * width_out,
+                weight_bytes=(width_in + bias) * width_out * precision.weight_traffic_bytes,
+                activation_bytes=tokens * (width_in + width_out) * precision.compute_bytes)
 
 
 def _attention(spec: TransformerSpec, step: CacheStep, rows: int, policy: CachePolicy, precision: Precision) -> Work:

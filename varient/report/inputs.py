@@ -18,7 +18,8 @@ def table_inputs(number: int, config: ExperimentConfig) -> dict[str, list[str]]:
     depths = [depth for paper_depth in PAPER_DEPTHS if (depth := config.counterpart(paper_depth))]
     variants = [f"variant-d{depth}" for depth in depths]
     if number == 2:
-        return {"score": [base, *variants, "real-holdout"], "profile": [base, *variants]}
+        systems = [base, *variants, *config.rows]
+        return {"score": [*systems, "real-holdout"], "profile": systems}
     if number == 3:
         return {"score": [], "profile": []}  # arithmetic at the paper's size; what a GPU gave is in benchmarks/records
     if number == 4:

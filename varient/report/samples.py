@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from varient.config import ExperimentConfig
-from varient.generation import load_pipeline
+from varient.generation import images
+from varient.pipeline import load_pipeline
 from varient.report.grids import write_grid
 
 
@@ -34,7 +35,7 @@ def sample_grid(config: ExperimentConfig, run_dir: Path, output: Path, *, labels
     for depth, plan in plans:
         own = "base" if depth == config.transformer.depth else f"supernet-d{depth}"
         pipeline = load_pipeline(config, run_dir / "tokenizer.safetensors",
-                                 checkpoint or run_dir / f"{own}.safetensors", config.sampling.precision)
-        images = pipeline.images(columns, range(len(columns)), seed, plan)
-        rows.append((f"d = {depth}, N = {zone}" if not plan.is_full else f"full, d = {depth}", images))
+                                 checkpoint or run_dir / f"{own}.safetensors", plan, config.sampling.precision)
+        row = images(pipeline, columns, range(len(columns)), seed)
+        rows.append((f"d = {depth}, N = {zone}" if not plan.is_full else f"full, d = {depth}", row))
     write_grid(output, rows, f"{config.name}: class {', '.join(map(str, labels))}; the same seed down each column")

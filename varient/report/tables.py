@@ -8,13 +8,16 @@ from pathlib import Path
 
 import pandas as pd
 
+from baselines.sources import published
 from varient.config import ExperimentConfig
 from varient.files import write_text
-from varient.paper import DEPTH, TITLE, paper_table
+from varient.paper import DEPTH, TITLE, paper_table, system_id
 from varient.records import ProfileRecord, RecordError, ScoreRecord, read_record
+from varient.report.inputs import table_inputs
 from varient.report.table3 import TABLE3_NOTE, table3
+from varient.systems import resolve_system
 
-NOT_BUILT = "not built yet"
+NO_COUNTERPART = "none"
 ABSENT = "–"
 OUT_OF_MEMORY = "OOM"
 
@@ -40,36 +43,29 @@ class Results:
         return cls({r.system: r for r in by_score}, {r.system: r for r in by_profile}, tuple(by_profile))
 
 
-def table2_counterparts(config: ExperimentConfig) -> dict[str, str | None]:
-    """Each method of the paper's Table 2, in its order -> the id of its counterpart here (None: not built yet)."""
-    counterparts: dict[str, str | None] = {}
-    for method in paper_table(2)["method"]:
-        counterparts[method] = None
-        if method == f"VAR-d{DEPTH}":
-            counterparts[method] = f"var-d{config.transformer.depth}"
-        elif method.startswith("VARiant-d"):
-            depth = config.counterpart(int(method.removeprefix("VARiant-d")))
-            counterparts[method] = f"variant-d{depth}" if depth else None
-    return counterparts
-
-
 def table2(config: ExperimentConfig, results: Results) -> pd.DataFrame:
-    """Table 2: each row of the paper with our value and the paper's for each column, then the real-image floor.
+    """Table 2: each row of the paper with our value and the paper's for each column, and what others published.
 
-    Ours is empty where no record says it.  Latency and memory of the digits experiment are those of a miniature on
-    this machine's CPU; compare ratios with the paper's, not seconds.
+    Behind the paper's rows come those that the config adds (other protocols, other systems) and the real images.  Ours
+    is empty where no record says it.  Latency and memory of the digits experiment are those of a miniature on this
+    machine's CPU; compare ratios with the paper's, not seconds.
     """
-    systems = table2_counterparts(config)
-    baseline = results.profiles.get(systems[f"VAR-d{DEPTH}"] or "")
+    printed = {system_id(row["method"]): row for _, row in paper_table(2).iterrows()}
+    systems = (resolve_system(name, config) for name in table_inputs(2, config)["profile"])
+    here = {system.published_as: system for system in systems}
+    baseline = results.profiles.get(here[f"var-d{DEPTH}"].name)
     rows = []
-    for _, printed in paper_table(2).iterrows():
-        system = systems[printed["method"]]
-        ours = _our_cells(results, system, baseline)
-        row = {"method": printed["method"], "system": system or NOT_BUILT,
+    for published_as in (*printed, *(other for other in here if other not in printed)):
+        system, cells = here.get(published_as), printed.get(published_as, {})
+        ours = _our_cells(results, system.name if system else None, baseline)
+        source = published(published_as)
+        row = {"method": cells.get("method") or (source.name if source else system.name),
+               "system": system.name if system else NO_COUNTERPART,
                "source": f"measured ({config.name})" if any(ours.values()) else "paper"}
         for column in _TABLE2_COLUMNS:
-            row[column], row[f"{column}_paper"] = ours.get(column, ""), printed[column]
+            row[column], row[f"{column}_paper"] = ours.get(column, ""), cells.get(column, "")
         row["recognised"] = ours.get("recognised", "")
+        row["published"] = source.cell() if source else ""
         rows.append(row)
     floor = results.scores.get("real-holdout")
     if floor:
@@ -87,7 +83,7 @@ def table4(config: ExperimentConfig, results: Results) -> pd.DataFrame:
     rows = []
     for _, printed in paper_table(4).iterrows():
         depth = config.counterpart(int(printed["subnet_depth"]))
-        row = {"subnet_depth_paper": printed["subnet_depth"], "subnet_depth": depth or NOT_BUILT}
+        row = {"subnet_depth_paper": printed["subnet_depth"], "subnet_depth": depth or NO_COUNTERPART}
         sources = {"training_free_subnet_fid": results.scores.get(f"free-d{depth}"), "training_free_full_fid": base,
                    "joint_subnet_fid": results.scores.get(f"variant-d{depth}"),
                    "joint_full_fid": results.scores.get(f"variant-d{depth}-full")}
@@ -111,7 +107,8 @@ _TABLE2_COLUMNS = ("steps", "speedup", "latency_s", "memory_mb", "kv_cache_mb", 
 _HEADINGS = {"method": "Method", "system": "Counterpart here", "source": "Source of ours", "steps": "#Steps",
              "speedup": "Speedup", "latency_s": "Latency (s)", "memory_mb": "Mem (MiB)", "kv_cache_mb": "KV (MiB)",
              "params": "#Param", "fid": "FID", "is": "IS", "precision": "Prec", "recall": "Rec",
-             "recognised": "Recognised", "subnet_depth": "d", "training_free_subnet_fid": "Training-free subnet FID",
+             "recognised": "Recognised", "published": "Published elsewhere", "subnet_depth": "d",
+             "training_free_subnet_fid": "Training-free subnet FID",
              "training_free_full_fid": "Training-free full FID", "joint_subnet_fid": "Joint subnet FID",
              "joint_full_fid": "Joint full FID", "block": "Cache, weights, decoder", "batch_size": "Batch",
              "params_mb": "Params (MiB)", "total_mb": "Total (MiB)", "predicted_total_mb": "Predicted total (MiB)",
@@ -145,7 +142,7 @@ def render(number: int, config: ExperimentConfig, results: Results, stem: Path) 
 def _our_cells(results: Results, system: str | None, baseline: ProfileRecord | None) -> dict[str, str]:
     cells: dict[str, str] = {}
     if profile := results.profiles.get(system or ""):
-        cells |= {"steps": profile.steps, "params": _count(profile.num_parameters)}
+        cells |= {"steps": profile.steps, "params": _parameters(profile)}
         cells |= _cost_cells(profile, baseline)
     if score := results.scores.get(system or ""):
         cells |= _score_cells(score)
@@ -170,6 +167,11 @@ def _score_cells(score: ScoreRecord) -> dict[str, str]:
 
 def _number(value: float | None, digits: int) -> str:
     return "" if value is None else f"{value:.{digits}f}"
+
+
+def _parameters(profile: ProfileRecord) -> str:
+    """Of each network, as in the paper's "2.0+0.3B"."""
+    return " + ".join(_count(value) for value in profile.parameters.values()) or _count(profile.num_parameters)
 
 
 def _count(value: int) -> str:

@@ -42,14 +42,23 @@ class ProgressiveSchedule:
 
 
 @dataclass(frozen=True)
-class FullNetworkSchedule:
-    """No subnet batches at all: plain training of the full network."""
+class FixedRatioSchedule:
+    """The same p(subnet) at every epoch (Fig. 2a); p = 0 is plain training of the full network.
+
+    Raises:
+        ValueError: a ratio outside 0..1.
+    """
 
     epochs: int
+    ratio: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.ratio <= 1:
+            raise ValueError(f"p(subnet) = {self.ratio} is outside 0..1")
 
     def subnet_probability(self, epoch: int) -> float:
-        """0 at every epoch."""
-        return 0.0
+        """p at every epoch."""
+        return self.ratio
 
 
-Schedule = ProgressiveSchedule | FullNetworkSchedule
+Schedule = ProgressiveSchedule | FixedRatioSchedule

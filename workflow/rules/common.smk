@@ -1,19 +1,43 @@
 from pathlib import Path
 
 from varient.report.inputs import table_inputs
-from varient.systems import resolve_system
+from varient.systems import family_of, module_of, networks_of, resolve_system
 
 # The default experiment owns results/; others have a folder of their own there.
 RESULTS = "results" if EXPERIMENT.name == "digits" else f"results/{EXPERIMENT.name}"
 
 
+# Networks that system families add, by name.
+NETWORKS = networks_of(EXPERIMENT)
+
+
+def weight_files(names):
+    """Files of the named networks."""
+    return [f"runs/{EXPERIMENT.name}/{name}.safetensors" for name in names]
+
+
 def weights_of(wildcards):
-    """Weight file of the system that the wildcards name."""
-    return str(
-        resolve_system(wildcards.system, EXPERIMENT).weights_path(
-            Path("runs") / wildcards.experiment
-        )
-    )
+    """Weight files of the system that the wildcards name."""
+    return weight_files(resolve_system(wildcards.system, EXPERIMENT).weights)
+
+
+def code_of(stage):
+    """Input function: sources of a stage and of the family whose system the wildcards name."""
+
+    def sources(wildcards):
+        return stage_sources(stage, module_of(family_of(wildcards.system, EXPERIMENT)))
+
+    return sources
+
+
+def settings_of(*sections):
+    """Params function: digest of some sections and of the settings of the wildcards' system."""
+
+    def digest(wildcards):
+        family = family_of(wildcards.system, EXPERIMENT)
+        return EXPERIMENT.digest(*sections, f"systems.{family}")
+
+    return digest
 
 
 def score_records(wildcards):

@@ -2,9 +2,8 @@ rule profile:
     """Latency and memory, in a process of its own.  Takes all cores so that nothing runs beside it."""
     input:
         config=ancient("runs/{experiment}/config.json"),
-        tokenizer="runs/{experiment}/tokenizer.safetensors",
         weights=weights_of,
-        code=stage_sources("varient.profiling.profiler"),
+        code=code_of("varient.profiling.profiler"),
     output:
         "runs/{experiment}/records/profile-{system}.json",
     log:
@@ -13,7 +12,7 @@ rule profile:
         "../../environment.yml"
     threads: workflow.cores
     params:
-        settings=EXPERIMENT.digest("sampling", "supernet", "profiling"),
+        settings=settings_of("sampling", "supernet", "profiling"),
     shell:
         "python -m varient profile --config {input.config} --system {wildcards.system}"
         " --run-dir runs/{wildcards.experiment} --output {output} > {log} 2>&1"

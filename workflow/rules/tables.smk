@@ -4,7 +4,11 @@ rule table:
         scores=score_records,
         profiles=profile_records,
         paper="varient/paper/table{table}.csv",
-        data=["varient/paper/table2.csv", "varient/profiling/devices.yaml"],
+        data=[
+            "varient/paper/table2.csv",
+            "varient/profiling/devices.yaml",
+            "baselines/sources.yaml",
+        ],
         code=stage_sources("varient.report.tables"),
     output:
         csv=f"{RESULTS}/table{{table}}.csv",
@@ -15,7 +19,7 @@ rule table:
     conda:
         "../../environment.yml"
     params:
-        settings=EXPERIMENT.digest("supernet", "transformer"),
+        settings=EXPERIMENT.digest("supernet", "transformer", "systems", "rows"),
         scores=lambda wildcards, input: [f"--score {path}" for path in input.scores],
         profiles=lambda wildcards, input: [
             f"--profile {path}" for path in input.profiles

@@ -76,3 +76,28 @@ rule train_supernet:
     shell:
         "python -m varient train supernet --config {input.config} --depth {wildcards.depth} {input.tokenizer}"
         " {input.base} --output {output} > {log} 2>&1"
+
+
+rule train_network:
+    """A network that a system family adds: CoDe's two, DiT, LlamaGen and its tokenizer, anybody's."""
+    input:
+        config=ancient("runs/{experiment}/config.json"),
+        needs=lambda wildcards: weight_files(NETWORKS[wildcards.network].needs),
+        released=lambda wildcards: NETWORKS[wildcards.network].released or [],
+        code=lambda wildcards: stage_sources(*NETWORKS[wildcards.network].code),
+    output:
+        "runs/{experiment}/{network}.safetensors",
+    log:
+        "runs/{experiment}/logs/train_network-{network}.log",
+    wildcard_constraints:
+        network="|".join(NETWORKS) or "none",
+    priority: 5
+    conda:
+        "../../environment.yml"
+    params:
+        settings=lambda wildcards: EXPERIMENT.digest(
+            *NETWORKS[wildcards.network].depends
+        ),
+    shell:
+        "python -m varient train network --config {input.config} {wildcards.network}"
+        " --run-dir runs/{wildcards.experiment} --output {output} > {log} 2>&1"

@@ -1,0 +1,118 @@
+"""CoDe's two networks on their way through the scales, and the sampler that holds them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from varient.config import CachePolicy, Precision
+from varient.models.build import build_tokenizer, build_transformer
+from varient.models.checkpoint import load_weights
+from varient.models.quantizer import MultiScaleQuantizer
+from varient.models.transformer import VAR, initialize
+from varient.models.vqvae import VQVAE
+from varient.pipeline import decode_f_hat, ready
+from varient.plan import DepthPlan
+from varient.sampling import DrawTokens, Generated, Guidance, Readout, generate, image_uniforms
+from varient.systems import CountedCache
+
+if TYPE_CHECKING:
+    from baselines.code import CodeSystem
+
+
+@dataclass(frozen=True)
+class Collaboration:
+    """What the two networks leave behind.
+
+    Attributes:
+        drafted: tokens and latent of the scales 1..N, with the drafter's cache counts.
+        refined: tokens and latent of all scales, with the refiner's.
+    """
+
+    drafted: Generated
+    refined: Generated
+
+    @property
+    def kv_peak_bytes(self) -> int:
+        """Most bytes of keys and values at once: the drafter's cache is freed before the refiner starts."""
+        return max(self.drafted.cache.peak_bytes, self.refined.cache.peak_bytes)
+
+
+def collaborate(drafter: VAR, refiner: VAR, quantizer: MultiScaleQuantizer, label_B: Tensor, drafted_scales: int,
+                readout: Readout, *, guidance: Guidance, cache_policy: CachePolicy = "lean",
+                on_logits: Callable[[int, Tensor], None] | None = None,
+                on_cache: Callable[[CountedCache], None] | None = None) -> Collaboration:
+    """Generate a batch with N drafted scales; the refiner takes in the tokens of N + 1 scales at once.
+
+    Unlike the authors' code, the refiner does not draw tokens for the drafted scales only to drop them: each token has
+    its own uniform number here, so there is no stream to keep in step.
+
+    Args:
+        label_B: classes, int64, on the CPU.
+        drafted_scales: N, 1..K-1.
+        readout: draws the tokens of both networks.
+        on_cache: is handed the drafter's cache and then the refiner's.
+
+    Raises:
+        ValueError: N outside 1..K-1, or networks for different scales.
+    """
+    num_scales = drafter.pyramid.num_scales
+    if refiner.pyramid != drafter.pyramid:
+        raise ValueError("drafter and refiner are for different scales")
+    if not 1 <= drafted_scales < num_scales:
+        raise ValueError(f"the drafter takes 1..{num_scales - 1} scales, not {drafted_scales}")
+    drafted = generate(drafter, quantizer, label_B, DepthPlan.full(drafter.spec.depth, drafted_scales), guidance,
+                       readout, cache_policy=cache_policy, on_logits=on_logits, on_cache=on_cache)
+    refined = generate(refiner, quantizer, label_B, DepthPlan.full(refiner.spec.depth, num_scales), guidance, readout,
+                       cache_policy=cache_policy, drafted_BL=drafted.idx_BL, on_logits=on_logits, on_cache=on_cache)
+    return Collaboration(drafted, refined)
+
+
+@dataclass(frozen=True)
+class CodeSampler:
+    """Drafter, refiner and the tokenizer they share."""
+
+    drafter: VAR
+    refiner: VAR
+    tokenizer: VQVAE
+    drafted_scales: int
+    guidance: Guidance
+    decoded_at_once: int
+
+    @property
+    def networks(self) -> tuple[nn.Module, ...]:
+        """Both transformers and the tokenizer."""
+        return self.drafter, self.refiner, self.tokenizer
+
+    def latents(self, labels: Sequence[int], indices: Sequence[int], seed: int, *,
+                cache_policy: CachePolicy | None = None,
+                on_cache: Callable[[CountedCache], None] | None = None) -> Tensor:
+        """f_hat (B, C, H, W), float32."""
+        readout = DrawTokens(self.tokenizer.quantize, image_uniforms(seed, indices, self.drafter.pyramid.length))
+        return collaborate(self.drafter, self.refiner, self.tokenizer.quantize, torch.as_tensor(labels),
+                           self.drafted_scales, readout, guidance=self.guidance, cache_policy=cache_policy or "lean",
+                           on_cache=on_cache).refined.f_hat_BCHW
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """uint8 images (B, 3, S, S) of f_hat."""
+        return decode_f_hat(self.tokenizer, latents, self.decoded_at_once, self.drafter.pos_1LC.dtype)
+
+
+def load_sampler(system: CodeSystem, run_dir: Path | None, precision: Precision) -> CodeSampler:
+    """The networks of a system; random ones where there is no run folder."""
+    config, settings = system.config, system.settings
+    models = [build_tokenizer(config), build_transformer(config), build_transformer(config, settings.refiner)]
+    for name, model in zip(system.weights, models, strict=True):
+        if run_dir is not None:
+            load_weights(run_dir / f"{name}.safetensors", model)
+        elif isinstance(model, VAR):
+            initialize(model, gamma=1.0)
+    tokenizer, drafter, refiner = models
+    return CodeSampler(ready(drafter, precision), ready(refiner, precision), ready(tokenizer), system.drafted,
+                       Guidance(settings.cfg, settings.top_k, settings.top_p, settings.temperatures),
+                       config.sampling.decoded_at_once)

@@ -1,0 +1,82 @@
+"""Training of CoDe's networks on tokens, or their import from released files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from varient.config import ExperimentConfig
+from varient.files import sha256_of
+from varient.models.build import build_transformer, load_transformer
+from varient.models.checkpoint import load_weights, save_weights
+from varient.models.official import load_var, read_state_dict
+from varient.models.transformer import VAR, initialize
+from varient.plan import DepthPlan
+from varient.training.loop import fit
+from varient.training.tokens import TokenBatches, token_loss
+
+if TYPE_CHECKING:
+    from baselines.code import Part, Settings
+
+TokenBatch = tuple[Tensor, Tensor, Tensor]
+"""Labels, transformer inputs and tokens, see `TokenBatches.batch`."""
+
+
+def make_network(config: ExperimentConfig, settings: Settings, part: Part, run_dir: Path, output: Path) -> None:
+    """Train one of CoDe's networks, or import it where the config names a released file.
+
+    Raises:
+        CheckpointError: a file that cannot be read or does not fit.
+    """
+    model = build_transformer(config, config.transformer if part.role == "drafter" else settings.refiner)
+    if released := part.source.weights:
+        load_var(model, read_state_dict(released), str(released))
+        save_weights(output, model, {"kind": part.name, "imported_sha256": sha256_of(released)})
+        return
+    needed = [run_dir / f"{name}.safetensors" for name in part.needs]
+    if part.role == "small":
+        torch.manual_seed(config.seed)
+        initialize(model)
+    else:
+        load_weights(needed[-1], model)
+    optimizer = part.source.training
+    tokens = TokenBatches(config, needed[0], optimizer.batch_size)
+    if part.role == "refiner":
+        loss = _distillation(model, load_transformer(config, needed[1]), part.drafted)
+    else:
+        loss = _prediction(model, DepthPlan.full(model.spec.depth, part.drafted))
+    sections = ("data", "patch_nums", "tokenizer", "transformer", "systems.code")
+    identity = ":".join([part.name, config.digest(*sections), *map(sha256_of, needed)])
+    losses = fit(model, lambda step: loss(tokens.batch(step)), steps=optimizer.epochs * tokens.per_epoch,
+                 settings=optimizer, seed=config.seed, work_dir=output.parent / f"training-{part.name}",
+                 identity=identity, title=part.name)
+    save_weights(output, model, {"kind": part.name, "settings": identity, "final_loss": losses[-1]})
+
+
+def _prediction(model: VAR, plan: DepthPlan) -> Callable[[TokenBatch], Tensor]:
+    """Cross-entropy over the scales of the plan."""
+
+    def loss(batch: TokenBatch) -> Tensor:
+        label_B, x_BLv, idx_BL = batch
+        return token_loss(model(label_B, x_BLv, plan), idx_BL[:, :model.pyramid.end(plan.num_scales)])
+
+    return loss
+
+
+def _distillation(student: VAR, teacher: VAR, drafted: int) -> Callable[[TokenBatch], Tensor]:
+    """KL(teacher || student) averaged over the tokens of the scales N+1..K, both reading the same true tokens."""
+    begin = student.pyramid.end(drafted)
+
+    def loss(batch: TokenBatch) -> Tensor:
+        label_B, x_BLv, _ = batch
+        with torch.no_grad():
+            wanted_BlV = teacher(label_B, x_BLv)[:, begin:].log_softmax(-1)
+        given_BlV = student(label_B, x_BLv)[:, begin:].log_softmax(-1)
+        return F.kl_div(given_BlV.flatten(0, 1), wanted_BlV.flatten(0, 1), log_target=True, reduction="batchmean")
+
+    return loss

@@ -1,0 +1,107 @@
+"""DiT, the diffusion transformer of the comparison (arXiv 2212.09748), as a family of systems.
+
+| id | what |
+|---|---|
+| `dit-xl2` | DiT of the size that the settings name, 50 DDPM steps (or `steps`) |
+| `dit-xl2-250` | the same with 250, the protocol of DiT's authors |
+
+The tables of CoDe and VARiant print DiT-XL/2 at 50 steps without the kind of sampler; DDPM with 50 evenly respaced
+steps, the authors' own sampler with fewer steps, is our reading.  Facts: facebookresearch/DiT at ed81ce2; network and
+image decoder are those of diffusers.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from baselines.dit.settings import TABLE_STEPS, Settings, latent_side
+from varient.config import CachePolicy, ExperimentConfig, Precision
+from varient.profiling.parameters import dit_parameters
+from varient.systems import Network
+
+if TYPE_CHECKING:
+    from baselines.dit.sampling import DiTSampler
+
+FORMS = "dit-<size>, dit-<size>-<steps>"
+
+_ID = re.compile(r"dit-(?P<size>[a-z0-9]+)(-(?P<steps>[1-9]\d*))?")
+# Of the config, what the weights depend on: guidance and steps are free to change without a new training.
+_SECTIONS = ("data", "systems.dit.model", "systems.dit.space")
+
+
+@dataclass(frozen=True)
+class DiTSystem:
+    """A row of DiT; see `varient.systems.System`."""
+
+    name: str
+    num_steps: int
+    published_as: str
+    config: ExperimentConfig
+    settings: Settings
+    weights: tuple[str, ...] = ("dit",)
+    cache_policies: tuple[CachePolicy, ...] = ("none",)
+
+    @property
+    def steps(self) -> str:
+        return str(self.num_steps)
+
+    def parameters(self) -> dict[str, int]:
+        shape, side = self.settings.model, latent_side(self.config, self.settings)
+        return {"dit": dit_parameters(
+            depth=shape.depth, width=shape.hidden_size, num_tokens=(side // shape.patch_size) ** 2,
+            patch_channels=self.settings.channels * shape.patch_size ** 2, num_classes=self.config.data.num_classes)}
+
+    def protocol(self) -> dict[str, Any]:
+        settings = self.settings
+        vae = str(settings.vae) if settings.vae else None
+        return {"sampler": "ddpm", "steps": self.num_steps, "cfg": settings.cfg,
+                "guided_channels": settings.guided, "space": settings.space, "vae": vae}
+
+    def load(self, run_dir: Path | None, precision: Precision) -> DiTSampler:
+        from baselines.dit.sampling import load_sampler
+        weights = run_dir / "dit.safetensors" if run_dir else None
+        return load_sampler(self.config, self.settings, self.num_steps, weights, precision)
+
+
+def resolve(name: str, config: ExperimentConfig, settings: Settings) -> DiTSystem | None:
+    """See `varient.systems.Family`.
+
+    Raises:
+        ValueError: another size than the experiment's, or steps outside 2..1000.
+    """
+    match = _ID.fullmatch(name)
+    if not match:
+        return None
+    if match["size"] != settings.size:
+        raise ValueError(f"system {name!r}: the DiT of {config.name} is dit-{settings.size}")
+    steps = int(match["steps"]) if match["steps"] else settings.steps
+    if not 2 <= steps <= 1000:
+        raise ValueError(f"system {name!r}: DiT takes 2..1000 steps")
+    latent_side(config, settings)
+    # The row of the tables is the one without a number, whatever the experiment takes for it.
+    in_table = match["steps"] is None or steps == TABLE_STEPS
+    return DiTSystem(name, steps, "dit-xl2" if in_table else f"dit-xl2-{steps}", config, settings)
+
+
+def networks(config: ExperimentConfig, settings: Settings) -> Sequence[Network]:
+    """See `varient.systems.Family`: one network, imported or trained."""
+    if settings.weights:
+        return [Network("dit", partial(_import, config, settings), ("baselines.dit.released",), _SECTIONS,
+                        released=settings.weights)]
+    return [Network("dit", partial(_train, config, settings), ("baselines.dit.training",),
+                    (*_SECTIONS, "systems.dit.training"))]
+
+
+def _import(config: ExperimentConfig, settings: Settings, run_dir: Path, output: Path) -> None:
+    from baselines.dit.released import import_network
+    import_network(config, settings, output)
+
+
+def _train(config: ExperimentConfig, settings: Settings, run_dir: Path, output: Path) -> None:
+    from baselines.dit.training import train
+    train(config, settings, output)

@@ -1,0 +1,189 @@
+"""From labels to images: guided DDPM steps, noise of each image's own, and the decoder where there is one.
+
+Shapes: B images, C channels, H x W positions (pixels, or of Stable Diffusion's latent), S x S pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor, nn
+
+from baselines.dit.diffusion import Diffusion, Reverse
+from baselines.dit.network import DiT, build_network, initialize
+from baselines.dit.settings import DOWNSAMPLING, LATENT_CHANNELS, Settings, latent_side
+from varient.config import CachePolicy, ExperimentConfig, Precision
+from varient.models.checkpoint import CheckpointError, load_weights
+from varient.pipeline import ready
+
+LATENT_SCALE = 0.18215
+"""Latents were multiplied by it for training."""
+
+# The architecture of stabilityai/sd-vae-ft-ema and -mse, for measurements without files.
+_SD_VAE = {"block_out_channels": (128, 256, 512, 512), "layers_per_block": 2, "latent_channels": LATENT_CHANNELS,
+           "down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4}
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """Classifier-free guidance: unconditional + scale (conditional - unconditional).
+
+    Attributes:
+        scale: 1 runs no unconditional rows.
+        channels: how many of the C channels of the noise are guided, from the first; the authors guide three of four.
+    """
+
+    scale: float = 1.5
+    channels: int = 3
+
+
+def guided_prediction(network: Callable[[Tensor, Tensor, Tensor], Tensor], x_BCHW: Tensor, time: int, label_B: Tensor,
+                      no_class: int, guidance: Guidance) -> Tensor:
+    """Noise and variance (B, 2C, H, W); the channels that are not guided are those of the conditional pass."""
+    B = len(x_BCHW)
+    if guidance.scale == 1:
+        return network(x_BCHW, torch.full_like(label_B, time), label_B)
+    rows_R = torch.cat([label_B, torch.full_like(label_B, no_class)])
+    conditional, unconditional = network(x_BCHW.repeat(2, 1, 1, 1), torch.full_like(rows_R, time), rows_R).split(B)
+    head, tail = conditional[:, :guidance.channels], conditional[:, guidance.channels:]
+    null = unconditional[:, :guidance.channels]
+    return torch.cat([null + guidance.scale * (head - null), tail], dim=1)
+
+
+@torch.no_grad()
+def draw(predict: Callable[[Tensor, int], Tensor], diffusion: Diffusion, x_BCHW: Tensor,
+         noise: Callable[[], Tensor], on_step: Callable[[int, Tensor, Reverse], None] | None = None) -> Tensor:
+    """All steps of the process, from noise to images (B, C, H, W), nothing clipped on the way.
+
+    Args:
+        predict: (x_t, time) -> noise and variance (B, 2C, H, W).
+        noise: standard normal noise (B, C, H, W) for the next step; the last step takes none.
+        on_step: sees (step, x after it, what was predicted).
+    """
+    for step in reversed(range(len(diffusion.time_T))):
+        prediction = predict(x_BCHW, int(diffusion.time_T[step]))
+        step_B = torch.full((len(x_BCHW),), step)
+        reverse = diffusion.reverse(prediction, x_BCHW, step_B)
+        x_BCHW = reverse.mean_BCHW
+        if step > 0:
+            x_BCHW = x_BCHW + (0.5 * reverse.log_variance_BCHW).exp() * noise()
+        if on_step:
+            on_step(step, x_BCHW, reverse)
+    return x_BCHW
+
+
+class ImageNoise:
+    """Standard normal noise (B, C, H, W), float32, call after call; a function of (seed, image index) alone."""
+
+    def __init__(self, seed: int, indices: Sequence[int], shape: tuple[int, int, int],
+                 device: torch.device | str) -> None:
+        self.streams = [np.random.Generator(np.random.Philox(key=[seed, int(index)])) for index in indices]
+        self.shape, self.device = shape, device
+
+    def __call__(self) -> Tensor:
+        drawn = [stream.standard_normal(self.shape, dtype=np.float32) for stream in self.streams]
+        return torch.from_numpy(np.stack(drawn)).to(self.device)
+
+
+@dataclass(frozen=True)
+class DiTSampler:
+    """The system with its networks in memory; see `varient.systems.Sampler`.
+
+    Attributes:
+        vae: decoder of the latents; None where the network draws pixels.
+        decoded_at_once: images in the decoder together.
+    """
+
+    network: DiT
+    vae: AutoencoderKL | None
+    side: int
+    steps: int
+    guidance: Guidance
+    decoded_at_once: int
+
+    @property
+    def networks(self) -> Sequence[nn.Module]:
+        return [self.network] if self.vae is None else [self.network, self.vae]
+
+    def latents(self, labels: Sequence[int], indices: Sequence[int], seed: int, *,
+                cache_policy: CachePolicy | None = None,
+                on_cache: Callable[[object], None] | None = None) -> Tensor:
+        """x_0 (B, C, H, W), float32: pixels in [-1, 1] or scaled latents.  There is no cache to hand to ``on_cache``.
+
+        Raises:
+            ValueError: a label outside the classes, or a cache policy.
+        """
+        if cache_policy not in (None, "none"):
+            raise ValueError(f"cache policy {cache_policy!r}: DiT keeps nothing between steps")
+        num_classes = self.network.num_classes
+        if not all(0 <= label < num_classes for label in labels):
+            raise ValueError(f"labels must lie in 0..{num_classes - 1}")
+        weight = self.network.network.proj_out_2.weight
+        label_B = torch.as_tensor(labels, device=weight.device)
+        noise = ImageNoise(seed, indices, (self.network.channels, self.side, self.side), weight.device)
+
+        def predict(x_BCHW: Tensor, time: int) -> Tensor:
+            # The state stays in float32 whatever the weights are: a step changes it by little.
+            return guided_prediction(self.network, x_BCHW.to(weight.dtype), time, label_B, num_classes,
+                                     self.guidance).float()
+
+        return draw(predict, Diffusion(self.steps), noise(), noise)
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        """uint8 images (B, 3, S, S), rounded as the authors do."""
+        if self.vae is not None:
+            parts = [self.vae.decode(part / LATENT_SCALE).sample for part in latents.split(self.decoded_at_once)]
+            latents = torch.cat(parts)
+        return (127.5 * latents + 128).clamp(0, 255).to(torch.uint8)
+
+
+def load_sampler(config: ExperimentConfig, settings: Settings, steps: int, weights: Path | None,
+                 precision: Precision) -> DiTSampler:
+    """The system on the GPU where there is one; without ``weights`` they are random.
+
+    Raises:
+        CheckpointError: weights that are missing or do not fit.
+    """
+    network = build_network(config, settings)
+    vae = None
+    if weights is None:
+        initialize(network)
+        vae = AutoencoderKL(**_SD_VAE) if settings.space == "latent" else None
+    else:
+        load_weights(weights, network)
+        vae = load_vae(settings.vae) if settings.space == "latent" else None
+    return DiTSampler(ready(network, precision), vae and ready(vae), latent_side(config, settings), steps,
+                      Guidance(settings.cfg, settings.guided), config.sampling.decoded_at_once)
+
+
+def load_vae(folder: Path) -> AutoencoderKL:
+    """Stable Diffusion's decoder from a folder with config.json and diffusion_pytorch_model.safetensors.
+
+    Nothing is downloaded.
+
+    Raises:
+        CheckpointError: no such folder, a damaged or partial file, or another latent than DiT's.
+    """
+    for name in ("config.json", "diffusion_pytorch_model.safetensors"):
+        if not (folder / name).is_file():
+            raise CheckpointError(f"{folder}: no {name}; systems.dit.vae is a local copy of stabilityai/sd-vae-ft-ema")
+    try:
+        vae, found = AutoencoderKL.from_pretrained(folder, local_files_only=True, use_safetensors=True,
+                                                   low_cpu_mem_usage=False, output_loading_info=True)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise CheckpointError(f"{folder}: not a readable VAE ({str(error).splitlines()[0]})") from None
+    problems = [f"{kind} {found[kind][:6]}" for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")
+                if found[kind]]
+    if problems:
+        raise CheckpointError(f"{folder} does not fit AutoencoderKL: {'; '.join(problems)}")
+    shape = (vae.config.latent_channels, 2 ** (len(vae.config.block_out_channels) - 1))
+    if shape != (LATENT_CHANNELS, DOWNSAMPLING):
+        raise CheckpointError(f"{folder}: a VAE of {shape[0]} channels at 1/{shape[1]} of the side, expected "
+                              f"{LATENT_CHANNELS} at 1/{DOWNSAMPLING}")
+    return vae

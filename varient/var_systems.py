@@ -1,0 +1,128 @@
+"""VAR, its subnets and their ids: the family `var`.
+
+| id | weights | plan |
+|---|---|---|
+| `var-d30` | base | full |
+| `variant-d16`, `variant-d16-n7` | supernet trained with d = 16 | bridge zone N (the config's, or as said), then I_16 |
+| `variant-d16-full` | supernet trained with d = 16 | full |
+| `free-d16`, `free-d16-n7` | base, no further training | as `variant-d16` |
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from varient.config import CachePolicy, ExperimentConfig, Precision, TransformerSpec
+from varient.paper import DEPTH
+from varient.plan import DepthPlan
+from varient.profiling.parameters import var_parameters
+
+if TYPE_CHECKING:
+    from varient.pipeline import Pipeline
+    from varient.systems import Network
+
+FORMS = "var-d<D>, variant-d<d>, variant-d<d>-n<N>, variant-d<d>-full, free-d<d>, free-d<d>-n<N>"
+Settings = None
+
+_ID = re.compile(r"(?P<family>var|variant|free)-d(?P<depth>\d+)(-n(?P<bridge>\d+)|-(?P<full>full))?")
+
+
+@dataclass(frozen=True)
+class VARSystem:
+    """VAR under a plan.
+
+    Attributes:
+        name: the id it was asked by.
+        network: `base` or `supernet-d<d>`.
+        plan: layers per scale.
+        published_as: its id at the paper's size.
+    """
+
+    config: ExperimentConfig
+    name: str
+    network: str
+    plan: DepthPlan
+    published_as: str
+    cache_policies: tuple[CachePolicy, ...] = ("lean", "reference")
+
+    @property
+    def steps(self) -> str:
+        """Passes through the transformer as the paper prints them: "10", or "6+4" for bridge and flexible zone."""
+        full_scales = sum(len(layers) == self.plan.depth for layers in self.plan.layers_per_scale)
+        rest = self.plan.num_scales - full_scales
+        return f"{full_scales}+{rest}" if rest else str(full_scales)
+
+    @property
+    def weights(self) -> tuple[str, ...]:
+        """Tokenizer and transformer."""
+        return "tokenizer", self.network
+
+    def parameters(self) -> dict[str, int]:
+        """Those of the transformer."""
+        return {self.network: count_transformer(self.config, self.config.transformer)}
+
+    def protocol(self) -> dict[str, Any]:
+        """Layers per scale and the experiment's guidance."""
+        settings = self.config.sampling
+        return {"layers_per_scale": self.plan.layers_per_scale, "cfg": settings.cfg, "top_k": settings.top_k,
+                "top_p": settings.top_p}
+
+    def load(self, run_dir: Path | None, precision: Precision) -> Pipeline:
+        """Tokenizer, transformer and plan together."""
+        from varient.pipeline import load_pipeline, random_pipeline
+
+        if run_dir is None:
+            return random_pipeline(self.config, self.plan, precision)
+        tokenizer, network = (run_dir / f"{name}.safetensors" for name in self.weights)
+        return load_pipeline(self.config, tokenizer, network, self.plan, precision)
+
+
+def count_transformer(config: ExperimentConfig, spec: TransformerSpec) -> int:
+    """Parameters of a VAR transformer of the given shape over the experiment's tokens."""
+    tokenizer = config.tokenizer.model
+    return var_parameters(spec, config.pyramid, num_classes=config.data.num_classes, vocab_size=tokenizer.vocab_size,
+                          z_channels=tokenizer.z_channels)
+
+
+def networks(config: ExperimentConfig, settings: None) -> Sequence[Network]:
+    """None: tokenizer, base and supernets belong to every experiment."""
+    return ()
+
+
+def resolve(name: str, config: ExperimentConfig, settings: None) -> VARSystem | None:
+    """The system of that id in the experiment.
+
+    Raises:
+        ValueError: an id that asks for a depth the experiment does not have.
+    """
+    match = _ID.fullmatch(name)
+    if not match:
+        return None
+    depth = config.transformer.depth
+    family, subnet_depth = match["family"], int(match["depth"])
+    published_as = _at_paper_size(name, subnet_depth, config)
+    if family == "var":
+        if subnet_depth != depth or match["bridge"] or match["full"]:
+            raise ValueError(f"system {name!r}: the base network of {config.name} is var-d{depth}")
+        return VARSystem(config, name, "base", config.plan(), published_as)
+    if family == "variant" and subnet_depth not in config.supernet.depths:
+        raise ValueError(f"system {name!r}: {config.name} trains supernets for d = "
+                         f"{', '.join(map(str, config.supernet.depths))}")
+    bridge = int(match["bridge"]) if match["bridge"] else None
+    if match["full"]:
+        if family == "free":
+            raise ValueError(f"system {name!r}: the untrained full network is var-d{depth}")
+        return VARSystem(config, name, f"supernet-d{subnet_depth}", config.plan(), published_as)
+    network = f"supernet-d{subnet_depth}" if family == "variant" else "base"
+    return VARSystem(config, name, network, config.plan(subnet_depth, bridge), published_as)
+
+
+def _at_paper_size(name: str, depth: int, config: ExperimentConfig) -> str:
+    """The id with the paper's depth in place of the one that stands for it here."""
+    paper_depths = {config.transformer.depth: DEPTH}
+    paper_depths |= {here: paper for paper, here in config.supernet.counterparts.items() if here}
+    return name.replace(f"-d{depth}", f"-d{paper_depths.get(depth, depth)}", 1)
