@@ -3,7 +3,7 @@ VENV   := .venv
 PYTHON ?= python3
 BIN    := $(VENV)/bin
 
-.PHONY: env table2 test test-fast lint clean
+.PHONY: env table2 test test-fast drift lint clean
 
 env: $(VENV)/installed
 
@@ -23,6 +23,9 @@ test: env
 
 test-fast: env
 	$(BIN)/python -m pytest -m "not slow"
+
+drift: env
+	$(BIN)/varient drift
 
 lint: env
 	$(BIN)/ruff check .

@@ -45,7 +45,7 @@ def _changed(path, value):
     (("sampling", "num_images"), 2001, "num_images = 2001 is not a multiple of"),
     (("base", "weights"), "var.pth", "base needs exactly one of 'weights'"),
     (("base",), {}, "base needs exactly one of 'weights'"),
-    (("evaluation",), {}, "evaluation.classifier is missing"),
+    (("evaluation",), {}, "evaluation: protocol digits needs 'classifier'"),
     (("name",), "My Run", "x.yaml: name: "),
     (("seed",), 2 ** 31, "x.yaml: seed: "),
     (("supernet", "selection"), "random", "x.yaml: supernet.selection: "),

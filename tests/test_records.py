@@ -9,9 +9,9 @@ PROVENANCE = Provenance(experiment="digits", seed=0, settings="x", weights_sha25
 
 
 def _score(**changes):
-    values = {"system": "var-d30", "extractor": "x", "num_images": 10, "num_reference": 10, "fid": 1.25,
-              "fid_clean": 1.25, "kid": 0.1, "kid_std": 0.01, "inception_score": 9.5, "inception_score_std": 0.1,
-              "precision": 0.8, "recall": 0.6, "recognised": 0.99, "provenance": PROVENANCE}
+    values = {"system": "var-d30", "protocol": "digits", "extractor": "x", "num_images": 10, "num_reference": 10,
+              "images_sha256": "ab", "reference_sha256": "cd", "fid": 1.25, "fid_sd": 0.05, "fid_bias": 0.1,
+              "precision": 0.8, "precision_sd": 0.01, "recognised": 0.99, "provenance": PROVENANCE}
     return ScoreRecord(**values | changes)
 
 

@@ -10,7 +10,7 @@ from conftest import ROOT
 from varient.sources import stage_sources
 
 STAGES = ["varient.training.tokenizer", "varient.training.classifier", "varient.training.supernet",
-          "varient.models.official", "varient.generation", "varient.evaluation.reference", "varient.evaluation.metrics",
+          "varient.models.official", "varient.generation", "varient.evaluation.reference", "varient.evaluation.scoring",
           "varient.profiling.profiler", "varient.report.tables", "varient.report.table3"]
 
 LOADED = """

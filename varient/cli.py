@@ -139,17 +139,71 @@ def real(config: Config, split: Annotated[str, typer.Option(help="train or holdo
 
 
 @verb(app)
-def score(config: Config, samples: Annotated[list[Path], typer.Argument(help="all shards of a system")],
-          reference: Annotated[Path, typer.Option(help="archive of the real images")], output: Output,
-          run_dir: RunDir = None) -> None:
-    """FID, KID, IS, precision and recall of sample archives, as a record."""
-    from varient.evaluation.metrics import score_archives
+def score(samples: Annotated[list[Path], typer.Argument(help="all shards of a system, a folder of PNGs, an ADM .npz")],
+          reference: Annotated[list[Path], typer.Option(help="real images, or ADM's reference batch")], output: Output,
+          config: Annotated[Path | None, typer.Option("--config", help="of the experiment of the samples")] = None,
+          run_dir: RunDir = None,
+          protocol: Annotated[str | None, typer.Option(help="adm, torch-fidelity, clean-fid; without --config")] = None,
+          weights: Annotated[Path | None, typer.Option(help="the protocol's Inception; without --config")] = None,
+          sha256: Annotated[str | None, typer.Option(help="of --weights, where it is not the published file")] = None,
+          fid_infinity: Annotated[bool, typer.Option("--fid-infinity", help="extrapolate FID too")] = False,
+          device: Annotated[str | None, typer.Option(help="cpu or cuda; default: a GPU where there is one")]
+          = None) -> None:
+    """FID, sFID, KID, IS, precision and recall with their spread, as a record: an experiment's samples or anybody's."""
+    from varient.evaluation.scoring import score_experiment, score_files
+    from varient.pipeline import default_device
 
-    experiment = load_config(config)
-    record = score_archives(experiment, samples, reference, _run_dir(experiment, run_dir), output)
-    print(f"{record.system}: FID {record.fid:.3f}, IS {record.inception_score:.2f}, precision {record.precision:.3f}, "
-          f"recall {record.recall:.3f}")
+    device = device or str(default_device())
+    if (config is None) == (protocol is None):
+        raise ValueError("score needs either --config (samples of an experiment) or --protocol (any samples)")
+    if config:
+        experiment = load_config(config)
+        record = score_experiment(experiment, samples, reference, _run_dir(experiment, run_dir), output, device)
+    else:
+        record = score_files(protocol, samples, reference, output, weights=weights, sha256=sha256, device=device,
+                             extrapolate=fid_infinity)
+    for warning in record.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    print(f"{record.system} ({record.protocol}): {record.summary()}")
     _wrote(output)
+
+
+@verb(app)
+def export(shards: Annotated[list[Path], typer.Argument(help="all shards of a system")], output: Output,
+           form: Annotated[str, typer.Option("--format", help="adm (.npz) or png (a folder)")] = "adm") -> None:
+    """Samples for other people's tools: ADM's .npz on a fixed permutation, or PNGs, with a manifest."""
+    from varient.export import export_adm, export_png
+
+    exports = {"adm": export_adm, "png": export_png}
+    if form not in exports:
+        raise ValueError(f"format {form!r} is unknown; known: {', '.join(exports)}")
+    exports[form](shards, output)
+    _wrote(output)
+
+
+@verb(app)
+def drift(baseline: Annotated[Path, typer.Option(help="folder of the accepted state")] = Path("results/baseline"),
+          output: Annotated[Path | None, typer.Option("--output", "-o", help="table of what was compared")] = None,
+          update: Annotated[Path | None, typer.Option(help="accept the networks of this run folder as the new "
+                                                           "baseline")] = None,
+          config: Annotated[Path, typer.Option("--config", help="of that run")] = Path("workflow/config/digits.yaml"),
+          ) -> None:
+    """Whether the code still draws what it drew when the baseline was accepted; exit code 1 where it does not."""
+    from varient.evaluation.drift import check_drift, report, update_baseline
+    from varient.files import write_text
+
+    if update:
+        update_baseline(load_config(config), update, baseline)
+        _wrote(baseline)
+        return
+    findings = check_drift(baseline)
+    print(report(findings), end="")
+    if moved := sum(finding.moved for finding in findings):
+        raise ValueError(f"{moved} of {len(findings)} quantities left the tolerance of {baseline}; if that is meant, "
+                         "accept it with `varient drift --update runs/digits`")
+    if output:
+        write_text(output, report(findings))
+        _wrote(output)
 
 
 @verb(app)

@@ -173,13 +173,24 @@ class SamplingConfig(Strict):
 
 
 class EvaluationConfig(Strict):
-    """Scores and the networks that they need."""
+    """Scores and the networks that they need (docs/protocol.md)."""
 
+    protocol: Literal["digits", "adm", "torch-fidelity", "clean-fid"] = "digits"
     classifier: ClassifierTraining | None = Field(None, description="digits: trained here")
-    inception_weights: Path | None = Field(None, description="imagenet; not read yet")
-    reference: Path | None = Field(None, description="imagenet; not read yet")
-    kid_subset_size: Positive = 1000
-    neighborhood: Positive = Field(3, description="k of precision and recall")
+    inception_weights: Path | None = Field(None, description="file of the other protocols' Inception")
+    weights_sha256: str | None = Field(None, description="of that file, where it is not the published one")
+    reference: Path | None = Field(None, description="what samples are compared with; digits: the training images")
+    kid_subset_size: Positive = Field(1000, description="digits")
+    neighborhood: Positive = Field(3, description="digits: k of precision and recall")
+    fid_infinity: bool = Field(True, description="extrapolate FID to infinitely many images")
+
+    @model_validator(mode="after")
+    def _networks_named(self) -> EvaluationConfig:
+        needed = ("classifier",) if self.protocol == "digits" else ("inception_weights", "reference")
+        for name in needed:
+            if getattr(self, name) is None:
+                raise ValueError(f"protocol {self.protocol} needs '{name}'")
+        return self
 
 
 class ProfilingConfig(Strict):
@@ -277,8 +288,6 @@ class ExperimentConfig(Strict):
                 raise ValueError(f"{name} needs exactly one of 'weights' (a file) and 'training' (settings)")
         if self.data.source == "imagenet" and self.data.root is None and self.base.training:
             raise ValueError("data.root is missing: the ImageNet folder to train on")
-        if self.data.source == "digits" and self.evaluation.classifier is None:
-            raise ValueError("evaluation.classifier is missing: digits are scored by a classifier trained here")
         return self
 
 

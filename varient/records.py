@@ -42,27 +42,56 @@ class Provenance(Record):
 
 
 class ScoreRecord(Record):
-    """How good the images of one system are."""
+    """How good the images of one system are, under one protocol.
+
+    ``x_sd`` is the standard deviation of score x over redraws of the generated images, in x's own unit, the reference
+    standing still (`varient.evaluation.uncertainty`).  None: the protocol does not have the score.
+    """
 
     kind: Literal["score"] = "score"
     system: str
     source: Literal["measured"] = "measured"
+    protocol: str
+    """A name of `varient.evaluation.protocols`; scores of two protocols are not comparable."""
     extractor: str
+    """Whose features, with a hash of the weights."""
     num_images: int
     num_reference: int
+    images_sha256: str
+    """Of the pixels, in order."""
+    reference_sha256: str
     fid: float
-    """By torch-fidelity."""
-    fid_clean: float
-    """By clean-fid, from the same features."""
-    kid: float
-    kid_std: float
-    inception_score: float
-    inception_score_std: float
-    precision: float
-    recall: float
-    recognised: float | None
+    """torch-fidelity and clean-fid give the same from the same features, or there is no record."""
+    fid_sd: float
+    fid_bias: float
+    """By how much FID of this many images would exceed that of infinitely many, if they were like the reference."""
+    fid_infinity: float | None = None
+    """FID extrapolated to infinitely many images."""
+    sfid: float | None = None
+    sfid_sd: float | None = None
+    kid: float | None = None
+    kid_sd: float | None = None
+    kid_std: float | None = None
+    """Over subsets, as the libraries print it: the spread of one subset."""
+    inception_score: float | None = None
+    inception_score_sd: float | None = None
+    inception_score_std: float | None = None
+    """Over blocks, as the libraries print it."""
+    precision: float | None = None
+    precision_sd: float | None = None
+    recall: float | None = None
+    recall_sd: float | None = None
+    recognised: float | None = None
     """Share of images that a classifier not used for the scores sees as the class that was asked for."""
+    warnings: tuple[str, ...] = ()
     provenance: Provenance
+
+    def summary(self) -> str:
+        """The scores that there are, each with twice its standard deviation."""
+        names = {"fid": "FID", "sfid": "sFID", "inception_score": "IS", "kid": "KID", "precision": "precision",
+                 "recall": "recall"}
+        found = [(shown, getattr(self, name), getattr(self, f"{name}_sd")) for name, shown in names.items()]
+        return ", ".join(f"{shown} {value:.4g} ± {2 * sd:.2g}" for shown, value, sd in found if value is not None)
 
 
 class Latency(Record):

@@ -15,9 +15,10 @@ PROVENANCE = Provenance(experiment="digits", seed=0, settings="x", weights_sha25
 
 
 def _score(system, fid):
-    return ScoreRecord(system=system, extractor="x", num_images=2000, num_reference=1437, fid=fid, fid_clean=fid, kid=0,
-                       kid_std=0, inception_score=9.876, inception_score_std=0, precision=0.81234, recall=0.5,
-                       recognised=0.9876, provenance=PROVENANCE)
+    return ScoreRecord(system=system, protocol="digits", extractor="x", num_images=2000, num_reference=1437,
+                       images_sha256="ab", reference_sha256="cd", fid=fid, fid_sd=0.02, fid_bias=0.1,
+                       inception_score=9.876, inception_score_sd=0.02, precision=0.81234, precision_sd=0.01, recall=0.5,
+                       recall_sd=0.01, recognised=0.9876, provenance=PROVENANCE)
 
 
 def _profile(system, latency_s, kv_cache_mib, **changes):
@@ -60,6 +61,7 @@ def test_table2_cells():
     assert ours["latency_s"] == "0.2500" and ours["speedup"] == "1.60" and ours["kv_cache_mb"] == "11.500"
     assert (ours["memory_mb"], ours["memory_mb_paper"]) == ("30.3", "28644")
     assert ours["params"] == "574K" and ours["fid"] == "0.600" and ours["precision"] == "0.812"
+    assert (ours["fid_pm"], ours["precision_pm"]) == ("0.039", "0.020")
     assert (ours["fid_paper"], ours["kv_cache_mb_paper"], ours["source"]) == ("2.05", "16092", "measured (digits)")
     missing = rows.loc["VARiant-d8"]
     assert missing["fid"] == "" and missing["fid_paper"] == "2.12" and missing["source"] == "paper"
@@ -103,9 +105,10 @@ def test_rendered_markdown(tmp_path):
     paths = render(4, DIGITS, RESULTS, tmp_path / "table4")
     assert [path.name for path in paths] == ["table4.csv", "table4.md", "table4.tex"]
     lines = (tmp_path / "table4.md").read_text().splitlines()
-    assert lines[-1] == "| 16 / 16 | 4.000 / 5.42 | 0.500 / 1.95 | 0.600 / 2.05 | 0.550 / 1.96 | measured (digits) |"
+    assert lines[-1] == ("| 16 / 16 | 4.000 ± 0.039 / 5.42 | 0.500 ± 0.039 / 1.95 | 0.600 ± 0.039 / 2.05 | "
+                         "0.550 ± 0.039 / 1.96 | measured (digits) |")
     tex = (tmp_path / "table4.tex").read_text()
-    assert r"\begin{tabular}" in tex and r"4.000 / 5.42" in tex and "–" not in tex.split(r"\toprule")[1]
+    assert r"\begin{tabular}" in tex and r"4.000 $\pm$ 0.039 / 5.42" in tex and "–" not in tex.split(r"\toprule")[1]
     csv = pd.read_csv(tmp_path / "table4.csv", dtype=str, keep_default_na=False)
     assert csv.equals(table4(DIGITS, RESULTS).astype(str))
 

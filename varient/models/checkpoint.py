@@ -20,11 +20,18 @@ class CheckpointError(ValueError):
 def save_weights(path: Path, model: nn.Module, description: dict) -> None:
     """Write the parameters and buffers of ``model``; ``description`` (JSON) travels in the file's header."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    with atomic_path(path) as temporary:
-        try:
-            save_file(tensors, temporary, metadata={"varient": json.dumps(description, sort_keys=True)})
-        except SafetensorError as error:  # how safetensors tells of a full disk
-            raise OSError(str(error)) from None
+    _write(path, tensors, {"varient": json.dumps(description, sort_keys=True)})
+
+
+def copy_in_half_precision(source: Path, target: Path) -> None:
+    """Copy a file written by `save_weights` with its floats rounded to float16, half as large.
+
+    Raises:
+        CheckpointError: no such file, or a damaged one.
+    """
+    tensors, metadata = _read(source)
+    halved = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+    _write(target, halved, metadata)
 
 
 def load_weights(path: Path, model: nn.Module) -> dict:
@@ -33,14 +40,7 @@ def load_weights(path: Path, model: nn.Module) -> dict:
     Raises:
         CheckpointError: no such file, a damaged file, or keys and shapes that differ from the model's.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
-    except FileNotFoundError:
-        raise CheckpointError(f"{path}: no such checkpoint") from None
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path}: not a readable safetensors file ({error})") from None
+    tensors, metadata = _read(path)
     load_strictly(model, tensors, str(path))
     return json.loads(metadata.get("varient", "{}"))
 
@@ -63,3 +63,23 @@ def load_strictly(model: nn.Module, tensors: dict[str, torch.Tensor], origin: st
     if problems:
         raise CheckpointError(f"{origin} does not fit {type(model).__name__}: {'; '.join(problems)}")
     model.load_state_dict(tensors, strict=True)
+
+
+def _write(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> None:
+    with atomic_path(path) as temporary:
+        try:
+            save_file(tensors, temporary, metadata=metadata)
+        except SafetensorError as error:  # how safetensors tells of a full disk
+            raise OSError(str(error)) from None
+
+
+def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no such checkpoint") from None
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: not a readable safetensors file ({error})") from None
+    return tensors, metadata

@@ -19,7 +19,8 @@ def table_inputs(number: int, config: ExperimentConfig) -> dict[str, list[str]]:
     variants = [f"variant-d{depth}" for depth in depths]
     if number == 2:
         systems = [base, *variants, *config.rows]
-        return {"score": [*systems, "real-holdout"], "profile": systems}
+        floor = ["real-holdout"] if config.data.holdout else []
+        return {"score": [*systems, *floor], "profile": systems}
     if number == 3:
         return {"score": [], "profile": []}  # arithmetic at the paper's size; what a GPU gave is in benchmarks/records
     if number == 4:

@@ -20,6 +20,8 @@ from varient.systems import resolve_system
 NO_COUNTERPART = "none"
 ABSENT = "–"
 OUT_OF_MEMORY = "OOM"
+NORMAL_95 = 1.96
+"""Half of a 95 % interval in standard deviations."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,10 @@ def table2(config: ExperimentConfig, results: Results) -> pd.DataFrame:
                "system": system.name if system else NO_COUNTERPART,
                "source": f"measured ({config.name})" if any(ours.values()) else "paper"}
         for column in _TABLE2_COLUMNS:
-            row[column], row[f"{column}_paper"] = ours.get(column, ""), cells.get(column, "")
+            row[column] = ours.get(column, "")
+            if column in _UNCERTAIN:
+                row[f"{column}_pm"] = ours.get(f"{column}_pm", "")
+            row[f"{column}_paper"] = cells.get(column, "")
         row["recognised"] = ours.get("recognised", "")
         row["published"] = source.cell() if source else ""
         rows.append(row)
@@ -88,7 +93,9 @@ def table4(config: ExperimentConfig, results: Results) -> pd.DataFrame:
                    "joint_subnet_fid": results.scores.get(f"variant-d{depth}"),
                    "joint_full_fid": results.scores.get(f"variant-d{depth}-full")}
         for column, record in sources.items():
-            row[column] = _number(record and depth and record.fid, 3)
+            found = record if depth else None
+            row[column] = _number(found and found.fid, 3)
+            row[f"{column}_pm"] = _half_width(found and found.fid_sd, 3)
             row[f"{column}_paper"] = printed[column]
         row["source"] = f"measured ({config.name})" if depth else "paper"
         rows.append(row)
@@ -103,6 +110,12 @@ TABLES: dict[int, Callable[[ExperimentConfig, Results], pd.DataFrame]] = {2: tab
 
 _TABLE2_COLUMNS = ("steps", "speedup", "latency_s", "memory_mb", "kv_cache_mb", "params", "fid", "is", "precision",
                    "recall")
+
+_PM_NOTE = ("± is half of the 95 % interval over redraws of the generated images; what another training would change "
+            "comes on top.")
+
+_UNCERTAIN = ("fid", "is", "precision", "recall")
+"""Columns with an interval: x_pm is half of it."""
 
 _HEADINGS = {"method": "Method", "system": "Counterpart here", "source": "Source of ours", "steps": "#Steps",
              "speedup": "Speedup", "latency_s": "Latency (s)", "memory_mb": "Mem (MiB)", "kv_cache_mb": "KV (MiB)",
@@ -132,7 +145,7 @@ def render(number: int, config: ExperimentConfig, results: Results, stem: Path) 
     frame = TABLES[number](config, results)
     shown = _side_by_side(frame)
     note = f"Table {number} of {TITLE}. Each cell: ours / the paper's. " + (
-        TABLE3_NOTE if number == 3 else f"Ours ({config.name}) is {ABSENT} where nothing was measured.")
+        TABLE3_NOTE if number == 3 else f"Ours ({config.name}) is {ABSENT} where nothing was measured. {_PM_NOTE}")
     texts = {".csv": frame.to_csv(index=False), ".md": f"{note}\n\n{_markdown(shown)}", ".tex": _latex(shown, note)}
     for suffix, text in texts.items():
         write_text(stem.with_suffix(suffix), text)
@@ -160,9 +173,17 @@ def _cost_cells(profile: ProfileRecord, baseline: ProfileRecord | None) -> dict[
 
 
 def _score_cells(score: ScoreRecord) -> dict[str, str]:
-    return {"fid": _number(score.fid, 3), "is": _number(score.inception_score, 2),
-            "precision": _number(score.precision, 3), "recall": _number(score.recall, 3),
-            "recognised": _number(score.recognised, 3)}
+    cells = {}
+    for column, name, digits in (("fid", "fid", 3), ("is", "inception_score", 2), ("precision", "precision", 3),
+                                 ("recall", "recall", 3)):
+        cells |= {column: _number(getattr(score, name), digits),
+                  f"{column}_pm": _half_width(getattr(score, f"{name}_sd"), digits)}
+    return cells | {"recognised": _number(score.recognised, 3)}
+
+
+def _half_width(sd: float | None, digits: int) -> str:
+    """Half of the 95 % interval over redraws of the generated images."""
+    return _number(None if sd is None else NORMAL_95 * sd, digits)
 
 
 def _number(value: float | None, digits: int) -> str:
@@ -182,12 +203,14 @@ def _count(value: int) -> str:
 
 
 def _side_by_side(frame: pd.DataFrame) -> pd.DataFrame:
-    """Pairs of columns x, x_paper folded into one column "ours / paper's"."""
+    """Columns x, x_pm, x_paper folded into one column "ours ± half-width / paper's"."""
     shown = {}
     for column in frame.columns:
-        if column.endswith("_paper"):
+        if column.endswith(("_paper", "_pm")):
             continue
         ours = frame[column].astype(str).replace("", ABSENT)
+        if (half_width := f"{column}_pm") in frame:
+            ours += frame[half_width].astype(str).map(lambda pm: f" ± {pm}" if pm else "")
         if (paper := f"{column}_paper") in frame:
             ours = ours + " / " + frame[paper].astype(str).replace("", ABSENT)
         shown[_HEADINGS.get(column, column)] = ours
@@ -201,7 +224,7 @@ def _markdown(shown: pd.DataFrame) -> str:
 
 def _latex(shown: pd.DataFrame, note: str) -> str:
     def escape(text: str) -> str:
-        for plain, safe in (("&", r"\&"), ("%", r"\%"), ("#", r"\#"), ("_", r"\_"), (ABSENT, "--")):
+        for plain, safe in (("±", r"$\pm$"), ("&", r"\&"), ("%", r"\%"), ("#", r"\#"), ("_", r"\_"), (ABSENT, "--")):
             text = text.replace(plain, safe)
         return text
 

@@ -5,12 +5,13 @@ rule score:
             f"runs/{{experiment}}/samples/{{system}}/shard-{shard}.npz"
             for shard in range(EXPERIMENT.sampling.shards)
         ],
-        reference="runs/{experiment}/real/train.npz",
-        classifiers=expand(
+        reference=EXPERIMENT.evaluation.reference or "runs/{experiment}/real/train.npz",
+        networks=EXPERIMENT.evaluation.inception_weights
+        or expand(
             "runs/{{experiment}}/classifier-{role}.safetensors",
             role=["features", "judge"],
         ),
-        code=stage_sources("varient.evaluation.metrics"),
+        code=stage_sources("varient.evaluation.scoring"),
     output:
         "runs/{experiment}/records/score-{system}.json",
     log:
@@ -28,12 +29,13 @@ use rule score as score_real with:
     input:
         config=ancient("runs/{experiment}/config.json"),
         samples="runs/{experiment}/real/{split}.npz",
-        reference="runs/{experiment}/real/train.npz",
-        classifiers=expand(
+        reference=EXPERIMENT.evaluation.reference or "runs/{experiment}/real/train.npz",
+        networks=EXPERIMENT.evaluation.inception_weights
+        or expand(
             "runs/{{experiment}}/classifier-{role}.safetensors",
             role=["features", "judge"],
         ),
-        code=stage_sources("varient.evaluation.metrics"),
+        code=stage_sources("varient.evaluation.scoring"),
     output:
         "runs/{experiment}/records/score-real-{split}.json",
     log:
@@ -41,3 +43,27 @@ use rule score as score_real with:
 
 
 ruleorder: score_real > score
+
+
+rule drift:
+    """Does the code still draw what it drew when results/baseline was accepted?"""
+    input:
+        baseline=expand(
+            "results/baseline/{name}",
+            name=[
+                "drift.json",
+                "config.json",
+                "tokenizer.safetensors",
+                "supernet-d4.safetensors",
+                "classifier-features.safetensors",
+            ],
+        ),
+        code=stage_sources("varient.evaluation.drift", "varient.var_systems"),
+    output:
+        "results/drift.md",
+    log:
+        "runs/drift.log",
+    conda:
+        "../../environment.yml"
+    shell:
+        "python -m varient drift --output {output} > {log} 2>&1"

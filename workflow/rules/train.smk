@@ -7,6 +7,7 @@ rule train_tokenizer:
         "runs/{experiment}/tokenizer.safetensors",
     log:
         "runs/{experiment}/logs/train_tokenizer.log",
+    priority: 20  # tokenizer, base and supernets are the longest way through the DAG
     conda:
         "../../environment.yml"
     params:

@@ -1,0 +1,371 @@
+"""Both libraries' Inception from local files of random weights, through their real loaders, and nothing downloaded."""
+
+import json
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from varient.archive import Archive, write_archive
+from varient.evaluation.extractors import (
+    POOL,
+    SPATIAL,
+    ClassifierExtractor,
+    CleanInception,
+    ExtractorError,
+    FidelityInception,
+    extract,
+    merge_features,
+    read_features,
+)
+from varient.evaluation.features import FEATURES, LOGITS, ImageSet, classifier_features, register_classifier
+from varient.evaluation.inputs import open_samples
+from varient.evaluation.moments import FeatureError
+from varient.files import sha256_of
+from varient.models.classifier import Classifier
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (10, 3, 24, 24), dtype=np.uint8)
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch):
+    def refuse(*_arguments, **_settings):
+        raise AssertionError("a socket was opened")
+
+    monkeypatch.setattr("socket.socket", refuse)
+
+
+# torch-fidelity
+
+@pytest.fixture(scope="module")
+def fidelity_file(tmp_path_factory):
+    """A state dict as published: 472 tensors, no counters of batches; scaled so that features do not fade away."""
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+    torch.manual_seed(0)
+    with pytest.MonkeyPatch.context() as patch:
+        module = "torch_fidelity.feature_extractor_inceptionv3"
+        patch.setattr(f"{module}.load_state_dict_from_url", lambda *_, **__: None)
+        patch.setattr(FeatureExtractorInceptionV3, "load_state_dict", lambda *_: None)
+        network = FeatureExtractorInceptionV3("shape", ["2048"])
+    state = {name: value for name, value in network.state_dict().items() if not name.endswith("num_batches_tracked")}
+    assert len(state) == 472
+    for name, value in state.items():
+        if name.endswith("conv.weight"):
+            value.normal_(std=(2 / value[0].numel()) ** 0.5)
+    path = tmp_path_factory.mktemp("weights") / "random.pth"
+    torch.save(state, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def fidelity(fidelity_file):
+    return FidelityInception(fidelity_file, sha256=sha256_of(fidelity_file))
+
+
+@pytest.fixture(scope="module")
+def fidelity_features(fidelity):
+    return fidelity(IMAGES)
+
+
+def test_layers_are_those_of_adm(fidelity, fidelity_features):
+    assert {name: (value.shape, value.dtype) for name, value in fidelity_features.items()} == {
+        POOL: ((10, 2048), np.float32), LOGITS: ((10, 1008), np.float32), SPATIAL: ((10, 7 * 17 * 17), np.float32)}
+    assert all(value.std() > 1e-3 for value in fidelity_features.values())
+    weight = fidelity._network.fc.weight.numpy()
+    np.testing.assert_allclose(fidelity_features[LOGITS], fidelity_features[POOL] @ weight.T, rtol=1e-4, atol=1e-5)
+
+
+def test_spatial_features_are_channels_last_as_in_a_reference_batch(fidelity, fidelity_features):
+    seen = []
+    hook = fidelity._network.Mixed_6d.branch1x1.bn.register_forward_hook(lambda _m, _i, out: seen.append(out.clone()))
+    fidelity(IMAGES[:2])
+    hook.remove()
+    expected = seen[0].relu().numpy().transpose(0, 2, 3, 1)[..., :7].reshape(2, -1)  # as in ADM's evaluator
+    np.testing.assert_allclose(fidelity_features[SPATIAL][:2], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_features_are_those_that_torch_fidelity_computes_itself(fidelity_file, fidelity_features, tmp_path):
+    from torch_fidelity import calculate_metrics
+
+    metrics = calculate_metrics(
+        input1=ImageSet(IMAGES), input2=ImageSet(IMAGES[:3]), feature_extractor="inception-v3-compat",
+        feature_extractor_weights_path=str(fidelity_file), isc=True, fid=True, isc_splits=2, cuda=False, batch_size=5,
+        cache_root=str(tmp_path), input1_cache_name="samples", save_cpu_ram=True, verbose=False)
+    for layer, theirs in ((POOL, "2048"), (LOGITS, "logits_unbiased")):
+        cached = torch.load(tmp_path / f"samples-inception-v3-compat-features-{theirs}.pt").numpy()
+        np.testing.assert_allclose(fidelity_features[layer], cached, rtol=1e-5, atol=1e-6)
+    from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
+    from torch_fidelity.metric_isc import isc_features_to_metric
+
+    ours = torch.from_numpy(fidelity_features[POOL])
+    fid = fid_statistics_to_metric(*map(fid_features_to_statistics, (ours, ours[:3])), verbose=False)
+    isc = isc_features_to_metric(torch.from_numpy(fidelity_features[LOGITS]), splits=2)
+    for key, value in (fid | isc).items():
+        assert value == pytest.approx(metrics[key], rel=1e-4)
+
+
+def test_an_image_has_the_same_features_in_any_batch(fidelity, fidelity_features):
+    for layer, value in fidelity(IMAGES[4:6]).items():
+        np.testing.assert_allclose(value, fidelity_features[layer][4:6], rtol=1e-5, atol=1e-6)
+
+
+def test_resize_is_that_of_tensorflow_1():
+    """Corner to corner, without half-pixel centres: pixel y of 299 lies at 24 y / 299; facts of the ADM graph."""
+    from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x
+
+    at = np.arange(299, dtype=np.float32) * np.float32(24 / 299)
+    low = at.astype(int)
+    high, share = np.minimum(low + 1, 23), at - low
+    image = IMAGES[0, 0].astype(np.float32)
+    across = image[:, low] + (image[:, high] - image[:, low]) * share
+    expected = across[low] + (across[high] - across[low]) * share[:, None]
+    resized = interpolate_bilinear_2d_like_tensorflow1x(torch.from_numpy(IMAGES[:1]).float(), (299, 299),
+                                                        align_corners=False)
+    np.testing.assert_allclose(resized[0, 0].numpy(), expected, atol=1e-3)
+
+
+def test_tf32_is_off_while_features_are_computed_and_comes_back(fidelity, monkeypatch):
+    states = []
+
+    def watch(images):
+        states.append((torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32,
+                       torch.backends.cudnn.benchmark))
+        fidelity._spatial = torch.zeros(len(images), 2023)
+        return torch.zeros(len(images), 2048), torch.zeros(len(images), 1008)
+
+    monkeypatch.setattr(fidelity._network, "forward", watch)
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, cudnn.allow_tf32
+    try:
+        matmul.allow_tf32 = cudnn.allow_tf32 = True
+        fidelity(IMAGES[:1])
+        assert states == [(False, False, False)]
+        assert matmul.allow_tf32 and cudnn.allow_tf32
+    finally:
+        matmul.allow_tf32, cudnn.allow_tf32 = before
+
+
+def _refused(match, make):
+    with pytest.raises(ExtractorError, match=match) as caught:
+        make()
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_that_are_not_the_published_ones_are_refused(fidelity_file, tmp_path):
+    _refused(r"SHA-256 is [0-9a-f]{64}, expected 6726825d\.\.\.; expected is weights-inception-2015-12-05-6726825d.pth",
+             lambda: FidelityInception(fidelity_file))
+    _refused("expected 00000", lambda: FidelityInception(fidelity_file, sha256="0" * 64))
+    _refused("is no SHA-256", lambda: FidelityInception(fidelity_file, sha256="6"))
+    _refused(r"none.pth: no such file; expected weights-inception.*github.com/toshas/torch-fidelity",
+             lambda: FidelityInception(tmp_path / "none.pth"))
+
+
+class _RunsCode:
+    """Pickles to a call."""
+
+    def __init__(self, path):
+        self._path = path
+
+    def __reduce__(self):
+        return self._path.touch, ()
+
+
+def test_files_that_are_no_inception_are_refused(fidelity_file, tmp_path):
+    path = tmp_path / "weights.pth"
+
+    def load():
+        return FidelityInception(path, sha256=sha256_of(path))
+
+    state = torch.load(fidelity_file, weights_only=True)
+    torch.save({name: value for name, value in state.items() if name != "fc.bias"}, path)
+    _refused(r"not torch-fidelity's Inception: Missing key\(s\) in state_dict: \"fc.bias\"", load)
+    torch.save(state | {"fc.bias": torch.zeros(3)}, path)
+    _refused("not torch-fidelity's Inception: size mismatch for fc.bias", load)
+    torch.save([1, 2], path)
+    _refused("not a plain state dict", load)
+    torch.save(nn.Linear(2, 2), path)
+    _refused("not a plain state dict", load)
+    torch.save(state | {"fc.bias": _RunsCode(tmp_path / "ran")}, path)
+    _refused("not a plain state dict", load)
+    assert not (tmp_path / "ran").exists()
+    path.write_bytes(fidelity_file.read_bytes()[:100_000])
+    _refused("not a plain state dict", load)
+
+
+# clean-fid
+
+class _Layers(nn.Module):
+    def forward(self, image: Tensor) -> Tensor:
+        return image.flatten(1)[:, ::131][:, :2048]
+
+
+class _StandIn(nn.Module):
+    """What clean-fid calls of NVIDIA's torchscript file."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = _Layers()
+
+    def forward(self, image: Tensor, return_features: bool = False) -> Tensor:
+        return self.layers(image)
+
+
+def _script(module, path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.script(module).save(path)
+
+
+@pytest.fixture(scope="module")
+def clean_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("clean") / "of-any-name.pt"
+    _script(_StandIn(), path)
+    return path
+
+
+def test_clean_features_are_those_that_clean_fid_computes_itself(clean_file, tmp_path):
+    from cleanfid.fid import get_folder_features
+
+    extractor = CleanInception(clean_file)
+    for number, image in enumerate(IMAGES):
+        Image.fromarray(image.transpose(1, 2, 0)).save(tmp_path / f"{number:02d}.png")
+    theirs = get_folder_features(str(tmp_path), extractor._network, num_workers=0, device=torch.device("cpu"),
+                                 mode="clean", verbose=False)
+    ours = extractor(IMAGES)
+    assert set(ours) == {POOL} and ours[POOL].dtype == np.float32
+    assert np.array_equal(ours[POOL], theirs)
+    assert extractor.sha256 == sha256_of(clean_file) and extractor.sha256[:16] in extractor.name
+
+
+def test_clean_fid_files_are_checked(clean_file, fidelity_file, tmp_path):
+    _refused(r"no such file; expected inception-2015-12-05.pt \(from https", lambda: CleanInception(tmp_path / "none"))
+    _refused("expected 0000", lambda: CleanInception(clean_file, sha256="0" * 64))
+    _refused("no torchscript Inception", lambda: CleanInception(fidelity_file))
+    (tmp_path / "short.pt").write_bytes(clean_file.read_bytes()[:500])
+    _refused("no torchscript Inception", lambda: CleanInception(tmp_path / "short.pt"))
+    _script(nn.Linear(2, 2), tmp_path / "other.pt")
+    _refused("no torchscript Inception", lambda: CleanInception(tmp_path / "other.pt"))
+
+
+# Ours, and files of features
+
+@pytest.fixture(scope="module")
+def digits():
+    torch.manual_seed(0)
+    return ClassifierExtractor(Classifier(feature_dim=8, num_classes=5, image_size=24).eval().requires_grad_(False))
+
+
+def _archives(folder, *bounds, **origin):
+    paths = []
+    for begin, end in bounds:
+        paths.append(folder / f"{begin}.npz")
+        write_archive(paths[-1], Archive(IMAGES[begin:end], np.arange(begin, end) % 5, np.arange(begin, end),
+                                         {"system": "var", "sampling": {"num_images": 10}, **origin}))
+    return paths
+
+
+def test_the_classifier_is_an_extractor(digits):
+    features = digits(IMAGES)
+    assert digits.name == register_classifier(digits._classifier) and set(features) == {FEATURES, LOGITS}
+    assert np.array_equal(features[FEATURES], classifier_features(digits._classifier, IMAGES))
+    with pytest.raises(ValueError, match="images are float32"):
+        digits(IMAGES.astype(np.float32))
+
+
+def test_parts_merge_to_the_features_of_the_whole(digits, tmp_path):
+    shards = _archives(tmp_path, (0, 4), (4, 7), (7, 10))
+    whole = extract(open_samples(shards), digits, tmp_path / "f" / "whole.npz", batch_size=3)
+    parts = [tmp_path / f"f{number}.npz" for number in range(3)]
+    for shard, part in zip(shards, parts, strict=True):
+        extract(open_samples([shard]), digits, part)
+    merged = merge_features(parts[::-1])
+    for layer in digits.layers:
+        np.testing.assert_allclose(merged.layers[layer], digits(IMAGES)[layer], rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(merged.layers[layer], whole.layers[layer], rtol=1e-5, atol=1e-6)
+    assert merged.sha256 == whole.sha256 == open_samples(shards).sha256
+    assert merged.labels.tolist() == [0, 1, 2, 3, 4] * 2 and merged.indices.tolist() == list(range(10))
+    assert merged.extractor == digits.name and merged.warnings == () and len(merged) == 10
+
+
+def test_features_survive_writing(digits, tmp_path):
+    extracted = extract(open_samples(_archives(tmp_path, (0, 10))), digits, tmp_path / "f.npz")
+    again = read_features(tmp_path / "f.npz")
+    assert np.array_equal(again.layers[LOGITS], extracted.layers[LOGITS]) and again.source == extracted.source
+    assert json.dumps(again.source)
+
+
+class _Counting:
+    def __init__(self, extractor, name=None):
+        self.name, self.layers, self.calls, self._extractor = name or extractor.name, extractor.layers, 0, extractor
+
+    def __call__(self, images):
+        self.calls += 1
+        return self._extractor(images)
+
+
+def test_what_is_there_is_kept_if_it_is_right_and_else_left_alone(digits, tmp_path):
+    source, output = open_samples(_archives(tmp_path, (0, 10))), tmp_path / "f.npz"
+    extract(source, digits, output)
+    before, counting = output.read_bytes(), _Counting(digits)
+    assert len(extract(source, counting, output)) == 10 and counting.calls == 0
+    with pytest.raises(FeatureError, match="asked for is another"):
+        extract(source, _Counting(digits, "another"), output)
+    with pytest.raises(FeatureError, match="holds features of other images"):
+        extract(source.part(0, 9), digits, output)
+    write_archive(tmp_path / "other.npz", Archive(IMAGES[::-1].copy(), np.arange(10) % 5, np.arange(10), source.origin))
+    with pytest.raises(FeatureError, match="holds features of other images"):
+        extract(open_samples([tmp_path / "other.npz"]), digits, output)
+    assert output.read_bytes() == before
+    output.write_bytes(before[:-30])
+    with pytest.raises(FeatureError, match="truncated or damaged"):
+        extract(source, digits, output)
+    with pytest.raises(FeatureError, match="not a file of features"):
+        read_features(tmp_path / "other.npz")
+    with pytest.raises(FeatureError, match="no such file"):
+        read_features(tmp_path / "none.npz")
+
+
+def test_a_run_that_fails_leaves_nothing(digits, tmp_path):
+    def broken(images):
+        return {layer: np.full((len(images), 8), np.nan, np.float32) for layer in digits.layers}
+
+    broken.name, broken.layers = "broken", digits.layers
+    source = open_samples(_archives(tmp_path, (0, 10)))
+    with pytest.raises(FeatureError, match="features of broken are not finite"):
+        extract(source, broken, tmp_path / "out" / "f.npz")
+    assert not (tmp_path / "out").exists()
+
+
+def test_parts_that_do_not_belong_together_are_refused(digits, tmp_path):
+    def part(begin, end, name, extractor=digits, **origin):
+        path = tmp_path / f"{name}.npz"
+        folder = tmp_path / name
+        return extract(open_samples(_archives(folder, (begin, end), **origin)), extractor, path) and path
+
+    first, second = part(0, 4, "first"), part(4, 10, "second")
+    assert len(merge_features([second, first])) == 10
+    for others, match in [
+            ([], "ends at image 3 of 10: a part is missing"),
+            ([part(5, 10, "gap")], "starts at image 5, expected 4"),
+            ([part(3, 10, "overlap")], "starts at image 3, expected 4"),
+            ([second, second], "starts at image 4, expected 10"),
+            ([part(4, 10, "run", seed=1)], "differ in origin: not parts of one set"),
+            ([part(4, 10, "net", _Counting(digits, "another"))], "features of two extractors do not mix")]:
+        with pytest.raises(FeatureError, match=match) as caught:
+            merge_features([first, *others])
+        assert "\n" not in str(caught.value)
+    with pytest.raises(FeatureError, match="starts at image 4, expected 0"):
+        merge_features([second])
+    with pytest.raises(FeatureError, match="no features were given"):
+        merge_features([])
+
+
+def test_a_shard_generated_twice_shows(digits, tmp_path):
+    doubled = np.concatenate([IMAGES[:5], IMAGES[:5]])
+    np.savez(tmp_path / "adm.npz", arr_0=doubled.transpose(0, 2, 3, 1))
+    features = extract(open_samples([tmp_path / "adm.npz"]), digits, tmp_path / "f.npz")
+    assert "5 of 10 images are copies" in features.warnings[0]

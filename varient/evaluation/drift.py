@@ -1,0 +1,211 @@
+"""Does today's code still draw what it drew when the baseline was accepted?
+
+The baseline, `results/baseline/`, holds small networks trained on digits, the settings they are sampled with, a hash of
+each image they drew, and the scores of these images.  A check draws the same images again from the same seeds.  An
+image is a function of its seed, so on one machine every bit must agree; on another, matrix products round otherwise and
+now and then a token that hangs on the last bit falls the other way.  How often is measured when the baseline is made:
+every weight is moved by a unit in its last place, up or down, and the images that change are counted.  What exceeds
+that is drift.
+
+What a check sees: tokenizer, transformer, plans, cache, guidance, filters, draws, decoder, features and scores.  Not
+training: that is what the score records of a whole run are for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from pydantic import ConfigDict
+from scipy.stats import betabinom
+from torch import nn
+from tqdm import tqdm
+
+from varient.archive import Archive
+from varient.config import ExperimentConfig, load_config
+from varient.evaluation.extractors import ClassifierExtractor
+from varient.evaluation.inputs import Reference, digests_of, source_of
+from varient.evaluation.scoring import protocol_of, score
+from varient.files import sha256_of, write_text
+from varient.generation import images, label_of
+from varient.models.build import load_classifier
+from varient.models.checkpoint import copy_in_half_precision
+from varient.records import Provenance, Record, provenance, read_record, write_record
+from varient.systems import Sampler, resolve_system
+from varient.training.data import load_images
+
+SYSTEMS = ("variant-d4", "variant-d4-full")
+"""Subnet and full network of one supernet: both ways through the layers from one weight file."""
+NUM_IMAGES = 500
+VARIANTS = 10
+"""Perturbed copies of the weights that are sampled when a baseline is made."""
+UNIT = 2.0 ** -23
+"""A unit in the last place of a float32 in [1, 2)."""
+ALARM = 1e-4
+"""Chance of a false alarm for each system, if another machine moves images as often as the perturbed weights did."""
+STEPS = 4.0
+"""Standard deviations that a score may move beyond what the allowed share of redrawn images explains."""
+SCORES = ("fid", "inception_score", "kid", "precision", "recall")
+
+
+class DriftError(ValueError):
+    """A baseline that is missing or damaged."""
+
+
+class SystemBaseline(Record):
+    """What one system drew."""
+
+    digests: list[str]
+    """SHA-256 of each image's pixels, by index; the first 16 digits."""
+    scores: dict[str, float]
+    scores_sd: dict[str, float]
+    changed: list[int]
+    """Images that changed in each perturbed variant."""
+
+    def allowed_changes(self, num_images: int) -> int:
+        """Changed images, of ``num_images`` redrawn, that are exceeded with probability `ALARM` at most.
+
+        The share of images near a tie is unknown: a uniform prior updated by the variants' counts.
+        """
+        drawn = len(self.changed) * len(self.digests)
+        return int(betabinom.isf(ALARM, num_images, 1 + sum(self.changed), 1 + drawn - sum(self.changed)))
+
+
+class Baseline(Record):
+    """The accepted state."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    systems: dict[str, SystemBaseline]
+    num_images: int
+    provenance: Provenance
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One compared quantity."""
+
+    system: str
+    what: str
+    baseline: float
+    now: float
+    tolerance: float
+
+    @property
+    def moved(self) -> bool:
+        """Whether it left its tolerance; what is no number has."""
+        return not abs(self.now - self.baseline) <= self.tolerance
+
+
+def check_drift(folder: Path, num_images: int | None = None) -> list[Finding]:
+    """Draw the baseline's images again and compare.
+
+    Args:
+        folder: `results/baseline`.
+        num_images: only the first so many; scores are then not compared.
+
+    Raises:
+        DriftError: no baseline there.
+        CheckpointError, RecordError: files of it that are damaged.
+    """
+    if not (folder / "drift.json").exists():
+        raise DriftError(f"{folder}: no baseline (drift.json); `varient drift --update` makes one from a run")
+    baseline, config = read_record(folder / "drift.json", Baseline), load_config(folder / "config.json")
+    findings = []
+    for name, accepted in baseline.systems.items():
+        drawn = _draw(resolve_system(name, config).load(folder, "fp32"), config, num_images or baseline.num_images)
+        changed = sum(new != old for new, old in zip(_short(drawn), accepted.digests, strict=False))
+        allowed = accepted.allowed_changes(len(drawn))
+        findings.append(Finding(name, "changed images", 0, changed, allowed))
+        if num_images is None:
+            now, _ = _scores(folder, config, drawn)
+            share = allowed / len(drawn)  # redrawn images differ from the old ones as two independent draws do
+            findings += [Finding(name, score_name, value, now[score_name],
+                                 STEPS * accepted.scores_sd[score_name] * (2 * share) ** 0.5)
+                         for score_name, value in accepted.scores.items()]
+    return findings
+
+
+def update_baseline(config: ExperimentConfig, run_dir: Path, folder: Path) -> Baseline:
+    """Accept the present state: copy a run's networks (in half precision, to keep them small), draw, score, perturb.
+
+    Raises:
+        CheckpointError: networks that the run does not have.
+    """
+    needed = sorted({name for system in SYSTEMS for name in resolve_system(system, config).weights})
+    for name in (*needed, "classifier-features"):
+        copy_in_half_precision(run_dir / f"{name}.safetensors", folder / f"{name}.safetensors")
+    sampling = config.sampling.model_copy(update={"num_images": NUM_IMAGES, "shards": 1, "batch_size": 100})
+    config = config.model_copy(update={"sampling": sampling, "systems": {}, "rows": ()})
+    write_text(folder / "config.json", config.model_dump_json(indent=1) + "\n")
+    systems = {}
+    for name in SYSTEMS:
+        sampler = resolve_system(name, config).load(folder, "fp32")
+        drawn = _draw(sampler, config, NUM_IMAGES)
+        digests = _short(drawn)
+        changed = []
+        for variant in tqdm(range(VARIANTS), desc=f"{name}, perturbed"):
+            with _perturbed(sampler.networks, variant):
+                other = _short(_draw(sampler, config, NUM_IMAGES))
+            changed.append(sum(new != old for new, old in zip(other, digests, strict=True)))
+        values, sds = _scores(folder, config, drawn)
+        systems[name] = SystemBaseline(digests=digests, scores=values, scores_sd=sds, changed=changed)
+    weights = {name: sha256_of(folder / f"{name}.safetensors") for name in (*needed, "classifier-features")}
+    baseline = Baseline(systems=systems, num_images=NUM_IMAGES, provenance=provenance(
+        experiment=config.name, seed=config.seed, settings=config.digest(), weights_sha256=weights))
+    write_record(folder / "drift.json", baseline)
+    return baseline
+
+
+def _draw(sampler: Sampler, config: ExperimentConfig, num_images: int) -> np.ndarray:
+    labels = [label_of(index, config.data.num_classes) for index in range(num_images)]
+    size = config.sampling.batch_size
+    return np.concatenate([images(sampler, labels[at:at + size], range(at, min(at + size, num_images)), config.seed)
+                           for at in range(0, num_images, size)])
+
+
+def _short(drawn: np.ndarray) -> list[str]:
+    return [digest.tobytes().hex()[:16] for digest in digests_of(drawn)]
+
+
+def _scores(folder: Path, config: ExperimentConfig, drawn: np.ndarray) -> tuple[dict[str, float], dict[str, float]]:
+    """Scores of the images against the real ones, and their standard deviations."""
+    real = load_images(config.data, "train")
+    labels = np.array([label_of(index, config.data.num_classes) for index in range(len(drawn))])
+    generated = source_of(Archive(drawn, labels, np.arange(len(drawn)), {"system": "drift"}))
+    reference = source_of(Archive(real.images.numpy(), real.labels.numpy(), np.arange(len(real)), {"system": "real"}))
+    protocol = protocol_of(config.evaluation, len(drawn), len(real))
+    extractor = ClassifierExtractor(load_classifier(config, folder / "classifier-features.safetensors"))
+    record = score(protocol, extractor, generated, Reference("real digits", reference, {}))
+    return ({name: getattr(record, name) for name in SCORES}, {name: getattr(record, f"{name}_sd") for name in SCORES})
+
+
+@contextmanager
+def _perturbed(networks: Sequence[nn.Module], variant: int) -> Iterator[None]:
+    """The networks with every weight moved by a unit in its last place, up or down at random."""
+    draws = torch.Generator().manual_seed(variant)
+    kept = [{name: tensor.clone() for name, tensor in network.state_dict().items()} for network in networks]
+    with torch.no_grad():
+        for network in networks:
+            for parameter in network.parameters():
+                sign = torch.randint(0, 2, parameter.shape, generator=draws).mul_(2).sub_(1)
+                parameter.mul_(1 + UNIT * sign)
+    try:
+        yield
+    finally:
+        for network, state in zip(networks, kept, strict=True):
+            network.load_state_dict(state)
+
+
+def report(findings: Sequence[Finding]) -> str:
+    """What was compared, as a Markdown table, what moved first."""
+    lines = ["| system | what | baseline | now | tolerance | |", "| --- | --- | --- | --- | --- | --- |"]
+    for finding in sorted(findings, key=lambda finding: not finding.moved):
+        numbers = (f"{value:.4g}" for value in (finding.baseline, finding.now, finding.tolerance))
+        verdict = "moved" if finding.moved else "holds"
+        lines.append(f"| {finding.system} | {finding.what} | {' | '.join(numbers)} | {verdict} |")
+    return "\n".join(lines) + "\n"

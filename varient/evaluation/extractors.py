@@ -1,0 +1,402 @@
+"""Features of images: Inception from a local file, or our classifier, behind one call; and their files.
+
+Nothing is ever downloaded: torch-fidelity and clean-fid would fetch their weights, so both are given a file that was
+checked here.  Features are float32 and computed without TF32, whose rounding moves them by 6e-4.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+import tempfile
+import warnings
+import zipfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from varient.evaluation.features import FEATURES, LOGITS, register_classifier
+from varient.evaluation.inputs import ImageSource, content_hash, digests_of, repeated_images
+from varient.evaluation.moments import FeatureError
+from varient.files import atomic_path, sha256_of
+from varient.models.classifier import Classifier
+
+POOL, SPATIAL = "pool", "spatial"
+"""Layers of Inception, beside LOGITS: pool_3 (2048) and 7 channels of mixed_6 (2023), flattened as ADM does."""
+
+FIDELITY_SHA256 = "6726825d"
+"""How the SHA-256 of torch-fidelity's published Inception weights begins (its file name says so)."""
+
+FIDELITY_FILE = ("weights-inception-2015-12-05-6726825d.pth (96 MB, from the releases of "
+                 "https://github.com/toshas/torch-fidelity; pt_inception-2015-12-05-6726825d.pth of pytorch-fid is "
+                 "the same)")
+CLEAN_FID_FILE = ("inception-2015-12-05.pt (from https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/"
+                  "metrics/, the file that https://github.com/GaParmar/clean-fid downloads)")
+
+_SFID_CHANNELS = 7
+
+
+class ExtractorError(ValueError):
+    """Weights that are missing or not what they should be; one line that says what is expected and where it is."""
+
+
+class Extractor(Protocol):
+    """Images to features.
+
+    Attributes:
+        name: says network, resizing and weights (by hash): equal names mean comparable features.
+        layers: names of what a call returns.
+    """
+
+    name: str
+    layers: tuple[str, ...]
+
+    def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """Features (B, F), float32, by layer, of uint8 images (B, 3, S, S)."""
+        ...
+
+
+class FidelityInception:
+    """torch-fidelity's InceptionV3: the 2015-12-05 weights behind TF1's own bilinear resize, as ADM's evaluator has it.
+
+    Layers: POOL (2048, pool_3), LOGITS (1008, without bias, what IS is taken of), SPATIAL (2023: the first 7 channels
+    of mixed_6, which is Mixed_6d.branch1x1 after its ReLU, 17 x 17 each).  SPATIAL is flattened channels last as in
+    ADM's evaluator: mu_s and sigma_s of a reference batch are in that order.
+    """
+
+    layers = (POOL, LOGITS, SPATIAL)
+
+    def __init__(self, weights: Path, *, sha256: str | None = None, device: str | torch.device = "cpu") -> None:
+        """Load a torch.save'd state dict of 472 tensors.
+
+        Args:
+            sha256: the file's hash, 64 digits; None expects the published file.
+
+        Raises:
+            ExtractorError: no such file, another hash, not a plain state dict, tensors that do not fit.
+        """
+        from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+        digest = _checked_digest(weights, sha256 or FIDELITY_SHA256, FIDELITY_FILE)
+        state = _load_state(weights)
+        # The library unpickles its file without restraint, so it gets one that we wrote.
+        with tempfile.TemporaryDirectory() as folder:
+            copy = Path(folder) / "weights.pth"
+            torch.save(state, copy)
+            try:
+                network = FeatureExtractorInceptionV3("inception-v3-compat", ["2048", "logits_unbiased"],
+                                                      feature_extractor_weights_path=str(copy))
+            except RuntimeError as error:
+                lines = [line.strip() for line in str(error).splitlines()]
+                raise ExtractorError(f"{weights}: not torch-fidelity's Inception: "
+                                     f"{(lines[1] if len(lines) > 1 else lines[0])[:160]}") from None
+        self.name = f"torch-fidelity-inception-v3-{digest[:16]}"
+        self.sha256 = digest
+        self._network = network.to(device)
+        self._device = torch.device(device)
+        self._spatial: Tensor | None = None
+        network.Mixed_6d.branch1x1.register_forward_hook(self._keep_spatial)
+
+    def _keep_spatial(self, _module: nn.Module, _inputs: tuple[Tensor, ...], output_BCHW: Tensor) -> None:
+        self._spatial = output_BCHW[:, :_SFID_CHANNELS].permute(0, 2, 3, 1).flatten(1)
+
+    def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """Features (B, F), float32, by layer, of uint8 images (B, 3, S, S) of any side."""
+        with torch.inference_mode(), _full_precision():
+            pool_BF, logits_BL = self._network(_tensor(images).to(self._device))
+        return {name: _array(value) for name, value in zip(self.layers, (pool_BF, logits_BL, self._spatial),
+                                                           strict=True)}
+
+
+class CleanInception:
+    """clean-fid in mode ``clean``: Pillow's antialiased bicubic resize in float32, NVIDIA's torchscript Inception.
+
+    Layer: POOL (2048).  Not comparable with ADM's numbers: the resize moves features by about 1 %.
+    """
+
+    layers = (POOL,)
+
+    def __init__(self, weights: Path, *, sha256: str | None = None, device: str | torch.device = "cpu") -> None:
+        """Load the torchscript file.
+
+        Args:
+            sha256: the file's hash, 64 digits; None takes any file (its hash is part of the name).
+
+        Raises:
+            ExtractorError: no such file, another hash, not a torchscript Inception.
+        """
+        from cleanfid.inception_torchscript import InceptionV3W
+        from cleanfid.resize import build_resizer
+
+        digest = _checked_digest(weights, sha256 or "", CLEAN_FID_FILE)
+        # The library knows the file by a fixed name.
+        with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's, about torchscript as such
+            (Path(folder) / "inception-2015-12-05.pt").symlink_to(weights.resolve())
+            try:
+                network = InceptionV3W(folder, download=False, resize_inside=False)
+            except (RuntimeError, AttributeError, ValueError, pickle.UnpicklingError) as error:
+                raise ExtractorError(f"{weights}: no torchscript Inception ({str(error).splitlines()[0][:120]}); "
+                                     f"expected {CLEAN_FID_FILE}") from None
+        self.name = f"clean-fid-clean-{digest[:16]}"
+        self.sha256 = digest
+        self._network = network.to(device).eval()
+        self._device = torch.device(device)
+        self._resize = build_resizer("clean")
+
+    def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """Features {POOL: (B, 2048) float32} of uint8 images (B, 3, S, S) of any side."""
+        _tensor(images)
+        resized = np.stack([self._resize(image.transpose(1, 2, 0)).transpose(2, 0, 1) for image in images])
+        with torch.inference_mode(), _full_precision():
+            return {POOL: _array(self._network(torch.from_numpy(resized).to(self._device)))}
+
+
+class ClassifierExtractor:
+    """Our classifier on digits.  Layers: FEATURES (F, variance 1 on real images) and LOGITS (classes)."""
+
+    layers = (FEATURES, LOGITS)
+
+    def __init__(self, classifier: Classifier) -> None:
+        """The name is the one that torch-fidelity knows the classifier by."""
+        self.name = register_classifier(classifier)
+        self._classifier = classifier
+
+    def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """Features (B, F) and logits (B, classes), float32, of uint8 images (B, 3, S, S)."""
+        device = next(self._classifier.parameters()).device
+        with torch.inference_mode(), _full_precision():
+            outputs = self._classifier(_tensor(images).to(device))
+        return {name: _array(value) for name, value in zip(self.layers, outputs, strict=True)}
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """Features of a set of images or of a part of it.
+
+    Attributes:
+        extractor: name of what computed them.
+        layers: (N, F), float32, by layer.
+        indices: (N,), int64, ascending without gaps.
+        labels: (N,), int64, or None.
+        digests: (N, 32), uint8, SHA-256 of each image's pixels.
+        source: `ImageSource.describe` of the images.
+    """
+
+    extractor: str
+    layers: dict[str, np.ndarray]
+    indices: np.ndarray
+    labels: np.ndarray | None
+    digests: np.ndarray
+    source: dict
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the images, in order: `ImageSource.sha256` of what they were computed from."""
+        return content_hash(self.digests)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Images that occur more than once."""
+        copies = repeated_images(self.digests)
+        return (f"{self.source['place']}: {copies} of {len(self)} images are copies of another",) if copies else ()
+
+
+def extract(source: ImageSource, extractor: Extractor, output: Path, batch_size: int = 64) -> Features:
+    """Features of all images of a source, written to ``output`` (.npz); what is there already is kept if it is right.
+
+    Holds the features in memory (20 kB an image for Inception's three layers), the images batch by batch.  On a CPU
+    features do not depend on the batch size.
+
+    Raises:
+        SampleError: a damaged image.
+        FeatureError: features that are not finite; or ``output`` exists and is damaged, of another extractor or of
+            other images (it is left alone: delete it to compute again).
+        OutputError: the file could not be written.
+    """
+    if output.exists():
+        return _kept(read_features(output), source, extractor, output)
+    result = extract_in_memory(source, extractor, batch_size)
+    write_features(output, result)
+    return result
+
+
+def extract_in_memory(source: ImageSource, extractor: Extractor, batch_size: int = 64) -> Features:
+    """Features of all images of a source, nothing written.
+
+    Raises:
+        SampleError: a damaged image.
+        FeatureError: features that are not finite.
+    """
+    digests, batches = [], {layer: [] for layer in extractor.layers}
+    bar = tqdm(total=len(source), desc=f"features of {Path(source.place).name}", unit="image", mininterval=2)
+    with bar:
+        for images in source.batches(batch_size):
+            features = extractor(images)
+            for layer in extractor.layers:
+                if not np.isfinite(features[layer]).all():
+                    raise FeatureError(f"{source.place}: {layer} features of {extractor.name} are not finite")
+                batches[layer].append(features[layer])
+            digests.append(digests_of(images))
+            bar.update(len(images))
+    return Features(extractor.name, {layer: np.concatenate(parts) for layer, parts in batches.items()},
+                    source.indices, source.labels, np.concatenate(digests), source.describe())
+
+
+def extract_in_parts(source: ImageSource, extractor: Extractor, folder: Path, part_size: int = 5000) -> Features:
+    """Features of all images of a source, kept in ``folder`` part by part: a stopped extraction goes on where it was.
+
+    Raises:
+        SampleError, FeatureError, OutputError: as `extract`.
+    """
+    paths = []
+    for begin in range(0, len(source), part_size):
+        paths.append(folder / f"{extractor.name}-{begin:08d}.npz")
+        extract(source.part(begin, begin + part_size), extractor, paths[-1])
+    return merge_features(paths)
+
+
+def write_features(path: Path, features: Features) -> None:
+    """Write atomically, uncompressed.
+
+    Raises:
+        OutputError: the file could not be written.
+    """
+    meta = {"extractor": features.extractor, "layers": list(features.layers), "source": features.source,
+            "images_sha256": features.sha256, "versions": {name: version(name) for name in ("torch", "numpy")}}
+    arrays = {f"layer.{layer}": values for layer, values in features.layers.items()}
+    if features.labels is not None:
+        arrays["labels"] = features.labels
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, indices=features.indices, digests=features.digests, **arrays,
+                 meta=np.array(json.dumps(meta, sort_keys=True)))
+
+
+def read_features(path: Path) -> Features:
+    """Read features that `extract` wrote.
+
+    Raises:
+        FeatureError: no such file, truncated or damaged, or something else.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            meta = json.loads(str(file["meta"]))
+            features = Features(meta["extractor"], {layer: file[f"layer.{layer}"] for layer in meta["layers"]},
+                                file["indices"], file["labels"] if "labels" in file.files else None,
+                                file["digests"], meta["source"])
+    except FileNotFoundError:
+        raise FeatureError(f"{path}: no such file") from None
+    except KeyError as error:
+        raise FeatureError(f"{path}: not a file of features, it has no {error}") from None
+    except (zipfile.BadZipFile, EOFError, OSError, ValueError) as error:
+        raise FeatureError(f"{path}: truncated or damaged ({error}); delete it and extract again") from None
+    sizes = {len(array) for array in (features.digests, features.indices, *features.layers.values())}
+    if len(sizes) > 1 or features.sha256 != meta["images_sha256"]:
+        raise FeatureError(f"{path}: its arrays do not fit each other; delete it and extract again")
+    return features
+
+
+def merge_features(paths: Sequence[Path]) -> Features:
+    """Features of the whole set from those of its parts, in any order.
+
+    Raises:
+        FeatureError: as `read_features`, parts by different extractors or of different sets, or parts that overlap,
+            leave gaps or do not make up the whole.
+    """
+    if not paths:
+        raise FeatureError("no features were given")
+    parts = sorted(((read_features(path), path) for path in paths), key=lambda part: int(part[0].indices[0]))
+    first, first_path = parts[0]
+    expected = 0
+    for part, path in parts:
+        if (part.extractor, set(part.layers)) != (first.extractor, set(first.layers)):
+            raise FeatureError(f"{path} is of {part.extractor} {sorted(part.layers)}, {first_path} of "
+                               f"{first.extractor} {sorted(first.layers)}: features of two extractors do not mix")
+        differing = [key for key in first.source if key != "place" and part.source.get(key) != first.source[key]]
+        if differing or (part.labels is None) != (first.labels is None):
+            raise FeatureError(f"{path} and {first_path} differ in {', '.join(differing or ['labels'])}: not parts of "
+                               "one set of images")
+        if part.indices[0] != expected or (np.diff(part.indices) != 1).any():
+            raise FeatureError(f"{path}: starts at image {part.indices[0]}, expected {expected} (a part is missing or "
+                               "doubled)")
+        expected = int(part.indices[-1]) + 1
+    total = first.source["total"]
+    if total is not None and expected != total:
+        raise FeatureError(f"{parts[-1][1]}: ends at image {expected - 1} of {total}: a part is missing")
+
+    def joined(arrays: Iterator[np.ndarray]) -> np.ndarray:
+        return np.concatenate(list(arrays))
+
+    return Features(
+        first.extractor, {layer: joined(part.layers[layer] for part, _ in parts) for layer in first.layers},
+        joined(part.indices for part, _ in parts),
+        None if first.labels is None else joined(part.labels for part, _ in parts),
+        joined(part.digests for part, _ in parts), first.source)
+
+
+def _kept(features: Features, source: ImageSource, extractor: Extractor, output: Path) -> Features:
+    """Features found at ``output``, if they are those that were asked for."""
+    if (features.extractor, set(features.layers)) != (extractor.name, set(extractor.layers)):
+        raise FeatureError(f"{output}: holds features of {features.extractor} {sorted(features.layers)}, asked for is "
+                           f"{extractor.name} {sorted(extractor.layers)}; delete it to compute again")
+    if not np.array_equal(features.indices, source.indices) or features.sha256 != source.sha256:
+        raise FeatureError(f"{output}: holds features of other images than {source.place}; delete it to compute again")
+    return features
+
+
+def _checked_digest(path: Path, expected: str, file: str) -> str:
+    """SHA-256 of a weights file, if it begins as expected."""
+    if not path.is_file():
+        raise ExtractorError(f"{path}: no such file; expected {file}")
+    if len(expected) not in (0, len(FIDELITY_SHA256), 64):
+        raise ExtractorError(f"{expected!r} is no SHA-256: 64 hexadecimal digits are needed")
+    digest = sha256_of(path)
+    if not digest.startswith(expected.lower()):
+        raise ExtractorError(f"{path}: SHA-256 is {digest}, expected {expected}{'...' if len(expected) < 64 else ''}; "
+                             f"expected is {file}; for other weights give their hash")
+    return digest
+
+
+def _load_state(path: Path) -> dict[str, Tensor]:
+    """A plain state dict, read without running code of the file."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise ExtractorError(f"{path}: not a plain state dict ({reason[0][:160]})") from None
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ExtractorError(f"{path}: not a plain state dict; expected {FIDELITY_FILE}")
+    return state
+
+
+def _tensor(images: np.ndarray) -> Tensor:
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] != 3:
+        raise ValueError(f"images are {images.dtype} {images.shape}, expected uint8 (B, 3, S, S)")
+    return torch.from_numpy(np.ascontiguousarray(images))
+
+
+def _array(value: Tensor) -> np.ndarray:
+    return value.float().cpu().numpy()
+
+
+@contextmanager
+def _full_precision() -> Iterator[None]:
+    """No TF32 and no choice of algorithm by the clock, on a GPU."""
+    matmul, before = torch.backends.cuda.matmul, torch.backends.cuda.matmul.allow_tf32
+    matmul.allow_tf32 = False
+    try:
+        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+            yield
+    finally:
+        matmul.allow_tf32 = before

@@ -1,0 +1,207 @@
+"""Mean and covariance of features, mergeable over shards, and the Fréchet distance between two of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+
+CHUNK_ROWS = 4096
+"""Rows taken to float64 at once: fewer make the F x F updates dear, more cost memory."""
+
+
+class FeatureError(ValueError):
+    """Features or statistics from which a score cannot be computed; the message says what is wrong with which."""
+
+
+@dataclass(frozen=True, eq=False)
+class Gaussian:
+    """What the Fréchet distance looks at: mean (F,) and covariance (F, F) with ddof 1, both float64.
+
+    Statistics of a file (ADM's `mu`, `sigma`) come in here as they are, in any float dtype; how many images are
+    behind them is then unknown and ``count`` None.
+
+    Raises:
+        FeatureError: shapes that do not fit each other, or values that are not finite.
+    """
+
+    mean: np.ndarray
+    covariance: np.ndarray
+    count: int | None = None
+
+    def __post_init__(self) -> None:
+        mean, covariance = (np.asarray(value, np.float64) for value in (self.mean, self.covariance))
+        if mean.ndim != 1 or covariance.shape != 2 * mean.shape:
+            raise FeatureError(f"a mean of shape {mean.shape} needs a covariance of shape {2 * mean.shape}, not "
+                               f"{covariance.shape}")
+        if not (np.isfinite(mean).all() and np.isfinite(covariance).all()):
+            raise FeatureError("mean or covariance is not finite")
+        object.__setattr__(self, "mean", mean)
+        object.__setattr__(self, "covariance", covariance)
+
+
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """Count, mean (F,) and sum of centred squares (F, F) of features, float64.
+
+    Shards merge in any order to the same moments up to float64 rounding; a fixed order makes them the same bits.
+    """
+
+    count: int
+    mean: np.ndarray
+    m2: np.ndarray
+
+    @classmethod
+    def of(cls, feature_NF: np.ndarray) -> Moments:
+        """Moments of features of any float dtype, a chunk at a time.
+
+        Each chunk is centred before it is squared: raw moments would cancel.
+
+        Raises:
+            FeatureError: not a table of finite floating-point features.
+        """
+        check_features(feature_NF)
+        total = None
+        for chunk_nF in chunks(feature_NF):
+            centred_nF = chunk_nF.astype(np.float64)
+            mean_F = centred_nF.mean(axis=0)
+            centred_nF -= mean_F
+            part = cls(len(chunk_nF), mean_F, centred_nF.T @ centred_nF)
+            total = part if total is None else total.merge(part)
+        return total
+
+    def merge(self, other: Moments) -> Moments:
+        """Moments of both sets together (Chan, Golub and LeVeque 1979).
+
+        Raises:
+            FeatureError: features of different length.
+        """
+        _check_same_length(self.mean, other.mean)
+        count = self.count + other.count
+        shift_F = other.mean - self.mean
+        m2 = np.outer(shift_F, shift_F * (self.count * other.count / count))
+        m2 += self.m2
+        m2 += other.m2
+        return Moments(count, self.mean + shift_F * (other.count / count), m2)
+
+    def without(self, part: Moments) -> Moments:
+        """Moments of what is left when ``part`` is taken out: the inverse of `merge`, exact where both are large.
+
+        Raises:
+            FeatureError: features of different length, or nothing left.
+        """
+        _check_same_length(self.mean, part.mean)
+        count = self.count - part.count
+        if count < 1:
+            raise FeatureError(f"{part.count} images cannot be taken out of {self.count}")
+        mean_F = self.mean + (self.mean - part.mean) * (part.count / count)
+        shift_F = mean_F - part.mean
+        m2 = np.outer(shift_F, shift_F * (-part.count * count / self.count))
+        m2 += self.m2
+        m2 -= part.m2
+        return Moments(count, mean_F, m2)
+
+    @property
+    def covariance(self) -> np.ndarray:
+        """Unbiased covariance (ddof 1), as `np.cov` gives it.
+
+        Raises:
+            FeatureError: a single image has none.
+        """
+        if self.count < 2:
+            raise FeatureError("a covariance needs at least 2 images")
+        return self.m2 / (self.count - 1)
+
+    def gaussian(self, *, allow_rank_deficient: bool = False) -> Gaussian:
+        """Mean and covariance for the Fréchet distance.
+
+        Raises:
+            FeatureError: no more images than features, so that the covariance has no full rank and the distance says
+                more about the number of images than about them; unless that is allowed.
+        """
+        features = len(self.mean)
+        if self.count <= features and not allow_rank_deficient:
+            raise FeatureError(f"{self.count} images are too few: the covariance of {features} features needs at least "
+                               f"{features + 1}")
+        return Gaussian(self.mean, self.covariance, self.count)
+
+
+@dataclass(frozen=True, eq=False)
+class FrechetReference:
+    """A reference that many sets are compared with; the square root of its covariance is computed once.
+
+    At F = 2048 the root costs 33.5 MB and some CPU-seconds, each distance then 3 to 4 CPU-seconds.
+    """
+
+    gaussian: Gaussian
+
+    @cached_property
+    def root(self) -> torch.Tensor:
+        """Symmetric square root (F, F) of the covariance; eigenvalues that rounding made negative count as 0."""
+        values, vectors = torch.linalg.eigh(torch.tensor(self.gaussian.covariance))
+        return (vectors * values.clamp(min=0).sqrt()) @ vectors.T
+
+    def distance(self, other: Gaussian) -> float:
+        """Squared Fréchet distance: |mean difference|^2 + tr(S1 + S2 - 2 (S1^1/2 S2 S1^1/2)^1/2).
+
+        The trace of the last root is the sum of the roots of the eigenvalues of a symmetric matrix, which are those of
+        S1 S2: real whatever the rank, where the usual `sqrtm(S1 @ S2)` turns complex. Two equal sets may give a
+        distance below 0 by rounding.
+
+        Raises:
+            FeatureError: features of different length.
+        """
+        _check_same_length(self.gaussian.mean, other.mean)
+        product = self.root @ torch.tensor(other.covariance) @ self.root
+        cross = torch.linalg.eigvalsh((product + product.T) / 2).clamp(min=0).sqrt().sum().item()
+        shift_F = self.gaussian.mean - other.mean
+        return float(shift_F @ shift_F + np.trace(self.gaussian.covariance) + np.trace(other.covariance) - 2 * cross)
+
+
+def frechet_distance(a: Gaussian, b: Gaussian) -> float:
+    """Squared Fréchet distance of two Gaussians; with one ``b`` for many ``a``, keep a `FrechetReference` instead.
+
+    Raises:
+        FeatureError: features of different length.
+    """
+    return FrechetReference(b).distance(a)
+
+
+def check_features(feature_NF: np.ndarray, name: str = "features") -> None:
+    """See that this is a table (N, F) of finite floating-point numbers with at least one row.
+
+    Raises:
+        FeatureError: it is not.
+    """
+    if feature_NF.ndim != 2 or not np.issubdtype(feature_NF.dtype, np.floating) or 0 in feature_NF.shape:
+        raise FeatureError(f"{name}: a table (N, F) of floating-point numbers is needed, not {feature_NF.dtype} of "
+                           f"shape {feature_NF.shape}")
+    for at, chunk_nF in enumerate(chunks(feature_NF)):
+        finite_n = np.isfinite(chunk_nF).all(axis=1)
+        if not finite_n.all():
+            first = at * CHUNK_ROWS + int(finite_n.argmin())
+            raise FeatureError(f"{name}: row {first} is not finite")
+
+
+def check_pair(generated_NF: np.ndarray, real_MF: np.ndarray) -> None:
+    """See that two sets of features can be compared.
+
+    Raises:
+        FeatureError: one of them is no table of finite numbers, or their features have different length.
+    """
+    check_features(generated_NF, "generated")
+    check_features(real_MF, "reference")
+    _check_same_length(generated_NF[0], real_MF[0])
+
+
+def chunks(rows: np.ndarray) -> Iterator[np.ndarray]:
+    """Consecutive slices of at most `CHUNK_ROWS` rows."""
+    return (rows[at:at + CHUNK_ROWS] for at in range(0, len(rows), CHUNK_ROWS))
+
+
+def _check_same_length(a_F: np.ndarray, b_F: np.ndarray) -> None:
+    if a_F.shape != b_F.shape:
+        raise FeatureError(f"{len(a_F)} features cannot be compared with {len(b_F)}")

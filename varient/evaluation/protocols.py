@@ -1,0 +1,313 @@
+"""Named ways of scoring: what a number must be computed like to be compared with numbers of the same name.
+
+A protocol is data.  `check` says before any work whether samples, reference and weights are what it needs; scores of
+two protocols never go into one column.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from varient.evaluation.extractors import (
+    CLEAN_FID_FILE,
+    FIDELITY_FILE,
+    POOL,
+    SPATIAL,
+    ClassifierExtractor,
+    CleanInception,
+    Extractor,
+    FidelityInception,
+)
+from varient.evaluation.features import FEATURES, LOGITS
+from varient.evaluation.inputs import STATISTICS, ImageSource, Reference
+from varient.evaluation.neighbours import NEIGHBOURS
+from varient.evaluation.scores import ADM_BLOCK, SEED, adm_blocks, equal_blocks, fixed_permutation
+from varient.models.classifier import Classifier
+
+Metric = Literal["fid", "sfid", "inception_score", "kid", "precision", "recall"]
+
+
+class ProtocolError(ValueError):
+    """Something that a protocol needs is missing or cannot be used; one line that lists all of it."""
+
+
+@dataclass(frozen=True)
+class InceptionScoreRule:
+    """Which images share a block of IS.
+
+    Attributes:
+        block_size: blocks of so many, a shorter last one counting as much (ADM).
+        splits: so many equal parts (torch-fidelity).  One of the two.
+        seed: of the permutation that goes before.
+    """
+
+    block_size: int | None = None
+    splits: int | None = None
+    seed: int = SEED
+
+    def blocks(self, num_images: int) -> np.ndarray:
+        """Bounds (S + 1,) of the blocks, in positions.
+
+        Raises:
+            ValueError: fewer images than splits.
+        """
+        return adm_blocks(num_images, self.block_size) if self.splits is None else equal_blocks(num_images, self.splits)
+
+    def permutation(self, num_images: int, stored_seed: int | None = None) -> np.ndarray:
+        """Image index (N,), int64, at each position.
+
+        Images that are stored in this very permutation (``stored_seed``, from `ImageSource.permutation_seed`) stay as
+        they are: so an exported ADM batch has here the blocks of its archives and of ADM's evaluator.
+        """
+        return np.arange(num_images) if stored_seed == self.seed else fixed_permutation(num_images, self.seed)
+
+
+@dataclass(frozen=True)
+class KidRule:
+    """Random subsets without replacement, and their seed."""
+
+    subsets: int = 100
+    subset_size: int = 1000
+    seed: int = SEED
+
+
+@dataclass(frozen=True)
+class NeighbourRule:
+    """k of precision and recall: radii to the k-th other neighbour, border included."""
+
+    k: int = NEIGHBOURS
+
+
+@dataclass(frozen=True)
+class ScoringProtocol:
+    """One way of scoring.
+
+    Attributes:
+        name: what the command line calls it.
+        source: where the rules are from.
+        network: whose features; what `open_extractor` loads.
+        feature_layer: of FID, KID, precision and recall.
+        logits_layer: of IS.
+        spatial_layer: of sFID.
+        reference: FID is taken against the stored statistics of the reference file, or against its images.
+        inception_score, kid, neighbours: rules of those scores; None where the protocol has no such score.
+        num_images: samples behind published numbers.
+        num_reference: images of the reference, for precision and recall.
+        notes: what a reader should know beside the numbers.
+    """
+
+    name: str
+    source: str
+    network: Literal["torch-fidelity", "clean-fid", "classifier"]
+    feature_layer: str
+    reference: Literal["statistics", "images"]
+    logits_layer: str | None = None
+    spatial_layer: str | None = None
+    inception_score: InceptionScoreRule | None = None
+    kid: KidRule | None = None
+    neighbours: NeighbourRule | None = None
+    num_images: int | None = None
+    num_reference: int | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """Scores that the protocol has."""
+        wanted = {"fid": True, "sfid": self.spatial_layer, "inception_score": self.inception_score, "kid": self.kid,
+                  "precision": self.neighbours, "recall": self.neighbours}
+        return tuple(metric for metric, rule in wanted.items() if rule)
+
+
+@dataclass(frozen=True)
+class PortTolerance:
+    """How far the `adm` protocol is from ADM's own TensorFlow evaluator on the same .npz.
+
+    Attributes:
+        relative: largest relative difference either way; None for precision and recall.
+        offset: ours minus theirs, systematic; None where there is none.
+        measured: (side, theirs, port's) behind it.
+    """
+
+    metric: Metric
+    relative: float | None
+    offset: float | None
+    measured: tuple[tuple[int, float, float], ...]
+    source: str
+    cause: str
+
+
+_PORT = ("README of github.com/lavinal712/ADM-evaluation-suite-pytorch: torch-fidelity's Inception and float32 "
+         "precision/recall beside the TensorFlow evaluator; reported there, not run by us")
+_HALF = ("likely half precision: ADM's distances are float16, whose rounding makes ties that count as inside; not "
+         "proven on real features. Below one binomial standard error (0.0017 at 50,000; 0.005 at 10,000)")
+PORT_TOLERANCES = (
+    PortTolerance("fid", 1e-3, None, ((256, 3.9426, 3.9410), (128, 2.97329, 2.97328)), _PORT,
+                  "convolution kernels, features to about 1e-4"),
+    PortTolerance("inception_score", 1e-3, None, ((256, 215.837, 215.976), (128, 141.4767, 141.4781)), _PORT,
+                  "convolution kernels, features to about 1e-4"),
+    PortTolerance("sfid", 5e-4, None, ((256, 6.14043, 6.14049), (128, 5.0946, 5.0935)), _PORT,
+                  "convolution kernels, features to about 1e-4"),
+    PortTolerance("precision", None, -0.001, ((256, 0.8265, 0.82548), (128, 0.78138, 0.78042)), _PORT, _HALF),
+    PortTolerance("recall", None, -0.0024, ((256, 0.5309, 0.5285), (128, 0.5929, 0.5906)), _PORT, _HALF),
+)
+"""Differences to expect, by score; a larger one needs another explanation."""
+
+ADM = ScoringProtocol(
+    name="adm",
+    source="evaluations/evaluator.py of github.com/openai/guided-diffusion, as published ImageNet numbers use it",
+    network="torch-fidelity", feature_layer=POOL, logits_layer=LOGITS, spatial_layer=SPATIAL, reference="statistics",
+    inception_score=InceptionScoreRule(block_size=ADM_BLOCK), neighbours=NeighbourRule(),
+    num_images=50_000, num_reference=10_000,
+    notes=("FID and sFID against mu, sigma, mu_s, sigma_s of the reference file (all of ImageNet's training images); "
+           "precision and recall against its 10,000 images",
+           "ADM takes IS over 5000 images each in stored order; here in a fixed permutation, which `varient export` "
+           "writes, so that ADM's evaluator sees the same blocks",
+           "logits without bias"))
+
+TORCH_FIDELITY = ScoringProtocol(
+    name="torch-fidelity",
+    source="torch-fidelity 0.4.0: its defaults with feature_extractor='inception-v3-compat'",
+    network="torch-fidelity", feature_layer=POOL, logits_layer=LOGITS, reference="images",
+    inception_score=InceptionScoreRule(splits=10), kid=KidRule(), neighbours=NeighbourRule(), num_images=50_000,
+    notes=("with no extractor named, torch-fidelity takes precision and recall from VGG16 (fc2_relu), not Inception",
+           "IS in 10 splits is biased below 50,000 images, where a split has fewer than 5000",
+           "FID against the images of the reference, not against stored statistics"))
+
+CLEAN_FID = ScoringProtocol(
+    name="clean-fid",
+    source="clean-fid 0.1.35, mode clean (Parmar et al. 2022, arXiv 2104.11222)",
+    network="clean-fid", feature_layer=POOL, reference="images", kid=KidRule(), num_images=50_000,
+    notes=("Pillow's antialiased bicubic resize: not comparable with ADM's numbers",
+           "clean-fid draws its KID subsets from NumPy's unseeded generator, here they are seeded; it shrinks them to "
+           "the smaller set, here too small a set is refused",
+           "no IS, precision or recall"))
+
+DIGITS = ScoringProtocol(
+    name="digits",
+    source="this project: torch-fidelity's rules on features of a classifier trained in the DAG",
+    network="classifier", feature_layer=FEATURES, logits_layer=LOGITS, reference="images",
+    inception_score=InceptionScoreRule(splits=10), kid=KidRule(), neighbours=NeighbourRule(),
+    notes=("not comparable with any ImageNet number",))
+
+PROTOCOLS = {protocol.name: protocol for protocol in (ADM, TORCH_FIDELITY, CLEAN_FID, DIGITS)}
+
+REFERENCE_FILE = "VIRTUAL_imagenet256_labeled.npz (from evaluations/README.md of github.com/openai/guided-diffusion)"
+
+_WEIGHTS_FILES = {"torch-fidelity": FIDELITY_FILE, "clean-fid": CLEAN_FID_FILE}
+_DIMENSIONS = {"mu": 2048, "mu_s": 2023}
+
+
+def protocol_named(name: str) -> ScoringProtocol:
+    """The protocol of that name.
+
+    Raises:
+        ProtocolError: there is none.
+    """
+    if name not in PROTOCOLS:
+        raise ProtocolError(f"no protocol {name!r}; there are {', '.join(PROTOCOLS)}")
+    return PROTOCOLS[name]
+
+
+def open_extractor(protocol: ScoringProtocol, *, weights: Path | None = None, sha256: str | None = None,
+                   device: str = "cpu", classifier: Classifier | None = None) -> Extractor:
+    """Load the network of a protocol.
+
+    Args:
+        weights: file of an Inception.
+        sha256: its hash, if it is not the published file.
+        classifier: of the digits protocol.
+
+    Raises:
+        ProtocolError: neither file nor classifier where one is needed.
+        ExtractorError: a file that cannot be used.
+    """
+    if protocol.network == "classifier":
+        if classifier is None:
+            raise ProtocolError(f"protocol {protocol.name} needs a trained classifier")
+        return ClassifierExtractor(classifier)
+    if weights is None:
+        raise ProtocolError(f"protocol {protocol.name}: {_no_weights(protocol)}")
+    network = FidelityInception if protocol.network == "torch-fidelity" else CleanInception
+    return network(weights, sha256=sha256, device=device)
+
+
+def check(protocol: ScoringProtocol, samples: ImageSource, reference: Reference,
+          weights: Path | None = None) -> tuple[str, ...]:
+    """See that a protocol can be run; nothing is computed and no image is decoded.
+
+    Returns:
+        Warnings: what makes the numbers not comparable with published ones, though they can be computed.
+
+    Raises:
+        ProtocolError: what is missing or does not fit, all of it in one line.
+    """
+    problems = [*_weights_problems(protocol, weights), *_reference_problems(protocol, reference)]
+    try:
+        samples.require_complete()
+    except ValueError as error:
+        problems.append(str(error))
+    sets = {"samples": samples} | ({"reference": reference.images} if reference.images else {})
+    for name, images in sets.items():
+        problems += [f"{rule} needs at least {least} images, the {name} have {len(images)}"
+                     for rule, least in _least_images(protocol, name) if len(images) < least]
+    if problems:
+        raise ProtocolError(f"protocol {protocol.name}: " + "; ".join(problems))
+    return (*samples.warnings, *(reference.images.remarks if protocol.reference == "images" else ()),
+            *_comparison_warnings(protocol, samples, reference))
+
+
+def _no_weights(protocol: ScoringProtocol) -> str:
+    return f"no file of Inception weights was given (--weights); expected {_WEIGHTS_FILES[protocol.network]}"
+
+
+def _weights_problems(protocol: ScoringProtocol, weights: Path | None) -> list[str]:
+    if protocol.network == "classifier":
+        return []
+    if weights is None:
+        return [_no_weights(protocol)]
+    return [] if weights.is_file() else [f"{weights}: no such file; expected {_WEIGHTS_FILES[protocol.network]}"]
+
+
+def _reference_problems(protocol: ScoringProtocol, reference: Reference) -> list[str]:
+    if protocol.reference == "images":
+        return [] if reference.images else [f"{reference.place} has statistics but no images"]
+    names = [name for pair in STATISTICS for name in pair]
+    missing = [name for name in names if name not in reference.statistics]
+    if not reference.images:
+        missing = ["arr_0", *missing]
+    if missing:
+        return [f"{reference.place} has no {', '.join(missing)}; the reference is {REFERENCE_FILE}"]
+    return [f"{reference.place}: {name} has {len(reference.statistics[name])} entries, expected {expected}"
+            for name, expected in _DIMENSIONS.items() if len(reference.statistics[name]) != expected]
+
+
+def _least_images(protocol: ScoringProtocol, role: str) -> Sequence[tuple[str, int]]:
+    """Below these a score has no value at all."""
+    least = []
+    if protocol.kid:
+        least.append(("KID", protocol.kid.subset_size))
+    if protocol.neighbours:
+        least.append(("precision and recall", protocol.neighbours.k + 1))
+    if role == "samples" and protocol.inception_score and protocol.inception_score.splits:
+        least.append(("IS", protocol.inception_score.splits))
+    return least
+
+
+def _comparison_warnings(protocol: ScoringProtocol, samples: ImageSource, reference: Reference) -> list[str]:
+    found = []
+    if protocol.num_images and len(samples) != protocol.num_images:
+        found.append(f"{samples.place}: {len(samples)} images, published numbers are of {protocol.num_images}; "
+                     "FID, IS, precision and recall all depend on how many")
+    if reference.images:
+        if protocol.num_reference and len(reference.images) != protocol.num_reference:
+            found.append(f"{reference.place}: {len(reference.images)} images, published precision and recall are "
+                         f"against {protocol.num_reference}")
+        if reference.images.side != samples.side:
+            found.append(f"{samples.place}: side {samples.side}, the reference has {reference.images.side}; Inception "
+                         "resizes both, the numbers are not those of one resolution")
+    return found

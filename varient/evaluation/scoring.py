@@ -1,0 +1,198 @@
+"""Scores of samples against a reference under a named protocol, as a record with its uncertainty."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from varient.config import EvaluationConfig, ExperimentConfig
+from varient.evaluation.extractors import Extractor, Features, extract_in_memory, extract_in_parts
+from varient.evaluation.inputs import ImageSource, Reference, open_reference, open_samples
+from varient.evaluation.moments import FrechetReference, Gaussian, Moments
+from varient.evaluation.neighbours import precision_recall
+from varient.evaluation.protocols import ScoringProtocol, check, open_extractor, protocol_named
+from varient.evaluation.scores import inception_score, kernel_distance
+from varient.evaluation.uncertainty import (
+    Spread,
+    frechet_bias,
+    frechet_infinity,
+    frechet_spread,
+    inception_spread,
+    kernel_spread,
+    share_spread,
+)
+from varient.files import sha256_of
+from varient.models.build import load_classifier
+from varient.models.classifier import Classifier
+from varient.records import ScoreRecord, provenance, write_record
+
+FID_AGREEMENT = 1e-6
+"""Largest relative difference between our FID and that of torch-fidelity and of clean-fid from the same features."""
+
+
+class ScoreError(ValueError):
+    """Images that cannot be scored."""
+
+
+def score_experiment(config: ExperimentConfig, samples: Sequence[Path], reference: Sequence[Path], run_dir: Path,
+                     output: Path, device: str = "cpu") -> ScoreRecord:
+    """Score all shards of a system under the experiment's protocol and write the record.
+
+    Raises:
+        SampleError, ProtocolError, ExtractorError, FeatureError: inputs that are missing, damaged or do not fit.
+        ScoreError: a set of another size than the config asks for.
+    """
+    settings = config.evaluation
+    generated, real = open_samples(samples), open_reference(reference)
+    if "sampling" in generated.origin and len(generated) != config.sampling.num_images:
+        raise ScoreError(f"{len(generated)} images of {generated.origin['system']}, but the config asks for "
+                         f"{config.sampling.num_images}: a shard is missing")
+    protocol = protocol_of(settings, len(generated), len(real.images) if real.images else 0)
+    found = check(protocol, generated, real, settings.inception_weights)
+    weights: dict[str, str] = {}
+    classifier = judge = None
+    if protocol.network == "classifier":
+        paths = {role: run_dir / f"classifier-{role}.safetensors" for role in ("features", "judge")}
+        classifier, judge = (load_classifier(config, path) for path in paths.values())
+        weights = {path.stem: sha256_of(path) for path in paths.values()}
+    extractor = open_extractor(protocol, weights=settings.inception_weights, sha256=settings.weights_sha256,
+                               device=device, classifier=classifier)
+    # A classifier is done in a second; Inception's features are kept for a stopped run.
+    folder = None if protocol.network == "classifier" else run_dir / "features"
+    record = score(protocol, extractor, generated, real, folder=folder, extrapolate=settings.fid_infinity)
+    record = record.model_copy(update={
+        "warnings": (*found, *record.warnings),
+        "recognised": None if judge is None else recognised_share(judge, generated),
+        "provenance": provenance(experiment=config.name, seed=config.seed,
+                                 settings=config.digest("sampling", "evaluation"),
+                                 weights_sha256=weights | generated.origin.get("weights_sha256", {}))})
+    write_record(output, record)
+    return record
+
+
+def score_files(protocol_name: str, samples: Sequence[Path], reference: Sequence[Path], output: Path, *,
+                weights: Path | None, sha256: str | None, device: str, extrapolate: bool) -> ScoreRecord:
+    """Score anybody's samples and write the record; features are kept beside it, in `<output>-features`.
+
+    Raises:
+        SampleError, ProtocolError, ExtractorError, FeatureError: inputs that are missing, damaged or do not fit.
+    """
+    protocol = protocol_named(protocol_name)
+    generated, real = open_samples(samples), open_reference(reference)
+    found = check(protocol, generated, real, weights)
+    extractor = open_extractor(protocol, weights=weights, sha256=sha256, device=device)
+    folder = output.with_name(f"{output.stem}-features")
+    record = score(protocol, extractor, generated, real, folder=folder, extrapolate=extrapolate)
+    record = record.model_copy(update={"warnings": (*found, *record.warnings)})
+    write_record(output, record)
+    return record
+
+
+def protocol_of(settings: EvaluationConfig, num_generated: int, num_real: int) -> ScoringProtocol:
+    """The experiment's protocol; on digits with its own k, and with KID's subsets no larger than the smaller set."""
+    protocol = protocol_named(settings.protocol)
+    if protocol.network != "classifier":
+        return protocol
+    subset_size = min(settings.kid_subset_size, num_generated, num_real)
+    return replace(protocol, kid=replace(protocol.kid, subset_size=subset_size),
+                   neighbours=replace(protocol.neighbours, k=settings.neighborhood))
+
+
+def score(protocol: ScoringProtocol, extractor: Extractor, samples: ImageSource, reference: Reference, *,
+          folder: Path | None = None, extrapolate: bool = False) -> ScoreRecord:
+    """All scores of a protocol, each with its standard deviation over redraws of the generated images.
+
+    Args:
+        folder: where features are kept, part by part; None keeps none.
+        extrapolate: FID at infinitely many images too (150 CPU-seconds at 50,000 x 2048).
+
+    Raises:
+        FeatureError: features that are not finite or too few.
+        ScoreError: a FID that the libraries see otherwise.
+    """
+    generated = _features(samples, extractor, folder)
+    real = _features(reference.images, extractor, folder) if reference.images else None
+    target = _frechet_reference(protocol.feature_layer, "mu", "sigma", protocol, reference, real)
+    feature_NF = generated.layers[protocol.feature_layer]
+    fid = frechet_spread(feature_NF, target, labels_N=samples.labels)
+    _check_with_the_libraries(fid.point, feature_NF, target.gaussian)
+    values: dict[str, object] = {"fid": fid.point, "fid_sd": fid.sd,
+                                 "fid_bias": frechet_bias(target.gaussian, len(samples)).bias}
+    if extrapolate:
+        values["fid_infinity"] = frechet_infinity(feature_NF, target).fid_infinity
+    if protocol.spatial_layer:
+        spatial = _frechet_reference(protocol.spatial_layer, "mu_s", "sigma_s", protocol, reference, real)
+        values |= _named("sfid", frechet_spread(generated.layers[protocol.spatial_layer], spatial,
+                                                labels_N=samples.labels))
+    if rule := protocol.inception_score:
+        logit_NK = generated.layers[protocol.logits_layer]
+        blocks, order = rule.blocks(len(samples)), rule.permutation(len(samples), samples.permutation_seed)
+        spread = inception_spread(logit_NK, blocks, order, labels_N=samples.labels)
+        values |= _named("inception_score", spread)
+        values["inception_score_std"] = inception_score(logit_NK, blocks, order).std
+    if real and (rule := protocol.kid):
+        real_MF = real.layers[protocol.feature_layer]
+        kid = kernel_distance(feature_NF, real_MF, subsets=rule.subsets, subset_size=rule.subset_size, seed=rule.seed)
+        values |= _named("kid", kernel_spread(feature_NF, real_MF, kid, labels_N=samples.labels))
+        values["kid_std"] = kid.std
+    if real and (rule := protocol.neighbours):
+        inside = precision_recall(feature_NF, real.layers[protocol.feature_layer], rule.k)
+        values |= _named("precision", share_spread(inside.generated_inside_N, samples.labels))
+        values |= _named("recall", share_spread(inside.real_inside_M))
+    return ScoreRecord(
+        system=samples.origin.get("system", samples.place), protocol=protocol.name, extractor=extractor.name,
+        num_images=len(samples), num_reference=len(real) if real else 0, images_sha256=generated.sha256,
+        reference_sha256=reference.sha256, warnings=generated.warnings, **values,
+        provenance=provenance(experiment=samples.origin.get("experiment", "none"), seed=samples.origin.get("seed", 0),
+                              settings=protocol.name, weights_sha256={"extractor": extractor.name}))
+
+
+def recognised_share(judge: Classifier, samples: ImageSource) -> float:
+    """Share of images that the judge sees as the class they were asked for."""
+    agree = 0
+    for at in range(0, len(samples), 256):
+        with torch.no_grad():
+            verdicts = judge(torch.from_numpy(samples.batch(at, at + 256)))[1].argmax(dim=1).numpy()
+        agree += int((verdicts == samples.labels[at:at + 256]).sum())
+    return agree / len(samples)
+
+
+def _features(images: ImageSource, extractor: Extractor, folder: Path | None) -> Features:
+    if folder is None:
+        return extract_in_memory(images, extractor)
+    return extract_in_parts(images, extractor, folder / images.sha256[:16])
+
+
+def _named(name: str, spread: Spread) -> dict[str, float]:
+    return {name: spread.point, f"{name}_sd": spread.sd}
+
+
+def _frechet_reference(layer: str, mean: str, covariance: str, protocol: ScoringProtocol, reference: Reference,
+                       real: Features | None) -> FrechetReference:
+    if protocol.reference == "statistics":
+        return FrechetReference(Gaussian(reference.statistics[mean], reference.statistics[covariance]))
+    return FrechetReference(Moments.of(real.layers[layer]).gaussian())
+
+
+def _check_with_the_libraries(fid: float, feature_NF: np.ndarray, target: Gaussian) -> None:
+    """Our FID beside those of torch-fidelity and clean-fid from the same features and reference."""
+    from cleanfid.fid import frechet_distance as of_clean_fid
+    from torch_fidelity.metric_fid import fid_statistics_to_metric
+
+    # Both take the mean in the features' dtype.
+    statistics = {"mu": feature_NF.mean(axis=0), "sigma": np.cov(feature_NF, rowvar=False)}
+    real = {"mu": target.mean.astype(np.float32), "sigma": target.covariance}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # scipy's, about how clean-fid calls sqrtm
+        others = {"torch-fidelity": fid_statistics_to_metric(statistics, real, False)["frechet_inception_distance"],
+                  "clean-fid": float(of_clean_fid(statistics["mu"], statistics["sigma"], real["mu"], real["sigma"]))}
+    scale = math.fsum(np.diag(target.covariance))
+    for library, other in others.items():
+        if not math.isclose(other, fid, rel_tol=FID_AGREEMENT, abs_tol=FID_AGREEMENT * scale):
+            raise ScoreError(f"our FID {fid!r} and {library}'s {other!r} differ by more than {FID_AGREEMENT:g}")

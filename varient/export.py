@@ -1,0 +1,135 @@
+"""Our samples for other people's tools: an ADM .npz, or a folder of PNGs."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from varient.evaluation.inputs import (
+    ImageSource,
+    SampleError,
+    content_hash,
+    digests_of,
+    manifest_path,
+    open_samples,
+)
+from varient.evaluation.scores import SEED, fixed_permutation
+from varient.files import OutputError, atomic_path, sha256_of, write_text
+
+_BATCH = 64
+_ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
+"""No time stamps: exporting again gives the same bytes (NumPy does the same)."""
+
+
+def export_adm(archives: Sequence[Path], output: Path, seed: int = SEED) -> dict:
+    """Write all shards of a run as one ADM sample batch: arr_0 (N, S, S, 3) uint8 and labels arr_1 (N,) int64.
+
+    Image j of arr_0 is image ``fixed_permutation(N, seed)[j]`` of the run: ADM's evaluator takes IS over 5000
+    consecutive images each, and sorted or cyclic classes would spoil it.  Written as a stream, 64 images at a time.
+    A manifest goes beside it (`manifest_path`): permutation, hashes of shards and images, origin.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        SampleError: shards that are missing, damaged or of different runs, or that are no sample archives.
+        OutputError: the file could not be written; nothing is left behind.
+    """
+    source = _complete_archives(archives)
+    order = fixed_permutation(len(source), seed)
+    digests = np.empty((len(source), 32), np.uint8)
+    with atomic_path(output) as temporary:
+        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as file:
+            shape = (len(source), source.side, source.side, 3)
+            with _member(file, "arr_0", shape, np.dtype(np.uint8)) as member:
+                for at in range(0, len(order), _BATCH):
+                    part = order[at:at + _BATCH]
+                    images = np.concatenate([source.batch(int(index), int(index) + 1) for index in part])
+                    digests[part] = digests_of(images)
+                    member.write(np.ascontiguousarray(images.transpose(0, 2, 3, 1)).data)
+            crc = file.getinfo("arr_0.npy").CRC
+            labels = source.labels[order].astype("<i8")
+            with _member(file, "arr_1", labels.shape, labels.dtype) as member:
+                member.write(labels.data)
+        manifest = _manifest(source, digests) | {
+            "permutation_seed": seed, "order": f"arr_0[j] is image RandomState({seed}).permutation({len(source)})[j]",
+            "arr_0_crc32": crc}
+        # Before the .npz takes its place: a manifest of another file is noticed by its CRC, a missing one is not.
+        write_text(manifest_path(output), _json(manifest))
+    return manifest
+
+
+def export_png(archives: Sequence[Path], folder: Path) -> dict:
+    """Write all shards of a run as PNGs ``{class}_{index}.png`` with a manifest.json; the folder appears when complete.
+
+    The folder's order by name is class by class: IS needs a permutation, which the protocols here apply.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        SampleError: as `export_adm`, or a folder that is not empty.
+        OutputError: the files could not be written.
+    """
+    source = _complete_archives(archives)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise SampleError(f"{folder}: exists and is not empty")
+    temporary = None
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
+        digests = []
+        for number, image in enumerate(_each(source)):
+            digests.append(digests_of(image[None]))
+            # Level 1 is three times faster than the default for about a tenth more bytes; pixels are the same.
+            Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0))).save(
+                temporary / f"{source.labels[number]:04d}_{source.indices[number]:06d}.png", compress_level=1)
+        manifest = _manifest(source, np.concatenate(digests))
+        write_text(temporary / "manifest.json", _json(manifest))
+        temporary.chmod(0o755)
+        temporary.replace(folder)
+    except OSError as error:
+        reason = error.strerror or error
+        raise OutputError(f"{folder}: could not be written ({reason}); nothing was left behind") from error
+    finally:
+        if temporary:
+            shutil.rmtree(temporary, ignore_errors=True)
+    return manifest
+
+
+def _complete_archives(archives: Sequence[Path]) -> ImageSource:
+    source = open_samples(archives)
+    if source.kind != "archives":
+        raise SampleError(f"{source.place}: no sample archives of ours")
+    source.require_complete()
+    return source
+
+
+def _each(source: ImageSource) -> Iterator[np.ndarray]:
+    return (image for images in source.batches(_BATCH) for image in images)
+
+
+def _member(file: zipfile.ZipFile, name: str, shape: tuple[int, ...], dtype: np.dtype):
+    """An open .npy member of an .npz with its header written."""
+    member = file.open(zipfile.ZipInfo(f"{name}.npy", _ZIP_EPOCH), "w", force_zip64=True)
+    np.lib.format.write_array_header_1_0(
+        member, {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape})
+    return member
+
+
+def _manifest(source: ImageSource, digests: np.ndarray) -> dict:
+    """What both forms say about themselves; images_sha256 is over the images in order of index."""
+    return {"num_images": len(source), "image_size": source.side, "num_classes": len(np.unique(source.labels)),
+            "images_sha256": content_hash(digests), "origin": source.origin,
+            "shards": [{"file": path.name, "sha256": sha256_of(path)} for path in source.files]}
+
+
+def _json(manifest: dict) -> str:
+    return json.dumps(manifest, indent=1, sort_keys=True) + "\n"
