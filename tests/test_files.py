@@ -25,7 +25,7 @@ try:
     elif what == "weights":
         save_weights(path, layer, {})
     elif what == "state":
-        save_training_state(path, layer, torch.optim.AdamW(layer.parameters()), "", 1, [])
+        save_training_state(path.parent, {"identity": "x", "step": 1, "model": layer.state_dict()}, keep=1)
 except OutputError as error:
     sys.exit(f"varient: {error}")
 """
@@ -33,10 +33,10 @@ except OutputError as error:
 
 @pytest.mark.parametrize("what", ["archive", "weights", "state"])
 def test_a_full_disk_leaves_no_half_written_file(tmp_path, what):
-    target = tmp_path / "out" / "result.file"
+    target = tmp_path / "out" / ("state-00000001.pt" if what == "state" else "result.file")
     result = subprocess.run([sys.executable, "-c", FULL_DISK, str(target), what], capture_output=True, text=True)
     assert result.returncode == 1
-    assert "result.file: could not be written" in result.stderr
+    assert f"{target.name}: could not be written" in result.stderr
     assert list(target.parent.iterdir()) == []
 
 

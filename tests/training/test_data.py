@@ -1,8 +1,20 @@
+from itertools import islice
+
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from varient.config import DataConfig
-from varient.training.data import load_images
+from varient.training.data import (
+    LabeledImages,
+    TokensInMemory,
+    batch_indices,
+    check_labels,
+    load_images,
+    successors,
+    visits,
+)
 
 DIGITS = DataConfig(source="digits", image_size=8, num_classes=10, holdout=360)
 
@@ -15,13 +27,21 @@ def test_digits_are_split_without_overlap_and_with_equal_class_shares():
     assert train.images.max() == 255 and train.images.min() == 0
     counts = torch.bincount(holdout.labels)
     assert counts.min() >= 34 and counts.max() <= 38
+    check_labels(train.labels, 10, "digits")
+
+
+def test_digits_are_an_image_source():
+    train, holdout = load_images(DIGITS, "train"), load_images(DIGITS, "holdout")
+    assert torch.equal(train.load(7), train.images[7]) and train.skips == ()
+    assert train.identity == load_images(DIGITS, "train").identity != holdout.identity
+    assert LabeledImages(train.images, train.labels.flip(0)).identity != train.identity
 
 
 @pytest.mark.parametrize(("change", "message"), [
     ({"image_size": 16}, "digits are 8 x 8"),
     ({"num_classes": 5}, "digits are 8 x 8 in 10 classes"),
     ({"holdout": 0}, "holdout = 0 must leave digits on each side"),
-    ({"source": "imagenet"}, "training reads digits only"),
+    ({"source": "imagenet"}, "'imagenet' does not fit in memory: only digits"),
 ])
 def test_settings_that_the_images_do_not_fit_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
@@ -31,3 +51,54 @@ def test_settings_that_the_images_do_not_fit_are_refused(change, message):
 def test_an_unknown_split_is_refused():
     with pytest.raises(ValueError, match="split 'test' is unknown; known: train, holdout"):
         load_images(DIGITS, "test")
+
+
+@pytest.mark.parametrize(("labels", "message"), [
+    ([0, 4, 5, 9], r"here: label 5 of image 2 is outside 0\.\.4 \(2 such labels\)"),
+    ([0, -1], r"label -1 of image 1 is outside 0\.\.4"),
+    ([[0]], r"labels are torch.int64 \(1, 1\), expected int64 \(N,\)"),
+    ([0.0], "labels are torch.float32"),
+])
+def test_labels_out_of_range_are_refused(labels, message):
+    with pytest.raises(ValueError, match=message):
+        check_labels(torch.tensor(labels), 5, "here")
+
+
+def test_tokens_in_memory_are_given_out_by_visit():
+    tokens, labels = torch.randint(0, 32, (20, 31)), torch.arange(20) % 5
+    images = TokensInMemory(tokens, labels, 5)
+    for batch, visit in zip(islice(images.batches(visits(3, num_items=20, batch_size=6, seed=1)), 4),
+                            visits(3, num_items=20, batch_size=6, seed=1), strict=False):
+        assert torch.equal(batch.tokens, tokens[visit.indices]) and torch.equal(batch.labels, labels[visit.indices])
+        assert batch.mix is None
+    assert images.identity != TokensInMemory(tokens.flip(0), labels, 5).identity
+    with pytest.raises(ValueError, match="tokens of 20 images, but 19 labels"):
+        TokensInMemory(tokens, labels[:19], 5)
+    with pytest.raises(ValueError, match="label 4 of image 4"):
+        TokensInMemory(tokens, labels, 4)
+
+
+@given(num_items=st.integers(1, 60), batch_size=st.integers(1, 60), first=st.integers(0, 200), seed=st.integers(0, 9))
+def test_visits_are_those_of_the_steps_with_their_epochs(num_items, batch_size, first, seed):
+    if batch_size > num_items:
+        with pytest.raises(ValueError, match="batch_size"):
+            next(visits(first, num_items=num_items, batch_size=batch_size, seed=seed))
+        return
+    found = list(islice(visits(first, num_items=num_items, batch_size=batch_size, seed=seed), 5))
+    for step, visit in enumerate(found, start=first):
+        assert visit.epoch == step // (num_items // batch_size)
+        assert torch.equal(visit.indices, batch_indices(step, num_items=num_items, batch_size=batch_size, seed=seed))
+
+
+@given(num_items=st.integers(1, 60), epoch=st.integers(0, 40), seed=st.integers(0, 9), data=st.data())
+def test_successors_go_once_round_all_items_in_the_order_of_visits(num_items, epoch, seed, data):
+    everything = torch.arange(num_items)
+    after = successors(everything, epoch, num_items=num_items, seed=seed)
+    assert torch.equal(after.sort().values, everything)
+    walk = [0]
+    while (following := int(after[walk[-1]])) != 0:
+        walk.append(following)
+    assert len(walk) == num_items
+    batch_size = data.draw(st.integers(1, num_items))
+    batch = batch_indices(epoch * (num_items // batch_size), num_items=num_items, batch_size=batch_size, seed=seed)
+    assert torch.equal(after[batch][:-1], batch[1:])

@@ -1,39 +1,103 @@
-"""What a killed training needs to go on where it was."""
+"""What a killed training needs to go on where it was: the newest whole file of the last few.
+
+States of one training lie in a folder named after its identity, so that a run with other settings, data or tokenizer
+finds none of them, and going back to the former settings finds them again.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import logging
+import zipfile
 from pathlib import Path
 
 import torch
-from torch import nn
 
-from varient.files import atomic_path
-from varient.models.checkpoint import load_strictly
+from varient.files import atomic_path, write_text
+
+log = logging.getLogger(__name__)
+
+_FOLDERS = "states-"
 
 
-def save_training_state(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, identity: str, step: int,
-                        losses: list[float]) -> None:
-    """Write what a killed run needs to go on after ``step`` finished steps."""
-    state = {"identity": identity, "step": step, "losses": losses, "model": model.state_dict(),
-             "optimizer": optimizer.state_dict()}
+def states_folder(work_dir: Path, identity: str) -> Path:
+    """Where the states of an identity lie."""
+    return work_dir / (_FOLDERS + hashlib.sha256(identity.encode()).hexdigest()[:12])
+
+
+def save_training_state(folder: Path, state: dict, keep: int) -> Path:
+    """Write ``state`` (plain values and tensors, with ``identity`` and ``step``) and drop all but the newest ``keep``.
+
+    Raises:
+        OutputError: the file could not be written; the states before it stay.
+    """
+    path = folder / f"state-{state['step']:08d}.pt"
     with atomic_path(path) as temporary:
         try:
             torch.save(state, temporary)
         except RuntimeError as error:  # how torch tells of a full disk
             raise OSError(str(error).splitlines()[0]) from None
+    write_text(folder / "identity", state["identity"])
+    for old in _newest_first(folder)[keep:]:
+        old.unlink(missing_ok=True)
+    return path
 
 
-def load_training_state(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer,
-                        identity: str) -> tuple[int, list[float]]:
-    """Restore model and optimizer; return the finished steps and their losses: (0, []) where nothing fits.
+def newest_training_state(folder: Path) -> dict | None:
+    """The newest state that is whole, or None; damaged ones are reported and passed over."""
+    for path in _newest_first(folder):
+        state = read_training_state(path)
+        if state is not None:
+            return state
+    return None
 
-    A state of other settings or other inputs (another ``identity``) is not resumed.
-    """
-    if not path.exists():
-        return 0, []
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    if state["identity"] != identity:
-        return 0, []
-    load_strictly(model, state["model"], str(path))
-    optimizer.load_state_dict(state["optimizer"])
-    return state["step"], state["losses"]
+
+def read_training_state(path: Path) -> dict | None:
+    """One state, or None (and a warning) where the file is damaged."""
+    try:
+        with zipfile.ZipFile(path) as archive:  # torch itself compares no checksums
+            damage = archive.testzip()
+    except zipfile.BadZipFile as error:
+        damage = error
+    if damage:
+        log.warning("%s is damaged (%s); going back to the state before it", path, damage)
+        return None
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def report_other_states(work_dir: Path, identity: str, title: str) -> None:
+    """Say which folders hold states of other settings; they are neither resumed nor removed."""
+    own = states_folder(work_dir, identity)
+    for folder in sorted(work_dir.glob(_FOLDERS + "*")):
+        if folder == own or not _newest_first(folder):
+            continue
+        name = folder / "identity"
+        difference = _difference(name.read_text() if name.exists() else "", identity)
+        log.warning("%s: %s holds states of a training with other settings or inputs (%s); not resumed. "
+                    "Delete the folder if they are not wanted.", title, folder, difference)
+
+
+def remove_training_states(folder: Path) -> None:
+    """Remove the states of a finished training, and what a kill in the middle of a write left."""
+    for path in [*_newest_first(folder), *folder.glob(".state-*"), *folder.glob("identity")]:
+        path.unlink(missing_ok=True)
+    if folder.exists() and not any(folder.iterdir()):
+        folder.rmdir()
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what a kill in the middle of a write left behind."""
+    for path in folder.glob(".state-*"):
+        path.unlink(missing_ok=True)
+
+
+def _newest_first(folder: Path) -> list[Path]:
+    return sorted(folder.glob("state-*.pt"), reverse=True)
+
+
+def _difference(theirs: str, ours: str) -> str:
+    """Which of the colon-separated parts of two identities differ."""
+    old, new = theirs.split(":"), ours.split(":")
+    if len(old) != len(new):
+        return "another kind of training"
+    return ", ".join(f"{a[:16]} there, {b[:16]} here" for a, b in zip(old, new, strict=True) if a != b)

@@ -1,0 +1,236 @@
+import json
+import os
+import pickle
+from concurrent.futures import ProcessPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.datasets import ImageFolder as TorchvisionFolder
+
+from varient.training import image_folder
+from varient.training.image_folder import ImageFolder, ImageFolderError
+
+CLASSES = {"n03": 3, "n01": 4, "n02": 2}
+
+
+def _picture(seed, mode="RGB", size=(24, 18)):
+    channels = {"RGB": 3, "CMYK": 4, "L": 1}[mode]
+    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], channels), dtype=np.uint8)
+    return Image.fromarray(pixels.squeeze(), mode) if mode == "CMYK" else Image.fromarray(pixels.squeeze())
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Three classes; n01 has a grey PNG and a CMYK JPEG among its four."""
+    for name, images in CLASSES.items():
+        (tmp_path / "data/train" / name).mkdir(parents=True)
+        for number in range(images):
+            _picture(number).save(tmp_path / "data/train" / name / f"{name}_{number}.JPEG")
+    _picture(7, "L").save(tmp_path / "data/train/n01/n01_1.png")
+    (tmp_path / "data/train/n01/n01_1.JPEG").unlink()
+    _picture(8, "CMYK").save(tmp_path / "data/train/n01/n01_2.JPEG")
+    return tmp_path / "data"
+
+
+def _open(root, split="train", **settings):
+    return ImageFolder(root, split, **{"num_classes": 3, "index": root.parent / f"{split}.npz"} | settings)
+
+
+def _settle(root):
+    """Make every folder look as if it had not been touched for a while."""
+    for place, _, _ in os.walk(root):
+        os.utime(place, (1_600_000_000, 1_600_000_000))
+
+
+def _break(path):
+    path.write_bytes(path.read_bytes()[:200])
+
+
+def test_classes_order_and_pixels_are_torchvisions(root):
+    (root / "train/n02/more").mkdir()
+    _picture(9).save(root / "train/n02/more/a.jpg")
+    ours, theirs = _open(root), TorchvisionFolder(root / "train")
+    assert ours.classes == ("n01", "n02", "n03") == tuple(theirs.classes)
+    assert [(str(ours.path(i)), int(label)) for i, label in enumerate(ours.labels)] == theirs.samples
+    assert len(ours) == 10 and ours.labels.dtype == torch.int64
+    for index in range(len(ours)):
+        image = ours.load(index)
+        assert image.dtype == torch.uint8 and image.shape == (3, 18, 24)
+        assert np.array_equal(image.permute(1, 2, 0), np.asarray(theirs[index][0]))
+
+
+def test_an_index_outside_is_refused(root):
+    for index in (-1, 9):
+        with pytest.raises(IndexError, match=r"is outside 0\.\.8"):
+            _open(root).load(index)
+
+
+def test_files_that_are_no_images_are_listed(root):
+    (root / "train/readme.txt").write_text("")
+    (root / "train/n02/.DS_Store").write_text("")
+    assert _open(root).ignored == ("n02/.DS_Store", "readme.txt")
+
+
+def test_a_wrong_number_of_classes_an_empty_class_and_no_folder_are_refused(root):
+    with pytest.raises(ImageFolderError, match=r"train has 3 class folders, data.num_classes = 1000"):
+        _open(root, num_classes=1000)
+    (root / "train/n04").mkdir()
+    (root / "train/n04/notes.txt").write_text("")
+    with pytest.raises(ImageFolderError, match="no image in class folder n04"):
+        _open(root, num_classes=4)
+    with pytest.raises(ImageFolderError, match=r"val: no folder of images \(No such file or directory\)"):
+        _open(root, "val")
+
+
+def test_val_must_have_the_classes_of_train(root):
+    for name in ("n01", "n02", "n09"):
+        (root / "val" / name).mkdir(parents=True)
+        _picture(0).save(root / "val" / name / "a.png")
+    with pytest.raises(ImageFolderError, match="different classes, so their labels would not agree: n03, n09"):
+        _open(root, "val")
+    (root / "val/n09").rename(root / "val/n03")
+    assert len(_open(root, "val")) == 3
+
+
+def test_the_flat_val_folder_of_the_download_is_explained(root):
+    (root / "val").mkdir()
+    _picture(0).save(root / "val/ILSVRC2012_val_00000001.JPEG")
+    with pytest.raises(ImageFolderError, match="images of val must be sorted into a folder for each class"):
+        _open(root, "val")
+
+
+def test_the_second_start_reads_the_index_alone(root, monkeypatch):
+    _settle(root)
+    first = _open(root)
+    monkeypatch.setattr(image_folder, "_list_folder", lambda folder: pytest.fail("listed again"))
+    second = _open(root)
+    assert second.identity == first.identity and torch.equal(second.labels, first.labels)
+    assert torch.equal(second.load(1), first.load(1))
+
+
+def test_the_identity_does_not_hang_on_the_place(root):
+    first = _open(root).identity
+    moved = root.parent / "moved"
+    root.rename(moved)
+    assert _open(moved, index=root.parent / "other.npz").identity == first
+
+
+@pytest.mark.parametrize("change", ["added", "removed", "renamed class", "nested"])
+@pytest.mark.parametrize("settled", [True, False], ids=["old", "just made"])
+def test_a_changed_tree_is_noticed(root, change, settled):
+    if change == "nested":
+        (root / "train/n02/more").mkdir()
+        _picture(9).save(root / "train/n02/more/a.jpg")
+    if settled:
+        _settle(root)
+    before = _open(root)
+    if change == "added":
+        _picture(5).save(root / "train/n02/new.png")
+    elif change == "removed":
+        before.path(0).unlink()
+    elif change == "renamed class":
+        (root / "train/n02").rename(root / "train/n05")
+    else:
+        (root / "train/n02/more/a.jpg").rename(root / "train/n02/more/b.jpg")
+    after = _open(root)
+    assert after.identity != before.identity
+    assert [after.path(i).exists() for i in range(len(after))] == [True] * len(after)
+
+
+def test_an_image_overwritten_in_place_is_noticed_when_it_is_read(root):
+    _settle(root)
+    folder = _open(root)
+    _break(folder.path(4))
+    with pytest.raises(ImageFolderError, match=r"n02_0.JPEG has 200 bytes, \d+ when it was listed.*delete .*train.npz"):
+        _open(root).load(4)
+
+
+@pytest.mark.parametrize("damage", [b"", b"nonsense", None])
+def test_a_damaged_index_is_made_anew(root, damage):
+    _settle(root)
+    expected = _open(root).identity
+    index = root.parent / "train.npz"
+    data = index.read_bytes()
+    if damage is None:  # a flipped bit in the sizes
+        with np.load(index) as file:
+            arrays = dict(file)
+        arrays["sizes"][0] += 1
+        np.savez(index, **arrays)
+    else:
+        index.write_bytes(damage)
+    assert _open(root).identity == expected
+    assert index.read_bytes() == data
+
+
+@pytest.mark.parametrize(("damage", "reason"), [
+    (lambda path: _break(path), "Truncated File Read"),
+    (lambda path: path.write_bytes(path.read_bytes()[:-100]), "image file is truncated"),
+    (lambda path: path.write_bytes(b""), "no image format that PIL knows"),
+    (lambda path: path.write_text("<html>not found</html>"), "no image format that PIL knows"),
+    (lambda path: Image.fromarray(np.full((4, 4), 70_000, np.int32)).save(path, "TIFF"), "mode I: more than 8 bits"),
+])
+def test_an_unreadable_image_is_an_error_that_names_the_file(root, damage, reason):
+    damage(root / "train/n02/n02_1.JPEG")
+    folder = _open(root)
+    with pytest.raises(ImageFolderError, match=rf"n02_1.JPEG: unreadable \(.*({reason}).*\); repair it"):
+        folder.load(5)
+    assert folder.skips == ()
+
+
+def test_an_unreadable_image_is_skipped_counted_and_written_down(root):
+    for broken in ("n01/n01_3.JPEG", "n03/n03_0.JPEG", "n03/n03_1.JPEG"):
+        _break(root / "train" / broken)
+    log = root.parent / "run/skipped.jsonl"
+    folder = _open(root, skip_log=log)
+    assert folder.skips == ()
+    for _ in range(2):
+        images = [folder.load(index) for index in range(len(folder))]
+    assert torch.equal(images[3], images[0])  # after the last of a class comes its first
+    assert torch.equal(images[6], images[8]) and torch.equal(images[7], images[8])
+    assert [(skip.path, skip.replacement) for skip in folder.skips] == [
+        ("n01/n01_3.JPEG", "n01/n01_0.JPEG"), ("n03/n03_0.JPEG", "n03/n03_2.JPEG"),
+        ("n03/n03_1.JPEG", "n03/n03_2.JPEG")]
+    assert len(log.read_text().splitlines()) == 3
+    assert {json.loads(line)["images"] for line in log.open()} == {folder.identity}
+
+
+def test_processes_share_the_log_without_doubling_it(root):
+    _break(root / "train/n03/n03_1.JPEG")
+    folder = _open(root, skip_log=root.parent / "skipped.jsonl")
+    with ProcessPoolExecutor(2) as pool:
+        images = list(pool.map(folder.load, [7] * 8))
+    assert all(torch.equal(image, folder.load(8)) for image in images)
+    assert len(folder.skips) == 1 and len((root.parent / "skipped.jsonl").read_text().splitlines()) == 1
+
+
+def test_skips_of_another_tree_do_not_count(root):
+    _break(root / "train/n03/n03_1.JPEG")
+    folder = _open(root, skip_log=root.parent / "skipped.jsonl")
+    folder.load(7)
+    _picture(1).save(root / "train/n03/n03_1.JPEG")
+    _picture(2).save(root / "train/n03/n03_9.JPEG")
+    repaired = _open(root, skip_log=root.parent / "skipped.jsonl")
+    repaired.load(7)
+    assert len(folder.skips) == 1 and repaired.skips == ()
+
+
+def test_a_class_without_a_readable_image_is_an_error_even_when_skipping(root):
+    for number in range(2):
+        _break(root / f"train/n02/n02_{number}.JPEG")
+    with pytest.raises(ImageFolderError, match="n02: no image of this class is readable"):
+        _open(root, skip_log=root.parent / "skipped.jsonl").load(4)
+
+
+def test_a_missing_file_is_never_skipped(root):
+    folder = _open(root, skip_log=root.parent / "skipped.jsonl")
+    folder.path(5).unlink()
+    with pytest.raises(ImageFolderError, match="n02_1.JPEG: could not be read"):
+        folder.load(5)
+
+
+def test_a_folder_travels_to_other_processes(root):
+    folder = _open(root)
+    copy = pickle.loads(pickle.dumps(folder))
+    assert torch.equal(copy.load(2), folder.load(2)) and copy.identity == folder.identity

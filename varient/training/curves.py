@@ -1,0 +1,175 @@
+"""What is measured while training: one value a step and curve, for TensorBoard and for figures."""
+
+from __future__ import annotations
+
+import zlib
+from array import array
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+from varient.files import atomic_path
+from varient.training.distributed import Part, is_main_process, sum_over_processes
+
+Probe = Callable[[int, Part], Mapping[str, Tensor]]
+"""(step, part) -> named losses whose gradients are measured one by one, such as those of the two zones (Fig. 3b)."""
+
+
+class Curves:
+    """Named values over steps.
+
+    A training records ``loss``, ``learning_rate``, ``gradient_norm`` (before clipping) and ``skipped`` (1 where fp16
+    left out an update); a loss function adds its own with `record`.
+
+    Args:
+        gradient_groups: name -> beginnings of parameter names; each step records ``gradient_norm/<name>`` (before
+            clipping, 0 where no gradient reached the group).
+        probe: losses that are differentiated apart every ``probe_every`` steps, for the weights and the batch of that
+            step (the first micro-batch of each process); records ``gradient_norm/<loss>/<group>``.  Under fp16 the
+            gradients are not scaled, so the smallest are lost; under fsdp there is no probe (a warning says so).
+    """
+
+    def __init__(self, gradient_groups: Mapping[str, Sequence[str]] | None = None, probe: Probe | None = None,
+                 probe_every: int = 50) -> None:
+        if probe and not gradient_groups:
+            raise ValueError("a probe needs gradient_groups to measure")
+        if probe_every < 1:
+            raise ValueError(f"probe_every = {probe_every} must be at least 1")
+        self.gradient_groups = {name: tuple(begins) for name, begins in (gradient_groups or {}).items()}
+        self.probe, self.probe_every = probe, probe_every
+        self._now: dict[str, list[Tensor]] = {}
+        self._history: dict[str, tuple[array, array]] = {}
+        self._writer = None
+
+    # -- for loss functions ------------------------------------------------------------------------------------
+
+    def record(self, name: str, value: Tensor | float) -> None:
+        """Add a value of the part at hand; the step's value is the mean over its parts.
+
+        All parts of a step must record the same names.
+        """
+        value = value.detach() if isinstance(value, Tensor) else torch.tensor(float(value))
+        self._now.setdefault(name, []).append(value)
+
+    # -- for the training loop ---------------------------------------------------------------------------------
+
+    def groups_of(self, model: nn.Module) -> dict[str, list[nn.Parameter]]:
+        """The parameters of each gradient group.
+
+        Raises:
+            ValueError: a beginning that no parameter's name has.
+        """
+        named = dict(model.named_parameters())
+        for group, begins in self.gradient_groups.items():
+            for begin in begins:
+                if not any(name.startswith(begin) for name in named):
+                    raise ValueError(f"gradient group {group!r}: no parameter's name begins with {begin!r}")
+        return {group: [parameter for name, parameter in named.items() if name.startswith(begins)]
+                for group, begins in self.gradient_groups.items()}
+
+    def average(self) -> dict[str, float]:
+        """The means of what was recorded since the last call, over all parts in all processes.
+
+        Raises:
+            ValueError: processes recorded different names.
+        """
+        names = sorted(self._now)
+        counts = torch.tensor([len(self._now[name]) for name in names], dtype=torch.float64)
+        # One transfer for all: they may lie on a GPU.
+        device = next((value.device for values in self._now.values() for value in values if value.is_cuda), "cpu")
+        sums = torch.stack([sum(value.to(device).double() for value in self._now[name]) for name in names]).cpu()
+        self._now = {}
+        mine = float(zlib.crc32("\n".join(names).encode()))
+        # The checksum travels alone: vectors of different lengths must not meet.
+        one, all_names = sum_over_processes(torch.tensor([1.0, mine], dtype=torch.float64)).tolist()
+        if all_names != one * mine:
+            raise ValueError(f"processes recorded different curves; this one has {', '.join(names)}")
+        means = sum_over_processes(sums) / sum_over_processes(counts)
+        return dict(zip(names, means.tolist(), strict=True))
+
+    def add(self, step: int, values: Mapping[str, float]) -> None:
+        """Append the values of a step."""
+        for name, value in values.items():
+            steps, series = self._history.setdefault(name, (array("i"), array("f")))
+            steps.append(step)
+            series.append(value)
+            if self._writer:
+                self._writer.add_scalar(name, value, step)
+
+    def open(self, folder: Path, first_step: int) -> None:
+        """Begin TensorBoard's event file; what an earlier, killed run wrote from ``first_step`` on is void."""
+        if is_main_process():
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._writer = SummaryWriter(str(folder), purge_step=first_step, flush_secs=30)
+
+    def flush(self, path: Path) -> None:
+        """Write all curves to ``path`` (npz, see `read_curves`) and bring the event file up to date."""
+        if self._writer:
+            self._writer.flush()
+        if is_main_process():
+            arrays = {f"{name}:{part}": np.array(values) for name, pair in self._history.items()
+                      for part, values in zip(("step", "value"), pair, strict=True)}
+            with atomic_path(path) as temporary, temporary.open("wb") as file:
+                np.savez_compressed(file, **arrays)
+
+    def close(self) -> None:
+        """End the event file."""
+        if self._writer:
+            self._writer.close()
+            self._writer = None
+
+    def state(self) -> dict[str, list[Tensor]]:
+        """The history as tensors."""
+        return {name: [torch.tensor(steps, dtype=torch.int32), torch.tensor(series, dtype=torch.float32)]
+                for name, (steps, series) in self._history.items()}
+
+    def restore(self, state: dict[str, list[Tensor]]) -> None:
+        """Take the history of `state` in place of the present one."""
+        self._history = {name: (array("i", steps.tolist()), array("f", series.tolist()))
+                         for name, (steps, series) in state.items()}
+
+    def count(self, name: str) -> int:
+        """In how many steps a curve was not 0."""
+        return sum(value != 0 for value in self._history.get(name, ((), ()))[1])
+
+
+def read_curves(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Curves of a training: name -> steps (int32) and values (float32).
+
+    Raises:
+        FileNotFoundError: no such file.
+    """
+    with np.load(path) as file:
+        names = sorted(key.removesuffix(":step") for key in file.files if key.endswith(":step"))
+        return {name: (file[f"{name}:step"], file[f"{name}:value"]) for name in names}
+
+
+def norm_of(gradients: Sequence[Tensor | None]) -> Tensor:
+    """L2 norm of gradients taken as one vector; sharded ones too, in one piece.  None counts as 0."""
+    present = [gradient for gradient in gradients if gradient is not None]
+    norm = nn.utils.get_total_norm(present) if present else torch.zeros(())
+    return norm.full_tensor() if isinstance(norm, DTensor) else norm
+
+
+def probed_norms(losses: Mapping[str, Tensor], groups: Mapping[str, list[nn.Parameter]],
+                 processes: int) -> dict[str, Tensor]:
+    """Norm of the gradient of each loss, averaged over the processes, in each group of parameters."""
+    parameters = list({id(p): p for members in groups.values() for p in members}.values())
+    norms = {}
+    for zone, loss in losses.items():
+        gradients = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
+        by_id = {}
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            gradient = torch.zeros_like(parameter) if gradient is None else gradient
+            if processes > 1:
+                torch.distributed.all_reduce(gradient)
+                gradient = gradient / processes
+            by_id[id(parameter)] = gradient
+        for group, members in groups.items():
+            norms[f"gradient_norm/{zone}/{group}"] = norm_of([by_id[id(p)] for p in members])
+    return norms

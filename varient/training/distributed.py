@@ -1,0 +1,270 @@
+"""Processes, devices and precision of a training, on `accelerate`: how the same step is spread over machines.
+
+A step's global batch is cut into processes x accumulation equal parts; losses and gradients are averaged over the
+parts, so the batch and the expected update stay what the config says, whatever the hardware.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from functools import partial
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs, FullyShardedDataParallelPlugin
+from accelerate.state import AcceleratorState, GradientState, PartialState
+from accelerate.utils import DistributedType, GradientAccumulationPlugin
+from torch import Tensor, nn
+from torch.distributed.fsdp import MixedPrecisionPolicy
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.utils.checkpoint import checkpoint
+
+from varient.config import Precision
+
+Device = Literal["cpu", "cuda"]
+Strategy = Literal["ddp", "fsdp"]
+PREFIX = "VARIENT_"
+_AUTOCAST = {"fp32": "no", "fp16": "fp16", "bf16": "bf16"}
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """What a run may change without changing the experiment.
+
+    Attributes:
+        device: of each process.
+        micro_batch: most rows of the global batch that a process puts through the network at once; None: all its rows.
+        strategy: ddp keeps the whole network in each process, fsdp (FSDP2) a slice of it.
+        recompute: keep only the inputs of the network's blocks and compute the rest again on the way back.
+    """
+
+    device: Device = "cpu"
+    micro_batch: int | None = None
+    strategy: Strategy = "ddp"
+    recompute: bool = False
+
+    def __post_init__(self) -> None:
+        for name, known in (("device", Device), ("strategy", Strategy)):
+            if getattr(self, name) not in get_args(known):
+                raise ValueError(f"{name} = {getattr(self, name)!r} is unknown; known: {', '.join(get_args(known))}")
+        if self.micro_batch is not None and self.micro_batch < 1:
+            raise ValueError(f"micro_batch = {self.micro_batch} must be at least 1")
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Hardware:
+        """Read VARIENT_DEVICE, VARIENT_MICRO_BATCH, VARIENT_STRATEGY and VARIENT_RECOMPUTE (1 or 0).
+
+        Raises:
+            ValueError: a value that cannot be used.
+        """
+        found = {field.name: environment[PREFIX + field.name.upper()] for field in fields(cls)
+                 if environment.get(PREFIX + field.name.upper())}
+        numbers: dict[str, type] = {"micro_batch": int, "recompute": int}
+        try:
+            settings = {name: numbers.get(name, str)(value) for name, value in found.items()}
+        except ValueError:
+            raise ValueError(f"{PREFIX}MICRO_BATCH and {PREFIX}RECOMPUTE are whole numbers, got {found}") from None
+        if "recompute" in settings:
+            settings["recompute"] = bool(settings["recompute"])
+        return cls(**settings)
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of ``count`` equal slices of a step's global batch, in the order of the batch."""
+
+    index: int = 0
+    count: int = 1
+    seed: int = 0
+    device: torch.device | str = "cpu"
+
+    def rows(self, *whole: Tensor) -> tuple[Tensor, ...]:
+        """This part's rows of tensors (B, ...) of the whole batch, on the device of the network.
+
+        Call it once in a loss, after the last draw that is made for the whole batch (which labels are dropped, whether
+        the subnet runs): these then agree in all parts.  What is drawn afterwards (stochastic depth) comes from a
+        stream of the part's own; otherwise all parts would leave out the same rows.
+
+        Raises:
+            ValueError: the parts would not be equal.
+        """
+        for tensor in whole:
+            if len(tensor) % self.count:
+                raise ValueError(f"a batch of {len(tensor)} rows cannot be cut into {self.count} equal parts")
+        if self.count > 1:
+            # torch's generator for CPUs reads 32 bits of a seed: mix first.
+            stream = np.random.SeedSequence([self.seed, self.index]).generate_state(1)
+            torch.manual_seed(int(stream[0]))
+        slices = (slice(self.index * len(t) // self.count, (self.index + 1) * len(t) // self.count) for t in whole)
+        return tuple(tensor[chosen].to(self.device) for tensor, chosen in zip(whole, slices, strict=True))
+
+
+def is_main_process() -> bool:
+    """Whether this is the process that writes files: always, unless a launcher started several."""
+    if PartialState._shared_state:
+        return PartialState().is_main_process
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def accumulation_steps(batch_size: int, processes: int, micro_batch: int | None, title: str) -> int:
+    """The fewest equal parts of a process's share of the batch that have at most ``micro_batch`` rows.
+
+    Raises:
+        ValueError: the processes do not divide the batch.
+    """
+    share, rest = divmod(batch_size, processes)
+    if rest or share == 0:
+        usable = max(count for count in range(1, processes) if batch_size % count == 0)
+        raise ValueError(f"{title}: a batch of {batch_size} cannot be shared equally by {processes} processes; "
+                         f"start {usable} of them, or change batch_size in the config")
+    most = micro_batch or share
+    return next(count for count in range(1, share + 1) if share % count == 0 and share // count <= most)
+
+
+@contextmanager
+def processes(hardware: Hardware, precision: Precision, model: nn.Module) -> Iterator[Accelerator]:
+    """The processes that a launcher started (torchrun, accelerate launch), or this one alone.
+
+    Raises:
+        ValueError: hardware that is not there or cannot do what is asked.
+    """
+    _check(hardware, precision)
+    plugin = _sharding(model) if hardware.strategy == "fsdp" else None
+    accelerator = Accelerator(
+        cpu=hardware.device == "cpu", mixed_precision=_AUTOCAST[precision], fsdp_plugin=plugin,
+        # Given as a plugin, because a plain number would yield to accelerate's environment.
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)])
+    try:
+        if accelerator.device.type != hardware.device:
+            raise ValueError(f"device = {hardware.device}, but accelerate's configuration chose {accelerator.device}")
+        if plugin and accelerator.num_processes == 1:
+            raise ValueError("strategy = fsdp needs at least 2 processes (torchrun --nproc-per-node 2 ...)")
+        if plugin and accelerator.distributed_type == DistributedType.MULTI_CPU:
+            # accelerate shards on accelerators only, although FSDP2 runs on gloo as well.
+            accelerator.state.fsdp_plugin = plugin
+            accelerator.state.distributed_type = DistributedType.FSDP
+        yield accelerator
+    finally:
+        # accelerate keeps its state for the life of the process; the next training may have another precision.
+        if plugin:
+            os.environ.pop("ACCELERATE_USE_FSDP", None)
+        alone = accelerator.num_processes == 1
+        AcceleratorState._reset_state(reset_partial_state=alone)
+        GradientState._reset_state()
+        if not alone:
+            atexit.unregister(_leave)
+            atexit.register(_leave)
+
+
+def _check(hardware: Hardware, precision: Precision) -> None:
+    if hardware.device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device = cuda: torch sees no GPU here")
+    if hardware.device == "cpu" and precision == "fp16":
+        raise ValueError("precision = fp16 needs a GPU (VARIENT_DEVICE=cuda); on a CPU train in fp32 or bf16")
+    for name, strategy in (("FSDP", "fsdp"), ("DEEPSPEED", None), ("MEGATRON_LM", None)):
+        if os.environ.get(f"ACCELERATE_USE_{name}", "false").lower() == "true" and hardware.strategy != strategy:
+            hint = f"; for FSDP set {PREFIX}STRATEGY=fsdp instead" if strategy else ""
+            raise ValueError(f"accelerate's configuration asks for {name}, which this training does not take from there"
+                             f"{hint}")
+
+
+def _leave() -> None:
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+def _sharding(model: nn.Module) -> FullyShardedDataParallelPlugin:
+    """FSDP2 with one unit for each child of a block: a block's parts may be called by themselves, outside it."""
+    children = {type(child).__name__ for block in blocks(model) for child in block.children()
+                if any(parameter.ndim > 1 for parameter in child.parameters())}
+    return FullyShardedDataParallelPlugin(
+        fsdp_version=2, auto_wrap_policy="transformer_based_wrap", transformer_cls_names_to_wrap=sorted(children),
+        # Weights, gradients and their sums stay float32 and autocast does the rest, as under DDP.
+        mixed_precision_policy=MixedPrecisionPolicy(), cpu_ram_efficient_loading=False, reshard_after_forward=True)
+
+
+def blocks(model: nn.Module) -> Sequence[nn.Module]:
+    """The repeated blocks of a network: its ``blocks``.
+
+    Raises:
+        ValueError: a network without.
+    """
+    if not isinstance(getattr(model, "blocks", None), nn.ModuleList):
+        raise ValueError(f"{type(model).__name__} has no list of 'blocks' to shard or to recompute")
+    return list(model.blocks)
+
+
+@contextmanager
+def recomputed(modules: Sequence[nn.Module]) -> Iterator[None]:
+    """Activation checkpointing: the modules keep only their inputs and run a second time on the way back."""
+    for module in modules:
+        module.forward = partial(checkpoint, module.forward, use_reentrant=False)
+    try:
+        yield
+    finally:
+        for module in modules:
+            del module.forward  # the class's own comes back
+
+
+class Objective(nn.Module):
+    """The loss as a module around the network, so that DDP, FSDP and autocast see one forward from batch to loss.
+
+    Callers close over the bare network.
+    """
+
+    def __init__(self, model: nn.Module, loss: Callable[[int, Part], Tensor], accelerator: Accelerator) -> None:
+        super().__init__()
+        self.model, self.loss, self.autocast = model, loss, accelerator.autocast
+
+    def forward(self, step: int, part: Part) -> Tensor:
+        with self.autocast():  # accelerate adds it under DDP, but not under FSDP
+            return self.loss(step, part).float()
+
+
+def whole(value: object) -> object:
+    """A state with every sharded tensor in one piece on the CPU.  All processes must call it together."""
+    if isinstance(value, DTensor):
+        return value.full_tensor().cpu()
+    if isinstance(value, dict):
+        return type(value)((key, whole(item)) for key, item in value.items())
+    return [whole(item) for item in value] if isinstance(value, list) else value
+
+
+def sharded_like(optimizer: torch.optim.Optimizer, state: dict) -> dict:
+    """An optimizer's state dict of whole tensors, cut as its parameters are."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    cut = {}
+    for index, entries in state["state"].items():
+        like = parameters[index]
+        cut[index] = {name: distribute_tensor(value.to(like.device), like.device_mesh, like.placements)
+                      if isinstance(like, DTensor) and value.shape == like.shape else value
+                      for name, value in entries.items()}
+    return {**state, "state": cut}
+
+
+def return_to_cpu(model: nn.Module) -> None:
+    """Bring a network back to the CPU, its shards in one piece: after FSDP one to save, no longer one to run."""
+    if not any(isinstance(parameter, DTensor) for parameter in model.parameters()):
+        model.to("cpu")
+        return
+    for module in model.modules():
+        for name, parameter in list(module._parameters.items()):
+            if isinstance(parameter, DTensor):
+                module._parameters[name] = nn.Parameter(parameter.detach().full_tensor().cpu(),
+                                                        requires_grad=parameter.requires_grad)
+        for name, buffer in list(module._buffers.items()):
+            module._buffers[name] = buffer if buffer is None else buffer.cpu()
+
+
+def sum_over_processes(values: Tensor) -> Tensor:
+    """Elementwise sum (float64, on the CPU) of a tensor that every process has."""
+    if torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
+        values = values.to(PartialState().device)
+        torch.distributed.all_reduce(values)
+    return values.cpu()

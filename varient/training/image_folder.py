@@ -1,0 +1,313 @@
+"""Images in ImageNet's layout, ``<root>/<split>/<class>/<image>``, read one by one in a fixed order.
+
+Classes are numbered in the sorted order of their folders' names, as torchvision and every ImageNet code do.  A listing
+of 1.28 million files takes minutes on a network disk, so it is kept in an index file.  The index is current as long as
+no folder's time of change differs; that a file was overwritten in place shows by its size when it is read.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import io
+import json
+import os
+import time
+import zipfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.datasets.folder import IMG_EXTENSIONS
+from torchvision.transforms.v2.functional import pil_to_tensor
+
+from varient.files import atomic_path
+from varient.training.data import Skip
+
+FolderSplit = Literal["train", "val"]
+
+# File systems keep times in ticks of up to two seconds: a folder that changed so shortly before it was listed may
+# change again without showing it.
+_SETTLED_NS = 2_000_000_000
+_UNSETTLED = -1
+
+_LISTING_THREADS = 16  # listing waits for the disk, above all for a network disk
+
+
+class ImageFolderError(ValueError):
+    """A folder that is not as the config says, or an image that cannot be read; the message names it."""
+
+
+class ImageFolder:
+    """The images of one split: an `ImageSource` of any size.
+
+    Attributes:
+        classes: names of the class folders, in the order of the labels.
+        ignored: files beside the images that are no images by their names, relative to the split's folder.
+    """
+
+    def __init__(self, root: Path, split: FolderSplit, *, num_classes: int, index: Path,
+                 skip_log: Path | None = None) -> None:
+        """Read the index file, or list the folder and write it.
+
+        Args:
+            num_classes: what the config says; the folder must agree.
+            index: the index file; it need not lie beside the images, which may be on a read-only disk.
+            skip_log: what to do about an unreadable image.  None: an error.  A path: the next readable image of its
+                class takes its place (after the last comes the first), and both are written there, a JSON object a
+                line.  Processes may share the file.
+
+        Raises:
+            ImageFolderError: no such folder, another number of classes, an empty class folder, or classes that
+                differ from those of the train split.
+        """
+        self._folder, self._index_path, self._skip_log = root / split, index, skip_log
+        listing = _read_index(index)
+        if listing is None or not listing.is_current(self._folder):
+            listing = _list_folder(self._folder)
+            _check_classes(listing, self._folder, num_classes)
+            _write_index(index, listing)
+        _check_classes(listing, self._folder, num_classes)
+        self._listing = listing
+        self.classes, self.ignored = listing.classes, listing.ignored
+
+    def __len__(self) -> int:
+        return len(self._listing.sizes)
+
+    @cached_property
+    def labels(self) -> Tensor:
+        """Class of each image (N,), int64."""
+        return torch.from_numpy(np.repeat(np.arange(len(self.classes)), np.diff(self._listing.class_ends, prepend=0)))
+
+    @property
+    def identity(self) -> str:
+        """SHA-256 over the names of classes and images and the sizes of the files, wherever the folder lies."""
+        return self._listing.digest
+
+    @property
+    def skips(self) -> tuple[Skip, ...]:
+        """Images of this very tree found unreadable so far, by any process that shares the log."""
+        if self._skip_log is None or not self._skip_log.exists():
+            return ()
+        with self._skip_log.open() as file:
+            return tuple(sorted(self._logged(file)))
+
+    def path(self, index: int) -> Path:
+        """File of image ``index``.
+
+        Raises:
+            IndexError: no such image.
+        """
+        return self._folder / self._listing.name(index)
+
+    def load(self, index: int) -> Tensor:
+        """Image ``index`` (3, H, W), uint8, RGB: grey, palette and CMYK are converted by PIL, alpha is dropped and a
+        note of orientation is not heeded, as in VAR's loader.
+
+        Raises:
+            IndexError: no such image.
+            ImageFolderError: the file is gone or of another size than the index says; or it is no image, truncated or
+                of more than 8 bits, and there is no ``skip_log`` or no readable image in its class.
+        """
+        try:
+            return self._read(index)
+        except _Undecodable as error:
+            if self._skip_log is None:
+                raise ImageFolderError(f"{self.path(index)}: unreadable ({error}); repair it, remove it, or set "
+                                       "data.unreadable: skip") from None
+            reason = str(error)
+        for other in self._others_of_class(index):
+            try:
+                image = self._read(other)
+            except _Undecodable:
+                continue
+            self._record(Skip(self._listing.name(index), self._listing.name(other), reason))
+            return image
+        raise ImageFolderError(f"{self.path(index).parent}: no image of this class is readable")
+
+    def _read(self, index: int) -> Tensor:
+        path = self.path(index)
+        try:
+            data = path.read_bytes()
+        except OSError as error:  # a disk that fails is no property of the image: never a reason to skip it
+            raise ImageFolderError(f"{path}: could not be read ({error.strerror or error})") from None
+        if len(data) != self._listing.sizes[index]:
+            raise ImageFolderError(f"{path} has {len(data)} bytes, {self._listing.sizes[index]} when it was listed: "
+                                   f"the folder changed; delete {self._index_path} to list it again")
+        return _decode(data)
+
+    def _others_of_class(self, index: int) -> Iterator[int]:
+        label = int(np.searchsorted(self._listing.class_ends, index, side="right"))
+        first = int(self._listing.class_ends[label - 1]) if label else 0
+        end = int(self._listing.class_ends[label])
+        yield from range(index + 1, end)
+        yield from range(first, index)
+
+    def _record(self, skip: Skip) -> None:
+        self._skip_log.parent.mkdir(parents=True, exist_ok=True)
+        with self._skip_log.open("a+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            file.seek(0)
+            if skip not in self._logged(file):
+                file.write(json.dumps({**skip._asdict(), "images": self.identity}) + "\n")
+
+    def _logged(self, file: io.TextIOBase) -> set[Skip]:
+        entries = map(json.loads, file)
+        return {Skip(entry["path"], entry["replacement"], entry["reason"]) for entry in entries
+                if entry["images"] == self.identity}
+
+
+class _Undecodable(Exception):
+    """Bytes that are no image we can use."""
+
+
+def _decode(data: bytes) -> Tensor:
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            if image.mode.startswith(("I", "F")):  # PIL would clip 16 bits to 8, and so return another picture
+                raise _Undecodable(f"mode {image.mode}: more than 8 bits a channel")
+            return pil_to_tensor(image.convert("RGB"))
+    except (_Undecodable, MemoryError):
+        raise
+    except Exception as error:  # what a decoder raises at broken bytes is of any type (SyntaxError, struct.error, ...)
+        # The address of the buffer, which PIL prints, would make two runs differ.
+        reason = "no image format that PIL knows" if isinstance(error, Image.UnidentifiedImageError) else str(error)
+        raise _Undecodable(reason) from None
+
+
+@dataclass(frozen=True, eq=False)
+class _Listing:
+    """Classes, images and folders of a split.
+
+    Names are one block of bytes and not a million strings: worker processes share it without copying.
+
+    Attributes:
+        names: of the images, relative to the split's folder, one after the other, uint8.
+        name_ends: (N,), int64, where each name ends in ``names``.
+        sizes: of the files in bytes (N,), int64.
+        class_ends: (C,), int64, images up to and with each class.
+        folders: every folder listed, relative to the split's, with its time of change in ns, or `_UNSETTLED`.
+    """
+
+    classes: tuple[str, ...]
+    ignored: tuple[str, ...]
+    folders: dict[str, int]
+    names: np.ndarray
+    name_ends: np.ndarray
+    sizes: np.ndarray
+    class_ends: np.ndarray
+
+    @cached_property
+    def digest(self) -> str:
+        digest = hashlib.sha256(json.dumps(self.classes).encode())
+        for array in (self.names, self.name_ends, self.sizes, self.class_ends):
+            digest.update(np.ascontiguousarray(array))
+        return digest.hexdigest()
+
+    def name(self, index: int) -> str:
+        if not 0 <= index < len(self.name_ends):
+            raise IndexError(f"image {index} is outside 0..{len(self.name_ends) - 1}")
+        start = self.name_ends[index - 1] if index else 0
+        return os.fsdecode(self.names[start:self.name_ends[index]].tobytes())
+
+    def is_current(self, folder: Path) -> bool:
+        try:
+            return all((folder / name).stat().st_mtime_ns == changed for name, changed in self.folders.items())
+        except OSError:
+            return False
+
+
+def _list_folder(folder: Path) -> _Listing:
+    now_ns = time.time_ns()
+    classes, ignored = [], []
+    try:
+        changed = folder.stat().st_mtime_ns
+        for entry in folder.iterdir():
+            (classes if entry.is_dir() else ignored).append(entry.name)
+    except OSError as error:
+        raise ImageFolderError(f"{folder}: no folder of images ({error.strerror or error})") from None
+    classes.sort()
+    folders = {".": changed}
+    names, sizes, class_ends = [], [], []
+    with ThreadPoolExecutor(_LISTING_THREADS) as pool:
+        for images, others, class_folders in pool.map(lambda name: _list_class(folder, name), classes):
+            names += (os.fsencode(name) for name, _ in images)
+            sizes += (size for _, size in images)
+            class_ends.append(len(names))
+            ignored += others
+            folders |= class_folders
+    settled = {name: changed if changed < now_ns - _SETTLED_NS else _UNSETTLED for name, changed in folders.items()}
+    name_ends = np.cumsum(np.fromiter(map(len, names), np.int64, len(names)), dtype=np.int64)
+    return _Listing(classes=tuple(classes), ignored=tuple(sorted(ignored)), folders=settled,
+                    names=np.frombuffer(b"".join(names), dtype=np.uint8), name_ends=name_ends,
+                    sizes=np.array(sizes, dtype=np.int64), class_ends=np.array(class_ends, dtype=np.int64))
+
+
+def _list_class(folder: Path, name: str) -> tuple[list[tuple[str, int]], list[str], dict[str, int]]:
+    """Images with sizes, other files and folders with their times, in torchvision's order; names from ``folder`` on."""
+
+    def refuse(error: OSError) -> None:
+        raise ImageFolderError(f"{error.filename}: could not be listed ({error.strerror})") from None
+
+    images, others, folders = [], [], {}
+    try:
+        for place, _, files in sorted(os.walk(folder / name, onerror=refuse, followlinks=True)):
+            inside = os.path.relpath(place, folder)
+            folders[inside] = os.stat(place).st_mtime_ns
+            for file in sorted(files):
+                if file.lower().endswith(IMG_EXTENSIONS):
+                    images.append((os.path.join(inside, file), os.stat(os.path.join(place, file)).st_size))
+                else:
+                    others.append(os.path.join(inside, file))
+    except OSError as error:
+        refuse(error)
+    return images, others, folders
+
+
+def _check_classes(listing: _Listing, folder: Path, num_classes: int) -> None:
+    if len(listing.classes) != num_classes:
+        flat = " (the images of val must be sorted into a folder for each class)" if not listing.classes else ""
+        raise ImageFolderError(f"{folder} has {len(listing.classes)} class folders, data.num_classes = "
+                               f"{num_classes}{flat}")
+    counts = np.diff(listing.class_ends, prepend=0)
+    empty = [name for name, images in zip(listing.classes, counts, strict=True) if not images]
+    if empty:
+        raise ImageFolderError(f"{folder}: no image in class folder {', '.join(empty[:6])}"
+                               + (f" and {len(empty) - 6} more" if len(empty) > 6 else ""))
+    train = folder.parent / "train"
+    if folder != train and train.is_dir():
+        differing = set(listing.classes) ^ {entry.name for entry in train.iterdir() if entry.is_dir()}
+        if differing:
+            raise ImageFolderError(f"{folder} and {train} have different classes, so their labels would not agree: "
+                                   f"{', '.join(sorted(differing)[:6])}")
+
+
+_ARRAYS = ("names", "name_ends", "sizes", "class_ends")
+
+
+def _write_index(path: Path, listing: _Listing) -> None:
+    described = {"classes": listing.classes, "ignored": listing.ignored, "folders": listing.folders,
+                 "digest": listing.digest}
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, described=np.array(json.dumps(described)),
+                 **{name: getattr(listing, name) for name in _ARRAYS})
+
+
+def _read_index(path: Path) -> _Listing | None:
+    """The listing of an index file, or None where it is missing or damaged: then it is made anew."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            described = json.loads(str(file["described"]))
+            digest = described.pop("digest")
+            listing = _Listing(classes=tuple(described["classes"]), ignored=tuple(described["ignored"]),
+                               folders=described["folders"], **{name: file[name] for name in _ARRAYS})
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
+    return listing if listing.digest == digest else None

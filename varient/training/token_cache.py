@@ -1,0 +1,302 @@
+"""Tokens of a data set, encoded once and read by many runs: for training without augmentation other than the flip.
+
+A cache is a folder: ``manifest.json``, ``labels.npy`` (N,), int64, and shards ``tokens-00000.npy`` (n, V, L), uint16,
+where V counts the variants of an image: itself and, if asked for, its mirror image.  The manifest says what the tokens
+were made from and the hash of each file; it is written after every shard, so a build that was killed goes on with the
+shard that it was at and ends with the same bytes.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+import torch
+from pydantic import Field, ValidationError
+from torch import Tensor
+from tqdm import tqdm
+
+from varient.config import Positive, Strict
+from varient.files import atomic_path, sha256_of, write_text
+from varient.training.augmentation import (
+    NO_AUGMENTATION,
+    AugmentedImages,
+    Encode,
+    Preprocessing,
+    draw,
+    encode_in_parts,
+)
+from varient.training.data import ImageSource, Skip, TokenBatch, Visit, check_labels
+
+_MANIFEST, _LABELS, _LOCK = "manifest.json", "labels.npy", ".lock"
+
+
+class TokenCacheError(ValueError):
+    """A cache that is missing, unfinished, damaged or made from something else; the message names what differs."""
+
+
+class TokenCacheSpec(Strict):
+    """What the tokens of a cache are a function of."""
+
+    format: Literal["varient tokens 1"] = "varient tokens 1"
+    tokenizer_sha256: str = Field(description="of the weight file")
+    images_sha256: str = Field(description="identity of the image source")
+    preprocessing: Preprocessing = Field(description="with a centre crop")
+    flipped: bool = Field(description="mirror images are there too")
+    num_images: Positive
+    num_classes: Positive
+    tokens_per_image: Positive = Field(description="L")
+    vocab_size: Annotated[int, Field(ge=1, le=2 ** 16)] = Field(description="tokens are 0..vocab_size-1")
+    shard_size: Positive = Field(8192, description="images in a shard; the last has what is left")
+
+    @property
+    def num_shards(self) -> int:
+        """Shards of a finished cache."""
+        return -(-self.num_images // self.shard_size)
+
+    @property
+    def variants(self) -> int:
+        """V: 1, or 2 with mirror images."""
+        return 1 + self.flipped
+
+    def images_of(self, shard: int) -> range:
+        """Indices of the images in a shard."""
+        return range(shard * self.shard_size, min((shard + 1) * self.shard_size, self.num_images))
+
+
+class _Manifest(Strict):
+    spec: TokenCacheSpec
+    labels_sha256: str
+    shards_sha256: tuple[str, ...] = Field((), description="the shards made so far")
+    skips: tuple[Skip, ...] = Field((), description="unreadable images met so far")
+
+    @property
+    def finished(self) -> bool:
+        return len(self.shards_sha256) == self.spec.num_shards
+
+
+def build_token_cache(folder: Path, source: ImageSource, spec: TokenCacheSpec, encode: Encode, *,
+                      device: torch.device | str = "cpu", workers: int = 0, at_once: int = 16) -> None:
+    """Encode all images of ``source``, or what is left of them, into ``folder``.
+
+    Args:
+        encode: the tokenizer whose weight file ``spec`` names, on ``device``.
+        workers: processes that read images; 0 reads here.
+        at_once: images in the tokenizer together.
+
+    Raises:
+        TokenCacheError: the folder holds another cache or is being written by another process; ``spec`` does not
+            describe ``source``; or the tokenizer gives tokens that ``spec`` does not allow.
+        ValueError: a label out of range.
+        OutputError: the disk is full.
+    """
+    pixels = AugmentedImages(source, spec.preprocessing, NO_AUGMENTATION, num_classes=spec.num_classes, seed=0)
+    if len(source) != spec.num_images or source.identity != spec.images_sha256:
+        raise TokenCacheError(f"{folder}: these are not the {spec.num_images} images that the cache is to be made of")
+    folder.mkdir(parents=True, exist_ok=True)
+    with _only_writer(folder):
+        manifest = _resumable(folder, spec, pixels.labels)
+        missing = range(len(manifest.shards_sha256), spec.num_shards)
+        parts = [part for shard in missing for part in torch.tensor(spec.images_of(shard)).split(at_once)]
+        encoded = (_variants(batch.mixed(device), spec, encode)
+                   for batch in pixels.batches((Visit(0, part) for part in parts), workers))
+        with tqdm(total=spec.num_images, initial=missing.start * spec.shard_size, desc="tokens") as progress:
+            for shard in missing:
+                tokens = np.empty((len(spec.images_of(shard)), spec.variants, spec.tokens_per_image), np.uint16)
+                for first in range(0, len(tokens), at_once):
+                    part = next(encoded)
+                    tokens[first:first + at_once] = part
+                    progress.update(len(part))
+                manifest = manifest.model_copy(update={
+                    "shards_sha256": (*manifest.shards_sha256, _save(folder / _shard_name(shard), tokens)),
+                    "skips": tuple(sorted({*manifest.skips, *source.skips}))})
+                _write_manifest(folder, manifest)
+
+
+class TokenCache:
+    """A finished cache, opened: `TrainingImages` that are read from disk as they are visited."""
+
+    def __init__(self, folder: Path, spec: TokenCacheSpec, *, flip: float = 0.0, seed: int = 0,
+                 check_hashes: bool = True) -> None:
+        """Open a cache that must have been made from what ``spec`` says (its shards may have another size).
+
+        Args:
+            flip: probability of the mirror image, drawn like that of `varient.training.augmentation`.
+            seed: of these draws.
+            check_hashes: read every file once.  Of several processes one will do; sizes are checked by all.
+
+        Raises:
+            TokenCacheError: no cache, one that is not finished, one made from something else, or a damaged file.
+            ValueError: ``flip`` without mirror images in the cache.
+        """
+        manifest = _read_manifest(folder)
+        _check_spec(folder, manifest.spec, spec.model_copy(update={"shard_size": manifest.spec.shard_size}))
+        self.spec = manifest.spec
+        if not manifest.finished:
+            raise TokenCacheError(f"{folder}: {len(manifest.shards_sha256)} of {self.spec.num_shards} shards are "
+                                  "there; the command that makes the cache goes on with the rest")
+        if flip and not self.spec.flipped:
+            raise ValueError(f"{folder} has no mirror images, which flip = {flip} needs")
+        if check_hashes:
+            for name, expected in _hashes(manifest).items():
+                _check_hash(folder / name, expected)
+        self.labels = torch.from_numpy(_open(folder / _LABELS, (self.spec.num_images,), np.int64).copy())
+        check_labels(self.labels, self.spec.num_classes, str(folder))
+        self._shards = [_open(folder / _shard_name(shard), _shard_shape(self.spec, shard), np.uint16)
+                        for shard in range(self.spec.num_shards)]
+        self.skips, self._manifest, self._flip, self._seed = manifest.skips, manifest, float(flip), seed
+
+    def __len__(self) -> int:
+        return self.spec.num_images
+
+    @property
+    def num_classes(self) -> int:
+        """Labels are 0..num_classes-1."""
+        return self.spec.num_classes
+
+    @property
+    def identity(self) -> str:
+        """SHA-256 of the manifest, the probability of a flip and the seed."""
+        settings = [self._manifest.model_dump_json(), self._flip, self._seed]
+        return hashlib.sha256(json.dumps(settings).encode()).hexdigest()
+
+    def tokens(self, indices: Tensor, flipped: Tensor) -> Tensor:
+        """Tokens (B, L), int64, of images (B,) by index, of the mirror image where ``flipped`` (B,), bool.
+
+        Raises:
+            IndexError: no such image.
+        """
+        index_B, variant_B = indices.numpy(), flipped.numpy().astype(np.int64)
+        if len(index_B) and not 0 <= index_B.min() <= index_B.max() < len(self):
+            raise IndexError(f"images {index_B.min()}..{index_B.max()} are not all in 0..{len(self) - 1}")
+        shard_B, row_B = np.divmod(index_B, self.spec.shard_size)
+        tokens_BL = np.empty((len(index_B), self.spec.tokens_per_image), np.int64)
+        for shard in np.unique(shard_B):
+            here = shard_B == shard
+            tokens_BL[here] = self._shards[shard][row_B[here], variant_B[here]]
+        return torch.from_numpy(tokens_BL)
+
+    def batches(self, visits: Iterable[Visit]) -> Iterator[TokenBatch]:
+        """A batch for each visit."""
+        for visit in visits:
+            flipped = torch.tensor([draw(self._seed, visit.epoch, int(index)).flip < self._flip
+                                    for index in visit.indices] if self._flip else [False] * len(visit.indices))
+            yield TokenBatch(self.tokens(visit.indices, flipped), self.labels[visit.indices], None)
+
+
+def _variants(image_B3SS: Tensor, spec: TokenCacheSpec, encode: Encode) -> np.ndarray:
+    """Tokens (B, V, L), uint16, of images and of their mirror images."""
+    images = [image_B3SS, image_B3SS.flip(-1)][:spec.variants]
+    tokens_BVL = torch.stack([encode_in_parts(encode, image, len(image)) for image in images], dim=1).cpu()
+    if tokens_BVL.shape[2] != spec.tokens_per_image or not 0 <= tokens_BVL.min() <= tokens_BVL.max() < spec.vocab_size:
+        raise TokenCacheError(f"the tokenizer gives {tokens_BVL.shape[2]} tokens in {int(tokens_BVL.min())}.."
+                              f"{int(tokens_BVL.max())} for an image; the cache is for {spec.tokens_per_image} in "
+                              f"0..{spec.vocab_size - 1}")
+    return tokens_BVL.numpy().astype(np.uint16)
+
+
+@contextmanager
+def _only_writer(folder: Path) -> Iterator[None]:
+    """Hold the folder for this process; the lock ends with the process, however that ends."""
+    with (folder / _LOCK).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise TokenCacheError(f"{folder}: another process is writing this cache") from None
+        yield
+
+
+def _resumable(folder: Path, spec: TokenCacheSpec, labels: Tensor) -> _Manifest:
+    """The manifest to go on with: its shards are whole; what a killed build left beside them is removed."""
+    if (folder / _MANIFEST).exists():
+        manifest = _read_manifest(folder)
+        _check_spec(folder, manifest.spec, spec)
+        whole = 0
+        for shard, expected in enumerate(manifest.shards_sha256):
+            if not _has_hash(folder / _shard_name(shard), expected):
+                break
+            whole += 1
+        if whole < len(manifest.shards_sha256):
+            manifest = manifest.model_copy(update={"shards_sha256": manifest.shards_sha256[:whole]})
+        if not _has_hash(folder / _LABELS, manifest.labels_sha256):
+            _save(folder / _LABELS, labels.numpy())
+    else:
+        others = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+        if others not in ([], [_LABELS]):  # a build may have been killed before its first manifest
+            raise TokenCacheError(f"{folder} is no token cache, but holds {', '.join(others[:6])}")
+        manifest = _Manifest(spec=spec, labels_sha256=_save(folder / _LABELS, labels.numpy()))
+    _write_manifest(folder, manifest)
+    for path in folder.iterdir():
+        if path.name.startswith((".tokens-", ".labels-", ".manifest-")):
+            path.unlink()
+    return manifest
+
+
+def _check_spec(folder: Path, found: TokenCacheSpec, expected: TokenCacheSpec) -> None:
+    ours, theirs = expected.model_dump(), found.model_dump()
+    differing = [f"{name} is {theirs[name]}, expected {ours[name]}" for name in ours if ours[name] != theirs[name]]
+    if differing:
+        raise TokenCacheError(f"{folder} holds other tokens: {'; '.join(differing)}")
+
+
+def _read_manifest(folder: Path) -> _Manifest:
+    path = folder / _MANIFEST
+    try:
+        return _Manifest.model_validate_json(path.read_text())
+    except FileNotFoundError:
+        raise TokenCacheError(f"{path}: no such token cache") from None
+    except (OSError, UnicodeDecodeError, ValidationError) as error:
+        raise TokenCacheError(f"{path}: not the manifest of a token cache ({error})") from None
+
+
+def _write_manifest(folder: Path, manifest: _Manifest) -> None:
+    write_text(folder / _MANIFEST, manifest.model_dump_json(indent=1) + "\n")
+
+
+def _shard_name(shard: int) -> str:
+    return f"tokens-{shard:05}.npy"
+
+
+def _shard_shape(spec: TokenCacheSpec, shard: int) -> tuple[int, int, int]:
+    return len(spec.images_of(shard)), spec.variants, spec.tokens_per_image
+
+
+def _hashes(manifest: _Manifest) -> dict[str, str]:
+    return {_LABELS: manifest.labels_sha256} | {_shard_name(shard): expected for shard, expected
+                                                in enumerate(manifest.shards_sha256)}
+
+
+def _save(path: Path, array: np.ndarray) -> str:
+    """Write atomically; return the hash of the file."""
+    with atomic_path(path) as temporary:
+        with temporary.open("wb") as file:
+            np.save(file, array)
+        digest = sha256_of(temporary)
+    return digest
+
+
+def _has_hash(path: Path, expected: str) -> bool:
+    return path.exists() and sha256_of(path) == expected
+
+
+def _check_hash(path: Path, expected: str) -> None:
+    if not _has_hash(path, expected):
+        raise TokenCacheError(f"{path}: missing or damaged; the command that makes the cache makes it again")
+
+
+def _open(path: Path, shape: tuple[int, ...], dtype: type) -> np.ndarray:
+    """A file of the cache, mapped and not read."""
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise TokenCacheError(f"{path}: missing or damaged ({error}); the command that makes the cache makes it "
+                              "again") from None
+    if array.shape != shape or array.dtype != dtype:
+        raise TokenCacheError(f"{path}: {array.dtype} {array.shape}, expected {np.dtype(dtype)} {shape}")
+    return array
