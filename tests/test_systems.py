@@ -4,6 +4,7 @@ from conftest import ROOT
 from varient.config import load_config
 from varient.plan import DepthPlan
 from varient.systems import resolve_system
+from varient.training.recipes import Supernet, supernet_of
 
 DIGITS = load_config(ROOT / "workflow/config/digits.yaml")
 
@@ -15,6 +16,11 @@ DIGITS = load_config(ROOT / "workflow/config/digits.yaml")
     ("variant-d2-full", "supernet-d2", DepthPlan.full(30, 10), "10"),
     ("free-d8", "base", DepthPlan.bridge(30, 8, 6, 10), "6+4"),
     ("free-d7-n0", "base", DepthPlan.bridge(30, 7, 0, 10), "0+10"),
+    ("free-d8-r4to6", "base", DepthPlan.window(30, 8, 4, 6, 10), "7+3"),
+    ("variant-d4-p50-s2", "supernet-d4-p50-s2", DepthPlan.bridge(30, 4, 6, 10), "6+4"),
+    ("variant-d4-s1-full", "supernet-d4-s1", DepthPlan.full(30, 10), "10"),
+    ("variant-d4-skip", "supernet-d4-skip", DepthPlan.bridge(30, 4, 0, 10), "0+10"),
+    ("variant-d8-multi-n7", "supernet-multi", DepthPlan.bridge(30, 8, 7, 10), "7+3"),
 ])
 def test_ids(name, weights, plan, steps):
     system = resolve_system(name, DIGITS)
@@ -28,7 +34,33 @@ def test_ids(name, weights, plan, steps):
     ("free-d31", "d = 31 is above"),
     ("free-d8-full", "untrained full network is var-d30"),
     ("dit", "unknown; known forms"),
+    ("variant-d8-fast", "supernet.recipes has no 'fast'; it has p0, p10"),
+    ("free-d8-p50", "only trained supernets have recipes"),
+    ("variant-d8-r1to3", "windows of scales are for the untrained"),
+    ("free-d8-r4to11", "leaves r1-r10"),
 ])
 def test_unknown_ids_say_what_there_is(name, message):
     with pytest.raises(ValueError, match=message):
         resolve_system(name, DIGITS)
+
+
+@pytest.mark.parametrize("supernet", [Supernet(16), Supernet(4, "p50"), Supernet(4, "p50", 2), Supernet(8, None, 1)])
+def test_a_supernet_is_known_by_its_file(supernet):
+    assert supernet_of(supernet.weights(DIGITS), DIGITS) == supernet
+
+
+def test_one_file_serves_all_depths_of_a_shared_supernet():
+    assert Supernet(16, "multi").weights(DIGITS) == Supernet(2, "multi").weights(DIGITS) == "supernet-multi"
+    assert supernet_of("supernet-multi-s1", DIGITS) == Supernet(2, "multi", 1)
+
+
+@pytest.mark.parametrize("name", ["supernet", "supernet-d5", "supernet-d4-fast", "supernet-d4-multi", "supernet-p50",
+                                  "supernet-d4-s0", "base"])
+def test_other_files_are_no_supernets(name):
+    with pytest.raises(ValueError, match="no supernet|supernet.recipes has no 'fast'"):
+        supernet_of(name, DIGITS)
+
+
+def test_another_recipe_is_no_reason_to_train_again():
+    assert "supernet.recipes.p50" in Supernet(4, "p50").depends()
+    assert not any("recipes" in section for section in Supernet(4).depends())

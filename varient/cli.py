@@ -96,11 +96,14 @@ def train_base_verb(config: Config, tokenizer: Path, output: Output) -> None:
 
 @verb(train, "supernet")
 def train_supernet_verb(config: Config, depth: Annotated[int, typer.Option(help="d of the subnet")], tokenizer: Path,
-                        base: Path, output: Output) -> None:
-    """The full network together with one subnet, in three phases."""
+                        base: Path, output: Output,
+                        recipe: Annotated[str | None, typer.Option(help="of the config; default the paper's")] = None,
+                        seed: Annotated[int, typer.Option(min=0, help="added to the experiment's")] = 0) -> None:
+    """The full network together with one subnet, in three phases; or with several, or as a recipe says."""
+    from varient.training.recipes import Supernet
     from varient.training.supernet import train_supernet
 
-    train_supernet(load_config(config), depth, tokenizer, base, output)
+    train_supernet(load_config(config), Supernet(depth, recipe, seed), tokenizer, base, output)
     _wrote(output)
 
 
@@ -251,6 +254,16 @@ def table(config: Config, number: int, output: Output,
 
     for path in render(number, load_config(config), Results.read(scores or [], profiles or []), output):
         _wrote(path)
+
+
+@verb(app)
+def ablations(config: Config, output: Output,
+              scores: Annotated[list[Path] | None, typer.Option("--score")] = None) -> None:
+    """The arms of the ablations with their scores, as CSV."""
+    from varient.ablations import write_ablations
+
+    write_ablations(load_config(config), scores or [], output)
+    _wrote(output)
 
 
 @verb(app)

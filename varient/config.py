@@ -148,6 +148,22 @@ class BaseConfig(Strict):
     training: BaseTraining | None = None
 
 
+class Recipe(Strict):
+    """A way to train a supernet that differs from the paper's in what is said here."""
+
+    ratio: Share | None = Field(None, description="p(subnet) at every epoch in place of the three phases (Fig. 2a)")
+    bridge: Count | None = Field(None, description="N in training and sampling; 0 is the skip-all design (Table 5)")
+    phases: dict[int, tuple[Count, Count, Count]] = Field({}, description="d -> epochs, in place of the paper's")
+    automatic: bool = Field(False, description="find the ends of the phases from validation losses, in as many epochs")
+    distillation: Share = Field(0.0, description="weight of the full network's logits as target of subnet batches, "
+                                                 "the rest being the true tokens")
+    shared: bool = Field(False, description="one supernet for all depths, each subnet batch drawing one of them")
+
+
+RecipeName = Annotated[str, Field(pattern=r"^(p\d+|[a-z]{2}[a-z0-9]*)$")]
+"""Not to be taken for n7, s1 or r1to3, which an id may hold too; nor is "full" one."""
+
+
 class SupernetConfig(Strict):
     """The subnets and the three phases of each (Table 7)."""
 
@@ -156,7 +172,13 @@ class SupernetConfig(Strict):
     selection: Selection = "equidistant"
     phases: dict[int, tuple[Count, Count, Count]] = Field(description="d -> epochs of phases 1, 2, 3 (Table 7)")
     counterparts: dict[int, int] = Field({}, description="d of the paper's 30 layers -> d here, where they differ")
+    recipes: dict[RecipeName, Recipe] = Field({}, description="further ways of training, by the name in their ids")
     training: SupernetTraining
+
+    def phases_of(self, depth: int, recipe: Recipe) -> tuple[int, int, int]:
+        """Epochs of the three phases of a subnet; of a shared supernet, those of its shallowest subnet."""
+        depth = min(self.depths) if recipe.shared else depth
+        return recipe.phases.get(depth) or self.phases[depth]
 
 
 class SamplingConfig(Strict):
@@ -204,6 +226,19 @@ class ProfilingConfig(Strict):
     repeats: Positive = 10
 
 
+class AblationConfig(Strict):
+    """What is compared beyond Tables 2 and 4; which records that takes says `varient.ablations`."""
+
+    depth: Annotated[int, Field(ge=2)] = Field(description="d of the arms that have one")
+    seeds: Positive = Field(3, description="trainings of each arm whose differences are small")
+    ratios: tuple[RecipeName, ...] = Field((), description="recipes of fixed p(subnet) (Fig. 2a)")
+    skip_all: RecipeName | None = Field(None, description="recipe without a bridge (Table 5)")
+    extensions: tuple[RecipeName, ...] = Field((), description="recipes beyond the paper")
+    zones: tuple[tuple[Positive, Positive], ...] = Field((), description="first and last scale of each (Table 1)")
+    zone_depths: tuple[int, ...] = Field((), description="untrained subnets that are put into the zones")
+    bridges: tuple[Positive, ...] = Field((), description="N of the grid d x N (Table 8)")
+
+
 class ExperimentConfig(Strict):
     """One experiment; the same DAG runs all of them."""
 
@@ -220,6 +255,7 @@ class ExperimentConfig(Strict):
     profiling: ProfilingConfig = ProfilingConfig()
     systems: dict[str, dict[str, Any]] = Field({}, description="settings of further system families, each under its "
                                                                "name; the family validates them")
+    ablations: AblationConfig | None = None
     rows: tuple[str, ...] = Field((), description="ids of the systems that Table 2 shows besides VAR and its subnets")
 
     @field_validator("systems", mode="before")
@@ -233,16 +269,37 @@ class ExperimentConfig(Strict):
         """The scales r_1..r_K."""
         return Pyramid(self.patch_nums)
 
+    def recipe(self, name: str | None) -> Recipe:
+        """The recipe of that name; None names the paper's.
+
+        Raises:
+            ValueError: there is none.
+        """
+        if name is None:
+            return Recipe()
+        if name not in self.supernet.recipes:
+            known = ", ".join(self.supernet.recipes) or "none"
+            raise ValueError(f"supernet.recipes has no {name!r}; it has {known}")
+        return self.supernet.recipes[name]
+
     def plan(self, subnet_depth: int | None = None, bridge: int | None = None) -> DepthPlan:
         """The plan of subnet d with bridge N (defaults: the full network, the config's N)."""
         depth, num_scales = self.transformer.depth, len(self.patch_nums)
         if subnet_depth is None or subnet_depth == depth:
             return DepthPlan.full(depth, num_scales)
         bridge = self.supernet.bridge if bridge is None else bridge
-        layers = None
+        return DepthPlan.bridge(depth, subnet_depth, bridge, num_scales, self._subnet_layers(subnet_depth))
+
+    def window_plan(self, subnet_depth: int, first: int, last: int) -> DepthPlan:
+        """Subnet d at the scales first..last alone (Table 1)."""
+        depth, num_scales = self.transformer.depth, len(self.patch_nums)
+        return DepthPlan.window(depth, subnet_depth, first, last, num_scales, self._subnet_layers(subnet_depth))
+
+    def _subnet_layers(self, subnet_depth: int) -> tuple[int, ...] | None:
+        """Layers of the subnet where they are not Eq. 2's."""
         if self.supernet.selection == "nested":
-            layers = nested_layers(depth, subnet_depth, self.supernet.depths)
-        return DepthPlan.bridge(depth, subnet_depth, bridge, num_scales, layers)
+            return nested_layers(self.transformer.depth, subnet_depth, self.supernet.depths)
+        return None
 
     def counterpart(self, paper_depth: int) -> int | None:
         """The depth here that stands for a subnet depth of the paper (of 30 layers), or None where there is none."""
@@ -276,6 +333,14 @@ class ExperimentConfig(Strict):
                 raise ValueError(f"supernet: {error}") from None
             if depth not in self.supernet.phases:
                 raise ValueError(f"supernet.phases has no entry for depth {depth}")
+        for name, recipe in self.supernet.recipes.items():
+            if name == "full":
+                raise ValueError("supernet.recipes: no recipe can be called 'full', which ids end with")
+            if recipe.bridge is not None and recipe.bridge > len(self.patch_nums):
+                raise ValueError(f"supernet.recipes.{name}: bridge N = {recipe.bridge} is above the "
+                                 f"{len(self.patch_nums)} scales")
+            if recipe.automatic and recipe.ratio is not None:
+                raise ValueError(f"supernet.recipes.{name}: a fixed ratio has no phases to find")
         if self.sampling.num_images % self.data.num_classes:
             raise ValueError(f"sampling.num_images = {self.sampling.num_images} is not a multiple of "
                              f"data.num_classes = {self.data.num_classes}: class counts must be equal")

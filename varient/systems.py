@@ -213,6 +213,10 @@ def networks_of(config: ExperimentConfig) -> dict[str, Network]:
 def check_systems(config: ExperimentConfig) -> None:
     """Raise ValueError where settings of a family, its networks or a row's id are wrong."""
     networks_of(config)
+    if config.ablations:
+        from varient.ablations import arms  # which itself asks for systems
+
+        arms(config)
     for name in config.rows:
         try:
             resolve_system(name, config)

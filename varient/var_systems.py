@@ -5,7 +5,9 @@
 | `var-d30` | base | full |
 | `variant-d16`, `variant-d16-n7` | supernet trained with d = 16 | bridge zone N (the config's, or as said), then I_16 |
 | `variant-d16-full` | supernet trained with d = 16 | full |
+| `variant-d16-p50-s1`, `-n7`, `-full` | trained by the recipe `p50` of the config, and with seed 1 | as above |
 | `free-d16`, `free-d16-n7` | base, no further training | as `variant-d16` |
+| `free-d16-r4to6` | base | I_16 at r4-r6, all layers elsewhere (Table 1) |
 """
 
 from __future__ import annotations
@@ -20,15 +22,17 @@ from varient.config import CachePolicy, ExperimentConfig, Precision, Transformer
 from varient.paper import DEPTH
 from varient.plan import DepthPlan
 from varient.profiling.parameters import var_parameters
+from varient.training.recipes import Supernet
 
 if TYPE_CHECKING:
     from varient.pipeline import Pipeline
     from varient.systems import Network
 
-FORMS = "var-d<D>, variant-d<d>, variant-d<d>-n<N>, variant-d<d>-full, free-d<d>, free-d<d>-n<N>"
+FORMS = "var-d<D>, variant-d<d>[-<recipe>][-s<seed>][-n<N>|-full], free-d<d>[-n<N>], free-d<d>-r<first>to<last>"
 Settings = None
 
-_ID = re.compile(r"(?P<family>var|variant|free)-d(?P<depth>\d+)(-n(?P<bridge>\d+)|-(?P<full>full))?")
+_ID = re.compile(r"(?P<family>var|variant|free)-d(?P<depth>\d+)(-(?P<recipe>p\d+|(?!full)[a-z]{2}[a-z0-9]*))?"
+                 r"(-s(?P<seed>\d+))?(-n(?P<bridge>\d+)|-(?P<full>full)|-r(?P<first>\d+)to(?P<last>\d+))?")
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,7 @@ class VARSystem:
         network: `base` or `supernet-d<d>`.
         plan: layers per scale.
         published_as: its id at the paper's size.
+        recipe: how its supernet was trained; None is the paper's way, or no supernet.
     """
 
     config: ExperimentConfig
@@ -47,6 +52,7 @@ class VARSystem:
     network: str
     plan: DepthPlan
     published_as: str
+    recipe: str | None = None
     cache_policies: tuple[CachePolicy, ...] = ("lean", "reference")
 
     @property
@@ -105,20 +111,29 @@ def resolve(name: str, config: ExperimentConfig, settings: None) -> VARSystem | 
     depth = config.transformer.depth
     family, subnet_depth = match["family"], int(match["depth"])
     published_as = _at_paper_size(name, subnet_depth, config)
+    if family != "variant" and (match["recipe"] or match["seed"]):
+        raise ValueError(f"system {name!r}: only trained supernets have recipes and seeds")
     if family == "var":
-        if subnet_depth != depth or match["bridge"] or match["full"]:
+        if subnet_depth != depth or match["bridge"] or match["full"] or match["first"]:
             raise ValueError(f"system {name!r}: the base network of {config.name} is var-d{depth}")
         return VARSystem(config, name, "base", config.plan(), published_as)
+    if match["first"]:
+        if family == "variant":
+            raise ValueError(f"system {name!r}: windows of scales are for the untrained subnets (Table 1)")
+        plan = config.window_plan(subnet_depth, int(match["first"]), int(match["last"]))
+        return VARSystem(config, name, "base", plan, published_as)
+    if family == "free" and match["full"]:
+        raise ValueError(f"system {name!r}: the untrained full network is var-d{depth}")
     if family == "variant" and subnet_depth not in config.supernet.depths:
         raise ValueError(f"system {name!r}: {config.name} trains supernets for d = "
                          f"{', '.join(map(str, config.supernet.depths))}")
-    bridge = int(match["bridge"]) if match["bridge"] else None
-    if match["full"]:
-        if family == "free":
-            raise ValueError(f"system {name!r}: the untrained full network is var-d{depth}")
-        return VARSystem(config, name, f"supernet-d{subnet_depth}", config.plan(), published_as)
-    network = f"supernet-d{subnet_depth}" if family == "variant" else "base"
-    return VARSystem(config, name, network, config.plan(subnet_depth, bridge), published_as)
+    recipe = config.recipe(match["recipe"])
+    bridge = int(match["bridge"]) if match["bridge"] else recipe.bridge
+    plan = config.plan() if match["full"] else config.plan(subnet_depth, bridge)
+    network = "base"
+    if family == "variant":
+        network = Supernet(subnet_depth, match["recipe"], int(match["seed"] or 0)).weights(config)
+    return VARSystem(config, name, network, plan, published_as, match["recipe"])
 
 
 def _at_paper_size(name: str, depth: int, config: ExperimentConfig) -> str:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from varient.config import ExperimentConfig
 from varient.files import sha256_of
@@ -18,7 +17,7 @@ from varient.models.official import load_var, read_state_dict
 from varient.models.transformer import VAR, initialize
 from varient.plan import DepthPlan
 from varient.training.loop import fit
-from varient.training.tokens import TokenBatches, token_loss
+from varient.training.tokens import TokenBatches, prediction_divergence, token_loss
 
 if TYPE_CHECKING:
     from baselines.code import Part, Settings
@@ -75,8 +74,7 @@ def _distillation(student: VAR, teacher: VAR, drafted: int) -> Callable[[TokenBa
     def loss(batch: TokenBatch) -> Tensor:
         label_B, x_BLv, _ = batch
         with torch.no_grad():
-            wanted_BlV = teacher(label_B, x_BLv)[:, begin:].log_softmax(-1)
-        given_BlV = student(label_B, x_BLv)[:, begin:].log_softmax(-1)
-        return F.kl_div(given_BlV.flatten(0, 1), wanted_BlV.flatten(0, 1), log_target=True, reduction="batchmean")
+            wanted_BlV = teacher(label_B, x_BLv)[:, begin:]
+        return prediction_divergence(wanted_BlV, student(label_B, x_BLv)[:, begin:])
 
     return loss

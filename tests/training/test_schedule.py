@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from varient.training.schedule import FixedRatioSchedule, ProgressiveSchedule
+from varient.training.schedule import AutomaticSchedule, FixedRatioSchedule, ProgressiveSchedule, Validation
 
 
 def test_phases_of_table_7_end_where_the_paper_says():
@@ -43,3 +43,30 @@ def test_a_fixed_ratio_is_the_same_at_every_epoch(ratio):
 def test_a_ratio_that_is_no_probability_is_refused(ratio):
     with pytest.raises(ValueError, match="outside 0..1"):
         FixedRatioSchedule(3, ratio)
+
+
+def _probabilities(losses: list[tuple[float, float]], epochs: int = 40) -> list[float]:
+    """p of each epoch while the given (subnet, full) losses come in."""
+    schedule = AutomaticSchedule(epochs, step=0.2, tolerance=0.01, patience=2)
+    seen = [Validation(*pair) for pair in losses]
+    return [schedule.subnet_probability(epoch, seen[:epoch - 1]) for epoch in range(1, len(seen) + 2)]
+
+
+def test_the_first_phase_lasts_while_the_subnet_improves():
+    assert _probabilities([(3.0 * 0.9 ** i, 1.0) for i in range(10)]) == [0.2] * 11
+
+
+def test_then_p_rises_to_one_and_stays():
+    p = _probabilities([(3.0, 1.0)] * 10)
+    # The first epoch sets the best; two without improvement end the phase; each after that adds a step.
+    assert p == pytest.approx([0.2, 0.2, 0.2, 0.2, 0.4, 0.6, 0.8, 1.0, 1.0, 1.0, 1.0])
+
+
+def test_p_waits_while_the_full_network_loses():
+    p = _probabilities([(3.0, 1.0)] * 3 + [(3.0, 1.005), (3.0, 1.02), (3.0, 1.02), (3.0, 1.0)])
+    assert p == pytest.approx([0.2, 0.2, 0.2, 0.2, 0.4, 0.4, 0.4, 0.6])
+
+
+def test_losses_of_other_epochs_are_refused():
+    with pytest.raises(ValueError, match="epoch 3 needs the validation losses of 2 epochs, there are 1"):
+        AutomaticSchedule(10).subnet_probability(3, [Validation(1.0, 1.0)])

@@ -133,9 +133,13 @@ class Curves:
         self._history = {name: (array("i", steps.tolist()), array("f", series.tolist()))
                          for name, (steps, series) in state.items()}
 
+    def series(self, name: str) -> list[float]:
+        """The values of a curve in the steps done so far, float32."""
+        return list(self._history.get(name, ((), ()))[1])
+
     def count(self, name: str) -> int:
         """In how many steps a curve was not 0."""
-        return sum(value != 0 for value in self._history.get(name, ((), ()))[1])
+        return sum(value != 0 for value in self.series(name))
 
 
 def read_curves(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:

@@ -1,8 +1,22 @@
-"""When to train the subnet instead of the full network: pure functions of the epoch (Sec. 3.3, Algorithm 1)."""
+"""When to train the subnet instead of the full network (Sec. 3.3, Algorithm 1).
+
+A schedule is a pure function of the epoch, 1..E, and of the validation losses of the epochs before it; the paper's own
+do not look at these.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
+
+
+class Validation(NamedTuple):
+    """Losses on images not trained on, after an epoch."""
+
+    subnet: float
+    full: float
+
 
 P_START = 0.2
 """Share of subnet batches in phase 1, rho_1 = 2 : 8."""
@@ -33,7 +47,7 @@ class ProgressiveSchedule:
         first, second, _ = self.phases
         return 1 if epoch <= first else 2 if epoch <= first + second else 3
 
-    def subnet_probability(self, epoch: int) -> float:
+    def subnet_probability(self, epoch: int, validation: Sequence[Validation] = ()) -> float:
         """p(subnet): 0.2, then 0.2 + 0.8 (ep - E_1) / (E_2 - E_1) (Eq. 5), then 1."""
         phase = self.phase(epoch)
         if phase == 2:
@@ -56,9 +70,48 @@ class FixedRatioSchedule:
         if not 0 <= self.ratio <= 1:
             raise ValueError(f"p(subnet) = {self.ratio} is outside 0..1")
 
-    def subnet_probability(self, epoch: int) -> float:
+    def subnet_probability(self, epoch: int, validation: Sequence[Validation] = ()) -> float:
         """p at every epoch."""
         return self.ratio
 
 
-Schedule = ProgressiveSchedule | FixedRatioSchedule
+@dataclass(frozen=True)
+class AutomaticSchedule:
+    """Three phases whose ends are found from the validation losses; not in the paper, which asks for it (Sec. 5).
+
+    Phase 1 (p = 0.2) ends when ``patience`` epochs in a row each bring the subnet's loss less than ``tolerance`` below
+    its best, relative to it.  Phase 2 adds ``step`` to p after each epoch that leaves the full network's loss within
+    ``tolerance`` of its best, and holds p where it does not.  Phase 3 (p = 1) is what is left.
+
+    Attributes:
+        epochs: E.
+        step: 0.8 / 15 rises as fast as the paper's phase 2.
+    """
+
+    epochs: int
+    step: float = (1 - P_START) / 15
+    tolerance: float = 0.01
+    patience: int = 2
+
+    def subnet_probability(self, epoch: int, validation: Sequence[Validation] = ()) -> float:
+        """p of an epoch, from the losses after each epoch before it.
+
+        Raises:
+            ValueError: not one pair of losses for each epoch before.
+        """
+        if len(validation) != epoch - 1:
+            raise ValueError(f"epoch {epoch} needs the validation losses of {epoch - 1} epochs, there are "
+                             f"{len(validation)}")
+        p, ramp = P_START, False
+        best_subnet = best_full = float("inf")
+        idle = 0
+        for subnet, full in validation:
+            idle = 0 if subnet < best_subnet * (1 - self.tolerance) else idle + 1
+            best_subnet, best_full = min(best_subnet, subnet), min(best_full, full)
+            if ramp and full <= best_full * (1 + self.tolerance):
+                p = min(p + self.step, 1.0)
+            ramp = ramp or idle >= self.patience
+        return p
+
+
+Schedule = ProgressiveSchedule | FixedRatioSchedule | AutomaticSchedule

@@ -1,13 +1,15 @@
 """Training of the VAR transformer on tokens: the full network from nothing, then supernets from the full network.
 
-Both are one loop; a schedule says how often the subnet takes the place of the full network (Algorithm 1).
+Both are one loop; a schedule says how often a subnet takes the place of the full network (Algorithm 1).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -22,8 +24,11 @@ from varient.pyramid import Pyramid
 from varient.training.curves import Curves
 from varient.training.distributed import Part
 from varient.training.loop import fit
-from varient.training.schedule import FixedRatioSchedule, ProgressiveSchedule, Schedule
-from varient.training.tokens import TokenBatches, token_loss
+from varient.training.recipes import Supernet, schedule_of
+from varient.training.schedule import AutomaticSchedule, FixedRatioSchedule, Schedule, Validation
+from varient.training.tokens import TokenBatches, prediction_divergence, token_loss
+
+_SECTIONS = ("data", "patch_nums", "tokenizer", "transformer", "base")
 
 
 def train_base(config: ExperimentConfig, tokenizer: Path, output: Path) -> None:
@@ -32,70 +37,144 @@ def train_base(config: ExperimentConfig, tokenizer: Path, output: Path) -> None:
     torch.manual_seed(config.seed)
     model = build_transformer(config)
     initialize(model)
-    identity = ":".join([config.digest("data", "patch_nums", "tokenizer", "transformer", "base"), sha256_of(tokenizer)])
-    _train(model, config, tokenizer, settings, FixedRatioSchedule(settings.epochs, 0.0), subnet=None,
-           batches_per_epoch=None, identity=identity, work_dir=output.parent / "training-base", title="base",
-           finish=lambda losses: save_weights(output, model, {"kind": "base", "settings": identity,
-                                                              "final_loss": losses[-1]}))
+    training = _TokenTraining(model, TokenBatches(config, tokenizer, settings.batch_size), settings,
+                              FixedRatioSchedule(settings.epochs, 0.0))
+    training.run(output, "base", config.seed, {"kind": "base"}, [config.digest(*_SECTIONS), sha256_of(tokenizer)])
 
 
-def train_supernet(config: ExperimentConfig, subnet_depth: int, tokenizer: Path, base: Path, output: Path) -> None:
-    """Fine-tune the full network together with its subnet of depth d in three phases (Sec. 3.3).
+def train_supernet(config: ExperimentConfig, supernet: Supernet, tokenizer: Path, base: Path, output: Path) -> None:
+    """Fine-tune the full network together with its subnet of depth d in three phases (Sec. 3.3), or as a recipe says.
 
     Raises:
-        ValueError: a depth without phases in the config.
+        ValueError: a depth without phases in the config, or a recipe that it does not have.
         CheckpointError: a base checkpoint of another shape.
     """
-    if subnet_depth not in config.supernet.phases:
-        raise ValueError(f"supernet.phases has no entry for depth {subnet_depth}")
-    settings = config.supernet.training
+    recipe = config.recipe(supernet.recipe)
+    depths = config.supernet.depths if recipe.shared else (supernet.depth,)
+    for depth in depths:
+        if depth not in config.supernet.phases:
+            raise ValueError(f"supernet.phases has no entry for depth {depth}")
+    settings, seed = config.supernet.training, config.seed + supernet.seed
     model = build_transformer(config)
     load_weights(base, model)
-    identity = ":".join([config.digest("data", "patch_nums", "tokenizer", "transformer", "base", "supernet"),
-                         f"d{subnet_depth}", sha256_of(tokenizer), sha256_of(base)])
-    _train(model, config, tokenizer, settings, ProgressiveSchedule(config.supernet.phases[subnet_depth]),
-           subnet=config.plan(subnet_depth), batches_per_epoch=settings.batches_per_epoch, identity=identity,
-           work_dir=output.parent / f"training-supernet-d{subnet_depth}", title=f"supernet d{subnet_depth}",
-           finish=lambda losses: save_weights(output, model, {"kind": "supernet", "settings": identity,
-                                                              "subnet_depth": subnet_depth, "final_loss": losses[-1]}))
+    tokens = TokenBatches(config, tokenizer, settings.batch_size, seed)
+    schedule = schedule_of(recipe, config.supernet.phases_of(supernet.depth, recipe))
+    training = _TokenTraining(model, tokens, settings, schedule, [config.plan(d, recipe.bridge) for d in depths],
+                              settings.batches_per_epoch, recipe.distillation)
+    name = supernet.weights(config)
+    training.run(output, name, seed, {"kind": "supernet", "subnet_depths": depths, "recipe": supernet.recipe},
+                 [config.digest(*supernet.depends()), name, sha256_of(tokenizer), sha256_of(base)])
 
 
-def _train(model: VAR, config: ExperimentConfig, tokenizer_path: Path, settings: Optimizer, schedule: Schedule, *,
-           subnet: DepthPlan | None, batches_per_epoch: int | None, identity: str, work_dir: Path, title: str,
-           finish: Callable[[list[float]], None]) -> None:
-    """Teacher-forced training; each batch runs the subnet's plan with the probability of its epoch, else all layers."""
-    tokens = TokenBatches(config, tokenizer_path, settings.batch_size)
-    full = config.plan()
-    per_epoch = batches_per_epoch or tokens.per_epoch
+@dataclass
+class _TokenTraining:
+    """Teacher-forced training; each batch runs a subnet's plan with the probability of its epoch, else all layers.
 
-    def forward(step: int, part: Part) -> tuple[str, Tensor, Tensor]:
-        use_subnet = torch.rand(()).item() < schedule.subnet_probability(step // per_epoch + 1)
-        label_B, x_BLv, idx_BL = part.rows(*tokens.batch(step))
-        return "subnet" if use_subnet else "full", model(label_B, x_BLv, subnet if use_subnet else full), idx_BL
+    Attributes:
+        subnets: plans that a subnet batch draws from; none for plain training.
+        batches_per_epoch: None passes over all data.
+        distillation: weight of the full network's prediction as target of subnet batches.
+    """
 
-    def loss_of_part(step: int, part: Part) -> Tensor:
-        name, logits_BLV, idx_BL = forward(step, part)
+    model: VAR
+    tokens: TokenBatches
+    settings: Optimizer
+    schedule: Schedule
+    subnets: Sequence[DepthPlan] = ()
+    batches_per_epoch: int | None = None
+    distillation: float = 0.0
+    curves: Curves = field(init=False)
+    pending: list[Validation] = field(default_factory=list, init=False)
+
+    def __post_init__(self) -> None:
+        model = self.model
+        self.full = DepthPlan.full(model.spec.depth, model.pyramid.num_scales)
+        self.per_epoch = self.batches_per_epoch or self.tokens.per_epoch
+        self.curves = Curves()
+        kept = {layer for plan in self.subnets for layer in plan.layers(plan.num_scales)}
+        rest = set(range(model.spec.depth)) - kept
+        if kept and rest:
+            groups = {"shared": [f"blocks.{layer}." for layer in sorted(kept)],
+                      "full_only": [f"blocks.{layer}." for layer in sorted(rest)]}
+            probe = self._zone_losses if self._bridge_tokens else None
+            self.curves = Curves(groups, probe=probe, probe_every=self.per_epoch)
+
+    def run(self, output: Path, name: str, seed: int, description: dict, inputs: Sequence[str]) -> None:
+        """Train and write the weights; a stopped training goes on where it was.
+
+        Args:
+            inputs: digests of all that the result depends on.
+        """
+        identity = ":".join(inputs)
+
+        def finish(losses: list[float]) -> None:
+            save_weights(output, self.model, description | {"settings": identity, "final_loss": losses[-1]})
+
+        fit(self.model, loss_of_part=self._loss, steps=self.schedule.epochs * self.per_epoch, settings=self.settings,
+            seed=seed, work_dir=output.parent / f"training-{name}", identity=identity, title=name, curves=self.curves,
+            finish=finish, before_step=self._validate if isinstance(self.schedule, AutomaticSchedule) else None)
+
+    def _loss(self, step: int, part: Part) -> Tensor:
+        plan, label_B, x_BLv, idx_BL = self._batch(step, part)
+        logits_BLV = self.model(label_B, x_BLv, plan)
         loss = token_loss(logits_BLV, idx_BL)
-        curves.record(f"loss/{name}", loss)
-        for k, scale_loss in scale_losses(logits_BLV.detach(), idx_BL, model.pyramid).items():
-            curves.record(f"loss/{name}/r{k}", scale_loss)
+        name = "full" if plan is self.full else "subnet"
+        self.curves.record(f"loss/{name}", loss)
+        for k, scale_loss in scale_losses(logits_BLV.detach(), idx_BL, self.model.pyramid).items():
+            self.curves.record(f"loss/{name}/r{k}", scale_loss)
+        if self.distillation and plan is not self.full:
+            with torch.no_grad():
+                wanted_BLV = self.model(label_B, x_BLv, self.full)
+            divergence = prediction_divergence(wanted_BLV, logits_BLV)
+            self.curves.record("loss/distillation", divergence)
+            loss = (1 - self.distillation) * loss + self.distillation * divergence
         return loss
 
-    def zone_losses(step: int, part: Part) -> dict[str, Tensor]:
+    def _batch(self, step: int, part: Part) -> tuple[DepthPlan, Tensor, Tensor, Tensor]:
+        """Plan, labels, inputs and tokens of a part; plan and dropped labels are drawn for the whole batch."""
+        probability = self.schedule.subnet_probability(step // self.per_epoch + 1, self._validation())
+        plan = self.full
+        if torch.rand(()).item() < probability:
+            # A single subnet takes no draw: the stream is that of a training that has only one.
+            chosen = int(torch.randint(len(self.subnets), ())) if len(self.subnets) > 1 else 0
+            plan = self.subnets[chosen]
+        return plan, *part.rows(*self.tokens.batch(step))
+
+    @property
+    def _bridge_tokens(self) -> int:
+        """Tokens of the scales before the subnets begin; 0 where there is no such zone, or nothing but it."""
+        plan = self.subnets[0]
+        scales = [k for k in range(1, plan.num_scales + 1) if len(plan.layers(k)) == plan.depth]
+        return self.model.pyramid.end(len(scales)) if 0 < len(scales) < plan.num_scales else 0
+
+    def _zone_losses(self, step: int, part: Part) -> dict[str, Tensor]:
         """The two zones' shares of the loss: their gradients add up to the step's (Fig. 3b)."""
-        _, logits_BLV, idx_BL = forward(step, part)
-        end = model.pyramid.end(config.supernet.bridge)
+        plan, label_B, x_BLv, idx_BL = self._batch(step, part)
+        logits_BLV, end = self.model(label_B, x_BLv, plan), self._bridge_tokens
         return {"bridge": token_loss(logits_BLV[:, :end], idx_BL[:, :end]) * (end / idx_BL.shape[1]),
                 "flexible": token_loss(logits_BLV[:, end:], idx_BL[:, end:]) * (1 - end / idx_BL.shape[1])}
 
-    curves = Curves()
-    if subnet:
-        kept = set(subnet.layers(subnet.num_scales))
-        groups = {"shared": [f"blocks.{layer}." for layer in range(model.spec.depth) if layer in kept],
-                  "full_only": [f"blocks.{layer}." for layer in range(model.spec.depth) if layer not in kept]}
-        curves = Curves(groups, probe=zone_losses, probe_every=per_epoch)
-    fit(model, loss_of_part=loss_of_part, steps=schedule.epochs * per_epoch, settings=settings, seed=config.seed,
-        work_dir=work_dir, identity=identity, title=title, curves=curves, finish=finish)
+    def _validate(self, step: int) -> None:
+        """After each epoch: losses on images not trained on, for a schedule that looks at them."""
+        self.pending = []
+        if step == 0 or step % self.per_epoch:
+            return
+        self.model.eval()
+        with torch.no_grad():
+            label_N, x_NLv, idx_NL = self.tokens.holdout
+            losses = [token_loss(self.model(label_N, x_NLv, plan), idx_NL).item()
+                      for plan in (*self.subnets, self.full)]
+        self.model.train()
+        # Rounded as the curves keep them, so that a resumed run reads the same.
+        found = Validation(*(float(np.float32(loss)) for loss in (sum(losses[:-1]) / len(losses[:-1]), losses[-1])))
+        self.pending = [found]
+        for name, value in found._asdict().items():
+            self.curves.record(f"validation/{name}", value)
+
+    def _validation(self) -> list[Validation]:
+        """Of all epochs before this one: the curves', and what this step has found, which they get at its end."""
+        series = (self.curves.series(f"validation/{name}") for name in Validation._fields)
+        return [*map(Validation, *series), *self.pending]
 
 
 def scale_losses(logits_BLV: Tensor, idx_BL: Tensor, pyramid: Pyramid) -> dict[int, Tensor]:

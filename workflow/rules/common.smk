@@ -1,7 +1,9 @@
 from pathlib import Path
 
+from varient.ablations import arms
 from varient.report.inputs import table_inputs
 from varient.systems import family_of, module_of, networks_of, resolve_system
+from varient.training.recipes import supernet_of
 
 # The default experiment owns results/; others have a folder of their own there.
 RESULTS = "results" if EXPERIMENT.name == "digits" else f"results/{EXPERIMENT.name}"
@@ -32,12 +34,32 @@ def code_of(stage):
 
 def settings_of(*sections):
     """Params function: digest of some sections and of the settings of the wildcards' system."""
+    plan = ("supernet.bridge", "supernet.selection", "supernet.depths")
 
     def digest(wildcards):
         family = family_of(wildcards.system, EXPERIMENT)
-        return EXPERIMENT.digest(*sections, f"systems.{family}")
+        recipe = getattr(resolve_system(wildcards.system, EXPERIMENT), "recipe", None)
+        own = [f"supernet.recipes.{recipe}"] if recipe else []
+        return EXPERIMENT.digest(*sections, *plan, f"systems.{family}", *own)
 
     return digest
+
+
+def supernet(wildcards):
+    """The supernet that the wildcards name."""
+    return supernet_of(wildcards.supernet, EXPERIMENT)
+
+
+def supernet_options(supernet):
+    """Options of `varient train supernet`."""
+    recipe = f" --recipe {supernet.recipe}" if supernet.recipe else ""
+    return f"--depth {supernet.depth}{recipe} --seed {supernet.seed}"
+
+
+def ablation_records(wildcards):
+    """Score records of all arms of the ablations."""
+    systems = sorted({arm.system for arm in arms(EXPERIMENT)})
+    return [f"runs/{EXPERIMENT.name}/records/score-{system}.json" for system in systems]
 
 
 def score_records(wildcards):

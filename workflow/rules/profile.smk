@@ -12,7 +12,7 @@ rule profile:
         "../../environment.yml"
     threads: workflow.cores
     params:
-        settings=settings_of("sampling", "supernet", "profiling"),
+        settings=settings_of("sampling", "profiling"),
     shell:
         "python -m varient profile --config {input.config} --system {wildcards.system}"
         " --run-dir runs/{wildcards.experiment} --output {output} > {log} 2>&1"

@@ -11,7 +11,7 @@ rule generate_shard:
     conda:
         "../../environment.yml"
     params:
-        settings=settings_of("sampling", "supernet"),
+        settings=settings_of("sampling"),
     shell:
         "python -m varient generate --config {input.config} --system {wildcards.system} --shard {wildcards.shard}"
         " --run-dir runs/{wildcards.experiment} --output {output} > {log} 2>&1"

@@ -27,3 +27,22 @@ rule table:
     shell:
         "python -m varient table --config {input.config} {wildcards.table} {params.scores} {params.profiles}"
         " --output {output.csv} > {log} 2>&1"
+
+
+rule ablations:
+    """All arms with their scores in one file; what they mean for the paper's claims is another matter."""
+    input:
+        config=ancient(f"runs/{EXPERIMENT.name}/config.json"),
+        scores=ablation_records,
+        code=stage_sources("varient.ablations"),
+    output:
+        f"{RESULTS}/ablations.csv",
+    log:
+        f"runs/{EXPERIMENT.name}/logs/ablations.log",
+    conda:
+        "../../environment.yml"
+    params:
+        settings=EXPERIMENT.digest("ablations", "supernet"),
+        scores=lambda wildcards, input: [f"--score {path}" for path in input.scores],
+    shell:
+        "python -m varient ablations --config {input.config} {params.scores} --output {output} > {log} 2>&1"

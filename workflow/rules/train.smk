@@ -57,26 +57,28 @@ rule train_base:
 
 
 rule train_supernet:
-    """The full network together with the subnet of depth d, in three phases; one supernet for each d, as in Table 4."""
+    """The full network together with a subnet of depth d, in three phases (one supernet for each d, as in Table 4), or
+    by a recipe of the config."""
     input:
         config=ancient("runs/{experiment}/config.json"),
         tokenizer="runs/{experiment}/tokenizer.safetensors",
         base="runs/{experiment}/base.safetensors",
         code=stage_sources("varient.training.supernet"),
     output:
-        "runs/{experiment}/supernet-d{depth}.safetensors",
+        "runs/{experiment}/{supernet}.safetensors",
     log:
-        "runs/{experiment}/logs/train_supernet-d{depth}.log",
+        "runs/{experiment}/logs/train_{supernet}.log",
+    wildcard_constraints:
+        supernet=r"supernet-[a-z0-9-]+",
     priority: 10
     conda:
         "../../environment.yml"
     params:
-        settings=EXPERIMENT.digest(
-            "data", "patch_nums", "tokenizer", "transformer", "base", "supernet"
-        ),
+        settings=lambda wildcards: EXPERIMENT.digest(*supernet(wildcards).depends()),
+        options=lambda wildcards: supernet_options(supernet(wildcards)),
     shell:
-        "python -m varient train supernet --config {input.config} --depth {wildcards.depth} {input.tokenizer}"
-        " {input.base} --output {output} > {log} 2>&1"
+        "python -m varient train supernet --config {input.config} {params.options} {input.tokenizer} {input.base}"
+        " --output {output} > {log} 2>&1"
 
 
 rule train_network:

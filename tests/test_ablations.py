@@ -1,0 +1,55 @@
+"""Which systems the ablations compare, and the file that they end in."""
+
+import pandas as pd
+import pytest
+from conftest import ROOT
+
+from varient.ablations import arms, write_ablations
+from varient.config import ConfigError, load_config
+from varient.records import Provenance, RecordError, ScoreRecord, write_record
+
+DIGITS = load_config(ROOT / "workflow/config/digits.yaml")
+
+
+def _record(path, system, experiment="digits"):
+    provenance = Provenance(experiment=experiment, seed=0, settings="x", weights_sha256={}, device="CPU", threads=1,
+                            versions={}, git_commit=None, created="2026-01-01T00:00:00+00:00")
+    write_record(path, ScoreRecord(system=system, protocol="digits", extractor="x", num_images=10, num_reference=10,
+                                   images_sha256="a", reference_sha256="b", fid=1.5, fid_sd=0.1, fid_bias=0.1,
+                                   recognised=0.9, provenance=provenance))
+    return path
+
+
+def test_every_comparison_of_the_paper_is_there():
+    found = arms(DIGITS)
+    by = {name: [arm for arm in found if arm.comparison == name] for name in {arm.comparison for arm in found}}
+    assert {arm.system for arm in by["zones"]} >= {"free-d16-r1to3", "free-d16-r4to6", "free-d16-r7to10", "var-d30"}
+    ratios = {(arm.arm, arm.seed, arm.network) for arm in by["ratios"]}
+    fixed = {f"p = {ratio}" for ratio in ("0", "0.1", "0.2", "0.5", "0.8", "1")}
+    assert {name for name, *_ in ratios} == {"three phases", *fixed}
+    assert len(ratios) == 7 * 3 * 2
+    assert {arm.arm for arm in by["bridge"]} == {"N = 6", "skip all"} and len(by["bridge"]) == 2 * 3 * 2
+    assert {arm.system for arm in by["grid"]} >= {"variant-d8", "variant-d8-n7", "variant-d2-n10"}
+    assert {arm.system for arm in by["extensions"]} >= {"variant-d16-multi", "variant-d2-multi-full", "variant-d4-auto"}
+
+
+def test_the_file_has_a_row_an_arm_and_gaps_where_no_record_is(tmp_path):
+    records = [_record(tmp_path / f"{name}.json", name) for name in ("variant-d4", "variant-d4-skip-s1-full")]
+    write_ablations(DIGITS, records, tmp_path / "ablations.csv")
+    table = pd.read_csv(tmp_path / "ablations.csv", keep_default_na=False)
+    assert len(table) == len(arms(DIGITS))
+    rows = table[table["system"] == "variant-d4"]
+    assert set(rows["comparison"]) == {"ratios", "bridge", "grid"} and set(rows["fid"].astype(float)) == {1.5}
+    skipped = table[table["system"] == "variant-d4-skip-s1-full"].iloc[0]
+    assert (skipped["arm"], skipped["seed"], skipped["network"]) == ("skip all", 1, "full")
+    assert float(skipped["fid_sd"]) == 0.1
+    assert (table[table["system"] == "variant-d4-p50"]["fid"] == "").all()
+
+
+def test_records_of_elsewhere_and_experiments_without_ablations_are_refused(tmp_path):
+    with pytest.raises(RecordError, match="is of smoke, not of digits"):
+        write_ablations(DIGITS, [_record(tmp_path / "r.json", "variant-d4", "smoke")], tmp_path / "ablations.csv")
+    paper = load_config(ROOT / "workflow/config/imagenet256.yaml")
+    with pytest.raises(ConfigError, match="has no section 'ablations'"):
+        write_ablations(paper, [], tmp_path / "ablations.csv")
+    assert not (tmp_path / "ablations.csv").exists()

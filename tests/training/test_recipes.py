@@ -1,0 +1,171 @@
+"""Supernets trained by the recipes, on networks of the smoke configuration."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from varient.config import ConfigError, parse_config
+from varient.models.build import build_transformer
+from varient.models.checkpoint import load_weights, save_weights
+from varient.systems import resolve_system
+from varient.training import supernet as module
+from varient.training.curves import read_curves
+from varient.training.recipes import Supernet, schedule_of
+from varient.training.schedule import AutomaticSchedule, FixedRatioSchedule, ProgressiveSchedule
+from varient.training.supernet import scale_losses, train_supernet
+from varient.training.tokens import prediction_divergence
+
+
+@pytest.fixture
+def experiment(smoke):
+    settings = smoke.model_dump(mode="json")
+    settings["supernet"]["recipes"] |= {"distil": {"distillation": 0.5}, "p100": {"ratio": 1.0}}
+    settings["supernet"]["phases"] = {"4": [2, 2, 1], "2": [2, 2, 2]}
+    return parse_config(settings, "test")
+
+
+@pytest.fixture
+def files(experiment, tmp_path):
+    torch.manual_seed(0)
+    pipeline = resolve_system("var-d6", experiment).load(None, "fp32")
+    save_weights(tmp_path / "tokenizer.safetensors", pipeline.tokenizer, {})
+    save_weights(tmp_path / "base.safetensors", pipeline.model, {})
+    return tmp_path / "tokenizer.safetensors", tmp_path / "base.safetensors"
+
+
+def _train(config, files, name, folder="run", depth=2, seed=0):
+    supernet = Supernet(depth, name, seed)
+    output = files[0].parent / folder / f"{supernet.weights(config)}.safetensors"
+    train_supernet(config, supernet, *files, output)
+    model = build_transformer(config)
+    description = load_weights(output, model)
+    return output, model.state_dict(), description
+
+
+def test_recipes_choose_the_schedule(experiment):
+    phases = (2, 3, 4)
+    assert schedule_of(experiment.recipe(None), phases) == ProgressiveSchedule(phases)
+    assert schedule_of(experiment.recipe("p50"), phases) == FixedRatioSchedule(9, 0.5)
+    assert schedule_of(experiment.recipe("auto"), phases) == AutomaticSchedule(9)
+
+
+def test_a_subnet_without_a_bridge_leaves_the_other_layers_alone(experiment, files):
+    """p = 1 and N = 0: no token ever meets a layer outside I_d, so nothing moves there, weight decay included."""
+    settings = experiment.model_dump(mode="json")
+    settings["supernet"]["recipes"] = {"alone": {"ratio": 1.0, "bridge": 0}}
+    settings["ablations"] = None
+    config = parse_config(settings, "test")
+    _, weights, _ = _train(config, files, "alone")
+    base = build_transformer(config)
+    load_weights(files[1], base)
+    moved = {name for name, value in base.state_dict().items() if not torch.equal(value, weights[name])}
+    layers = {int(name.split(".")[1]) for name in moved if name.startswith("blocks.")}
+    assert layers == {0, 5}
+
+
+def test_with_a_bridge_they_learn(experiment, files):
+    _, weights, _ = _train(experiment, files, "p100")
+    base = build_transformer(experiment)
+    load_weights(files[1], base)
+    assert not torch.equal(weights["blocks.3.ffn.fc1.weight"], base.state_dict()["blocks.3.ffn.fc1.weight"])
+
+
+def test_one_supernet_trains_all_its_depths(experiment, files, monkeypatch):
+    seen = set()
+    forward = module.VAR.forward
+
+    def noted(self, label_B, x_BLv, plan=None, class_BC=None):
+        seen.add(len(plan.layers(10)))
+        return forward(self, label_B, x_BLv, plan, class_BC)
+
+    monkeypatch.setattr(module.VAR, "forward", noted)
+    output, _, description = _train(experiment, files, "multi")
+    assert output.name == "supernet-multi.safetensors" and description["subnet_depths"] == [4, 2]
+    assert seen == {6, 4, 2}
+
+
+def test_other_seeds_are_other_trainings(experiment, files):
+    first, second = (_train(experiment, files, None, seed=seed)[0].read_bytes() for seed in (0, 1))
+    assert first != second
+
+
+def test_distillation_adds_the_full_networks_view(experiment, files):
+    output, *_ = _train(experiment, files, "distil")
+    curves = read_curves(output.parent / "training-supernet-d2-distil/curves.npz")
+    assert (curves["loss/distillation"][1] > 0).all()
+    # What is minimised is half of each; without rounding of the curves' float32, exactly.
+    steps = {int(step): at for at, step in enumerate(curves["loss/subnet"][0])}
+    total = dict(zip(curves["loss"][0].tolist(), curves["loss"][1].tolist(), strict=True))
+    for at, step in enumerate(curves["loss/distillation"][0].tolist()):
+        parts = curves["loss/subnet"][1][steps[step]], curves["loss/distillation"][1][at]
+        assert total[step] == pytest.approx(np.mean(parts), rel=1e-5)
+
+
+def test_divergence_by_definition():
+    torch.manual_seed(0)
+    wanted, given = torch.randn(2, 3, 5), torch.randn(2, 3, 5)
+    p, q = wanted.softmax(-1), given.softmax(-1)
+    expected = (p * (p.log() - q.log())).sum(-1).mean()
+    torch.testing.assert_close(prediction_divergence(wanted, given), expected)
+    assert prediction_divergence(wanted, wanted).abs() < 1e-6
+
+
+def test_losses_of_the_scales_average_to_the_whole(smoke):
+    torch.manual_seed(0)
+    logits, idx = torch.randn(2, smoke.pyramid.length, 16), torch.randint(16, (2, smoke.pyramid.length))
+    losses = scale_losses(logits, idx, smoke.pyramid)
+    whole = sum(losses[k] * smoke.pyramid.tokens(k) for k in smoke.pyramid.scales) / smoke.pyramid.length
+    torch.testing.assert_close(whole, F.cross_entropy(logits.flatten(0, 1), idx.flatten()))
+
+
+def test_curves_tell_the_zones_and_the_layers_apart(experiment, files):
+    output, *_ = _train(experiment, files, None)
+    curves = read_curves(output.parent / "training-supernet-d2/curves.npz")
+    assert {"gradient_norm/shared", "gradient_norm/full_only", "gradient_norm/bridge/shared",
+            "gradient_norm/flexible/full_only", "loss/full/r1", "loss/subnet/r10"} <= set(curves)
+
+
+def test_an_automatic_training_that_was_stopped_goes_on_to_the_same_bits(experiment, files, monkeypatch):
+    whole, *_ = _train(experiment, files, "auto", "whole")
+    monkeypatch.setattr(module, "fit", partial(module.fit, save_every=5))
+    calls = []
+
+    def stop(self, step):
+        calls.append(step)
+        if len(calls) == 8:
+            raise KeyboardInterrupt
+        return validate(self, step)
+
+    validate = module._TokenTraining._validate
+    with monkeypatch.context() as patch:
+        patch.setattr(module._TokenTraining, "_validate", stop)
+        with pytest.raises(KeyboardInterrupt):
+            _train(experiment, files, "auto", "stopped")
+    again, *_ = _train(experiment, files, "auto", "stopped")
+    assert whole.read_bytes() == again.read_bytes()
+    curves = read_curves(again.parent / "training-supernet-d2-auto/curves.npz")
+    assert len(curves["validation/subnet"][0]) == 5  # after each of six epochs but the last
+
+
+@pytest.mark.parametrize(("recipe", "message"), [
+    ({"full": {}}, "no recipe can be called 'full'"),
+    ({"n7": {}}, "should match pattern"),
+    ({"both": {"ratio": 0.5, "automatic": True}}, "a fixed ratio has no phases to find"),
+    ({"high": {"bridge": 11}}, "bridge N = 11 is above the 10 scales"),
+    ({"often": {"ratio": 1.5}}, "less than or equal to 1"),
+])
+def test_recipes_that_cannot_be_are_refused(smoke, recipe, message):
+    settings = smoke.model_dump(mode="json")
+    settings["supernet"]["recipes"] |= recipe
+    with pytest.raises(ConfigError, match=message):
+        parse_config(settings, "test")
+
+
+def test_ablations_that_name_what_is_not_there_are_refused(smoke):
+    settings = smoke.model_dump(mode="json")
+    settings["ablations"]["ratios"] = ["p77"]
+    with pytest.raises(ConfigError, match="supernet.recipes has no 'p77'"):
+        parse_config(settings, "test")

@@ -1,0 +1,134 @@
+"""The arms of the ablations: which systems stand in which comparison.  Imports no torch; the workflow asks it.
+
+| comparison | what differs | paper |
+|---|---|---|
+| zones | at which scales an untrained subnet runs | Table 1 |
+| ratios | p(subnet): fixed, against the three phases | Fig. 2 |
+| bridge | with and without full depth at the first scales in training | Table 5 |
+| grid | d and N, of the supernets trained with the config's N | Table 8 |
+| extensions | recipes that the paper does not have | |
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from varient.config import ConfigError, ExperimentConfig
+from varient.files import write_text
+from varient.records import RecordError, ScoreRecord, read_record
+from varient.systems import resolve_system
+
+_SCORES = ("fid", "inception_score", "precision", "recall", "recognised")
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One system in one comparison.
+
+    Attributes:
+        comparison: see the module's table.
+        arm: what is compared.
+        depth: d.
+        seed: of the training, added to the experiment's.
+        network: `subnet` or `full`.
+        system: id.
+    """
+
+    comparison: str
+    arm: str
+    depth: int
+    seed: int
+    network: str
+    system: str
+
+
+def arms(config: ExperimentConfig) -> list[Arm]:
+    """All arms of the experiment.
+
+    Raises:
+        ConfigError: no ablations in the config, or an arm that it cannot make.
+    """
+    settings = config.ablations
+    if settings is None:
+        raise ConfigError(f"{config.name} has no section 'ablations'")
+    found = [*_zones(config), *_ratios(config), *_bridge(config), *_grid(config), *_extensions(config)]
+    for arm in found:
+        try:
+            resolve_system(arm.system, config)
+        except ValueError as error:
+            raise ConfigError(f"ablations: {error}") from None
+    return found
+
+
+def _zones(config: ExperimentConfig) -> Iterator[Arm]:
+    settings = config.ablations
+    for depth in settings.zone_depths:
+        for first, last in settings.zones:
+            yield Arm("zones", f"r{first}-r{last}", depth, 0, "subnet", f"free-d{depth}-r{first}to{last}")
+    full = config.transformer.depth
+    yield Arm("zones", "none", full, 0, "full", f"var-d{full}")
+
+
+def _pair(comparison: str, arm: str, depth: int, recipe: str | None, seeds: int) -> Iterator[Arm]:
+    """Subnet and full network of a supernet, for each seed."""
+    for seed in range(seeds):
+        stem = "-".join([f"variant-d{depth}", *([recipe] if recipe else []), *([f"s{seed}"] if seed else [])])
+        yield Arm(comparison, arm, depth, seed, "subnet", stem)
+        yield Arm(comparison, arm, depth, seed, "full", f"{stem}-full")
+
+
+def _ratios(config: ExperimentConfig) -> Iterator[Arm]:
+    settings = config.ablations
+    yield from _pair("ratios", "three phases", settings.depth, None, settings.seeds)
+    for name in settings.ratios:
+        yield from _pair("ratios", f"p = {config.recipe(name).ratio:g}", settings.depth, name, settings.seeds)
+
+
+def _bridge(config: ExperimentConfig) -> Iterator[Arm]:
+    settings = config.ablations
+    if settings.skip_all:
+        yield from _pair("bridge", f"N = {config.supernet.bridge}", settings.depth, None, settings.seeds)
+        yield from _pair("bridge", "skip all", settings.depth, settings.skip_all, settings.seeds)
+
+
+def _grid(config: ExperimentConfig) -> Iterator[Arm]:
+    for depth in config.supernet.depths:
+        for bridge in config.ablations.bridges:
+            name = f"variant-d{depth}" + ("" if bridge == config.supernet.bridge else f"-n{bridge}")
+            yield Arm("grid", f"N = {bridge}", depth, 0, "subnet", name)
+
+
+def _extensions(config: ExperimentConfig) -> Iterator[Arm]:
+    settings = config.ablations
+    for name in settings.extensions:
+        depths = config.supernet.depths if config.recipe(name).shared else (settings.depth,)
+        for depth in depths:
+            yield from _pair("extensions", name, depth, name, 1)
+
+
+def write_ablations(config: ExperimentConfig, scores: Sequence[Path], output: Path) -> None:
+    """Write all arms with their scores as one CSV, a row an arm; an arm without a record has empty cells.
+
+    Raises:
+        RecordError: a file that is no score record, or one of another experiment.
+    """
+    records = {}
+    for path in scores:
+        record = read_record(path, ScoreRecord)
+        if record.provenance.experiment != config.name:
+            raise RecordError(f"{path}: is of {record.provenance.experiment}, not of {config.name}")
+        records[record.system] = record
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["comparison", "arm", "depth", "seed", "network", "system", *_SCORES,
+                     *(f"{name}_sd" for name in _SCORES[:-1])])
+    for arm in arms(config):
+        record = records.get(arm.system)
+        cells = [getattr(record, name, None) for name in (*_SCORES, *(f"{name}_sd" for name in _SCORES[:-1]))]
+        writer.writerow([arm.comparison, arm.arm, arm.depth, arm.seed, arm.network, arm.system,
+                         *("" if cell is None else f"{cell:.6g}" for cell in cells)])
+    write_text(output, text.getvalue())
