@@ -53,7 +53,6 @@ include: "workflow/rules/tables.smk"
 
 localrules:
     all,
-    write_config,
 
 
 rule all:

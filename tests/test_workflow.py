@@ -88,15 +88,22 @@ def test_smoke_run_end_to_end(copy):
     assert "Nothing to be done" in second.stdout + second.stderr
     print(f"second run: {time.monotonic() - begin:.1f} s")
 
-    def jobs(*edits: str) -> set[str]:
-        """Rules that would run after one more line in each of the files."""
+    def jobs(*edits: str, old: str = "", new: str = "\n# edited\n") -> set[str]:
+        """Rules that would run after one more line in each of the files, or with a part of it replaced."""
         for edit in edits:
-            with (copy / edit).open("a") as file:
-                file.write("\n# edited\n")
+            text = (copy / edit).read_text()
+            assert old in text
+            (copy / edit).write_text(text.replace(old, new) if old else text + new)
         dry = _snakemake(copy, "-n", *SMOKE).stdout
         stats = dry.partition("Job stats:")[2].partition("total")[0]
         return {line.split()[0] for line in stats.splitlines() if line and line.split()[-1].isdigit()}
 
+    config = "workflow/config/smoke.yaml"
+    assert jobs(config, old="repeats: 3", new="repeats: 4") == {"all", "profile", "table"}
+    assert jobs(config, old="repeats: 4", new="repeats: 3") == set()
+    retrained = jobs(config, old="2: [1, 2, 2]", new="2: [1, 2, 3]")
+    assert "train_supernet" in retrained and not retrained & {"train_base", "train_tokenizer", "train_network"}
+    jobs(config, old="2: [1, 2, 3]", new="2: [1, 2, 2]")
     assert jobs("varient/report/tables.py") == {"all", "table"}
     assert "generate_shard" in jobs("varient/sampling.py")
     assert not jobs("varient/models/kv_cache.py") & {"train_base", "train_supernet", "train_tokenizer"}

@@ -1,6 +1,7 @@
 from pathlib import Path
 
 from varient.ablations import arms
+from varient.files import write_text
 from varient.report.inputs import table_inputs
 from varient.systems import family_of, module_of, networks_of, resolve_system
 from varient.training.recipes import supernet_of
@@ -11,6 +12,13 @@ RESULTS = "results" if EXPERIMENT.name == "digits" else f"results/{EXPERIMENT.na
 
 # Networks that system families add, by name.
 NETWORKS = networks_of(EXPERIMENT)
+
+# The config with all defaults, as every stage reads it.  Not a rule's output: a rule that has to run hides from
+# Snakemake what else has changed, and every stage depends on it.  Stages take it as ancient; which of them run again is
+# decided by the digest of their own sections in `params`.
+CONFIG = Path("runs") / EXPERIMENT.name / "config.json"
+if not CONFIG.exists() or CONFIG.read_text() != EXPERIMENT.model_dump_json(indent=2):
+    write_text(CONFIG, EXPERIMENT.model_dump_json(indent=2))
 
 
 def weight_files(names):
