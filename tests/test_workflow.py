@@ -13,7 +13,9 @@ from conftest import ROOT
 
 BIN = Path(sys.executable).parent  # PATH need not hold the environment that runs the tests
 RELEASED = ("vae_ch160v4096z32.pth", "var_d30.pth", "var_d16.pth", "drafter_6.pth", "refiner_6.pth",
-            "DiT-XL-2-256x256.pt", "c2i_XXL_384.pt", "vq_ds16_c2i.pt")
+            "DiT-XL-2-256x256.pt", "c2i_XXL_384.pt", "vq_ds16_c2i.pt",
+            "weights-inception-2015-12-05-6726825d.pth", "VIRTUAL_imagenet256_labeled.npz",
+            "sd-vae-ft-ema/config.json", "sd-vae-ft-ema/diffusion_pytorch_model.safetensors")
 SMOKE = ["--configfile", "workflow/config/smoke.yaml"]
 
 
@@ -38,6 +40,7 @@ def copy(tmp_path_factory) -> Path:
 def test_the_dag_of_every_shipped_config_resolves(copy, config):
     (copy / "weights").mkdir(exist_ok=True)
     for released in RELEASED:  # the user's files, which the paper's experiment starts from
+        (copy / "weights" / released).parent.mkdir(exist_ok=True)
         (copy / "weights" / released).touch()
     result = _snakemake(copy, "-n", "--configfile", f"workflow/config/{config}.yaml")
     assert result.returncode == 0, result.stdout + result.stderr

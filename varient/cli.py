@@ -25,6 +25,10 @@ app.add_typer(train, name="train")
 Config = Annotated[Path, typer.Option("--config", help="experiment config, YAML or JSON")]
 RunDir = Annotated[Path | None, typer.Option("--run-dir", help="where the networks are; default runs/<experiment>")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="file to write")]
+DryRun = Annotated[str | None, typer.Option("--dry-run", help="print steps, FLOPs, memory and hours on so many devices "
+                                                              "and start nothing, e.g. h100:8")]
+Tokens = Annotated[Path | None, typer.Option("--tokens", help="folder that cache-tokens filled; default: images are "
+                                                              "encoded when they are visited")]
 
 
 def verb(group: typer.Typer, name: str | None = None, *,
@@ -79,18 +83,36 @@ def train_classifier_verb(config: Config, role: Annotated[str, typer.Option(help
     _wrote(output)
 
 
+@verb(app, "cache-tokens")
+def cache_tokens_verb(config: Config, tokenizer: Path,
+                      output: Annotated[Path, typer.Option("--output", "-o", help="folder to fill")],
+                      workers: Annotated[int, typer.Option(min=0, help="processes that read images")] = 0) -> None:
+    """Tokens of an ImageNet folder, made once for many trainings; started again, it goes on where it was."""
+    from varient.training.tokens import cache_tokens
+
+    cache_tokens(load_config(config), tokenizer, output, workers)
+    _wrote(output)
+
+
 @verb(train, "base")
-def train_base_verb(config: Config, tokenizer: Path, output: Output) -> None:
+def train_base_verb(config: Config, tokenizer: Path, output: Output, tokens: Tokens = None,
+                    dry_run: DryRun = None) -> None:
     """The full network, or its import from a released file where the config names one."""
     from varient.models.checkpoint import save_weights
     from varient.models.official import import_transformer
     from varient.training.supernet import train_base
 
     experiment = load_config(config)
+    if dry_run:
+        from varient.profiling.training_cost import plan_base, setting_of
+        from varient.profiling.training_report import show_training
+
+        show_training(plan_base(experiment, setting_of(dry_run, experiment.base.training, token_cache=bool(tokens))))
+        return
     if experiment.base.weights:
         save_weights(output, *import_transformer(experiment, experiment.base.weights))
     else:
-        train_base(experiment, tokenizer, output)
+        train_base(experiment, tokenizer, output, tokens)
     _wrote(output)
 
 
@@ -98,12 +120,21 @@ def train_base_verb(config: Config, tokenizer: Path, output: Output) -> None:
 def train_supernet_verb(config: Config, depth: Annotated[int, typer.Option(help="d of the subnet")], tokenizer: Path,
                         base: Path, output: Output,
                         recipe: Annotated[str | None, typer.Option(help="of the config; default the paper's")] = None,
-                        seed: Annotated[int, typer.Option(min=0, help="added to the experiment's")] = 0) -> None:
+                        seed: Annotated[int, typer.Option(min=0, help="added to the experiment's")] = 0,
+                        tokens: Tokens = None, dry_run: DryRun = None) -> None:
     """The full network together with one subnet, in three phases; or with several, or as a recipe says."""
     from varient.training.recipes import Supernet
     from varient.training.supernet import train_supernet
 
-    train_supernet(load_config(config), Supernet(depth, recipe, seed), tokenizer, base, output)
+    experiment, supernet = load_config(config), Supernet(depth, recipe, seed)
+    if dry_run:
+        from varient.profiling.training_cost import plan_supernet, setting_of
+        from varient.profiling.training_report import show_training
+
+        setting = setting_of(dry_run, experiment.supernet.training, token_cache=bool(tokens))
+        show_training(plan_supernet(experiment, supernet, setting))
+        return
+    train_supernet(experiment, supernet, tokenizer, base, output, tokens)
     _wrote(output)
 
 
@@ -159,6 +190,9 @@ def score(samples: Annotated[list[Path], typer.Argument(help="all shards of a sy
     device = device or str(default_device())
     if (config is None) == (protocol is None):
         raise ValueError("score needs either --config (samples of an experiment) or --protocol (any samples)")
+    if config and (weights or sha256 or fid_infinity):
+        raise ValueError("--weights, --sha256 and --fid-infinity go with --protocol; with --config they are settings "
+                         "of its section 'evaluation'")
     if config:
         experiment = load_config(config)
         record = score_experiment(experiment, samples, reference, _run_dir(experiment, run_dir), output, device)
@@ -201,12 +235,12 @@ def drift(baseline: Annotated[Path, typer.Option(help="folder of the accepted st
         return
     findings = check_drift(baseline)
     print(report(findings), end="")
-    if moved := sum(finding.moved for finding in findings):
-        raise ValueError(f"{moved} of {len(findings)} quantities left the tolerance of {baseline}; if that is meant, "
-                         "accept it with `varient drift --update runs/digits`")
     if output:
         write_text(output, report(findings))
         _wrote(output)
+    if moved := sum(finding.moved for finding in findings):
+        raise ValueError(f"{moved} of {len(findings)} quantities left the tolerance of {baseline}; if that is meant, "
+                         "accept it with `varient drift --update runs/digits`")
 
 
 @verb(app)

@@ -13,7 +13,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from varient.plan import DepthPlan, Selection, nested_layers
 from varient.pyramid import Pyramid
@@ -35,14 +44,65 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class RandAugment(Strict):
+    """RandAugment of torchvision: its set of operations, black where nothing is left, nearest neighbour."""
+
+    num_ops: Positive = 2
+    magnitude: Annotated[int, Field(ge=0, le=30)] = Field(9, description="of torchvision's 31 steps, 0..30")
+
+
+class Augmentation(Strict):
+    """Random changes of the training images, each a switch; the defaults are the paper's (Table 6) and VAR's crop."""
+
+    random_crop: bool = Field(True, description="VAR's; false: the centre")
+    flip: Share = Field(0.5, description="probability of a mirror image")
+    randaugment: RandAugment | None = RandAugment()
+    mixup: float = Field(0.2, ge=0, description="alpha; the first image weighs Beta(alpha, alpha); 0: no mixing")
+
+    @property
+    def cacheable(self) -> bool:
+        """Whether an image and its mirror image are all there is, so that their tokens can be kept."""
+        return not (self.random_crop or self.randaugment or self.mixup)
+
+
+NO_AUGMENTATION = Augmentation(random_crop=False, flip=0, randaugment=None, mixup=0)
+
+
 class DataConfig(Strict):
-    """What images to learn from."""
+    """What images to learn from, and what is done to those of a folder before the tokenizer sees them."""
 
     source: Literal["digits", "imagenet"] = Field(description="scikit-learn's bundled digits, or an ImageNet folder")
     image_size: Positive = Field(description="side in pixels")
     num_classes: Positive
     holdout: Count = Field(0, description="images kept from training (digits), split off with the same class shares")
-    root: Path | None = Field(None, description="folder with train/<class>/<image> (imagenet)")
+    root: Path | None = Field(None, description="folder with train/<class>/<image>, and val/ (imagenet)")
+    resize: float = Field(1.125, ge=1, description="shorter side before the crop, in image_size (imagenet)")
+    augmentation: Augmentation | None = Field(None, description="random changes of training images (imagenet); {} is "
+                                                                "the paper's, null none")
+    unreadable: Literal["error", "skip"] = Field("error", description="what an unreadable image is; skip puts another "
+                                                                      "of its class in its place (imagenet)")
+
+    @property
+    def cacheable(self) -> bool:
+        """Whether the tokens of these images can be made once and kept in a cache."""
+        return self.source == "imagenet" and (self.augmentation or NO_AUGMENTATION).cacheable
+
+    @model_validator(mode="after")
+    def _digits_are_used_as_they_are(self) -> DataConfig:
+        if self.source == "digits" and (useless := sorted(self.model_fields_set & _FOLDER_SETTINGS)):
+            raise ValueError(f"{', '.join(useless)}: for imagenet only, digits are used as they are")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_settings_of_no_effect(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """What digits do not have is no part of their digest either."""
+        settings = serialize(self)
+        if self.source == "digits":
+            settings = {name: value for name, value in settings.items() if name not in _FOLDER_SETTINGS}
+        return settings
+
+
+_FOLDER_SETTINGS = {"resize", "augmentation", "unreadable"}
 
 
 class TokenizerSpec(Strict):
@@ -122,6 +182,7 @@ class BaseTraining(Optimizer):
     """Training of the full network from nothing."""
 
     epochs: Positive
+    precision: Precision = Field("fp32", description="of matrix products, by autocast; weights stay fp32")
 
 
 class ClassifierTraining(Optimizer):
@@ -135,6 +196,7 @@ class SupernetTraining(Optimizer):
     """Fine-tuning of the full network with one subnet (Sec. 3.3, Algorithm 1)."""
 
     batches_per_epoch: Positive | None = Field(None, description="shortens an epoch; null passes over all data")
+    precision: Precision = Field("fp32", description="of matrix products, by autocast; the paper's is fp16 (Table 6)")
 
 
 class TokenizerConfig(Strict):

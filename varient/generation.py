@@ -12,7 +12,7 @@ from tqdm import tqdm
 from varient.archive import Archive, write_archive
 from varient.config import ExperimentConfig
 from varient.files import sha256_of
-from varient.systems import Sampler, System, family_of, resolve_system
+from varient.systems import Sampler, System, family_of, resolve_system, user_files
 
 
 def images(sampler: Sampler, labels: Sequence[int], indices: Sequence[int], seed: int) -> np.ndarray:
@@ -46,6 +46,7 @@ def generate_shard(config: ExperimentConfig, system: str, shard: int, run_dir: P
     batches = [images(sampler, labels[at:at + size], indices[at:at + size], config.seed)
                for at in tqdm(range(0, len(indices), size), desc=f"{system} shard {shard}", mininterval=2)]
     weights = {name: sha256_of(run_dir / f"{name}.safetensors") for name in resolved.weights}
+    weights |= {path.name: sha256_of(path) for path in user_files(resolved)}
     origin = _origin(config, resolved, weights)
     write_archive(output, Archive(np.concatenate(batches), np.array(labels), np.array(indices), origin))
 
@@ -53,5 +54,5 @@ def generate_shard(config: ExperimentConfig, system: str, shard: int, run_dir: P
 def _origin(config: ExperimentConfig, system: System, weights: dict[str, str]) -> dict:
     settings = config.digest("sampling", f"systems.{family_of(system.name, config)}")
     return {"system": system.name, "experiment": config.name, "seed": config.seed, "protocol": system.protocol(),
-            "sampling": config.sampling.model_dump(), "settings": settings, "weights_sha256": weights,
+            "sampling": config.sampling.model_dump(mode="json"), "settings": settings, "weights_sha256": weights,
             "torch": version("torch")}

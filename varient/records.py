@@ -29,7 +29,8 @@ class Provenance(Record):
     """Where a number comes from."""
 
     experiment: str
-    seed: int
+    seed: int | None
+    """None where samples of others do not say."""
     settings: str
     """Digest of the settings that the number depends on."""
     weights_sha256: dict[str, str]
@@ -207,11 +208,17 @@ def read_record(path: Path, kind: type[RecordType]) -> RecordType:
         raise RecordError(f"{path}: not a {kind.__name__}: {key}: {first['msg']}") from None
 
 
-def provenance(*, experiment: str, seed: int, settings: str, weights_sha256: dict[str, str]) -> Provenance:
-    """Provenance of a result made by this process, now."""
+def provenance(*, experiment: str, seed: int | None, settings: str, weights_sha256: dict[str, str],
+               on: str | None = None) -> Provenance:
+    """Provenance of a result made by this process, now.
+
+    Args:
+        on: "cpu" or "cuda"; None means a GPU where there is one.
+    """
     import torch
 
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU {_cpu_name()}"
+    on_gpu = torch.cuda.is_available() and on != "cpu"
+    device = torch.cuda.get_device_name() if on_gpu else f"CPU {_cpu_name()}"
     return Provenance(experiment=experiment, seed=seed, settings=settings, weights_sha256=weights_sha256,
                       device=device, threads=torch.get_num_threads(), versions=_versions(), git_commit=_git_commit(),
                       created=datetime.now(UTC).isoformat(timespec="seconds"))

@@ -8,9 +8,10 @@ config: `systems.<family>`.  A family's module must be quick to import, so it im
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.metadata import EntryPoints, entry_points
+from importlib.metadata import EntryPoint, EntryPoints, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 ENTRY_POINTS = "varient.systems"
+
+_NAME = re.compile(r"[a-z0-9-]+")
+_RESERVED = re.compile(r"tokenizer|base|supernet.*|classifier-.*")
 
 
 class CountedCache(Protocol):
@@ -77,6 +81,7 @@ class System(Protocol):
     weights: tuple[str, ...]
     cache_policies: tuple[CachePolicy, ...]
     published_as: str
+    # A system that reads files of the user's besides its weights has `files`, a tuple of their paths (`user_files`).
 
     def parameters(self) -> dict[str, int]:
         """Parameters of each network that takes steps (not of the image decoder), without building it in memory."""
@@ -152,7 +157,7 @@ def awake(config: ExperimentConfig) -> dict[str, tuple[Family, Any]]:
     Raises:
         ConfigError: a section of `systems` that no installed family reads, or wrong keys in one.
     """
-    families: dict[str, Family] = {point.name: point.load() for point in installed()}
+    families: dict[str, Family] = {point.name: _load(point) for point in installed()}
     if "var" not in families:
         raise ConfigError("varient's own system families are not installed: run `pip install --no-deps -e .` once more")
     with_settings = sorted(name for name, family in families.items() if family.Settings)
@@ -172,6 +177,15 @@ def awake(config: ExperimentConfig) -> dict[str, tuple[Family, Any]]:
     return found
 
 
+def _load(point: EntryPoint) -> Family:
+    try:
+        return point.load()
+    except (ImportError, AttributeError) as error:
+        package = point.dist.name if point.dist else "its package"
+        raise ConfigError(f"system family {point.name!r} cannot be loaded from {point.value} ({error}); mend or "
+                          f"uninstall {package}") from None
+
+
 def resolve_system(name: str, config: ExperimentConfig) -> System:
     """The system of that id in the experiment.
 
@@ -179,6 +193,11 @@ def resolve_system(name: str, config: ExperimentConfig) -> System:
         ValueError: an id that no family of the experiment knows.
     """
     return _locate(name, config)[1]
+
+
+def user_files(system: System) -> tuple[Path, ...]:
+    """Files of the user's that a system reads besides its weights, such as DiT's image decoder."""
+    return tuple(getattr(system, "files", ()))
 
 
 def family_of(name: str, config: ExperimentConfig) -> str:
@@ -204,8 +223,10 @@ def networks_of(config: ExperimentConfig) -> dict[str, Network]:
     found: dict[str, Network] = {}
     for family, settings in awake(config).values():
         for network in family.networks(config, settings):
-            if network.name in found:
-                raise ValueError(f"two system families make a network {network.name!r}")
+            if network.name in found or _RESERVED.fullmatch(network.name):
+                raise ValueError(f"two make a network {network.name!r}: names must differ, also from those of VAR")
+            if not _NAME.fullmatch(network.name):
+                raise ValueError(f"network {network.name!r}: names are of lower-case letters, digits and dashes")
             found[network.name] = network
     return found
 
@@ -217,11 +238,16 @@ def check_systems(config: ExperimentConfig) -> None:
         from varient.ablations import arms  # which itself asks for systems
 
         arms(config)
+    stands_for: dict[str, str] = {}
     for name in config.rows:
         try:
-            resolve_system(name, config)
+            system = resolve_system(name, config)
         except ValueError as error:
             raise ConfigError(f"rows: {error}") from None
+        if not _NAME.fullmatch(name):
+            raise ConfigError(f"rows: {name!r}: ids are of lower-case letters, digits and dashes")
+        if (other := stands_for.setdefault(system.published_as, name)) != name:
+            raise ConfigError(f"rows: {other} and {name} both stand for {system.published_as}; one row can")
 
 
 def _locate(name: str, config: ExperimentConfig) -> tuple[str, System]:

@@ -95,6 +95,13 @@ class Part:
         return "code-small" if self.role == "small" else f"code-{self.role}-n{self.drafted}"
 
     @property
+    def depends(self) -> tuple[str, ...]:
+        """Config sections that it depends on; guidance and other pairs are none of them."""
+        own = {"small": ("refiner", "small"), "drafter": (f"pairs.{self.drafted}.drafter",),
+               "refiner": ("refiner", "small", f"pairs.{self.drafted}.refiner")}[self.role]
+        return ("data", "patch_nums", "tokenizer", "transformer", "base", *(f"systems.code.{key}" for key in own))
+
+    @property
     def needs(self) -> tuple[str, ...]:
         """Networks that its training reads; a fine-tuned one starts from the last."""
         return {"small": ("tokenizer",), "drafter": ("tokenizer", "base"),
@@ -176,9 +183,8 @@ def networks(config: ExperimentConfig, settings: Settings) -> Sequence[Network]:
     parts = [Part("small", len(config.patch_nums), settings.small)]
     for drafted, pair in settings.pairs.items():
         parts += [Part("drafter", drafted, pair.drafter), Part("refiner", drafted, pair.refiner)]
-    sections = ("data", "patch_nums", "tokenizer", "transformer", "base", "systems.code")
     return [Network(part.name, partial(_make, config, settings, part), code=("baselines.code.training",),
-                    depends=sections, needs=part.needs, released=part.source.weights) for part in parts]
+                    depends=part.depends, needs=part.needs, released=part.source.weights) for part in parts]
 
 
 def _make(config: ExperimentConfig, settings: Settings, part: Part, run_dir: Path, output: Path) -> None:

@@ -17,13 +17,10 @@ from varient.models.official import load_var, read_state_dict
 from varient.models.transformer import VAR, initialize
 from varient.plan import DepthPlan
 from varient.training.loop import fit
-from varient.training.tokens import TokenBatches, prediction_divergence, token_loss
+from varient.training.tokens import Batch, TokenBatches, mixed_classes, prediction_divergence, token_loss
 
 if TYPE_CHECKING:
     from baselines.code import Part, Settings
-
-TokenBatch = tuple[Tensor, Tensor, Tensor]
-"""Labels, transformer inputs and tokens, see `TokenBatches.batch`."""
 
 
 def make_network(config: ExperimentConfig, settings: Settings, part: Part, run_dir: Path, output: Path) -> None:
@@ -49,32 +46,35 @@ def make_network(config: ExperimentConfig, settings: Settings, part: Part, run_d
         loss = _distillation(model, load_transformer(config, needed[1]), part.drafted)
     else:
         loss = _prediction(model, DepthPlan.full(model.spec.depth, part.drafted))
-    sections = ("data", "patch_nums", "tokenizer", "transformer", "systems.code")
-    identity = ":".join([part.name, config.digest(*sections), *map(sha256_of, needed)])
+    identity = ":".join([part.name, config.digest(*part.depends), *map(sha256_of, needed), *tokens.digests()])
     losses = fit(model, lambda step: loss(tokens.batch(step)), steps=optimizer.epochs * tokens.per_epoch,
                  settings=optimizer, seed=config.seed, work_dir=output.parent / f"training-{part.name}",
-                 identity=identity, title=part.name)
+                 identity=identity, title=part.name, precision=optimizer.precision)
     save_weights(output, model, {"kind": part.name, "settings": identity, "final_loss": losses[-1]})
 
 
-def _prediction(model: VAR, plan: DepthPlan) -> Callable[[TokenBatch], Tensor]:
+def _prediction(model: VAR, plan: DepthPlan) -> Callable[[Batch], Tensor]:
     """Cross-entropy over the scales of the plan."""
 
-    def loss(batch: TokenBatch) -> Tensor:
-        label_B, x_BLv, idx_BL = batch
-        return token_loss(model(label_B, x_BLv, plan), idx_BL[:, :model.pyramid.end(plan.num_scales)])
+    def loss(batch: Batch) -> Tensor:
+        label_B, x_BLv, idx_BL, mix = batch
+        logits_BlV = model(label_B, x_BLv, plan, mixed_classes(model, label_B, mix))
+        return token_loss(logits_BlV, idx_BL[:, :model.pyramid.end(plan.num_scales)])
 
     return loss
 
 
-def _distillation(student: VAR, teacher: VAR, drafted: int) -> Callable[[TokenBatch], Tensor]:
+def _distillation(student: VAR, teacher: VAR, drafted: int) -> Callable[[Batch], Tensor]:
     """KL(teacher || student) averaged over the tokens of the scales N+1..K, both reading the same true tokens."""
     begin = student.pyramid.end(drafted)
 
-    def loss(batch: TokenBatch) -> Tensor:
-        label_B, x_BLv, _ = batch
+    def logits(model: VAR, batch: Batch) -> Tensor:
+        class_BC = mixed_classes(model, batch.label_B, batch.mix)
+        return model(batch.label_B, batch.x_BLv, class_BC=class_BC)[:, begin:]
+
+    def loss(batch: Batch) -> Tensor:
         with torch.no_grad():
-            wanted_BlV = teacher(label_B, x_BLv)[:, begin:]
-        return prediction_divergence(wanted_BlV, student(label_B, x_BLv)[:, begin:])
+            wanted_BlV = logits(teacher, batch)
+        return prediction_divergence(wanted_BlV, logits(student, batch))
 
     return loss

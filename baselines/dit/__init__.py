@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from baselines.dit.settings import TABLE_STEPS, Settings, latent_side
+from baselines.dit.settings import RELEASED_SIZES, TABLE_STEPS, VAE_FILES, Settings, latent_side
 from varient.config import CachePolicy, ExperimentConfig, Precision
 from varient.profiling.parameters import dit_parameters
 from varient.systems import Network
@@ -47,6 +47,11 @@ class DiTSystem:
     cache_policies: tuple[CachePolicy, ...] = ("none",)
 
     @property
+    def files(self) -> tuple[Path, ...]:
+        """Those of Stable Diffusion's decoder, where there is one."""
+        return tuple(self.settings.vae / name for name in VAE_FILES) if self.settings.vae else ()
+
+    @property
     def steps(self) -> str:
         return str(self.num_steps)
 
@@ -58,9 +63,8 @@ class DiTSystem:
 
     def protocol(self) -> dict[str, Any]:
         settings = self.settings
-        vae = str(settings.vae) if settings.vae else None
         return {"sampler": "ddpm", "steps": self.num_steps, "cfg": settings.cfg,
-                "guided_channels": settings.guided, "space": settings.space, "vae": vae}
+                "guided_channels": settings.guided, "space": settings.space}
 
     def load(self, run_dir: Path | None, precision: Precision) -> DiTSampler:
         from baselines.dit.sampling import load_sampler
@@ -83,9 +87,11 @@ def resolve(name: str, config: ExperimentConfig, settings: Settings) -> DiTSyste
     if not 2 <= steps <= 1000:
         raise ValueError(f"system {name!r}: DiT takes 2..1000 steps")
     latent_side(config, settings)
-    # The row of the tables is the one without a number, whatever the experiment takes for it.
+    # The row of the tables is the one without a number, whatever the experiment takes for it; a size of our own stands
+    # for that of the tables.
+    size = settings.size if settings.size in RELEASED_SIZES else "xl2"
     in_table = match["steps"] is None or steps == TABLE_STEPS
-    return DiTSystem(name, steps, "dit-xl2" if in_table else f"dit-xl2-{steps}", config, settings)
+    return DiTSystem(name, steps, f"dit-{size}" if in_table else f"dit-{size}-{steps}", config, settings)
 
 
 def networks(config: ExperimentConfig, settings: Settings) -> Sequence[Network]:

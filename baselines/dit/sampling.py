@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from baselines.dit.diffusion import Diffusion, Reverse
 from baselines.dit.network import DiT, build_network, initialize
-from baselines.dit.settings import DOWNSAMPLING, LATENT_CHANNELS, Settings, latent_side
+from baselines.dit.settings import DOWNSAMPLING, LATENT_CHANNELS, VAE_FILES, Settings, latent_side
 from varient.config import CachePolicy, ExperimentConfig, Precision
 from varient.models.checkpoint import CheckpointError, load_weights
 from varient.pipeline import ready
@@ -170,7 +170,7 @@ def load_vae(folder: Path) -> AutoencoderKL:
     Raises:
         CheckpointError: no such folder, a damaged or partial file, or another latent than DiT's.
     """
-    for name in ("config.json", "diffusion_pytorch_model.safetensors"):
+    for name in VAE_FILES:
         if not (folder / name).is_file():
             raise CheckpointError(f"{folder}: no {name}; systems.dit.vae is a local copy of stabilityai/sd-vae-ft-ema")
     try:

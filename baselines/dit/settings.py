@@ -12,6 +12,10 @@ from varient.config import Count, ExperimentConfig, Optimizer, Positive, Share, 
 DOWNSAMPLING = 8
 """Pixels of the image for one position of Stable Diffusion's latent, along a side."""
 LATENT_CHANNELS, PIXEL_CHANNELS = 4, 3
+RELEASED_SIZES = ("s2", "b2", "l2", "xl2")
+"""With patches of 2; other sizes are ours and stand for xl2."""
+VAE_FILES = ("config.json", "diffusion_pytorch_model.safetensors")
+"""What a local copy of stabilityai/sd-vae-ft-ema consists of."""
 TABLE_STEPS = 50
 """Steps of DiT's row in the tables of CoDe and VARiant."""
 

@@ -16,7 +16,7 @@ from varient.models.checkpoint import CheckpointError, load_weights, save_weight
 from varient.plan import DepthPlan
 from varient.sampling import Guidance
 from varient.systems import networks_of, resolve_system
-from varient.training.tokens import token_loss
+from varient.training.tokens import Batch, token_loss
 
 SECTION = {"refiner": {"depth": 3, "embed_dim": 16, "num_heads": 2}, "top_k": 0,
            "small": {"training": {"epochs": 1, "batch_size": 512, "learning_rate": 1e-3}},
@@ -94,14 +94,14 @@ def test_a_short_plan_computes_what_the_whole_network_does(scales):
     short = model(label_B, x_BLv, DepthPlan.full(6, scales))
     assert short.shape[1] == end
     assert_close(short, model(label_B, x_BLv)[:, :end], 1e-5)
-    loss = _prediction(model, DepthPlan.full(6, scales))((label_B, x_BLv, idx_BL))
+    loss = _prediction(model, DepthPlan.full(6, scales))(Batch(label_B, x_BLv, idx_BL))
     assert_close(loss, token_loss(model(label_B, x_BLv)[:, :end], idx_BL[:, :end]), 1e-5)
 
 
 def test_distillation_is_zero_for_the_teacher_itself_and_looks_at_late_scales_alone():
     teacher, student, quantizer = tiny_transformer(), tiny_transformer(depth=3, seed=2), tiny_tokenizer().quantize
     idx_BL = torch.randint(0, 32, (2, TINY_PYRAMID.length), generator=torch.Generator().manual_seed(0))
-    batch = torch.tensor([1, 2]), quantizer.teacher_input(idx_BL), idx_BL
+    batch = Batch(torch.tensor([1, 2]), quantizer.teacher_input(idx_BL), idx_BL)
     assert_close(_distillation(teacher, teacher, 2)(batch), torch.tensor(0.0), 1e-6)
     wanted, given = (model(*batch[:2])[:, TINY_PYRAMID.end(3):].softmax(-1) for model in (teacher, student))
     divergence = (wanted * (wanted / given).log()).sum(-1).mean()  # KL(teacher || student), by definition

@@ -1,6 +1,7 @@
 """The committed baseline against this tree as it is, and against this tree with one thing broken by one step."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -128,3 +129,25 @@ def test_the_command_says_so(tmp_path):
     result = subprocess.run([sys.executable, "-m", "varient", "drift", "--baseline", str(tmp_path)],
                             capture_output=True, text=True, cwd=ROOT)
     assert result.returncode == 1 and "no baseline (drift.json)" in result.stderr
+
+
+@pytest.mark.parametrize("damage", [
+    lambda content: content.update(systems={}),
+    lambda content: content["systems"]["variant-d4"].update(digests=content["systems"]["variant-d4"]["digests"][:3]),
+    lambda content: content["systems"]["variant-d4"].update(scores={}),
+    lambda content: content["systems"]["variant-d4"].pop("changed"),
+])
+def test_a_baseline_that_would_compare_nothing_is_refused(tmp_path, damage):
+    shutil.copytree(BASELINE, tmp_path / "baseline")
+    content = json.loads((BASELINE / "drift.json").read_text())
+    damage(content)
+    (tmp_path / "baseline/drift.json").write_text(json.dumps(content))
+    with pytest.raises(RecordError, match="drift.json: not a Baseline"):
+        check_drift(tmp_path / "baseline")
+
+
+def test_weights_that_are_not_the_baselines_are_named(tmp_path):
+    shutil.copytree(BASELINE, tmp_path / "baseline")
+    shutil.copy(BASELINE / "tokenizer.safetensors", tmp_path / "baseline/supernet-d4.safetensors")
+    with pytest.raises(DriftError, match="supernet-d4.safetensors: missing, or not the file"):
+        check_drift(tmp_path / "baseline")

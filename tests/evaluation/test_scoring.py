@@ -135,10 +135,29 @@ def test_sets_that_cannot_be_scored_are_refused(classifier, sources, images, tmp
 
 
 def test_a_missing_shard_of_an_experiment_is_named(smoke, images, tmp_path):
-    shard = _archive(tmp_path / "s.npz", images[0][:50], sampling={"num_images": 100})
+    sampling = smoke.sampling.model_dump(mode="json")
+    shard = _archive(tmp_path / "s.npz", images[0][:50], sampling=sampling)
     with pytest.raises(ScoreError, match="50 images of toy, but the config asks for 100: a shard is missing"):
         score_experiment(smoke, [shard], [shard], tmp_path, tmp_path / "out.json")
     assert not (tmp_path / "out.json").exists()
+
+
+@pytest.mark.parametrize(("origin", "message"), [
+    ({"experiment": "digits"}, "its experiment is 'digits', the config's is 'smoke'"),
+    ({"experiment": "smoke", "seed": 3}, "its seed is 3, the config's is 0"),
+    ({"sampling": {"num_images": 400}}, "sampled with other settings"),
+])
+def test_samples_of_another_experiment_are_refused(smoke, images, tmp_path, origin, message):
+    shard = _archive(tmp_path / "s.npz", images[0], **origin)
+    with pytest.raises(ScoreError, match=message):
+        score_experiment(smoke, [shard], [shard], tmp_path, tmp_path / "out.json")
+
+
+def test_too_few_images_for_an_extra_cost_only_the_extra(classifier, images, sources, tmp_path):
+    few = open_samples([_archive(tmp_path / "few.npz", images[0][:16])])
+    protocol = protocol_of(SETTINGS, 16, 300)
+    record = score(protocol, ClassifierExtractor(classifier), few, sources[1], extrapolate=True)
+    assert record.fid_infinity is None and any("no FID at infinity" in warning for warning in record.warnings)
 
 
 def test_a_protocol_without_its_weights_is_refused_before_work(images, tmp_path):

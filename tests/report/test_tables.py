@@ -126,3 +126,19 @@ def test_the_workflow_asks_for_every_row():
                                   if m.startswith("VARiant")]
     wanted = table_inputs(2, DIGITS)["score"]
     assert set(table2(DIGITS, RESULTS)["system"]) <= set(wanted)
+
+
+@pytest.mark.parametrize(("records", "message"), [
+    ([_score("var-d30", 1.0), _score("variant-d16", 1.0).model_copy(update={"protocol": "adm"})], "not comparable"),
+    ([_score("var-d30", 1.0), _score("variant-d16", 1.0).model_copy(update={"num_images": 50})], "not comparable"),
+    ([_profile("var-d30", 1.0, 1.0), _profile("variant-d16", 1.0, 1.0, batch_size=1)], "not comparable"),
+    ([_profile("var-d30", 1.0, 1.0), _profile("variant-d16", 1.0, 1.0, weights="random, seed 0")], "not comparable"),
+    ([_profile("var-d30", 1.0, 1.0), _profile("var-d30", 2.0, 1.0)], "two profile records of var-d30"),
+])
+def test_numbers_that_mean_different_things_share_no_column(tmp_path, records, message):
+    scores = {record.system: record for record in records if isinstance(record, ScoreRecord)}
+    profiles = tuple(record for record in records if isinstance(record, ProfileRecord))
+    results = Results(scores, {record.system: record for record in profiles}, profiles)
+    with pytest.raises(RecordError, match=message):
+        render(2, DIGITS, results, tmp_path / "table2")
+    assert not list(tmp_path.iterdir())

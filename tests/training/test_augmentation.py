@@ -10,17 +10,9 @@ from PIL import Image
 from pydantic import ValidationError
 from torchvision.transforms import transforms
 
+from varient.config import NO_AUGMENTATION, Augmentation, RandAugment
 from varient.models.vqvae import from_uint8
-from varient.training.augmentation import (
-    NO_AUGMENTATION,
-    Augmentation,
-    AugmentedImages,
-    EncodedImages,
-    Preprocessing,
-    RandAugment,
-    augment,
-    draw,
-)
+from varient.training.augmentation import AugmentedImages, EncodedImages, Preprocessing, augment, draw
 from varient.training.data import LabeledImages, Visit, visits
 from varient.training.image_folder import ImageFolder
 

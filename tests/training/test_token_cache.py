@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from varient.config import Augmentation
 from varient.models.vqvae import from_uint8
-from varient.training.augmentation import Augmentation, AugmentedImages, EncodedImages, Preprocessing
+from varient.training.augmentation import AugmentedImages, EncodedImages, Preprocessing
 from varient.training.data import LabeledImages, TokensInMemory, Visit, visits
 from varient.training.image_folder import ImageFolder
 from varient.training.token_cache import TokenCache, TokenCacheError, TokenCacheSpec, build_token_cache

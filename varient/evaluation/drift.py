@@ -2,7 +2,7 @@
 
 The baseline, `results/baseline/`, holds small networks trained on digits, the settings they are sampled with, a hash of
 each image they drew, and the scores of these images.  A check draws the same images again from the same seeds.  An
-image is a function of its seed, so on one machine every bit must agree; on another, matrix products round otherwise and
+image is a function of its seed, so on one machine every bit agrees; on another, matrix products round otherwise and
 now and then a token that hangs on the last bit falls the other way.  How often is measured when the baseline is made:
 every weight is moved by a unit in its last place, up or down, and the images that change are counted.  What exceeds
 that is drift.
@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from pydantic import ConfigDict
+from pydantic import ConfigDict, model_validator
 from scipy.stats import betabinom
 from torch import nn
 from tqdm import tqdm
@@ -84,6 +84,18 @@ class Baseline(Record):
     num_images: int
     provenance: Provenance
 
+    @model_validator(mode="after")
+    def _is_whole(self) -> Baseline:
+        if set(self.systems) != set(SYSTEMS):
+            raise ValueError(f"has {', '.join(self.systems) or 'nothing'}, expected {', '.join(SYSTEMS)}")
+        for name, system in self.systems.items():
+            if len(system.digests) != self.num_images or not system.changed:
+                raise ValueError(f"{name}: {len(system.digests)} digests of {self.num_images} images, "
+                                 f"{len(system.changed)} variants")
+            if set(system.scores) != set(SCORES) or set(system.scores_sd) != set(SCORES):
+                raise ValueError(f"{name}: scores are {', '.join(system.scores)}, expected {', '.join(SCORES)}")
+        return self
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -113,12 +125,17 @@ def check_drift(folder: Path, num_images: int | None = None) -> list[Finding]:
         CheckpointError, RecordError: files of it that are damaged.
     """
     if not (folder / "drift.json").exists():
-        raise DriftError(f"{folder}: no baseline (drift.json); `varient drift --update` makes one from a run")
+        raise DriftError(f"{folder}: no baseline (drift.json); start from the project's folder or give --baseline")
     baseline, config = read_record(folder / "drift.json", Baseline), load_config(folder / "config.json")
+    for name, digest in baseline.provenance.weights_sha256.items():
+        path = folder / f"{name}.safetensors"
+        if not path.exists() or sha256_of(path) != digest:
+            raise DriftError(f"{path}: missing, or not the file that the baseline was made with")
     findings = []
     for name, accepted in baseline.systems.items():
         drawn = _draw(resolve_system(name, config).load(folder, "fp32"), config, num_images or baseline.num_images)
-        changed = sum(new != old for new, old in zip(_short(drawn), accepted.digests, strict=False))
+        old_digests = accepted.digests[:len(drawn)]
+        changed = sum(new != old for new, old in zip(_short(drawn), old_digests, strict=True))
         allowed = accepted.allowed_changes(len(drawn))
         findings.append(Finding(name, "changed images", 0, changed, allowed))
         if num_images is None:

@@ -54,10 +54,14 @@ class Extractor(Protocol):
     Attributes:
         name: says network, resizing and weights (by hash): equal names mean comparable features.
         layers: names of what a call returns.
+        sha256: of the weights.
+        device: where it runs, "cpu" or "cuda".
     """
 
     name: str
     layers: tuple[str, ...]
+    sha256: str
+    device: str
 
     def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """Features (B, F), float32, by layer, of uint8 images (B, 3, S, S)."""
@@ -102,6 +106,7 @@ class FidelityInception:
         self.sha256 = digest
         self._network = network.to(device)
         self._device = torch.device(device)
+        self.device = self._device.type
         self._spatial: Tensor | None = None
         network.Mixed_6d.branch1x1.register_forward_hook(self._keep_spatial)
 
@@ -150,6 +155,7 @@ class CleanInception:
         self.sha256 = digest
         self._network = network.to(device).eval()
         self._device = torch.device(device)
+        self.device = self._device.type
         self._resize = build_resizer("clean")
 
     def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
@@ -168,6 +174,8 @@ class ClassifierExtractor:
     def __init__(self, classifier: Classifier) -> None:
         """The name is the one that torch-fidelity knows the classifier by."""
         self.name = register_classifier(classifier)
+        self.sha256 = self.name.rpartition("-")[2]
+        self.device = next(classifier.parameters()).device.type
         self._classifier = classifier
 
     def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:

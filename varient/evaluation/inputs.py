@@ -111,7 +111,7 @@ class ImageSource:
 
     @property
     def sha256(self) -> str:
-        """Hash of the pixels in order, the same for the same images in another container."""
+        """Hash of the pixels in order, the same for the same images in the same order in another container."""
         return content_hash(self.digests)
 
     @cached_property
@@ -354,7 +354,13 @@ def _open_shard(path: Path) -> _Shard:
     labels, indices = (_small_array(path, name).astype(np.int64) for name in ("labels", "indices"))
     if not shape[0] == len(labels) == len(indices):
         raise SampleError(f"{path}: {shape[0]} images, {len(labels)} labels, {len(indices)} indices")
-    return _Shard(path, images, labels, indices, json.loads(str(_small_array(path, "origin"))))
+    try:
+        origin = json.loads(str(_small_array(path, "origin")))
+    except ValueError as error:
+        raise SampleError(f"{path}: its origin is damaged ({error})") from None
+    if not isinstance(origin, dict):
+        raise SampleError(f"{path}: its origin is no description but {type(origin).__name__}")
+    return _Shard(path, images, labels, indices, origin)
 
 
 def _open_archives(paths: Sequence[Path]) -> ImageSource:

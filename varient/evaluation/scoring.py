@@ -14,7 +14,7 @@ import torch
 from varient.config import EvaluationConfig, ExperimentConfig
 from varient.evaluation.extractors import Extractor, Features, extract_in_memory, extract_in_parts
 from varient.evaluation.inputs import ImageSource, Reference, open_reference, open_samples
-from varient.evaluation.moments import FrechetReference, Gaussian, Moments
+from varient.evaluation.moments import FeatureError, FrechetReference, Gaussian, Moments
 from varient.evaluation.neighbours import precision_recall
 from varient.evaluation.protocols import ScoringProtocol, check, open_extractor, protocol_named
 from varient.evaluation.scores import inception_score, kernel_distance
@@ -50,6 +50,7 @@ def score_experiment(config: ExperimentConfig, samples: Sequence[Path], referenc
     """
     settings = config.evaluation
     generated, real = open_samples(samples), open_reference(reference)
+    _check_origin(config, generated)
     if "sampling" in generated.origin and len(generated) != config.sampling.num_images:
         raise ScoreError(f"{len(generated)} images of {generated.origin['system']}, but the config asks for "
                          f"{config.sampling.num_images}: a shard is missing")
@@ -66,12 +67,12 @@ def score_experiment(config: ExperimentConfig, samples: Sequence[Path], referenc
     # A classifier is done in a second; Inception's features are kept for a stopped run.
     folder = None if protocol.network == "classifier" else run_dir / "features"
     record = score(protocol, extractor, generated, real, folder=folder, extrapolate=settings.fid_infinity)
-    record = record.model_copy(update={
-        "warnings": (*found, *record.warnings),
-        "recognised": None if judge is None else recognised_share(judge, generated),
-        "provenance": provenance(experiment=config.name, seed=config.seed,
-                                 settings=config.digest("sampling", "evaluation"),
-                                 weights_sha256=weights | generated.origin.get("weights_sha256", {}))})
+    recognised = recognised_share(judge, generated) if judge and generated.labels is not None else None
+    used = record.provenance.model_copy(update={
+        "experiment": config.name, "seed": config.seed, "settings": config.digest("sampling", "evaluation"),
+        "weights_sha256": record.provenance.weights_sha256 | weights})
+    record = record.model_copy(update={"warnings": (*found, *record.warnings), "recognised": recognised,
+                                       "provenance": used})
     write_record(output, record)
     return record
 
@@ -124,8 +125,12 @@ def score(protocol: ScoringProtocol, extractor: Extractor, samples: ImageSource,
     _check_with_the_libraries(fid.point, feature_NF, target.gaussian)
     values: dict[str, object] = {"fid": fid.point, "fid_sd": fid.sd,
                                  "fid_bias": frechet_bias(target.gaussian, len(samples)).bias}
+    remarks = list(generated.warnings)
     if extrapolate:
-        values["fid_infinity"] = frechet_infinity(feature_NF, target).fid_infinity
+        try:
+            values["fid_infinity"] = frechet_infinity(feature_NF, target).fid_infinity
+        except FeatureError as error:  # an extra: too few images for it are enough for all other scores
+            remarks.append(f"no FID at infinity: {error}")
     if protocol.spatial_layer:
         spatial = _frechet_reference(protocol.spatial_layer, "mu_s", "sigma_s", protocol, reference, real)
         values |= _named("sfid", frechet_spread(generated.layers[protocol.spatial_layer], spatial,
@@ -146,11 +151,13 @@ def score(protocol: ScoringProtocol, extractor: Extractor, samples: ImageSource,
         values |= _named("precision", share_spread(inside.generated_inside_N, samples.labels))
         values |= _named("recall", share_spread(inside.real_inside_M))
     return ScoreRecord(
-        system=samples.origin.get("system", samples.place), protocol=protocol.name, extractor=extractor.name,
-        num_images=len(samples), num_reference=len(real) if real else 0, images_sha256=generated.sha256,
-        reference_sha256=reference.sha256, warnings=generated.warnings, **values,
-        provenance=provenance(experiment=samples.origin.get("experiment", "none"), seed=samples.origin.get("seed", 0),
-                              settings=protocol.name, weights_sha256={"extractor": extractor.name}))
+        system=samples.origin.get("system") or Path(samples.place).name, protocol=protocol.name,
+        extractor=extractor.name, num_images=len(samples), num_reference=len(real) if real else 0,
+        images_sha256=generated.sha256, reference_sha256=reference.sha256, warnings=tuple(remarks), **values,
+        provenance=provenance(
+            experiment=samples.origin.get("experiment", "none"), seed=samples.origin.get("seed"),
+            settings=samples.origin.get("settings", "none"), on=extractor.device,
+            weights_sha256={"extractor": extractor.sha256} | samples.origin.get("weights_sha256", {})))
 
 
 def recognised_share(judge: Classifier, samples: ImageSource) -> float:
@@ -161,6 +168,22 @@ def recognised_share(judge: Classifier, samples: ImageSource) -> float:
             verdicts = judge(torch.from_numpy(samples.batch(at, at + 256)))[1].argmax(dim=1).numpy()
         agree += int((verdicts == samples.labels[at:at + 256]).sum())
     return agree / len(samples)
+
+
+def _check_origin(config: ExperimentConfig, samples: ImageSource) -> None:
+    """See that samples are of this experiment, as far as they say where they are from.
+
+    Raises:
+        ScoreError: another experiment, seed, image size or sampling.
+    """
+    origin = samples.origin
+    for key, own in (("experiment", config.name), ("seed", config.seed)):
+        if key in origin and origin[key] != own:
+            raise ScoreError(f"{samples.place}: its {key} is {origin[key]!r}, the config's is {own!r}")
+    if samples.side != config.data.image_size:
+        raise ScoreError(f"{samples.place}: images of side {samples.side}; {config.name} has {config.data.image_size}")
+    if "sampling" in origin and origin["sampling"] != config.sampling.model_dump(mode="json"):
+        raise ScoreError(f"{samples.place}: sampled with other settings than the config's `sampling`")
 
 
 def _features(images: ImageSource, extractor: Extractor, folder: Path | None) -> Features:

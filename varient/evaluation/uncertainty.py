@@ -5,11 +5,12 @@ The reference stands still throughout, as it does in the protocol.
 Standard deviations come from a bootstrap without replacement: the images are cut at random into two halves, a score is
 computed on each, and half the difference of the two varies as the score of all images does. Why not resample with
 replacement and read off percentiles: FID rises by about b/N when images are drawn twice, so percentiles lie around a
-wrong centre (evaluation.md 4.2: shift .0059 at an sd of .0083), and doubled images spoil KID, whose estimate leaves out
-pairs of an image with itself. In the difference of two halves what both share, bias included, drops out. An interval is
-therefore *point ± z sd*. To first order the two bootstraps are the same; where generated and reference distribution
-are equal the first order vanishes, and the sd of FID and KID comes out too high, by a factor up to sqrt(2) (an
-8-dimensional toy, against 600 redraws: 1.40 where FID is all bias, 1.15 where it is twice the bias, then 1.05, 1.00).
+wrong centre (shift .0059 at an sd of .0083 in a 64-dimensional toy), and doubled images spoil KID, whose estimate
+leaves out pairs of an image with itself. In the difference of two halves what both share, bias included, drops out. An
+interval is therefore *point ± z sd*. To first order the two bootstraps are the same; where generated and reference
+distribution are equal the first order vanishes, and the sd of FID and KID comes out too high, by a factor up to
+sqrt(2) (an 8-dimensional toy, against 600 redraws: 1.40 where FID is all bias, 1.15 where it is twice the bias, then
+1.05, 1.00).
 
 With P pairs of halves, an sd is itself known to 1 / sqrt(2 P): 22 % for P = 10, 7 % for P = 100.
 """
@@ -229,7 +230,7 @@ def frechet_infinity(generated_NF: np.ndarray, reference: FrechetReference, poin
 
     ``points`` sub-samples without replacement, sizes evenly spaced from ``smallest`` (default: a tenth of the images,
     at least twice the number of features) to all of them. A second number beside FID, not in its place: it varies more
-    (evaluation.md 4.1: 14 %), and the line is straight only when N is well above the number of features.
+    (14 % in a toy), and the line is straight only when N is well above the number of features.
 
     Cost at F = 2048, N = 50,000: 15 covariances of 27,500 images on average and as many eigenproblems: 110 CPU-seconds.
 

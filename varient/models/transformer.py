@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from varient.config import TransformerSpec
+from varient.models.block_attention import attend_in_blocks, blocks_of
 from varient.plan import DepthPlan
 from varient.pyramid import Pyramid
 
@@ -106,22 +107,24 @@ class VAR(nn.Module):
             x_BLv = x_BLv[:, :self.pyramid.end(last) - self.pyramid.tokens(1)]
             later_BLC = self.word_embed(x_BLv.to(self.word_embed.weight.dtype)).float() + self._positions(2, last)
             x_BLC = torch.cat([x_BLC, later_BLC], dim=1)
-        scale_of_token_L = self.scale_of_token()[:self.pyramid.end(last)]
         for layers, scales in plan.stretches():
             if len(scales) == last:
-                x_BLC = self._stretch(x_BLC, class_BC, layers, scale_of_token_L)
+                x_BLC = self._stretch(x_BLC, class_BC, layers, scales)
                 continue
-            members_l = torch.isin(scale_of_token_L, scale_of_token_L.new_tensor(scales)).nonzero().squeeze(1)
-            part_BlC = self._stretch(x_BLC[:, members_l], class_BC, layers, scale_of_token_L[members_l])
+            members_l = torch.cat([torch.arange(self.pyramid.begin(k), self.pyramid.end(k), device=x_BLC.device)
+                                   for k in scales])
+            part_BlC = self._stretch(x_BLC[:, members_l], class_BC, layers, scales)
             x_BLC = x_BLC.index_copy(1, members_l, part_BlC)
         return self.logits(x_BLC, class_BC)
 
-    def _stretch(self, x_BlC: Tensor, class_BC: Tensor, layers: Sequence[int], scale_l: Tensor) -> Tensor:
-        """Consecutive layers over the same tokens, whose scales are ``scale_l``."""
-        visible_ll = scale_l[:, None] >= scale_l[None, :]
+    def _stretch(self, x_BlC: Tensor, class_BC: Tensor, layers: Sequence[int], scales: Sequence[int]) -> Tensor:
+        """Consecutive layers over the tokens of the same scales."""
+        blocks = blocks_of([self.pyramid.tokens(k) for k in scales], x_BlC.device)
 
         def attend(layer: int, q_BHlc: Tensor, k_BHlc: Tensor, v_BHlc: Tensor) -> Tensor:
-            return self.blocks[layer].attn.softmax_attention(q_BHlc, k_BHlc, v_BHlc, visible_ll)
+            # The kernel's dtype first: the blocks share their keys, which would be cast once for each.
+            q_BHlc, k_BHlc = q_BHlc.to(v_BHlc.dtype), k_BHlc.to(v_BHlc.dtype)
+            return attend_in_blocks(self.blocks[layer].attn.softmax_attention, q_BHlc, k_BHlc, v_BHlc, blocks)
 
         modulation = self.modulation(class_BC, layers)
         for layer in layers:

@@ -25,7 +25,7 @@ from varient.profiling.memory import MemoryWatch, cap_allocator, is_out_of_memor
 from varient.profiling.nvml import Gpu
 from varient.profiling.sizes import MIB
 from varient.records import Latency, MemoryUse, ProfileRecord, provenance, read_record, write_record
-from varient.systems import CountedCache, Sampler, family_of, resolve_system
+from varient.systems import CountedCache, Sampler, family_of, resolve_system, user_files
 
 
 @dataclass(frozen=True)
@@ -229,7 +229,8 @@ def _record(config: ExperimentConfig, wanted: Configuration, run_dir: Path, *, r
         provenance=provenance(experiment=config.name, seed=config.seed,
                               settings=config.digest("sampling", "profiling",
                                                      f"systems.{family_of(wanted.system, config)}"),
-                              weights_sha256={name: sha256_of(run_dir / f"{name}.safetensors") for name in weights}))
+                              weights_sha256={name: sha256_of(run_dir / f"{name}.safetensors") for name in weights}
+                              | ({path.name: sha256_of(path) for path in user_files(system)} if weights else {})))
 
 
 def _mib(size_bytes: int | None) -> float | None:

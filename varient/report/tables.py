@@ -38,10 +38,13 @@ class Results:
         """Read record files.
 
         Raises:
-            RecordError: a file that is no such record.
+            RecordError: a file that is no such record, or two scores of one system.
         """
         by_score = [read_record(path, ScoreRecord) for path in scores]
         by_profile = [read_record(path, ProfileRecord) for path in profiles]
+        systems = [record.system for record in by_score]
+        if twice := sorted({system for system in systems if systems.count(system) > 1}):
+            raise RecordError(f"two score records of {', '.join(twice)}")
         return cls({r.system: r for r in by_score}, {r.system: r for r in by_profile}, tuple(by_profile))
 
 
@@ -111,7 +114,8 @@ TABLES: dict[int, Callable[[ExperimentConfig, Results], pd.DataFrame]] = {2: tab
 _TABLE2_COLUMNS = ("steps", "speedup", "latency_s", "memory_mb", "kv_cache_mb", "params", "fid", "is", "precision",
                    "recall")
 
-_PM_NOTE = ("± is half of the 95 % interval over redraws of the generated images; what another training would change "
+_PM_NOTE = ("What was published elsewhere is listed, first- and second-hand, in baselines/sources.yaml. "
+            "± is half of the 95 % interval over redraws of the generated images; what another training would change "
             "comes on top.")
 
 _UNCERTAIN = ("fid", "is", "precision", "recall")
@@ -142,6 +146,8 @@ def render(number: int, config: ExperimentConfig, results: Results, stem: Path) 
     strangers = {record.provenance.experiment for record in records} - {config.name}
     if strangers and number != 3:  # Table 3 is at the paper's size, whatever the experiment
         raise RecordError(f"table {number} of {config.name} was given records of {', '.join(sorted(strangers))}")
+    if number != 3:
+        _check_comparable(results)
     frame = TABLES[number](config, results)
     shown = _side_by_side(frame)
     note = f"Table {number} of {TITLE}. Each cell: ours / the paper's. " + (
@@ -150,6 +156,25 @@ def render(number: int, config: ExperimentConfig, results: Results, stem: Path) 
     for suffix, text in texts.items():
         write_text(stem.with_suffix(suffix), text)
     return [stem.with_suffix(suffix) for suffix in texts]
+
+
+def _check_comparable(results: Results) -> None:
+    """Raise RecordError where one column would hold numbers that mean different things."""
+    systems = [record for record in results.scores.values() if not record.system.startswith("real-")]
+    groups = {
+        "scores": [(record.system, (record.protocol, record.extractor, record.reference_sha256))
+                   for record in results.scores.values()],
+        "scores of generated images": [(record.system, record.num_images) for record in systems],
+        "profiles": [(record.system, (record.batch_size, record.precision, record.weights, record.provenance.device,
+                                      record.provenance.threads)) for record in results.all_profiles],
+    }
+    for name, members in groups.items():
+        if others := [(system, kind) for system, kind in members if kind != members[0][1]]:
+            raise RecordError(f"{name} of {members[0][0]} and {others[0][0]} are not comparable: {members[0][1]} and "
+                              f"{others[0][1]}")
+    names = [record.system for record in results.all_profiles]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise RecordError(f"two profile records of {', '.join(twice)}")
 
 
 def _our_cells(results: Results, system: str | None, baseline: ProfileRecord | None) -> dict[str, str]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator
-from typing import Annotated, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional as F
 
-from varient.config import Positive, Share, Strict
+from varient.config import Augmentation, Positive, Strict
 from varient.models.vqvae import from_uint8
 from varient.training.data import ImageSource, Mix, TokenBatch, Visit, check_labels, successors
 
@@ -37,30 +37,6 @@ class Preprocessing(Strict):
 
     image_size: Positive = Field(description="side of the crop in pixels")
     resize: float = Field(1.125, ge=1, description="VAR's mid_reso; 1 keeps images that have the size already")
-
-
-class RandAugment(Strict):
-    """RandAugment of torchvision: its set of operations, black where nothing is left, nearest neighbour."""
-
-    num_ops: Positive = 2
-    magnitude: Annotated[int, Field(ge=0, le=30)] = Field(9, description="of torchvision's 31 steps, 0..30")
-
-
-class Augmentation(Strict):
-    """Random changes of the training images, each a switch; the defaults are the paper's (Table 6) and VAR's crop."""
-
-    random_crop: bool = Field(True, description="VAR's; false: the centre")
-    flip: Share = Field(0.5, description="probability of a mirror image")
-    randaugment: RandAugment | None = RandAugment()
-    mixup: float = Field(0.2, ge=0, description="alpha; the first image weighs Beta(alpha, alpha); 0: no mixing")
-
-    @property
-    def cacheable(self) -> bool:
-        """Whether an image and its mirror image are all there is, so that their tokens can be kept."""
-        return not (self.random_crop or self.randaugment or self.mixup)
-
-
-NO_AUGMENTATION = Augmentation(random_crop=False, flip=0, randaugment=None, mixup=0)
 
 
 class Draws(NamedTuple):

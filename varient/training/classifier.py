@@ -39,7 +39,7 @@ def train_classifier(config: ExperimentConfig, role: str, output: Path) -> None:
         chosen = batch_indices(step, num_items=len(train), batch_size=settings.batch_size, seed=seed)
         return F.cross_entropy(classifier(train.images[chosen])[1], train.labels[chosen])
 
-    identity = config.digest("data", "evaluation") + role
+    identity = config.digest("data", "evaluation.classifier") + role
     fit(classifier, loss_of_step, steps=settings.epochs * (len(train) // settings.batch_size), settings=settings,
         seed=seed, work_dir=output.parent / f"training-{role}", identity=identity, title=f"classifier {role}")
     holdout = load_images(config.data, "holdout")

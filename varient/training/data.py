@@ -168,11 +168,19 @@ class Mix(NamedTuple):
 
 
 class TokenBatch(NamedTuple):
-    """Tokens (B, L), int64, and labels (B,), int64, of a visit; ``mix`` is None where no images are mixed."""
+    """What is known of the images of a visit.
+
+    Attributes:
+        tokens: (B, L), int64.
+        labels: (B,), int64.
+        mix: None where no images are mixed.
+        inputs: the quantizer's `teacher_input` (B, L - tokens of scale 1, v), where it was kept.
+    """
 
     tokens: Tensor
     labels: Tensor
-    mix: Mix | None
+    mix: Mix | None = None
+    inputs: Tensor | None = None
 
 
 class TrainingImages(Protocol):
@@ -200,15 +208,18 @@ class TrainingImages(Protocol):
 class TokensInMemory:
     """Tokens (N, L), int64, with labels (N,), int64: `TrainingImages` that were encoded once.
 
+    Args:
+        inputs: of the transformer (N, L - tokens of scale 1, v), to be given out with the tokens.
+
     Raises:
         ValueError: not as many labels as tokens, or a label out of range.
     """
 
-    def __init__(self, tokens: Tensor, labels: Tensor, num_classes: int) -> None:
+    def __init__(self, tokens: Tensor, labels: Tensor, num_classes: int, inputs: Tensor | None = None) -> None:
         check_labels(labels, num_classes, "tokens in memory")
         if len(tokens) != len(labels):
             raise ValueError(f"tokens of {len(tokens)} images, but {len(labels)} labels")
-        self.tokens, self.labels, self.num_classes = tokens, labels, num_classes
+        self.tokens, self.labels, self.num_classes, self.inputs = tokens, labels, num_classes, inputs
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -224,7 +235,8 @@ class TokensInMemory:
     def batches(self, visits: Iterable[Visit]) -> Iterator[TokenBatch]:
         """A batch for each visit."""
         for visit in visits:
-            yield TokenBatch(self.tokens[visit.indices], self.labels[visit.indices], None)
+            inputs = None if self.inputs is None else self.inputs[visit.indices]
+            yield TokenBatch(self.tokens[visit.indices], self.labels[visit.indices], inputs=inputs)
 
 
 def batch_indices(step: int, *, num_items: int, batch_size: int, seed: int) -> Tensor:

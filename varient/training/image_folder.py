@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import io
 import json
+import logging
 import os
 import time
 import zipfile
@@ -30,6 +31,8 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 
 from varient.files import atomic_path
 from varient.training.data import Skip
+
+log = logging.getLogger(__name__)
 
 FolderSplit = Literal["train", "val"]
 
@@ -157,6 +160,8 @@ class ImageFolder:
             file.seek(0)
             if skip not in self._logged(file):
                 file.write(json.dumps({**skip._asdict(), "images": self.identity}) + "\n")
+                log.warning("%s: unreadable (%s); %s takes its place (noted in %s)", self._folder / skip.path,
+                            skip.reason, skip.replacement, self._skip_log)
 
     def _logged(self, file: io.TextIOBase) -> set[Skip]:
         entries = map(json.loads, file)

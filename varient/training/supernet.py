@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from varient.config import ExperimentConfig, Optimizer
+from varient.config import BaseTraining, ExperimentConfig, SupernetTraining
 from varient.files import sha256_of
 from varient.models.build import build_transformer
 from varient.models.checkpoint import load_weights, save_weights
@@ -22,27 +22,28 @@ from varient.models.transformer import VAR, initialize
 from varient.plan import DepthPlan
 from varient.pyramid import Pyramid
 from varient.training.curves import Curves
-from varient.training.distributed import Part
+from varient.training.distributed import Part, sum_over_processes
 from varient.training.loop import fit
 from varient.training.recipes import Supernet, schedule_of
 from varient.training.schedule import AutomaticSchedule, FixedRatioSchedule, Schedule, Validation
-from varient.training.tokens import TokenBatches, prediction_divergence, token_loss
+from varient.training.tokens import Batch, TokenBatches, mixed_classes, prediction_divergence, token_loss
 
 _SECTIONS = ("data", "patch_nums", "tokenizer", "transformer", "base")
 
 
-def train_base(config: ExperimentConfig, tokenizer: Path, output: Path) -> None:
-    """Train the full network from nothing."""
+def train_base(config: ExperimentConfig, tokenizer: Path, output: Path, cache: Path | None = None) -> None:
+    """Train the full network from nothing, on images or on a cache of their tokens."""
     settings = config.base.training
     torch.manual_seed(config.seed)
     model = build_transformer(config)
     initialize(model)
-    training = _TokenTraining(model, TokenBatches(config, tokenizer, settings.batch_size), settings,
+    training = _TokenTraining(model, TokenBatches(config, tokenizer, settings.batch_size, cache=cache), settings,
                               FixedRatioSchedule(settings.epochs, 0.0))
     training.run(output, "base", config.seed, {"kind": "base"}, [config.digest(*_SECTIONS), sha256_of(tokenizer)])
 
 
-def train_supernet(config: ExperimentConfig, supernet: Supernet, tokenizer: Path, base: Path, output: Path) -> None:
+def train_supernet(config: ExperimentConfig, supernet: Supernet, tokenizer: Path, base: Path, output: Path,
+                   cache: Path | None = None) -> None:
     """Fine-tune the full network together with its subnet of depth d in three phases (Sec. 3.3), or as a recipe says.
 
     Raises:
@@ -57,7 +58,7 @@ def train_supernet(config: ExperimentConfig, supernet: Supernet, tokenizer: Path
     settings, seed = config.supernet.training, config.seed + supernet.seed
     model = build_transformer(config)
     load_weights(base, model)
-    tokens = TokenBatches(config, tokenizer, settings.batch_size, seed)
+    tokens = TokenBatches(config, tokenizer, settings.batch_size, seed, cache)
     schedule = schedule_of(recipe, config.supernet.phases_of(supernet.depth, recipe))
     training = _TokenTraining(model, tokens, settings, schedule, [config.plan(d, recipe.bridge) for d in depths],
                               settings.batches_per_epoch, recipe.distillation)
@@ -78,7 +79,7 @@ class _TokenTraining:
 
     model: VAR
     tokens: TokenBatches
-    settings: Optimizer
+    settings: BaseTraining | SupernetTraining
     schedule: Schedule
     subnets: Sequence[DepthPlan] = ()
     batches_per_epoch: int | None = None
@@ -103,20 +104,22 @@ class _TokenTraining:
         """Train and write the weights; a stopped training goes on where it was.
 
         Args:
-            inputs: digests of all that the result depends on.
+            inputs: digests of all that the result depends on, but for the images of a folder.
         """
-        identity = ":".join(inputs)
+        automatic = isinstance(self.schedule, AutomaticSchedule)
+        identity = ":".join([*inputs, *self.tokens.digests(held_out=automatic)])
 
         def finish(losses: list[float]) -> None:
             save_weights(output, self.model, description | {"settings": identity, "final_loss": losses[-1]})
 
         fit(self.model, loss_of_part=self._loss, steps=self.schedule.epochs * self.per_epoch, settings=self.settings,
             seed=seed, work_dir=output.parent / f"training-{name}", identity=identity, title=name, curves=self.curves,
-            finish=finish, before_step=self._validate if isinstance(self.schedule, AutomaticSchedule) else None)
+            finish=finish, before_step=self._validate if automatic else None, precision=self.settings.precision)
 
     def _loss(self, step: int, part: Part) -> Tensor:
-        plan, label_B, x_BLv, idx_BL = self._batch(step, part)
-        logits_BLV = self.model(label_B, x_BLv, plan)
+        plan, (label_B, x_BLv, idx_BL, mix) = self._batch(step, part)
+        class_BC = mixed_classes(self.model, label_B, mix)
+        logits_BLV = self.model(label_B, x_BLv, plan, class_BC)
         loss = token_loss(logits_BLV, idx_BL)
         name = "full" if plan is self.full else "subnet"
         self.curves.record(f"loss/{name}", loss)
@@ -124,21 +127,21 @@ class _TokenTraining:
             self.curves.record(f"loss/{name}/r{k}", scale_loss)
         if self.distillation and plan is not self.full:
             with torch.no_grad():
-                wanted_BLV = self.model(label_B, x_BLv, self.full)
+                wanted_BLV = self.model(label_B, x_BLv, self.full, class_BC)
             divergence = prediction_divergence(wanted_BLV, logits_BLV)
             self.curves.record("loss/distillation", divergence)
             loss = (1 - self.distillation) * loss + self.distillation * divergence
         return loss
 
-    def _batch(self, step: int, part: Part) -> tuple[DepthPlan, Tensor, Tensor, Tensor]:
-        """Plan, labels, inputs and tokens of a part; plan and dropped labels are drawn for the whole batch."""
+    def _batch(self, step: int, part: Part) -> tuple[DepthPlan, Batch]:
+        """Plan and rows of a part; plan and dropped labels are drawn for the whole batch."""
         probability = self.schedule.subnet_probability(step // self.per_epoch + 1, self._validation())
         plan = self.full
         if torch.rand(()).item() < probability:
             # A single subnet takes no draw: the stream is that of a training that has only one.
             chosen = int(torch.randint(len(self.subnets), ())) if len(self.subnets) > 1 else 0
             plan = self.subnets[chosen]
-        return plan, *part.rows(*self.tokens.batch(step))
+        return plan, self.tokens.batch(step, part)
 
     @property
     def _bridge_tokens(self) -> int:
@@ -149,8 +152,9 @@ class _TokenTraining:
 
     def _zone_losses(self, step: int, part: Part) -> dict[str, Tensor]:
         """The two zones' shares of the loss: their gradients add up to the step's (Fig. 3b)."""
-        plan, label_B, x_BLv, idx_BL = self._batch(step, part)
-        logits_BLV, end = self.model(label_B, x_BLv, plan), self._bridge_tokens
+        plan, (label_B, x_BLv, idx_BL, mix) = self._batch(step, part)
+        class_BC, end = mixed_classes(self.model, label_B, mix), self._bridge_tokens
+        logits_BLV = self.model(label_B, x_BLv, plan, class_BC)
         return {"bridge": token_loss(logits_BLV[:, :end], idx_BL[:, :end]) * (end / idx_BL.shape[1]),
                 "flexible": token_loss(logits_BLV[:, end:], idx_BL[:, end:]) * (1 - end / idx_BL.shape[1])}
 
@@ -160,11 +164,16 @@ class _TokenTraining:
         if step == 0 or step % self.per_epoch:
             return
         self.model.eval()
+        plans, device = (*self.subnets, self.full), next(self.model.parameters()).device
+        sums = torch.zeros(len(plans) + 1, dtype=torch.float64)  # of the losses, and of the images
         with torch.no_grad():
-            label_N, x_NLv, idx_NL = self.tokens.holdout
-            losses = [token_loss(self.model(label_N, x_NLv, plan), idx_NL).item()
-                      for plan in (*self.subnets, self.full)]
+            for label_B, x_BLv, idx_BL, _ in self.tokens.held_out(device):
+                sums[:-1] += len(idx_BL) * torch.tensor([token_loss(self.model(label_B, x_BLv, plan), idx_BL).item()
+                                                         for plan in plans], dtype=torch.float64)
+                sums[-1] += len(idx_BL)
         self.model.train()
+        sums = sum_over_processes(sums)  # each has a share of the images, and all must find the same
+        losses = (sums[:-1] / sums[-1]).tolist()
         # Rounded as the curves keep them, so that a resumed run reads the same.
         found = Validation(*(float(np.float32(loss)) for loss in (sum(losses[:-1]) / len(losses[:-1]), losses[-1])))
         self.pending = [found]

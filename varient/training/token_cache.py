@@ -22,16 +22,9 @@ from pydantic import Field, ValidationError
 from torch import Tensor
 from tqdm import tqdm
 
-from varient.config import Positive, Strict
+from varient.config import NO_AUGMENTATION, Positive, Strict
 from varient.files import atomic_path, sha256_of, write_text
-from varient.training.augmentation import (
-    NO_AUGMENTATION,
-    AugmentedImages,
-    Encode,
-    Preprocessing,
-    draw,
-    encode_in_parts,
-)
+from varient.training.augmentation import AugmentedImages, Encode, Preprocessing, draw, encode_in_parts
 from varient.training.data import ImageSource, Skip, TokenBatch, Visit, check_labels
 
 _MANIFEST, _LABELS, _LOCK = "manifest.json", "labels.npy", ".lock"

@@ -1,51 +1,273 @@
-"""What transformers over tokens learn from: encoded images, labels with some left out, and the loss."""
+"""What transformers over tokens learn from: encoded images, labels with some left out, and the loss.
+
+Digits are encoded once and kept.  The images of a folder are augmented and encoded when they are visited, or their
+tokens are read from a cache (`cache_tokens`); each process, and each part of its batch, reads its own images alone.
+"""
 
 from __future__ import annotations
 
 import math
-from functools import cached_property
+import os
+from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from varient.config import ExperimentConfig
+from varient.config import NO_AUGMENTATION, Augmentation, DataConfig, ExperimentConfig
+from varient.files import sha256_of
 from varient.models.build import load_tokenizer
+from varient.models.transformer import VAR
 from varient.models.vqvae import VQVAE, from_uint8
-from varient.training.data import LabeledImages, batch_indices, load_images
+from varient.training.augmentation import AugmentedImages, EncodedImages, Preprocessing
+from varient.training.data import ImageSource, Mix, TokenBatch, TokensInMemory, Visit, batch_indices, load_images
+from varient.training.distributed import PREFIX, Hardware, Part, is_main_process
+from varient.training.image_folder import FolderSplit, ImageFolder
+from varient.training.token_cache import TokenCache, TokenCacheSpec, build_token_cache
+
+_HELD_OUT_AT_ONCE = 64
+
+_WHOLE = Part()
+
+
+class Batch(NamedTuple):
+    """Rows that a transformer learns from, on its device.
+
+    Attributes:
+        label_B: classes, num_classes where the label is left out, int64.
+        x_BLv: the quantizer's `teacher_input` (B, L - tokens of scale 1, v).
+        idx_BL: tokens, int64.
+        mix: second classes (left out where the first is) and weights of the first, or None where nothing is mixed.
+    """
+
+    label_B: Tensor
+    x_BLv: Tensor
+    idx_BL: Tensor
+    mix: Mix | None = None
 
 
 class TokenBatches:
-    """The training images as tokens, encoded once, in batches that are a function of the step alone."""
+    """The training images as tokens, in batches that are a function of the step alone.
 
-    def __init__(self, config: ExperimentConfig, tokenizer_path: Path, batch_size: int,
-                 seed: int | None = None) -> None:
-        """Encode the images; ``seed`` of their order is by default the experiment's."""
-        self._tokenizer, self._data = load_tokenizer(config, tokenizer_path), config.data
-        data = load_images(config.data, "train")
-        self._label_N, self._x_NLv, self._idx_NL = self._encoded(data)
-        self._batch_size, self._seed = batch_size, config.seed if seed is None else seed
-        self._drop_rate, self._num_classes = config.transformer.cond_drop_rate, config.data.num_classes
-        self.per_epoch = len(data) // batch_size
+    Attributes:
+        per_epoch: batches of an epoch; an incomplete last one is left out.
+    """
 
-    def batch(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Labels (B,), transformer inputs (B, L - tokens of scale 1, v) and tokens (B, L) of a training step.
+    def __init__(self, config: ExperimentConfig, tokenizer_path: Path, batch_size: int, seed: int | None = None,
+                 cache: Path | None = None) -> None:
+        """Encode digits, or open a folder or a cache of its tokens.
 
-        Which labels are dropped is drawn from torch's global generator.
+        Lists of a folder's images and of its unreadable ones lie beside the tokenizer.
+
+        Args:
+            seed: of the order of the images and of their augmentation; by default the experiment's.
+            cache: folder that `cache_tokens` filled.
+
+        Raises:
+            ImageFolderError: a folder that is not as the config says.
+            TokenCacheError: a cache that is unfinished, damaged or of other images or settings.
+            ValueError: a cache for data that have none, or no folder named.
         """
-        chosen = batch_indices(step, num_items=len(self._label_N), batch_size=self._batch_size, seed=self._seed)
-        label_B = drop_labels(self._label_N[chosen], self._drop_rate, self._num_classes)
-        return label_B, self._x_NLv[chosen], self._idx_NL[chosen]
+        self._tokenizer, self._data = load_tokenizer(config, tokenizer_path), config.data
+        self._beside, self._seed = tokenizer_path.parent, config.seed if seed is None else seed
+        self._batch_size, self._drop_rate = batch_size, config.transformer.cond_drop_rate
+        self._images = self._open(config, tokenizer_path, cache)
+        self._held_out: list[TokenBatch] | None = None
+        self._stream, self._coming, self._present = iter(()), iter(()), None
+        self.per_epoch = len(self._images) // batch_size
 
-    @cached_property
-    def holdout(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Labels (N,), transformer inputs and tokens of the images that are not trained on."""
-        return self._encoded(load_images(self._data, "holdout"))
+    def digests(self, held_out: bool = False) -> list[str]:
+        """Of what the batches (and the images not trained on) depend on and neither config nor tokenizer says."""
+        if self._data.source == "digits":  # which a config names in full
+            return []
+        others = [open_folder(self._data, "val", self._beside).identity] if held_out else []
+        return [self._images.identity, *others]
 
-    def _encoded(self, images: LabeledImages) -> tuple[Tensor, Tensor, Tensor]:
-        idx_NL = encode_images(self._tokenizer, images.images)
-        return images.labels, self._tokenizer.quantize.teacher_input(idx_NL), idx_NL
+    def batch(self, step: int, part: Part = _WHOLE) -> Batch:
+        """The rows of a part of a training step; by default all of them, on the CPU.
+
+        Which labels are dropped is drawn for the whole batch, from torch's global generator; `Part.rows` then leaves
+        that to the part's own stream.
+
+        Raises:
+            ImageFolderError: an image that cannot be read.
+            ValueError: the parts would not be equal.
+        """
+        (dropped_B,) = part.rows(torch.rand(self._batch_size) < self._drop_rate)
+        # The encoder's precision is no matter of the trainer's: a token hangs on the last bits of a distance.
+        with torch.autocast(torch.device(part.device).type, enabled=False):
+            batch = self._complete(self._visited(step, part), part.device)
+        label_B, mix = torch.where(dropped_B, self._data.num_classes, batch.label_B), batch.mix
+        if mix:
+            mix = mix._replace(labels=torch.where(dropped_B, self._data.num_classes, mix.labels))
+        return batch._replace(label_B=label_B, mix=mix)
+
+    def held_out(self, device: torch.device | str = "cpu") -> Iterator[Batch]:
+        """The images not trained on (digits' holdout, a folder's val), in batches; each process gets its share."""
+        if self._held_out is None:
+            self._held_out = self._encode_held_out(device)
+        for batch in self._held_out:
+            yield self._complete(batch, device)
+
+    def _open(self, config: ExperimentConfig, tokenizer_path: Path,
+              cache: Path | None) -> TokensInMemory | TokenCache | AugmentedImages:
+        data, augmentation = config.data, config.data.augmentation or NO_AUGMENTATION
+        if cache and not data.cacheable:
+            raise ValueError(_no_cache(data))
+        if data.source == "digits":
+            images = load_images(data, "train")
+            idx_NL = encode_images(self._tokenizer, images.images)
+            x_NLv = self._tokenizer.quantize.teacher_input(idx_NL)
+            return TokensInMemory(idx_NL, images.labels, data.num_classes, x_NLv)
+        folder = open_folder(data, "train", self._beside)
+        if cache:
+            return TokenCache(cache, _cache_spec(config, tokenizer_path, folder), flip=augmentation.flip,
+                              seed=self._seed, check_hashes=is_main_process())
+        return _augmented(data, folder, augmentation, self._seed)
+
+    def _visited(self, step: int, part: Part) -> TokenBatch:
+        """The images of a part; asked for again, the same ones without reading them again."""
+        wanted = _Turn(step, part.index, part.count)
+        if self._present is None or self._present[0] != wanted:
+            if next(self._coming, None) != wanted:  # the first, or out of turn
+                self._coming = _turns(wanted)
+                self._stream = self._on(part.device).batches(map(self._visit, _turns(wanted)))
+                next(self._coming)
+            self._present = wanted, next(self._stream)
+        return self._present[1]
+
+    def _visit(self, turn: _Turn) -> Visit:
+        indices = batch_indices(turn.step, num_items=len(self._images), batch_size=self._batch_size, seed=self._seed)
+        return Visit(turn.step // self.per_epoch, indices.view(turn.count, -1)[turn.index])
+
+    def _on(self, device: torch.device | str) -> TokensInMemory | TokenCache | EncodedImages:
+        """The images as tokens; a part's device is not known before its first batch."""
+        return self._encoded(self._images, device) if isinstance(self._images, AugmentedImages) else self._images
+
+    def _encoded(self, pixels: AugmentedImages, device: torch.device | str) -> EncodedImages:
+        return EncodedImages(pixels, self._tokenizer.to(device).encode, device=device, workers=reading_processes())
+
+    def _encode_held_out(self, device: torch.device | str) -> list[TokenBatch]:
+        rank, processes = _place()
+        if self._data.source == "digits":
+            images = load_images(self._data, "holdout")
+            batches = [TokenBatch(encode_images(self._tokenizer.to("cpu"), images.images), images.labels)]
+            return batches[rank::processes]
+        pixels = _augmented(self._data, open_folder(self._data, "val", self._beside), NO_AUGMENTATION, self._seed)
+        shares = torch.arange(len(pixels)).split(_HELD_OUT_AT_ONCE)[rank::processes]
+        batches = self._encoded(pixels, device).batches(Visit(0, share) for share in shares)
+        return [batch._replace(tokens=batch.tokens.cpu()) for batch in batches]
+
+    def _complete(self, found: TokenBatch, device: torch.device | str) -> Batch:
+        """Images with the inputs of the transformer, on its device; labels as they are."""
+        idx_BL, x_BLv = found.tokens.to(device), found.inputs
+        x_BLv = self._tokenizer.to(device).quantize.teacher_input(idx_BL) if x_BLv is None else x_BLv.to(device)
+        mix = found.mix and Mix(*(tensor.to(device) for tensor in found.mix))
+        return Batch(found.labels.to(device), x_BLv, idx_BL, mix)
+
+
+class _Turn(NamedTuple):
+    """A part of a step; see `Part`."""
+
+    step: int
+    index: int
+    count: int
+
+
+def _turns(first: _Turn) -> Iterator[_Turn]:
+    """The parts that this process computes, from one of them on, without end: some of each step."""
+    own = first.count // _place()[1]
+    begin = first.index - first.index % own
+    for step in count(first.step):
+        for index in range(first.index if step == first.step else begin, begin + own):
+            yield _Turn(step, index, first.count)
+
+
+def _place() -> tuple[int, int]:
+    """Number of this process, and how many there are."""
+    if not torch.distributed.is_initialized():
+        return 0, 1
+    return torch.distributed.get_rank(), torch.distributed.get_world_size()
+
+
+def open_folder(data: DataConfig, split: FolderSplit, beside: Path) -> ImageFolder:
+    """A split of the experiment's folder; lists of its images and of its unreadable ones are kept in ``beside``.
+
+    Raises:
+        ImageFolderError: a folder that is not as the config says.
+        ValueError: the config names none.
+    """
+    if data.root is None:
+        raise ValueError("data.root is missing: the ImageNet folder to train on")
+    skip_log = beside / f"unreadable-{split}.jsonl" if data.unreadable == "skip" else None
+    return ImageFolder(data.root, split, num_classes=data.num_classes, index=beside / f"images-{split}.npz",
+                       skip_log=skip_log)
+
+
+def cache_tokens(config: ExperimentConfig, tokenizer_path: Path, output: Path, workers: int = 0) -> None:
+    """Encode all training images of a folder into ``output``, or what is left of them; the device is VARIENT_DEVICE.
+
+    Args:
+        workers: processes that read images; 0 reads here.
+
+    Raises:
+        ImageFolderError: a folder that is not as the config says, or an image that cannot be read.
+        TokenCacheError: ``output`` holds other tokens or other things.
+        ValueError: data whose tokens cannot be kept.
+    """
+    if not config.data.cacheable:
+        raise ValueError(_no_cache(config.data))
+    device = Hardware.from_environment().device
+    folder = open_folder(config.data, "train", tokenizer_path.parent)
+    tokenizer = load_tokenizer(config, tokenizer_path).to(device)
+    build_token_cache(output, folder, _cache_spec(config, tokenizer_path, folder), tokenizer.encode, device=device,
+                      workers=workers)
+
+
+def _no_cache(data: DataConfig) -> str:
+    if data.source == "digits":
+        return "digits are encoded when a training starts: they need no token cache"
+    return ("data.augmentation changes images in more ways than a cache of their tokens can hold, which is made for "
+            "random_crop: false, randaugment: null, mixup: 0 and any flip")
+
+
+def _cache_spec(config: ExperimentConfig, tokenizer_path: Path, folder: ImageFolder) -> TokenCacheSpec:
+    return TokenCacheSpec(
+        tokenizer_sha256=sha256_of(tokenizer_path), images_sha256=folder.identity,
+        preprocessing=_preprocessing(config.data), flipped=(config.data.augmentation or NO_AUGMENTATION).flip > 0,
+        num_images=len(folder), num_classes=config.data.num_classes, tokens_per_image=config.pyramid.length,
+        vocab_size=config.tokenizer.model.vocab_size)
+
+
+def _preprocessing(data: DataConfig) -> Preprocessing:
+    return Preprocessing(image_size=data.image_size, resize=data.resize)
+
+
+def _augmented(data: DataConfig, source: ImageSource, augmentation: Augmentation, seed: int) -> AugmentedImages:
+    return AugmentedImages(source, _preprocessing(data), augmentation, num_classes=data.num_classes, seed=seed)
+
+
+def reading_processes() -> int:
+    """VARIENT_WORKERS: processes beside each training process that read and augment images; 0, the default, none.
+
+    Raises:
+        ValueError: no whole number.
+    """
+    value = os.environ.get(PREFIX + "WORKERS") or "0"
+    if not value.isdecimal():
+        raise ValueError(f"{PREFIX}WORKERS = {value!r} is no whole number")
+    return int(value)
+
+
+def mixed_classes(model: VAR, label_B: Tensor, mix: Mix | None) -> Tensor | None:
+    """Class vectors (B, C) of mixed images, w emb(a) + (1 - w) emb(b); None where labels say all."""
+    if mix is None:
+        return None
+    weight_B1 = mix.weight.unsqueeze(1)
+    return weight_B1 * model.condition(label_B) + (1 - weight_B1) * model.condition(mix.labels)
 
 
 def token_loss(logits_BLV: Tensor, idx_BL: Tensor, label_smoothing: float = 0.0) -> Tensor:

@@ -3,7 +3,13 @@ from pathlib import Path
 from varient.ablations import arms
 from varient.files import write_text
 from varient.report.inputs import table_inputs
-from varient.systems import family_of, module_of, networks_of, resolve_system
+from varient.systems import (
+    family_of,
+    module_of,
+    networks_of,
+    resolve_system,
+    user_files,
+)
 from varient.training.recipes import supernet_of
 
 # The default experiment owns results/; others have a folder of their own there.
@@ -29,6 +35,11 @@ def weight_files(names):
 def weights_of(wildcards):
     """Weight files of the system that the wildcards name."""
     return weight_files(resolve_system(wildcards.system, EXPERIMENT).weights)
+
+
+def user_files_of(wildcards):
+    """Files of the user's that the wildcards' system reads besides its weights."""
+    return user_files(resolve_system(wildcards.system, EXPERIMENT))
 
 
 def code_of(stage):
@@ -62,6 +73,12 @@ def supernet_options(supernet):
     """Options of `varient train supernet`."""
     recipe = f" --recipe {supernet.recipe}" if supernet.recipe else ""
     return f"--depth {supernet.depth}{recipe} --seed {supernet.seed}"
+
+
+# Tokens of a folder whose augmentation, at most a flip, lets them be made once; the list stands for all their files.
+TOKENS = f"runs/{EXPERIMENT.name}/tokens"
+TOKEN_LIST = f"{TOKENS}.json" if EXPERIMENT.data.cacheable else []
+TOKENS_OPTION = f" --tokens {TOKENS}" if EXPERIMENT.data.cacheable else ""
 
 
 def ablation_records(wildcards):

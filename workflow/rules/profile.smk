@@ -3,6 +3,7 @@ rule profile:
     input:
         config=ancient("runs/{experiment}/config.json"),
         weights=weights_of,
+        files=user_files_of,
         code=code_of("varient.profiling.profiler"),
     output:
         "runs/{experiment}/records/profile-{system}.json",
@@ -12,7 +13,9 @@ rule profile:
         "../../environment.yml"
     threads: workflow.cores
     params:
-        settings=settings_of("sampling", "profiling"),
+        settings=settings_of(
+            "sampling.cfg", "sampling.top_k", "sampling.top_p", "profiling"
+        ),
     shell:
         "python -m varient profile --config {input.config} --system {wildcards.system}"
         " --run-dir runs/{wildcards.experiment} --output {output} > {log} 2>&1"

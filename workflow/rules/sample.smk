@@ -3,6 +3,7 @@ rule generate_shard:
     input:
         config=ancient("runs/{experiment}/config.json"),
         weights=weights_of,
+        files=user_files_of,
         code=code_of("varient.generation"),
     output:
         "runs/{experiment}/samples/{system}/shard-{shard}.npz",

@@ -28,10 +28,34 @@ rule train_classifier:
     conda:
         "../../environment.yml"
     params:
-        settings=EXPERIMENT.digest("data", "evaluation"),
+        settings=EXPERIMENT.digest("data", "evaluation.classifier"),
     shell:
         "python -m varient train classifier --config {input.config} --role {wildcards.role} --output {output}"
         " > {log} 2>&1"
+
+
+rule cache_tokens:
+    """Tokens of a folder's images and of their mirror images.  Their folder is no output, because Snakemake would empty
+    it before the command could go on where it was stopped; what is declared is a copy of its manifest.
+    """
+    input:
+        config=ancient("runs/{experiment}/config.json"),
+        tokenizer="runs/{experiment}/tokenizer.safetensors",
+        code=stage_sources("varient.training.tokens"),
+    output:
+        "runs/{experiment}/tokens.json",
+    log:
+        "runs/{experiment}/logs/cache_tokens.log",
+    priority: 15
+    conda:
+        "../../environment.yml"
+    threads: 4
+    params:
+        settings=EXPERIMENT.digest("data", "patch_nums", "tokenizer"),
+        folder=TOKENS,
+    shell:
+        "python -m varient cache-tokens --config {input.config} --workers {threads} {input.tokenizer}"
+        " --output {params.folder} > {log} 2>&1 && cp {params.folder}/manifest.json {output}"
 
 
 rule train_base:
@@ -40,6 +64,7 @@ rule train_base:
         config=ancient("runs/{experiment}/config.json"),
         tokenizer="runs/{experiment}/tokenizer.safetensors",
         weights=EXPERIMENT.base.weights or [],
+        tokens=TOKEN_LIST if EXPERIMENT.base.training else [],
         code=stage_sources("varient.training.supernet", "varient.models.official"),
     output:
         "runs/{experiment}/base.safetensors",
@@ -52,8 +77,10 @@ rule train_base:
         settings=EXPERIMENT.digest(
             "data", "patch_nums", "tokenizer", "transformer", "base"
         ),
+        tokens=TOKENS_OPTION if EXPERIMENT.base.training else "",
     shell:
-        "python -m varient train base --config {input.config} {input.tokenizer} --output {output} > {log} 2>&1"
+        "python -m varient train base --config {input.config}{params.tokens} {input.tokenizer} --output {output}"
+        " > {log} 2>&1"
 
 
 rule train_supernet:
@@ -63,6 +90,7 @@ rule train_supernet:
         config=ancient("runs/{experiment}/config.json"),
         tokenizer="runs/{experiment}/tokenizer.safetensors",
         base="runs/{experiment}/base.safetensors",
+        tokens=TOKEN_LIST,
         code=stage_sources("varient.training.supernet"),
     output:
         "runs/{experiment}/{supernet}.safetensors",
@@ -75,7 +103,7 @@ rule train_supernet:
         "../../environment.yml"
     params:
         settings=lambda wildcards: EXPERIMENT.digest(*supernet(wildcards).depends()),
-        options=lambda wildcards: supernet_options(supernet(wildcards)),
+        options=lambda wildcards: supernet_options(supernet(wildcards)) + TOKENS_OPTION,
     shell:
         "python -m varient train supernet --config {input.config} {params.options} {input.tokenizer} {input.base}"
         " --output {output} > {log} 2>&1"

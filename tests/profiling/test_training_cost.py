@@ -1,0 +1,363 @@
+"""The plan of a training against torch's FLOP counter, the tensors that autograd keeps, AdamW, and counts by hand."""
+
+import json
+from contextlib import nullcontext
+from fractions import Fraction
+
+import pytest
+import torch
+from conftest import ROOT, TINY_PYRAMID, tiny_tokenizer
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from varient.config import ExperimentConfig, TransformerSpec, load_config
+from varient.models.transformer import VAR, initialize
+from varient.plan import DepthPlan
+from varient.profiling.devices import device
+from varient.profiling.memory import MemoryWatch
+from varient.profiling.sizes import MIB
+from varient.profiling.training_cost import (
+    TRAINING_PRECISIONS,
+    TrainingSetting,
+    backward_flops,
+    device_memory,
+    encoder_flops,
+    forward_flops,
+    kept_bytes,
+    matrix_parameters,
+    plan_base,
+    plan_supernet,
+    recomputed_flops,
+    setting_of,
+)
+from varient.profiling.training_report import show_training, training_document
+from varient.profiling.work import VARShape
+from varient.pyramid import Pyramid
+from varient.training.distributed import blocks, recomputed
+from varient.training.recipes import Supernet
+from varient.training.supernet import scale_losses
+from varient.training.tokens import prediction_divergence, token_loss
+
+PYRAMID = Pyramid((1, 2, 3, 4, 6, 8))
+PLANS = [DepthPlan.full(6, 6), DepthPlan.bridge(6, 3, 3, 6), DepthPlan.bridge(6, 2, 0, 6)]
+H100 = device("h100")
+
+
+def _network(vocab_size=128, **settings):
+    torch.manual_seed(0)
+    spec = TransformerSpec(depth=6, embed_dim=64, num_heads=4, **settings)
+    model = VAR(spec, PYRAMID, num_classes=5, vocab_size=vocab_size, z_channels=8)
+    initialize(model, gamma=1.0)
+    return model.train(), VARShape(spec, PYRAMID, num_classes=5, vocab_size=vocab_size, z_channels=8)
+
+
+def _batch(shape, rows):
+    length = shape.pyramid.length
+    return (torch.randint(5, (rows,)), torch.randn(rows, length - 1, shape.z_channels),
+            torch.randint(shape.vocab_size, (rows, length)))
+
+
+def _autocast(precision):
+    return torch.autocast("cpu", torch.bfloat16) if precision == "bf16" else nullcontext()
+
+
+# -- FLOPs -------------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("plan", PLANS)
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("settings", [{}, {"shared_aln": True}, {"attn_l2_norm": False, "mlp_ratio": 3.0}])
+def test_flops_equal_torchs_count_of_forward_and_backward(plan, recompute, settings):
+    model, shape = _network(**settings)
+    label_B, x_BLv, idx_BL = _batch(shape, 3)
+    # Plain products: a fused kernel computes its scores once more on the way back.
+    with recomputed(blocks(model) if recompute else []), sdpa_kernel(SDPBackend.MATH):
+        with FlopCounterMode(display=False) as forward:
+            loss = token_loss(model(label_B, x_BLv, plan), idx_BL)
+        with FlopCounterMode(display=False) as backward:
+            loss.backward()
+    assert forward.get_total_flops() == 3 * sum(forward_flops(shape, plan).values())
+    again = recomputed_flops(shape, plan) if recompute else 0
+    assert backward.get_total_flops() == 3 * (backward_flops(shape, plan) + again)
+
+
+def test_encoder_flops_equal_torchs_count():
+    tokenizer, images = tiny_tokenizer(), torch.rand(3, 3, 8, 8)
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        tokenizer.quantize.teacher_input(tokenizer.encode(images))
+    assert counter.get_total_flops() == 3 * encoder_flops(tokenizer.spec, TINY_PYRAMID)
+
+
+# -- memory ------------------------------------------------------------------------------------------------------------
+
+def _kept_by_autograd(model, shape, plan, rows, precision, recompute):
+    """Bytes of the storages that autograd keeps, and those of 16-bit copies of whole matrices."""
+    own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    matrices = {tuple(parameter.shape) for parameter in model.parameters() if parameter.ndim == 2}
+    kept, copies = {}, {}
+
+    def keep(tensor):
+        storage = tensor.untyped_storage()
+        is_copy = precision == "bf16" and tensor.dtype == torch.bfloat16 and (
+            tuple(tensor.shape) in matrices or tuple(tensor.shape[::-1]) in matrices)
+        if storage.data_ptr() not in own:
+            (copies if is_copy else kept)[storage.data_ptr()] = storage  # held, so that no address is used twice
+        return tensor
+
+    label_B, x_BLv, idx_BL = _batch(shape, rows)
+    with (recomputed(blocks(model) if recompute else []), _autocast(precision),
+          torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)):
+        loss = token_loss(model(label_B, x_BLv, plan), idx_BL)
+    assert loss.requires_grad
+    return (sum(storage.nbytes() for storage in stored.values()) for stored in (kept, copies))
+
+
+@pytest.mark.parametrize("plan", PLANS)
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("settings", [{}, {"shared_aln": True}, {"attn_l2_norm": False}, {"drop_path_rate": 0.2}])
+def test_activations_are_what_autograd_keeps(plan, precision, recompute, settings):
+    model, shape = _network(**settings)
+    kept, copies = _kept_by_autograd(model, shape, plan, 7, precision, recompute)
+    estimate = kept_bytes(shape, plan, 7, TRAINING_PRECISIONS[precision], recompute=recompute)
+    assert estimate == pytest.approx(kept, rel=0.01)
+    if precision == "bf16" and not recompute and plan.is_full:
+        # The copy of word_embed is not kept: its input needs no gradient.
+        assert copies == 2 * (matrix_parameters(shape) - 8 * 64)
+
+
+@pytest.mark.parametrize(("plan", "vocab_size"), [(PLANS[0], 128), (PLANS[1], 2048)])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("distilled", [False, True])
+def test_peak_of_forward_and_backward(plan, vocab_size, precision, recompute, distilled):
+    (model, shape), rows = _network(vocab_size), 16
+    label_B, x_BLv, idx_BL = _batch(shape, rows)
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    gradients = sum(parameter.grad.nbytes for parameter in model.parameters())
+    watch = MemoryWatch([model], torch.device("cpu"))
+
+    def objective():
+        logits_BLV = model(label_B, x_BLv, plan)
+        loss = token_loss(logits_BLV, idx_BL)
+        scale_losses(logits_BLV.detach(), idx_BL, PYRAMID)
+        if distilled:
+            with torch.no_grad():
+                wanted_BLV = model(label_B, x_BLv, PLANS[0])
+            loss = loss + prediction_divergence(wanted_BLV, logits_BLV)
+        return loss
+
+    with recomputed(blocks(model) if recompute else []), watch:
+        with _autocast(precision):
+            loss = objective()
+        before_backward = watch.peak_bytes  # gradients come into sight on the way back
+        loss.backward()
+    measured = max(before_backward, watch.peak_bytes - gradients)
+    memory = device_memory(shape, [plan], rows, TrainingSetting(H100, 1, precision=precision, recompute=recompute),
+                           distilled=distilled)
+    assert 0.98 * measured < memory.activations + memory.working + memory.weight_copies < 1.2 * measured
+
+
+def test_states_are_those_of_a_real_optimizer():
+    model, shape = _network()
+    optimizer = torch.optim.AdamW(model.parameters())
+    label_B, x_BLv, idx_BL = _batch(shape, 2)
+    token_loss(model(label_B, x_BLv), idx_BL).backward()
+    optimizer.step()
+    memory = device_memory(shape, PLANS, 2, TrainingSetting(H100, devices=1, precision="fp32"))
+    assert memory.weights == sum(parameter.nbytes for parameter in model.parameters())
+    assert memory.gradients == sum(parameter.grad.nbytes for parameter in model.parameters())
+    assert memory.moments == sum(state[name].nbytes for state in optimizer.state.values()
+                                 for name in ("exp_avg", "exp_avg_sq"))
+    assert (memory.buckets, memory.gathered, memory.weight_copies) == (0, 0, 0)
+
+
+def test_fsdp_cuts_states_and_nothing_else():
+    _, shape = _network()
+    ddp, fsdp = (device_memory(shape, PLANS, 4, TrainingSetting(H100, 4, strategy=name)) for name in ("ddp", "fsdp"))
+    for name in ("weights", "gradients", "moments"):
+        assert getattr(fsdp, name) == pytest.approx(getattr(ddp, name) / 4, abs=16)
+    assert (fsdp.activations, fsdp.weight_copies) == (ddp.activations, ddp.weight_copies)
+    assert fsdp.buckets == 0 and ddp.buckets == ddp.gradients and fsdp.gathered > 0 == ddp.gathered
+
+
+# -- Table 7 at the paper's size ---------------------------------------------------------------------------------------
+
+@pytest.fixture(scope="module")
+def paper():
+    """The paper's experiment with images whose tokens can be kept."""
+    document = load_config(ROOT / "workflow/config/imagenet256.yaml").model_dump()
+    document["data"]["augmentation"] = None
+    return ExperimentConfig.model_validate(document)
+
+
+def _cached(devices=8, **settings):
+    return TrainingSetting(H100, devices, token_cache=True, **settings)
+
+
+@pytest.mark.parametrize(("depth", "epochs", "share"), [(16, 25, 0.5958), (8, 28, 0.3649), (4, 32, 0.2494),
+                                                        (2, 35, 0.1916)])
+def test_expected_batches_of_the_papers_trainings(paper, depth, epochs, share):
+    plan = plan_supernet(paper, Supernet(depth), _cached())
+    steps = 1_281_167 // 1024
+    # By fractions: p is 1/5 for 5 epochs, 1/5 + 4/5 i/15 for i = 1..15, then 1.
+    subnet = steps * (5 * Fraction(1, 5) + sum(Fraction(1, 5) + Fraction(4, 5) * Fraction(i, 15) for i in range(1, 16))
+                      + epochs - 20)
+    assert (plan.steps_per_epoch, plan.total.steps, plan.total.images) == (1251, 1251 * epochs, 1_281_024 * epochs)
+    assert plan.total.tokens == 680 * plan.total.images
+    assert plan.total.subnet_batches == pytest.approx(float(subnet), rel=1e-12)
+    assert plan.total.full_batches + plan.total.subnet_batches == pytest.approx(plan.total.steps, rel=1e-12)
+    full, subnet_kind = plan.kinds
+    assert full.token_layers == 30 * 680
+    assert subnet_kind.token_layers == 91 * 30 + 589 * depth
+    assert subnet_kind.token_layers / full.token_layers == pytest.approx(share, abs=1e-4)
+    assert [phase.last for phase in plan.phases] == [5, 20, epochs]
+    for name in ("steps", "subnet_batches", "token_layers", "flops", "hours"):
+        assert sum(getattr(phase, name) for phase in plan.phases) == pytest.approx(getattr(plan.total, name))
+
+
+def test_spread_of_subnet_batches_is_that_of_the_draws(smoke):
+    plan = plan_supernet(smoke, Supernet(smoke.supernet.depths[0]), TrainingSetting(H100, devices=1))
+    steps = plan.steps_per_epoch
+    generator = torch.Generator().manual_seed(0)
+    shares = torch.tensor(plan.probabilities).repeat_interleave(steps)
+    drawn = (torch.rand(20_000, len(shares), generator=generator) < shares).sum(1).double()
+    assert drawn.mean() == pytest.approx(plan.total.subnet_batches, rel=0.01)
+    assert drawn.std() == pytest.approx(plan.total.subnet_deviation, rel=0.03, abs=0.01)
+
+
+def test_state_bytes_of_the_papers_network(paper):
+    memory = plan_supernet(paper, Supernet(16), _cached()).memory
+    assert memory.weights + memory.gradients + memory.moments == 16 * 2_010_020_356
+
+
+def test_largest_micro_batch_is_the_last_that_fits(paper):
+    def fits(rows, **settings):
+        return plan_supernet(paper, Supernet(16), _cached(micro_batch=rows, **settings)).fits
+
+    plan = plan_supernet(paper, Supernet(16), _cached())
+    assert not plan.fits and any("DOES NOT FIT" in note for note in plan.notes)
+    assert fits(plan.largest_micro_batch) and not fits(2 * plan.largest_micro_batch)
+    small = plan_supernet(paper, Supernet(16), TrainingSetting(device("rtx4090"), token_cache=True))
+    assert small.largest_micro_batch is None
+
+
+def test_recomputation_trades_memory_for_work(paper):
+    plain, again = (plan_supernet(paper, Supernet(8), _cached(recompute=flag)) for flag in (False, True))
+    assert again.memory.peak < plain.memory.peak / 4
+    assert again.total.flops == plain.total.flops < again.total.computed_flops < 1.34 * plain.total.flops
+    assert again.total.hours / plain.total.hours == pytest.approx(again.total.computed_flops / plain.total.flops)
+
+
+# -- hours -------------------------------------------------------------------------------------------------------------
+
+def test_hours_are_flops_over_the_assumed_share_of_the_peak(paper):
+    plan = plan_supernet(paper, Supernet(16), _cached(utilisation=0.5))
+    assert plan.total.hours * 3600 == pytest.approx(plan.total.flops / (8 * 989.4e12 * 0.5))
+    single = plan_supernet(paper, Supernet(16), _cached(precision="fp32", utilisation=0.5))
+    assert single.total.hours / plan.total.hours == pytest.approx(989.4 / 66.9)
+    assert any("ASSUMED" in note for note in plan.notes)
+
+
+def test_a_measured_step_takes_the_place_of_the_assumption(paper):
+    assumed = plan_supernet(paper, Supernet(16), _cached())
+    seconds = assumed.step_seconds(assumed.kinds[0])
+    measured = plan_supernet(paper, Supernet(16), _cached(step_seconds=2 * seconds, utilisation=0.9))
+    assert measured.total.hours == pytest.approx(2 * assumed.total.hours)
+    assert measured.utilisation == pytest.approx(0.35 / 2)
+    assert measured.step_seconds(measured.kinds[1]) == pytest.approx(2 * assumed.step_seconds(assumed.kinds[1]))
+    with pytest.raises(ValueError, match="times the peak"):
+        plan_supernet(paper, Supernet(16), _cached(step_seconds=seconds / 10))
+
+
+def test_encoding_on_the_way_is_added(paper):
+    cached, encoded = (plan_supernet(paper, Supernet(16), TrainingSetting(H100, token_cache=flag))
+                       for flag in (True, False))
+    images = cached.total.images
+    assert encoded.total.computed_flops - cached.total.computed_flops == pytest.approx(images * encoded.encoder_flops)
+    assert (encoded.total.hours - cached.total.hours) * 3600 == pytest.approx(
+        images * encoded.encoder_flops / (8 * 66.9e12 * 0.35))
+    assert encoded.memory.tokenizer == 4 * 108_948_355 and cached.memory.tokenizer == 0
+
+
+# -- other trainings ---------------------------------------------------------------------------------------------------
+
+def test_base_of_the_digits():
+    config = load_config(ROOT / "workflow/config/digits.yaml")
+    plan = plan_base(config, TrainingSetting(H100, devices=1, precision="fp32"))
+    images, training = 1797 - config.data.holdout, config.base.training
+    assert plan.num_images == images and plan.steps_per_epoch == images // training.batch_size
+    assert plan.total.steps == plan.steps_per_epoch * training.epochs
+    assert plan.total.subnet_batches == 0 and len(plan.kinds) == len(plan.phases) == 1
+
+
+def test_recipes(smoke):
+    recipes = {"even": {"ratio": 0.5}, "multi": {"shared": True}, "skipall": {"bridge": 0},
+               "kd": {"distillation": 0.5}, "auto": {"automatic": True}}
+    document = json.loads(smoke.model_dump_json())
+    document["supernet"]["recipes"] |= recipes
+    config, depths = type(smoke).model_validate(document), smoke.supernet.depths
+    plans = {name: plan_supernet(config, Supernet(depths[0], name), TrainingSetting(H100, devices=1))
+             for name in recipes}
+    assert plans["even"].total.subnet_batches == plans["even"].total.steps / 2
+    assert len(plans["multi"].kinds) == 1 + len(depths)
+    assert len({sum(kind.batches) for kind in plans["multi"].kinds[1:]}) == 1
+    assert plans["skipall"].kinds[1].token_layers == config.pyramid.length * depths[0]
+    full, subnet = plans["kd"].kinds
+    assert full.extra_flops == 0 and subnet.extra_flops == sum(forward_flops(plans["kd"].shape, full.plan).values())
+    assert plans["auto"].total.subnet_batches == pytest.approx(0.2 * plans["auto"].total.steps)
+    assert any("never ended" in note for note in plans["auto"].notes)
+
+
+@pytest.mark.parametrize(("make", "message"), [
+    (lambda paper: plan_base(paper, TrainingSetting(H100)), "no training starts"),
+    (lambda paper: plan_supernet(paper, Supernet(5), TrainingSetting(H100)), "no entry for depth 5"),
+    (lambda paper: plan_supernet(paper, Supernet(16, "nope"), TrainingSetting(H100)), "supernet.recipes has no"),
+    (lambda paper: plan_supernet(paper, Supernet(16), TrainingSetting(H100, 7)), "cannot be shared equally"),
+    (lambda paper: plan_supernet(load_config(ROOT / "workflow/config/imagenet256.yaml"), Supernet(16), _cached()),
+     "cannot be kept"),
+    (lambda paper: plan_base(load_config(ROOT / "workflow/config/digits.yaml"), _cached()), "needs no token cache"),
+    (lambda paper: TrainingSetting(H100, 0), "at least 1"),
+    (lambda paper: TrainingSetting(H100, micro_batch=0), "below 1"),
+    (lambda paper: TrainingSetting(H100, precision="fp8"), "precision"),
+    (lambda paper: TrainingSetting(H100, strategy="tp"), "strategy"),
+    (lambda paper: TrainingSetting(H100, 1, strategy="fsdp"), "2 devices"),
+    (lambda paper: TrainingSetting(H100, utilisation=0), "utilisation"),
+    (lambda paper: TrainingSetting(H100, step_seconds=-1), "measured")])
+def test_impossible_trainings_are_refused(paper, make, message):
+    with pytest.raises(ValueError, match=message):
+        make(paper)
+
+
+# -- what is printed ---------------------------------------------------------------------------------------------------
+
+def test_the_document_is_json_and_says_what_is_what(paper, capsys):
+    plan = plan_supernet(paper, Supernet(16), _cached(micro_batch=8))
+    show_training(plan, as_json=True)
+    document = json.loads(capsys.readouterr().out)
+    assert document == training_document(plan)
+    assert document["accumulation"] == 16 and document["fits_device"]
+    assert document["memory_mib"]["weights"] == round(4 * 2_010_020_356 / MIB, 2)
+    assert document["sources"]["assumed"] == ["usable_share_of_device_memory", "utilisation"]
+
+
+def test_tables_name_device_phases_and_assumption(paper, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    show_training(plan_supernet(paper, Supernet(2), TrainingSetting(H100, recompute=True)))
+    printed = capsys.readouterr().out
+    for text in ("supernet-d2 of imagenet256", "8 x NVIDIA H100", "43,785", "± 66", "ASSUMED",
+                 "nothing to compare with"):
+        assert text in printed
+
+
+def test_a_setting_is_that_of_a_training_started_now(monkeypatch):
+    monkeypatch.setenv("VARIENT_MICRO_BATCH", "16")
+    monkeypatch.setenv("VARIENT_STRATEGY", "fsdp")
+    training = load_config(ROOT / "workflow/config/imagenet256.yaml").supernet.training
+    setting = setting_of("a100:4", training, token_cache=True)
+    assert (setting.devices, setting.micro_batch, setting.strategy, setting.recompute) == (4, 16, "fsdp", False)
+    assert (setting.precision, setting.token_cache) == ("fp16", True) and "A100" in setting.device.name
+    with pytest.raises(ValueError, match="as in h100:8"):
+        setting_of("h100:many", training)
+    with pytest.raises(ValueError, match="p100"):
+        setting_of("p100", training)
