@@ -1,7 +1,7 @@
 """From real digits (or ImageNet and released weights) to the paper's tables.
 
     snakemake --cores all results/table2.csv
-    snakemake --cores all --configfile workflow/config/imagenet256.yaml results/imagenet256/table2.csv
+    snakemake --cores all results/imagenet256/table2.csv --configfile workflow/config/imagenet256.yaml
 
 Stages meet in files below runs/<experiment>/.  A stage runs again when its inputs, its settings or its own code change.
 """

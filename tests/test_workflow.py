@@ -80,7 +80,7 @@ def test_smoke_run_end_to_end(copy):
     logs = {path.name for path in (copy / "runs/smoke/logs").iterdir()}
     assert {"train_base.log", "train_supernet-d4.log", "score-var-d6.log", "table2.log"} <= logs
 
-    arms = _snakemake(copy, "--cores", "all", *SMOKE, "results/smoke/ablations.csv")
+    arms = _snakemake(copy, "results/smoke/ablations.csv", "--cores", "all", *SMOKE)
     assert arms.returncode == 0, arms.stdout + arms.stderr
     ablations = pd.read_csv(copy / "results/smoke/ablations.csv")
     assert set(ablations["comparison"]) == {"zones", "ratios", "bridge", "grid", "extensions"}
