@@ -96,7 +96,7 @@ def test_features_are_those_that_torch_fidelity_computes_itself(fidelity_file, f
         feature_extractor_weights_path=str(fidelity_file), isc=True, fid=True, isc_splits=2, cuda=False, batch_size=5,
         cache_root=str(tmp_path), input1_cache_name="samples", save_cpu_ram=True, verbose=False)
     for layer, theirs in ((POOL, "2048"), (LOGITS, "logits_unbiased")):
-        cached = torch.load(tmp_path / f"samples-inception-v3-compat-features-{theirs}.pt").numpy()
+        cached = torch.load(tmp_path / f"samples-inception-v3-compat-features-{theirs}.pt", weights_only=True).numpy()
         np.testing.assert_allclose(fidelity_features[layer], cached, rtol=1e-5, atol=1e-6)
     from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
     from torch_fidelity.metric_isc import isc_features_to_metric

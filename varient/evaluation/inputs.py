@@ -12,17 +12,17 @@ import json
 import re
 import struct
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from varient.archive import Archive
+from varient.evaluation.npz import DAMAGED, SampleError, StoredArray, member_names, npz_array, small_array
 from varient.files import sha256_of
 
 STATISTICS = (("mu", "sigma"), ("mu_s", "sigma_s"))
@@ -32,21 +32,6 @@ _ARCHIVE_ARRAYS = ("images", "labels", "indices", "origin")
 _IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
-_CHUNK = 2 ** 20
-_DAMAGED = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, ValueError, NotImplementedError)
-
-
-class SampleError(ValueError):
-    """Images that are missing, damaged or cannot be taken exactly; one line that names the file."""
-
-
-class _Array(Protocol):
-    """What both ways of reading an .npz member offer: a shape, a dtype, and rows by slice."""
-
-    shape: tuple[int, ...]
-    dtype: np.dtype
-
-    def __getitem__(self, rows: slice) -> np.ndarray: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -193,7 +178,7 @@ def open_samples(paths: Sequence[Path]) -> ImageSource:
         if len(paths) > 1:
             raise SampleError(f"{len(paths)} folders were given; give one folder of images")
         return _open_folder(paths[0])
-    names = [_member_names(path) for path in files]
+    names = [member_names(path) for path in files]
     if all("arr_0" in members for members in names):
         if len(files) > 1:
             raise SampleError(f"{files[1]}: a second ADM batch; give one")
@@ -218,7 +203,7 @@ def open_reference(paths: Sequence[Path]) -> Reference:
         SampleError: as `open_samples`, or statistics that are not finite or of no matching shapes.
     """
     if len(paths) == 1 and paths[0].is_file():
-        names = _member_names(paths[0])
+        names = member_names(paths[0])
         statistics = _read_statistics(paths[0], names)
         if statistics or "arr_0" in names:
             return Reference(str(paths[0]), _open_adm(paths[0]) if "arr_0" in names else None, statistics)
@@ -229,89 +214,6 @@ def open_reference(paths: Sequence[Path]) -> Reference:
 def manifest_path(path: Path) -> Path:
     """Where `varient export` describes an exported .npz."""
     return path.with_suffix(".manifest.json")
-
-
-def npz_array(path: Path, name: str) -> _Array:
-    """An array of an .npz: mapped if stored, else unpacked as it is read (forwards; going back starts again).
-
-    Stored data is checked against its CRC here, once; packed data while it is read.
-
-    Raises:
-        SampleError: no such file or array, truncated or damaged.
-    """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            info = archive.getinfo(f"{name}.npy")
-            with archive.open(info) as member:
-                shape, fortran, dtype = _read_header(member)
-                header = member.tell()
-        if dtype.hasobject or fortran:
-            raise SampleError(f"{path}: {name} is {'an object array' if dtype.hasobject else 'in Fortran order'}")
-        if info.file_size != header + int(np.prod(shape)) * dtype.itemsize:
-            raise ValueError(f"{name} is shorter than its shape")
-        if info.compress_type != zipfile.ZIP_STORED:
-            return _PackedArray(path, info, header, shape, dtype)
-        return _map_stored(path, info, header, shape, dtype)
-    except FileNotFoundError:
-        raise SampleError(f"{path}: no such file") from None
-    except KeyError:
-        raise SampleError(f"{path}: has no array {name}") from None
-    except SampleError:
-        raise
-    except _DAMAGED as error:
-        raise SampleError(f"{path}: truncated or damaged ({error})") from None
-
-
-class _PackedArray:
-    """Rows of a compressed .npz member."""
-
-    def __init__(self, path: Path, info: zipfile.ZipInfo, header: int, shape: tuple[int, ...], dtype: np.dtype) -> None:
-        self._path, self._header = path, header
-        self._member = zipfile.ZipFile(path).open(info)  # noqa: SIM115 -- lives as long as the array
-        self.shape, self.dtype = shape, dtype
-
-    def __getitem__(self, rows: slice) -> np.ndarray:
-        begin, end, _ = rows.indices(self.shape[0])
-        row = int(np.prod(self.shape[1:])) * self.dtype.itemsize
-        try:
-            self._member.seek(self._header + begin * row)
-            data = self._member.read((end - begin) * row)
-            return np.frombuffer(data, self.dtype).reshape(end - begin, *self.shape[1:])
-        except _DAMAGED as error:
-            raise SampleError(f"{self._path}: truncated or damaged ({error})") from None
-
-
-def _read_header(member: io.BufferedIOBase) -> tuple[tuple[int, ...], bool, np.dtype]:
-    version = np.lib.format.read_magic(member)
-    if version == (1, 0):
-        return np.lib.format.read_array_header_1_0(member)
-    return np.lib.format.read_array_header_2_0(member)
-
-
-def _map_stored(path: Path, info: zipfile.ZipInfo, header: int, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """Map a member that lies in the file as it is."""
-    with path.open("rb") as file:
-        file.seek(info.header_offset)
-        local = file.read(30)
-        name_length, extra_length = struct.unpack("<HH", local[26:30])
-        begin = info.header_offset + 30 + name_length + extra_length
-        file.seek(begin)
-        left, crc = info.file_size, 0
-        while left and (chunk := file.read(min(_CHUNK, left))):
-            left, crc = left - len(chunk), zlib.crc32(chunk, crc)
-    if left or crc != info.CRC:
-        raise ValueError("bad CRC-32")
-    return np.memmap(path, dtype, mode="r", offset=begin + header, shape=shape)
-
-
-def _member_names(path: Path) -> set[str]:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return {name.removesuffix(".npy") for name in archive.namelist()}
-    except FileNotFoundError:
-        raise SampleError(f"{path}: no such file") from None
-    except _DAMAGED as error:
-        raise SampleError(f"{path}: not an .npz, or truncated ({error})") from None
 
 
 def _shards_in(path: Path) -> list[Path]:
@@ -326,24 +228,16 @@ def _shards_in(path: Path) -> list[Path]:
     return shards
 
 
-def _small_array(path: Path, name: str) -> np.ndarray:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return file[name]
-    except _DAMAGED as error:
-        raise SampleError(f"{path}: truncated or damaged ({error})") from None
-
-
 class _Shard(NamedTuple):
     path: Path
-    images: _Array
+    images: StoredArray
     labels: np.ndarray
     indices: np.ndarray
     origin: dict
 
 
 def _open_shard(path: Path) -> _Shard:
-    missing = set(_ARCHIVE_ARRAYS) - _member_names(path)
+    missing = set(_ARCHIVE_ARRAYS) - member_names(path)
     if missing:
         raise SampleError(f"{path}: neither a sample archive (no {', '.join(sorted(missing))}) nor an ADM batch (no "
                           "arr_0)")
@@ -351,11 +245,11 @@ def _open_shard(path: Path) -> _Shard:
     shape = images.shape
     if images.dtype != np.uint8 or len(shape) != 4 or shape[1] != 3 or shape[2] != shape[3] or 0 in shape:
         raise SampleError(f"{path}: images are {images.dtype} {shape}, expected uint8 (N, 3, S, S)")
-    labels, indices = (_small_array(path, name).astype(np.int64) for name in ("labels", "indices"))
+    labels, indices = (small_array(path, name).astype(np.int64) for name in ("labels", "indices"))
     if not shape[0] == len(labels) == len(indices):
         raise SampleError(f"{path}: {shape[0]} images, {len(labels)} labels, {len(indices)} indices")
     try:
-        origin = json.loads(str(_small_array(path, "origin")))
+        origin = json.loads(str(small_array(path, "origin")))
     except ValueError as error:
         raise SampleError(f"{path}: its origin is damaged ({error})") from None
     if not isinstance(origin, dict):
@@ -401,8 +295,8 @@ def _open_adm(path: Path) -> ImageSource:
     if len(images.shape) != 4 or images.shape[3] != 3 or images.shape[1] != images.shape[2] or not images.shape[0]:
         raise SampleError(f"{path}: arr_0 is {images.shape}; an ADM batch is (N, S, S, 3), channels last")
     count, remarks, labels = images.shape[0], [], None
-    if "arr_1" in _member_names(path):
-        labels = _small_array(path, "arr_1")
+    if "arr_1" in member_names(path):
+        labels = small_array(path, "arr_1")
         if labels.shape != (count,) or labels.dtype.kind not in "iu":
             remarks.append(f"{path}: arr_1 is {labels.dtype} {labels.shape}, not a label for each image; ignored")
             labels = None
@@ -438,7 +332,7 @@ def _read_statistics(path: Path, names: set[str]) -> dict[str, np.ndarray]:
             raise SampleError(f"{path}: has only one of {mean} and {covariance}")
         if mean not in names:
             continue
-        mu_F, sigma_FF = _small_array(path, mean), _small_array(path, covariance)
+        mu_F, sigma_FF = small_array(path, mean), small_array(path, covariance)
         if mu_F.ndim != 1 or sigma_FF.shape != (len(mu_F),) * 2 or mu_F.dtype.kind != "f" or sigma_FF.dtype.kind != "f":
             raise SampleError(f"{path}: {mean} {mu_F.dtype} {mu_F.shape} and {covariance} {sigma_FF.dtype} "
                               f"{sigma_FF.shape} are no mean and covariance")
@@ -523,7 +417,7 @@ def _decode(path: Path, side: int) -> np.ndarray:
             pixels = np.asarray(image.convert("RGB"))
     except SampleError:
         raise
-    except (*_DAMAGED, SyntaxError, IndexError) as error:
+    except (*DAMAGED, SyntaxError, IndexError) as error:
         raise SampleError(f"{path}: corrupt or truncated image ({error})") from None
     if pixels.shape != (side, side, 3):
         raise SampleError(f"{path}: changed while it was read")
