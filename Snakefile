@@ -37,7 +37,8 @@ wildcard_constraints:
     system=r"[a-z0-9-]+",
     role=r"features|judge",
     split=r"train|holdout",
-    depth=r"\d+",
+    supernet=r"supernet(-(?!e\d)[a-z0-9]+)+",
+    epoch=r"\d+",
     shard=r"\d+",
     table=r"\d+",
 

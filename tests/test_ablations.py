@@ -27,9 +27,12 @@ def test_every_comparison_of_the_paper_is_there():
     ratios = {(arm.arm, arm.seed, arm.network) for arm in by["ratios"]}
     fixed = {f"p = {ratio}" for ratio in ("0", "0.1", "0.2", "0.5", "0.8", "1")}
     assert {name for name, *_ in ratios} == {"three phases", *fixed}
-    assert len(ratios) == 7 * 3 * 2
+    assert len(ratios) == (5 * 3 + 2) * 2  # p = 0 and p = 0.1 are trained once
+    assert {(arm.arm, arm.seed, arm.network) for arm in by["stages"]} == {
+        (f"{name}, epoch 5", 0, network) for name in fixed - {"p = 0"} for network in ("subnet", "full")}
+    assert [arm.system for arm in by["evolution"]] == ["variant-d16-e5", "variant-d16-e20", "variant-d16"]
     assert {arm.arm for arm in by["bridge"]} == {"N = 6", "skip all"} and len(by["bridge"]) == 2 * 3 * 2
-    assert {arm.system for arm in by["grid"]} >= {"variant-d8", "variant-d8-n7", "variant-d2-n10"}
+    assert {arm.system for arm in by["grid"]} >= {"variant-d8", "variant-d8-n7", "variant-d2-full"}
     assert {arm.system for arm in by["extensions"]} >= {"variant-d16-multi", "variant-d2-multi-full", "variant-d4-auto"}
 
 

@@ -21,6 +21,7 @@ DIGITS = load_config(ROOT / "workflow/config/digits.yaml")
     ("variant-d4-s1-full", "supernet-d4-s1", DepthPlan.full(30, 10), "10"),
     ("variant-d4-skip", "supernet-d4-skip", DepthPlan.bridge(30, 4, 0, 10), "0+10"),
     ("variant-d8-multi-n7", "supernet-multi", DepthPlan.bridge(30, 8, 7, 10), "7+3"),
+    ("variant-d4-p10-s1-e5-full", "supernet-d4-p10-s1-e5", DepthPlan.full(30, 10), "10"),
 ])
 def test_ids(name, weights, plan, steps):
     system = resolve_system(name, DIGITS)
@@ -36,6 +37,8 @@ def test_ids(name, weights, plan, steps):
     ("dit", "unknown; known forms"),
     ("variant-d8-fast", "supernet.recipes has no 'fast'; it has p0, p10"),
     ("free-d8-p50", "only trained supernets have recipes"),
+    ("free-d8-e5", "only trained supernets have recipes"),
+    ("variant-d8-e7", "keeps the weights after epochs 5, 20"),
     ("variant-d8-r1to3", "windows of scales are for the untrained"),
     ("free-d8-r4to11", "leaves r1-r10"),
 ])

@@ -3,7 +3,9 @@
 | comparison | what differs | paper |
 |---|---|---|
 | zones | at which scales an untrained subnet runs | Table 1 |
-| ratios | p(subnet): fixed, against the three phases | Fig. 2 |
+| ratios | p(subnet): fixed, against the three phases | Fig. 2a |
+| stages | the fixed ones at the end of phase 1 | Fig. 2c |
+| evolution | a subnet at the end of each phase | Fig. 7 |
 | bridge | with and without full depth at the first scales in training | Table 5 |
 | grid | d and N, of the supernets trained with the config's N | Table 8 |
 | extensions | recipes that the paper does not have | |
@@ -55,7 +57,8 @@ def arms(config: ExperimentConfig) -> list[Arm]:
     settings = config.ablations
     if settings is None:
         raise ConfigError(f"{config.name} has no section 'ablations'")
-    found = [*_zones(config), *_ratios(config), *_bridge(config), *_grid(config), *_extensions(config)]
+    found = [*_zones(config), *_ratios(config), *_stages(config), *_evolution(config), *_bridge(config),
+             *_grid(config), *_extensions(config)]
     for arm in found:
         try:
             resolve_system(arm.system, config)
@@ -84,8 +87,35 @@ def _pair(comparison: str, arm: str, depth: int, recipe: str | None, seeds: int)
 def _ratios(config: ExperimentConfig) -> Iterator[Arm]:
     settings = config.ablations
     yield from _pair("ratios", "three phases", settings.depth, None, settings.seeds)
-    for name in settings.ratios:
-        yield from _pair("ratios", f"p = {config.recipe(name).ratio:g}", settings.depth, name, settings.seeds)
+    for name, trainings in settings.ratios.items():
+        yield from _pair("ratios", _ratio(config, name), settings.depth, name, trainings)
+
+
+def _stages(config: ExperimentConfig) -> Iterator[Arm]:
+    depth = config.ablations.depth
+    for name in config.ablations.stages:
+        for epoch in config.supernet.kept_epochs(depth, config.recipe(name))[:1]:
+            for network, ending in (("subnet", ""), ("full", "-full")):
+                yield Arm("stages", f"{_ratio(config, name)}, epoch {epoch}", depth, 0, network,
+                          f"variant-d{depth}-{name}-e{epoch}{ending}")
+
+
+def _ratio(config: ExperimentConfig, name: str) -> str:
+    """What a recipe of a fixed ratio is called.
+
+    Raises:
+        ConfigError: another recipe.
+    """
+    if (ratio := config.recipe(name).ratio) is None:
+        raise ConfigError(f"ablations: recipe {name!r} has no fixed ratio")
+    return f"p = {ratio:g}"
+
+
+def _evolution(config: ExperimentConfig) -> Iterator[Arm]:
+    for depth in config.ablations.evolution:
+        for epoch in config.supernet.kept_epochs(depth, config.recipe(None)):
+            yield Arm("evolution", f"epoch {epoch}", depth, 0, "subnet", f"variant-d{depth}-e{epoch}")
+        yield Arm("evolution", f"epoch {sum(config.supernet.phases[depth])}", depth, 0, "subnet", f"variant-d{depth}")
 
 
 def _bridge(config: ExperimentConfig) -> Iterator[Arm]:
@@ -98,8 +128,9 @@ def _bridge(config: ExperimentConfig) -> Iterator[Arm]:
 def _grid(config: ExperimentConfig) -> Iterator[Arm]:
     for depth in config.supernet.depths:
         for bridge in config.ablations.bridges:
-            name = f"variant-d{depth}" + ("" if bridge == config.supernet.bridge else f"-n{bridge}")
-            yield Arm("grid", f"N = {bridge}", depth, 0, "subnet", name)
+            # With all scales in the bridge zone the subnet is the full network, and need not be drawn twice.
+            ending = {config.supernet.bridge: "", len(config.patch_nums): "-full"}.get(bridge, f"-n{bridge}")
+            yield Arm("grid", f"N = {bridge}", depth, 0, "subnet", f"variant-d{depth}{ending}")
 
 
 def _extensions(config: ExperimentConfig) -> Iterator[Arm]:

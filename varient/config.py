@@ -220,6 +220,8 @@ class Recipe(Strict):
     distillation: Share = Field(0.0, description="weight of the full network's logits as target of subnet batches, "
                                                  "the rest being the true tokens")
     shared: bool = Field(False, description="one supernet for all depths, each subnet batch drawing one of them")
+    validate_every: Count = Field(0, description="epochs between losses of subnet and full network on held-out images "
+                                                 "(Fig. 2b); 0: none; `automatic` takes 1")
 
 
 RecipeName = Annotated[str, Field(pattern=r"^(p\d+|[a-z]{2}[a-z0-9]*)$")]
@@ -241,6 +243,11 @@ class SupernetConfig(Strict):
         """Epochs of the three phases of a subnet; of a shared supernet, those of its shallowest subnet."""
         depth = min(self.depths) if recipe.shared else depth
         return recipe.phases.get(depth) or self.phases[depth]
+
+    def kept_epochs(self, depth: int, recipe: Recipe) -> tuple[int, ...]:
+        """E_1 and E_2, after which a training keeps its weights (Fig. 2c, Fig. 7); fixed ratios do so too."""
+        first, second, third = self.phases_of(depth, recipe)
+        return tuple(sorted({first, first + second} - {0, first + second + third}))
 
 
 class SamplingConfig(Strict):
@@ -292,8 +299,10 @@ class AblationConfig(Strict):
     """What is compared beyond Tables 2 and 4; which records that takes says `varient.ablations`."""
 
     depth: Annotated[int, Field(ge=2)] = Field(description="d of the arms that have one")
-    seeds: Positive = Field(3, description="trainings of each arm whose differences are small")
-    ratios: tuple[RecipeName, ...] = Field((), description="recipes of fixed p(subnet) (Fig. 2a)")
+    seeds: Positive = Field(3, description="trainings of the three phases and of the arm without a bridge")
+    ratios: dict[RecipeName, Positive] = Field({}, description="recipe of a fixed p(subnet) -> trainings (Fig. 2a)")
+    stages: tuple[RecipeName, ...] = Field((), description="those also scored at the end of phase 1 (Fig. 2c)")
+    evolution: tuple[int, ...] = Field((), description="d of the subnets scored at each phase's end (Fig. 7)")
     skip_all: RecipeName | None = Field(None, description="recipe without a bridge (Table 5)")
     extensions: tuple[RecipeName, ...] = Field((), description="recipes beyond the paper")
     zones: tuple[tuple[Positive, Positive], ...] = Field((), description="first and last scale of each (Table 1)")

@@ -6,6 +6,7 @@
 | `variant-d16`, `variant-d16-n7` | supernet trained with d = 16 | bridge zone N (the config's, or as said), then I_16 |
 | `variant-d16-full` | supernet trained with d = 16 | full |
 | `variant-d16-p50-s1`, `-n7`, `-full` | trained by the recipe `p50` of the config, and with seed 1 | as above |
+| `variant-d16-e5`, `-n7`, `-full` | as they were after epoch 5, the end of phase 1 (or 20, of phase 2) | as above |
 | `free-d16`, `free-d16-n7` | base, no further training | as `variant-d16` |
 | `free-d16-r4to6` | base | I_16 at r4-r6, all layers elsewhere (Table 1) |
 """
@@ -28,11 +29,12 @@ if TYPE_CHECKING:
     from varient.pipeline import Pipeline
     from varient.systems import Network
 
-FORMS = "var-d<D>, variant-d<d>[-<recipe>][-s<seed>][-n<N>|-full], free-d<d>[-n<N>], free-d<d>-r<first>to<last>"
+FORMS = ("var-d<D>, variant-d<d>[-<recipe>][-s<seed>][-e<epoch>][-n<N>|-full], free-d<d>[-n<N>], "
+         "free-d<d>-r<first>to<last>")
 Settings = None
 
 _ID = re.compile(r"(?P<family>var|variant|free)-d(?P<depth>\d+)(-(?P<recipe>p\d+|(?!full)[a-z]{2}[a-z0-9]*))?"
-                 r"(-s(?P<seed>\d+))?(-n(?P<bridge>\d+)|-(?P<full>full)|-r(?P<first>\d+)to(?P<last>\d+))?")
+                 r"(-s(?P<seed>\d+))?(-e(?P<epoch>\d+))?(-n(?P<bridge>\d+)|-(?P<full>full)|-r(?P<first>\d+)to(?P<last>\d+))?")
 
 
 @dataclass(frozen=True)
@@ -111,8 +113,8 @@ def resolve(name: str, config: ExperimentConfig, settings: None) -> VARSystem | 
     depth = config.transformer.depth
     family, subnet_depth = match["family"], int(match["depth"])
     published_as = _at_paper_size(name, subnet_depth, config)
-    if family != "variant" and (match["recipe"] or match["seed"]):
-        raise ValueError(f"system {name!r}: only trained supernets have recipes and seeds")
+    if family != "variant" and (match["recipe"] or match["seed"] or match["epoch"]):
+        raise ValueError(f"system {name!r}: only trained supernets have recipes, seeds and epochs")
     if family == "var":
         if subnet_depth != depth or match["bridge"] or match["full"] or match["first"]:
             raise ValueError(f"system {name!r}: the base network of {config.name} is var-d{depth}")
@@ -133,6 +135,12 @@ def resolve(name: str, config: ExperimentConfig, settings: None) -> VARSystem | 
     network = "base"
     if family == "variant":
         network = Supernet(subnet_depth, match["recipe"], int(match["seed"] or 0)).weights(config)
+    if match["epoch"]:
+        kept = config.supernet.kept_epochs(subnet_depth, recipe)
+        if int(match["epoch"]) not in kept:
+            raise ValueError(f"system {name!r}: its training keeps the weights after epochs "
+                             f"{', '.join(map(str, kept)) or 'none'}")
+        network += f"-e{match['epoch']}"
     return VARSystem(config, name, network, plan, published_as, match["recipe"])
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from varient.ablations import arms
 from varient.config import ConfigError, parse_config
 from varient.models.build import build_transformer
 from varient.models.checkpoint import load_weights, save_weights
@@ -87,6 +88,34 @@ def test_one_supernet_trains_all_its_depths(experiment, files, monkeypatch):
     assert seen == {6, 4, 2}
 
 
+def test_the_weights_at_the_phases_ends_are_those_of_a_training_that_ended_there(experiment, files):
+    """So the learning rate is constant and a step's draws depend on nothing but its number."""
+    output, *_ = _train(experiment, files, None)
+    settings = experiment.model_dump(mode="json")
+    settings["supernet"]["phases"]["2"] = [2, 2, 0]
+    short, weights, _ = _train(parse_config(settings, "test"), files, None, "short")
+    kept = build_transformer(experiment)
+    description = load_weights(output.parent / "training-supernet-d2/epoch-4.safetensors", kept)
+    assert description["epoch"] == 4
+    assert all(torch.equal(value, weights[name]) for name, value in kept.state_dict().items())
+    assert not (short.parent / "training-supernet-d2/epoch-4.safetensors").exists()  # its end is the output
+    assert (short.parent / "training-supernet-d2/epoch-2.safetensors").exists()
+
+
+def test_validation_is_recorded_and_moves_no_weight(experiment, files):
+    settings = experiment.model_dump(mode="json")
+    settings["supernet"]["recipes"]["p50"]["validate_every"] = 2
+    often, weights, _ = _train(experiment, files, "p50")
+    seldom, others, _ = _train(parse_config(settings, "test"), files, "p50", "seldom")
+    assert all(torch.equal(value, others[name]) for name, value in weights.items())
+    per_epoch = experiment.supernet.training.batches_per_epoch
+    for output, epochs in ((often, [1, 2, 3, 4, 5]), (seldom, [2, 4])):
+        curves = read_curves(output.parent / "training-supernet-d2-p50/curves.npz")
+        for network in ("subnet", "full"):
+            steps, losses = curves[f"validation/{network}"]
+            assert steps.tolist() == [per_epoch * epoch for epoch in epochs] and (losses > 0).all()
+
+
 def test_other_seeds_are_other_trainings(experiment, files):
     first, second = (_train(experiment, files, None, seed=seed)[0].read_bytes() for seed in (0, 1))
     assert first != second
@@ -164,8 +193,15 @@ def test_recipes_that_cannot_be_are_refused(smoke, recipe, message):
         parse_config(settings, "test")
 
 
+def test_a_ratio_is_no_three_phases(smoke):
+    settings = smoke.model_dump(mode="json")
+    settings["ablations"]["ratios"] = {"multi": 1}
+    with pytest.raises(ConfigError, match="recipe 'multi' has no fixed ratio"):
+        arms(parse_config(settings, "test"))
+
+
 def test_ablations_that_name_what_is_not_there_are_refused(smoke):
     settings = smoke.model_dump(mode="json")
-    settings["ablations"]["ratios"] = ["p77"]
+    settings["ablations"]["ratios"] = {"p77": 1}
     with pytest.raises(ConfigError, match="supernet.recipes has no 'p77'"):
         parse_config(settings, "test")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -19,7 +20,12 @@ class CheckpointError(ValueError):
 
 def save_weights(path: Path, model: nn.Module, description: dict) -> None:
     """Write the parameters and buffers of ``model``; ``description`` (JSON) travels in the file's header."""
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    save_tensors(path, model.state_dict(), description)
+
+
+def save_tensors(path: Path, state: Mapping[str, torch.Tensor], description: dict) -> None:
+    """As `save_weights`, from a state dict."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     _write(path, tensors, {"varient": json.dumps(description, sort_keys=True)})
 
 

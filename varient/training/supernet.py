@@ -17,15 +17,15 @@ from torch.nn import functional as F
 from varient.config import BaseTraining, ExperimentConfig, SupernetTraining
 from varient.files import sha256_of
 from varient.models.build import build_transformer
-from varient.models.checkpoint import load_weights, save_weights
+from varient.models.checkpoint import load_weights, save_tensors, save_weights
 from varient.models.transformer import VAR, initialize
 from varient.plan import DepthPlan
 from varient.pyramid import Pyramid
 from varient.training.curves import Curves
-from varient.training.distributed import Part, sum_over_processes
+from varient.training.distributed import Part, is_main_process, sum_over_processes, whole
 from varient.training.loop import fit
 from varient.training.recipes import Supernet, schedule_of
-from varient.training.schedule import AutomaticSchedule, FixedRatioSchedule, Schedule, Validation
+from varient.training.schedule import FixedRatioSchedule, Schedule, Validation
 from varient.training.tokens import Batch, TokenBatches, mixed_classes, prediction_divergence, token_loss
 
 _SECTIONS = ("data", "patch_nums", "tokenizer", "transformer", "base")
@@ -61,7 +61,9 @@ def train_supernet(config: ExperimentConfig, supernet: Supernet, tokenizer: Path
     tokens = TokenBatches(config, tokenizer, settings.batch_size, seed, cache)
     schedule = schedule_of(recipe, config.supernet.phases_of(supernet.depth, recipe))
     training = _TokenTraining(model, tokens, settings, schedule, [config.plan(d, recipe.bridge) for d in depths],
-                              settings.batches_per_epoch, recipe.distillation)
+                              settings.batches_per_epoch, recipe.distillation,
+                              validate_every=1 if recipe.automatic else recipe.validate_every,
+                              keep_after=config.supernet.kept_epochs(supernet.depth, recipe))
     name = supernet.weights(config)
     training.run(output, name, seed, {"kind": "supernet", "subnet_depths": depths, "recipe": supernet.recipe},
                  [config.digest(*supernet.depends()), name, sha256_of(tokenizer), sha256_of(base)])
@@ -75,6 +77,8 @@ class _TokenTraining:
         subnets: plans that a subnet batch draws from; none for plain training.
         batches_per_epoch: None passes over all data.
         distillation: weight of the full network's prediction as target of subnet batches.
+        validate_every: epochs between validations; an automatic schedule needs 1.
+        keep_after: epochs after which the weights are kept beside the curves, as ``epoch-<n>.safetensors``.
     """
 
     model: VAR
@@ -84,6 +88,8 @@ class _TokenTraining:
     subnets: Sequence[DepthPlan] = ()
     batches_per_epoch: int | None = None
     distillation: float = 0.0
+    validate_every: int = 0
+    keep_after: Sequence[int] = ()
     curves: Curves = field(init=False)
     pending: list[Validation] = field(default_factory=list, init=False)
 
@@ -106,15 +112,24 @@ class _TokenTraining:
         Args:
             inputs: digests of all that the result depends on, but for the images of a folder.
         """
-        automatic = isinstance(self.schedule, AutomaticSchedule)
-        identity = ":".join([*inputs, *self.tokens.digests(held_out=automatic)])
+        identity = ":".join([*inputs, *self.tokens.digests(held_out=self.validate_every > 0)])
+        work_dir = output.parent / f"training-{name}"
 
         def finish(losses: list[float]) -> None:
             save_weights(output, self.model, description | {"settings": identity, "final_loss": losses[-1]})
 
+        def before_step(step: int) -> None:
+            epoch, begun = divmod(step, self.per_epoch)
+            if begun == 0 and epoch in self.keep_after:
+                state = whole(self.model.state_dict())
+                if is_main_process():
+                    save_tensors(work_dir / f"epoch-{epoch}.safetensors", state,
+                                 description | {"settings": identity, "epoch": epoch})
+            self._validate(step)
+
         fit(self.model, loss_of_part=self._loss, steps=self.schedule.epochs * self.per_epoch, settings=self.settings,
-            seed=seed, work_dir=output.parent / f"training-{name}", identity=identity, title=name, curves=self.curves,
-            finish=finish, before_step=self._validate if automatic else None, precision=self.settings.precision)
+            seed=seed, work_dir=work_dir, identity=identity, title=name, curves=self.curves, finish=finish,
+            before_step=before_step, precision=self.settings.precision)
 
     def _loss(self, step: int, part: Part) -> Tensor:
         plan, (label_B, x_BLv, idx_BL, mix) = self._batch(step, part)
@@ -159,9 +174,9 @@ class _TokenTraining:
                 "flexible": token_loss(logits_BLV[:, end:], idx_BL[:, end:]) * (1 - end / idx_BL.shape[1])}
 
     def _validate(self, step: int) -> None:
-        """After each epoch: losses on images not trained on, for a schedule that looks at them."""
+        """Every so many epochs: losses on images not trained on, for schedules that look at them, and for figures."""
         self.pending = []
-        if step == 0 or step % self.per_epoch:
+        if not self.validate_every or step == 0 or step % (self.validate_every * self.per_epoch):
             return
         self.model.eval()
         plans, device = (*self.subnets, self.full), next(self.model.parameters()).device

@@ -96,8 +96,6 @@ rule train_supernet:
         "runs/{experiment}/{supernet}.safetensors",
     log:
         "runs/{experiment}/logs/train_{supernet}.log",
-    wildcard_constraints:
-        supernet=r"supernet-[a-z0-9-]+",
     priority: 10
     conda:
         "../../environment.yml"
@@ -107,6 +105,23 @@ rule train_supernet:
     shell:
         "python -m varient train supernet --config {input.config} {params.options} {input.tokenizer} {input.base}"
         " --output {output} > {log} 2>&1"
+
+
+rule epoch_weights:
+    """A supernet as it was at the end of a phase.  Its training keeps these weights in a folder of its own, because
+    Snakemake removes a rule's outputs before the training could go on where it was stopped.
+    """
+    input:
+        "runs/{experiment}/{supernet}.safetensors",
+    output:
+        "runs/{experiment}/{supernet}-e{epoch}.safetensors",
+    log:
+        "runs/{experiment}/logs/{supernet}-e{epoch}.log",
+    conda:
+        "../../environment.yml"
+    shell:
+        "cp runs/{wildcards.experiment}/training-{wildcards.supernet}/epoch-{wildcards.epoch}.safetensors {output}"
+        " > {log} 2>&1"
 
 
 rule train_network:
