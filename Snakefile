@@ -15,6 +15,7 @@ from snakemake.utils import min_version
 min_version("9.0")
 
 from varient.config import ConfigError, parse_config
+from varient.report.inputs import FIGURES as FIGURE_SOURCES
 from varient.sources import stage_sources
 
 # A config given on the command line stands alone: Snakemake would merge it into this one, key by key.
@@ -41,6 +42,7 @@ wildcard_constraints:
     epoch=r"\d+",
     shard=r"\d+",
     table=r"\d+",
+    figure="|".join(FIGURE_SOURCES),
 
 
 include: "workflow/rules/common.smk"
@@ -50,17 +52,27 @@ include: "workflow/rules/sample.smk"
 include: "workflow/rules/score.smk"
 include: "workflow/rules/profile.smk"
 include: "workflow/rules/tables.smk"
+include: "workflow/rules/figures.smk"
+include: "workflow/rules/report.smk"
+
+
+report: OPENING
 
 
 localrules:
     all,
+    results,
 
 
 rule all:
     default_target: True
     input:
-        expand(
-            f"{RESULTS}/table{{number}}.{{suffix}}",
-            number=[2, 3, 4],
-            suffix=["csv", "md", "tex"],
-        ),
+        RESULT_FILES,
+        REPORT,
+        [] if RESULTS != "results" else PAPER_SIZE_TABLES,
+
+
+rule results:
+    """Everything but the report."""
+    input:
+        RESULT_FILES,

@@ -36,7 +36,7 @@ def copy(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("config", ["digits", "smoke", "imagenet256"])
+@pytest.mark.parametrize("config", ["digits", "digits_c", "smoke", "imagenet256"])
 def test_the_dag_of_every_shipped_config_resolves(copy, config):
     (copy / "weights").mkdir(exist_ok=True)
     for released in RELEASED:  # the user's files, which the paper's experiment starts from

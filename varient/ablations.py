@@ -71,9 +71,15 @@ def _zones(config: ExperimentConfig) -> Iterator[Arm]:
     settings = config.ablations
     for depth in settings.zone_depths:
         for first, last in settings.zones:
-            yield Arm("zones", f"r{first}-r{last}", depth, 0, "subnet", f"free-d{depth}-r{first}to{last}")
+            yield Arm("zones", f"r{first}-r{last}", depth, 0, "subnet", zone_system(config, depth, first, last))
     full = config.transformer.depth
     yield Arm("zones", "none", full, 0, "full", f"var-d{full}")
+
+
+def zone_system(config: ExperimentConfig, depth: int, first: int, last: int) -> str:
+    """Id of the untrained subnet at the scales first..last; behind the bridge zone it is Table 4's."""
+    behind_bridge = (first, last) == (config.supernet.bridge + 1, len(config.patch_nums))
+    return f"free-d{depth}" + ("" if behind_bridge else f"-r{first}to{last}")
 
 
 def _pair(comparison: str, arm: str, depth: int, recipe: str | None, seeds: int) -> Iterator[Arm]:
@@ -86,7 +92,8 @@ def _pair(comparison: str, arm: str, depth: int, recipe: str | None, seeds: int)
 
 def _ratios(config: ExperimentConfig) -> Iterator[Arm]:
     settings = config.ablations
-    yield from _pair("ratios", "three phases", settings.depth, None, settings.seeds)
+    if settings.ratios:
+        yield from _pair("ratios", "three phases", settings.depth, None, settings.seeds)
     for name, trainings in settings.ratios.items():
         yield from _pair("ratios", _ratio(config, name), settings.depth, name, trainings)
 

@@ -22,6 +22,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 train = typer.Typer(no_args_is_help=True, help="Train one of the networks of an experiment.")
 app.add_typer(train, name="train")
 
+DIGITS = Path("workflow/config/digits.yaml")
 Config = Annotated[Path, typer.Option("--config", help="experiment config, YAML or JSON")]
 RunDir = Annotated[Path | None, typer.Option("--run-dir", help="where the networks are; default runs/<experiment>")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="file to write")]
@@ -29,6 +30,11 @@ DryRun = Annotated[str | None, typer.Option("--dry-run", help="print steps, FLOP
                                                               "and start nothing, e.g. h100:8")]
 Tokens = Annotated[Path | None, typer.Option("--tokens", help="folder that cache-tokens filled; default: images are "
                                                               "encoded when they are visited")]
+
+Scores = Annotated[list[Path] | None, typer.Option("--score", help="score record; repeat for several")]
+Profiles = Annotated[list[Path] | None, typer.Option("--profile", help="profile record; repeat for several")]
+FoundIn = Annotated[Path | None, typer.Option("--found-in", help="run folder: whatever records it holds, in place of "
+                                                                 "records named one by one")]
 
 
 def verb(group: typer.Typer, name: str | None = None, *,
@@ -206,6 +212,25 @@ def score(samples: Annotated[list[Path], typer.Argument(help="all shards of a sy
 
 
 @verb(app)
+def reconstruct(config: Config, tokenizer: Path,
+                samples: Annotated[list[Path], typer.Argument(help="real images: archives, or a folder of PNGs")],
+                reference: Annotated[list[Path], typer.Option(help="real images, or ADM's reference batch")],
+                output: Output, run_dir: RunDir = None,
+                device: Annotated[str | None, typer.Option(help="cpu or cuda; default: a GPU where there is one")]
+                = None) -> None:
+    """FID of real images rebuilt from their first k scales, for each k: where a layout puts the information."""
+    from varient.evaluation.reconstruction import score_reconstructions
+    from varient.pipeline import default_device
+
+    experiment = load_config(config)
+    record = score_reconstructions(experiment, tokenizer, samples, reference, _run_dir(experiment, run_dir), output,
+                                   device or str(default_device()))
+    for scale in record.scales:
+        print(f"r1..r{scale.scale}: FID {scale.fid:.4g} ± {2 * scale.fid_sd:.2g}")
+    _wrote(output)
+
+
+@verb(app)
 def export(shards: Annotated[list[Path], typer.Argument(help="all shards of a system")], output: Output,
            form: Annotated[str, typer.Option("--format", help="adm (.npz) or png (a folder)")] = "adm") -> None:
     """Samples for other people's tools: ADM's .npz on a fixed permutation, or PNGs, with a manifest."""
@@ -223,8 +248,7 @@ def drift(baseline: Annotated[Path, typer.Option(help="folder of the accepted st
           output: Annotated[Path | None, typer.Option("--output", "-o", help="table of what was compared")] = None,
           update: Annotated[Path | None, typer.Option(help="accept the networks of this run folder as the new "
                                                            "baseline")] = None,
-          config: Annotated[Path, typer.Option("--config", help="of that run")] = Path("workflow/config/digits.yaml"),
-          ) -> None:
+          config: Annotated[Path, typer.Option("--config", help="of that run")] = DIGITS) -> None:
     """Whether the code still draws what it drew when the baseline was accepted; exit code 1 where it does not."""
     from varient.evaluation.drift import check_drift, report, update_baseline
     from varient.files import write_text
@@ -280,19 +304,57 @@ def profile_worker(config: Config, wanted: Annotated[str, typer.Argument(help="c
 
 
 @verb(app)
-def table(config: Config, number: int, output: Output,
-          scores: Annotated[list[Path] | None, typer.Option("--score")] = None,
-          profiles: Annotated[list[Path] | None, typer.Option("--profile")] = None) -> None:
+def table(config: Config, number: int, output: Output, scores: Scores = None, profiles: Profiles = None,
+          reconstruction: Annotated[Path | None, typer.Option(help="record of `reconstruct`")] = None,
+          found_in: FoundIn = None) -> None:
     """One of the paper's tables from records: csv, md and tex beside each other."""
-    from varient.report.tables import Results, render
+    from varient.report.results import Results
+    from varient.report.tables import render
 
-    for path in render(number, load_config(config), Results.read(scores or [], profiles or []), output):
+    results = Results.found_in(found_in) if found_in else Results.read(scores or [], profiles or [], reconstruction)
+    for path in render(number, load_config(config), results, output):
         _wrote(path)
 
 
 @verb(app)
-def ablations(config: Config, output: Output,
-              scores: Annotated[list[Path] | None, typer.Option("--score")] = None) -> None:
+def figure(config: Config, name: Annotated[str, typer.Argument(help="fig1 .. fig7, quality-cost or kv-live")],
+           output: Annotated[Path, typer.Option("--output", "-o", help="stem of the .png and the .pdf")],
+           scores: Scores = None, profiles: Profiles = None, found_in: FoundIn = None, run_dir: RunDir = None) -> None:
+    """One figure from records, training curves and samples: png and pdf beside each other."""
+    from varient.report.figures import render
+    from varient.report.results import Results
+
+    experiment = load_config(config)
+    results = Results.found_in(found_in) if found_in else Results.read(scores or [], profiles or [])
+    for path in render(name, experiment, results, found_in or _run_dir(experiment, run_dir), output):
+        _wrote(path)
+
+
+@verb(app)
+def claims(output: Annotated[Path, typer.Option("--output", "-o", help="stem of the .csv and the .md")],
+           config: Annotated[Path, typer.Option("--config", help="of the records")] = DIGITS,
+           scores: Scores = None, profiles: Profiles = None, found_in: FoundIn = None) -> None:
+    """A verdict on each claim of the paper's text and each cell of its tables; arithmetic alone without records."""
+    from varient.claims import write_claims
+    from varient.report.results import Results
+
+    results = Results.found_in(found_in) if found_in else Results.read(scores or [], profiles or [])
+    for path in write_claims(load_config(config), results, output):
+        _wrote(path)
+
+
+@verb(app)
+def opening(claims: Annotated[Path, typer.Argument(help="claims.csv")],
+            table2: Annotated[Path, typer.Argument(help="table2.csv")], output: Output) -> None:
+    """The first page of the report, from verdicts and Table 2."""
+    from varient.report.opening import write_opening
+
+    write_opening(claims, table2, output)
+    _wrote(output)
+
+
+@verb(app)
+def ablations(config: Config, output: Output, scores: Scores = None) -> None:
     """The arms of the ablations with their scores, as CSV."""
     from varient.ablations import write_ablations
 

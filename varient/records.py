@@ -95,6 +95,35 @@ class ScoreRecord(Record):
         return ", ".join(f"{shown} {value:.4g} ± {2 * sd:.2g}" for shown, value, sd in found if value is not None)
 
 
+class ScaleReconstruction(Record):
+    """Real images encoded to tokens and decoded from those of the scales 1..k alone."""
+
+    scale: int
+    """k."""
+    side: int
+    tokens: int
+    """Of this scale."""
+    fid: float
+    fid_sd: float
+    recognised: float | None
+    """Share of the images that the judge of the scores sees as their class."""
+
+
+class ReconstructionRecord(Record):
+    """Where a layout of scales puts the images' information: what each further scale adds to a reconstruction."""
+
+    kind: Literal["reconstruction"] = "reconstruction"
+    source: Literal["measured"] = "measured"
+    protocol: str
+    extractor: str
+    num_images: int
+    images_sha256: str
+    reference_sha256: str
+    patch_nums: tuple[int, ...]
+    scales: tuple[ScaleReconstruction, ...]
+    provenance: Provenance
+
+
 class Latency(Record):
     """Seconds of one batch, warm-up left out: by CUDA events on a GPU, by the wall clock on a CPU."""
 

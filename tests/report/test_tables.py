@@ -4,11 +4,23 @@ from conftest import ROOT
 
 from varient.config import load_config
 from varient.paper import paper_table
-from varient.records import ProfileRecord, Provenance, RecordError, ScoreRecord, write_record
+from varient.records import (
+    ProfileRecord,
+    Provenance,
+    ReconstructionRecord,
+    RecordError,
+    ScoreRecord,
+    write_record,
+)
 from varient.report.inputs import PAPER_DEPTHS, table_inputs
-from varient.report.tables import NO_COUNTERPART, Results, render, table2, table4
+from varient.report.quality_tables import table1, table4, table5, table8
+from varient.report.results import Results
+from varient.report.table2 import NO_COUNTERPART, table2
+from varient.report.tables import render
+from varient.report.training_tables import table6, table7
 
 DIGITS = load_config(ROOT / "workflow/config/digits.yaml")
+PAPER = load_config(ROOT / "workflow/config/imagenet256.yaml")
 SMOKE = load_config(ROOT / "workflow/config/smoke.yaml")
 PROVENANCE = Provenance(experiment="digits", seed=0, settings="x", weights_sha256={}, device="CPU", threads=1,
                         versions={}, git_commit=None, created="2026-01-01T00:00:00+00:00")
@@ -62,9 +74,10 @@ def test_table2_cells():
     assert (ours["memory_mb"], ours["memory_mb_paper"]) == ("30.3", "28644")
     assert ours["params"] == "574K" and ours["fid"] == "0.600" and ours["precision"] == "0.812"
     assert (ours["fid_pm"], ours["precision_pm"]) == ("0.039", "0.020")
-    assert (ours["fid_paper"], ours["kv_cache_mb_paper"], ours["source"]) == ("2.05", "16092", "measured (digits)")
+    assert (ours["fid_paper"], ours["kv_cache_mb_paper"]) == ("2.05", "16092")
+    assert ours["fid_source"] == ours["latency_s_source"] == "measured (digits)"
     missing = rows.loc["VARiant-d8"]
-    assert missing["fid"] == "" and missing["fid_paper"] == "2.12" and missing["source"] == "paper"
+    assert missing["fid"] == "" and missing["fid_paper"] == "2.12" and missing["fid_source"] == "no record"
     assert rows.loc["DiT-XL/2", "fid"] == "" and rows.loc["DiT-XL/2", "fid_paper"] == "2.26"
     assert rows.loc["real images not trained on", "fid"] == "0.170"
 
@@ -80,33 +93,85 @@ def test_table2_says_out_of_memory_and_no_number():
                                        "variant-d16": _profile("variant-d16", 0.25, 11.5)})).set_index("method")
     full, subnet = rows.loc["VAR-d30"], rows.loc["VARiant-d16"]
     assert (full["memory_mb"], full["latency_s"], full["speedup"], full["kv_cache_mb"]) == ("OOM", "OOM", "", "")
-    assert (full["source"], full["params"]) == ("measured (digits)", "574K")
+    assert (full["latency_s_source"], full["params"]) == ("measured (digits)", "574K")
     assert (subnet["latency_s"], subnet["speedup"]) == ("0.2500", "")
     assert not rows.isin(["0", "0.0", "0.0000"]).any(axis=None)
 
 
 def test_table4_cells():
-    rows = table4(DIGITS, RESULTS).set_index("subnet_depth_paper")
+    rows = table4(DIGITS, RESULTS)
+    rows = rows[rows["training"] == "three phases"].set_index("subnet_depth_paper")
     ours = rows.loc["16"]
     assert (ours["training_free_subnet_fid"], ours["training_free_full_fid"]) == ("4.000", "0.500")
     assert (ours["joint_subnet_fid"], ours["joint_full_fid"]) == ("0.600", "0.550")
     assert ours["joint_subnet_fid_paper"] == "2.05"
-    assert rows.loc["8", "joint_subnet_fid"] == ""
+    assert (rows.loc["8", "joint_subnet_fid"], rows.loc["8", "joint_subnet_fid_source"]) == ("", "no record")
+
+
+def test_table4_has_the_ways_of_training_that_the_paper_lacks():
+    scores = {name: _score(name, fid) for name, fid in (("variant-d8-multi", 0.7), ("variant-d8-multi-full", 0.8))}
+    rows = table4(DIGITS, Results(scores, {}))
+    multi = rows[(rows["training"] == "multi: one supernet for all depths") & (rows["subnet_depth"] == "8")].iloc[0]
+    assert (multi["joint_subnet_fid"], multi["joint_full_fid"]) == ("0.700", "0.800")
+    assert {"early: phases of 3+9+20 epochs", "distil: distillation, weight 0.5",
+            "auto: ends of phases found"} < set(rows["training"])
+
+
+def test_table1_shows_what_the_scales_hold():
+    scale = {"side": 1, "fid": 2.5, "fid_sd": 0.1, "recognised": 0.5}
+    record = ReconstructionRecord(
+        protocol="digits", extractor="x", num_images=9, images_sha256="a", reference_sha256="b",
+        patch_nums=DIGITS.patch_nums, provenance=PROVENANCE,
+        scales=[{**scale, "scale": k, "tokens": DIGITS.pyramid.tokens(k)} for k in DIGITS.pyramid.scales])
+    results = Results({name: _score(name, fid) for name, fid in (("var-d30", 0.5), ("free-d8-r4to6", 3.0))}, {},
+                      reconstruction=record)
+    rows = table1(DIGITS, results).set_index("scales")
+    assert (rows.loc["none", "fid_d16"], rows.loc["r4-r6", "fid_d8"]) == ("0.500", "3.000")
+    assert (rows.loc["r4-r6", "fid_d16_paper"], rows.loc["r4-r6", "tokens"]) == ("8.5", "18.5 %")
+    assert (rows.loc["r1-r6", "rebuilt_fid"], rows.loc["r1-r6", "rebuilt_fid_pm"]) == ("2.500", "0.196")
+    assert rows.loc["r1-r10", "tokens"] == "100.0 %" and rows.loc["r1-r3", "fid_d16"].tolist() == ["", ""]
+
+
+def test_table5_averages_over_trainings():
+    """Three values 1, 2, 3: mean 2, and Student's 4.303 / sqrt(3) around it."""
+    names = ("variant-d4-skip", "variant-d4-skip-s1", "variant-d4-skip-s2")
+    rows = table5(DIGITS, Results({name: _score(name, fid) for name, fid in zip(names, (1.0, 2.0, 3.0), strict=True)},
+                                  {})).set_index("design")
+    skipping = rows.loc["skip r1-r10"]
+    assert (skipping["subnet_fid"], skipping["subnet_fid_pm"]) == ("2.000", "2.484")
+    assert skipping["subnet_fid_source"] == "measured (digits), mean of 3 trainings"
+    assert rows.loc["skip r7-r10", "subnet_fid_source"] == "no record" and skipping["full_fid_paper"] == "3.12"
+
+
+def test_tables_6_and_7_come_from_the_config():
+    rows = table6(DIGITS, RESULTS).set_index("configuration")
+    assert rows.loc["learning_rate"].tolist()[:2] == ["3e-4 constant", "1e-6 constant"]
+    assert rows.loc["hardware", "value"] == "CPU" and rows.loc["mixed_precision", "value"] == "none"
+    phases = table7(DIGITS, RESULTS).set_index("depth_paper")
+    assert phases.loc["2", ["phase3_epochs", "total_epochs", "total_epochs_paper"]].tolist() == ["15", "35", "35"]
+
+
+def test_table8_with_all_scales_in_the_bridge_shows_the_full_network():
+    scores = {name: _score(name, fid) for name, fid in (("variant-d8-n7", 0.7), ("variant-d8-full", 0.6))}
+    rows = table8(DIGITS, Results(scores | {"var-d30": _score("var-d30", 0.5)}, {})).set_index("depth")
+    assert rows.loc["8", ["N6", "N7", "N10"]].tolist() == ["", "0.700", "0.600"]
+    assert rows.loc["30", ["N6", "N10"]].tolist() == ["0.500", "0.500"]
 
 
 def test_depths_without_a_counterpart_show_the_paper_alone():
     rows = table2(SMOKE, Results({}, {})).set_index("method")
     assert rows.loc["VARiant-d16", "system"] == "variant-d4"
     assert rows.loc["VARiant-d8", "system"] == NO_COUNTERPART and rows.loc["VARiant-d8", "fid_paper"] == "2.12"
-    assert table4(SMOKE, RESULTS).set_index("subnet_depth_paper").loc["8", "source"] == "paper"
+    assert table4(SMOKE, RESULTS).set_index("subnet_depth_paper").loc["8", "joint_subnet_fid_source"] == ""
 
 
 def test_rendered_markdown(tmp_path):
     paths = render(4, DIGITS, RESULTS, tmp_path / "table4")
     assert [path.name for path in paths] == ["table4.csv", "table4.md", "table4.tex"]
-    lines = (tmp_path / "table4.md").read_text().splitlines()
-    assert lines[-1] == ("| 16 / 16 | 4.000 ± 0.039 / 5.42 | 0.500 ± 0.039 / 1.95 | 0.600 ± 0.039 / 2.05 | "
-                         "0.550 ± 0.039 / 1.96 | measured (digits) |")
+    text = (tmp_path / "table4.md").read_text()
+    assert ("| three phases | 16 / 16 | 4.000 ± 0.039 / 5.42 | 0.500 ± 0.039 / 1.95 | 0.600 ± 0.039 / 2.05 | "
+            "0.550 ± 0.039 / 1.96 |") in text.splitlines()
+    assert "No record: score of variant-d8, " in text
     tex = (tmp_path / "table4.tex").read_text()
     assert r"\begin{tabular}" in tex and r"4.000 $\pm$ 0.039 / 5.42" in tex and "–" not in tex.split(r"\toprule")[1]
     csv = pd.read_csv(tmp_path / "table4.csv", dtype=str, keep_default_na=False)
@@ -114,7 +179,7 @@ def test_rendered_markdown(tmp_path):
 
 
 def test_an_unbuilt_table_and_a_wrong_record_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="table 9 is not built; built: 2, 3, 4"):
+    with pytest.raises(ValueError, match="table 9 is unknown; the paper has 1, 2, 3"):
         render(9, DIGITS, RESULTS, tmp_path / "x")
     write_record(tmp_path / "profile.json", RESULTS.profiles["var-d30"])
     with pytest.raises(RecordError, match="profile.json: not a ScoreRecord"):
@@ -128,17 +193,50 @@ def test_the_workflow_asks_for_every_row():
     assert set(table2(DIGITS, RESULTS)["system"]) <= set(wanted)
 
 
-@pytest.mark.parametrize(("records", "message"), [
-    ([_score("var-d30", 1.0), _score("variant-d16", 1.0).model_copy(update={"protocol": "adm"})], "not comparable"),
-    ([_score("var-d30", 1.0), _score("variant-d16", 1.0).model_copy(update={"num_images": 50})], "not comparable"),
-    ([_profile("var-d30", 1.0, 1.0), _profile("variant-d16", 1.0, 1.0, batch_size=1)], "not comparable"),
-    ([_profile("var-d30", 1.0, 1.0), _profile("variant-d16", 1.0, 1.0, weights="random, seed 0")], "not comparable"),
-    ([_profile("var-d30", 1.0, 1.0), _profile("var-d30", 2.0, 1.0)], "two profile records of var-d30"),
+_ODD = {"protocol": "adm"}, {"num_images": 50}, {"reference_sha256": "other"}
+
+
+@pytest.mark.parametrize(("records", "remark"), [
+    *(([_score("variant-d16", 9.0).model_copy(update=odd)], f"score of variant-d16, whose {word} is")
+      for odd, word in zip(_ODD, ("protocol", "images", "reference"), strict=True)),
+    ([_profile("variant-d16", 9.0, 1.0, batch_size=1)], "profile of variant-d16, whose batch is 1 and not 64"),
+    ([_profile("variant-d16", 9.0, 1.0, weights="random, seed 0")], "profile of variant-d16, whose weights is random"),
+    ([_profile("variant-d16", 9.0, 1.0), _profile("variant-d16", 8.0, 1.0)], "two profile records of variant-d16 that"),
+    ([_score("variant-d16", 9.0).model_copy(update={"provenance": PROVENANCE.model_copy(
+        update={"experiment": "smoke"})})], "score of variant-d16, which is of smoke"),
 ])
-def test_numbers_that_mean_different_things_share_no_column(tmp_path, records, message):
-    scores = {record.system: record for record in records if isinstance(record, ScoreRecord)}
-    profiles = tuple(record for record in records if isinstance(record, ProfileRecord))
-    results = Results(scores, {record.system: record for record in profiles}, profiles)
-    with pytest.raises(RecordError, match=message):
-        render(2, DIGITS, results, tmp_path / "table2")
-    assert not list(tmp_path.iterdir())
+def test_numbers_that_mean_different_things_share_no_column(tmp_path, records, remark):
+    """The table says which it leaves out, and renders the rest."""
+    sound = [_score("var-d30", 1.0), _score("variant-d8", 2.0), _profile("var-d30", 3.0, 1.0),
+             _profile("variant-d8", 2.0, 1.0)]
+    scores = {record.system: record for record in [*sound, *records] if isinstance(record, ScoreRecord)}
+    profiles = tuple(record for record in [*sound, *records] if isinstance(record, ProfileRecord))
+    render(2, DIGITS, Results(scores, {record.system: record for record in profiles}, profiles), tmp_path / "table2")
+    text = (tmp_path / "table2.md").read_text()
+    assert f"Left out: {remark}" in text
+    rows = pd.read_csv(tmp_path / "table2.csv", dtype=str, keep_default_na=False).set_index("system")
+    assert not rows.loc["variant-d16"].str.startswith("9").any()
+    assert (rows.loc["var-d30", "fid"], rows.loc["variant-d8", "latency_s"]) == ("1.000", "2.0000")
+
+
+def test_two_scores_of_one_system_that_differ_are_left_out_and_named(tmp_path):
+    paths = [tmp_path / "a.json", tmp_path / "b.json", tmp_path / "c.json"]
+    for path, record in zip(paths, (_score("var-d30", 1.0), _score("var-d30", 2.0), _score("variant-d8", 1.0)),
+                            strict=True):
+        write_record(path, record)
+    results = Results.read(paths)
+    assert list(results.scores) == ["variant-d8"]
+    assert results.remarks == ("two score records of var-d30 that differ",)
+    assert list(Results.read([paths[0], paths[0]]).scores) == ["var-d30"]  # the same twice contradicts nothing
+
+
+def test_at_the_papers_size_what_nobody_measured_is_counted_or_predicted(tmp_path):
+    rows = table2(PAPER, Results({}, {})).set_index("method")
+    subnet = rows.loc["VARiant-d16"]
+    assert (subnet["kv_cache_mb"], subnet["kv_cache_mb_source"]) == ("17091.6", "arithmetic")
+    assert (subnet["latency_s"], subnet["latency_s_source"]) == ("2.19", "predicted (l20)")
+    assert (subnet["steps"], subnet["params"], subnet["fid"]) == ("6+4", "2.01B", "")
+    render(2, PAPER, Results({}, {}), tmp_path / "table2")
+    assert "17091.6ᵃ / 16092" in (tmp_path / "table2.md").read_text()
+    assert r"17091.6\textsuperscript{a} / 16092" in (tmp_path / "table2.tex").read_text()
+    assert "predicted" not in table2(DIGITS, Results({}, {})).to_csv()  # a miniature is not the paper's size

@@ -56,14 +56,7 @@ def score_experiment(config: ExperimentConfig, samples: Sequence[Path], referenc
                          f"{config.sampling.num_images}: a shard is missing")
     protocol = protocol_of(settings, len(generated), len(real.images) if real.images else 0)
     found = check(protocol, generated, real, settings.inception_weights)
-    weights: dict[str, str] = {}
-    classifier = judge = None
-    if protocol.network == "classifier":
-        paths = {role: run_dir / f"classifier-{role}.safetensors" for role in ("features", "judge")}
-        classifier, judge = (load_classifier(config, path) for path in paths.values())
-        weights = {path.stem: sha256_of(path) for path in paths.values()}
-    extractor = open_extractor(protocol, weights=settings.inception_weights, sha256=settings.weights_sha256,
-                               device=device, classifier=classifier)
+    extractor, judge, weights = open_networks(config, protocol, run_dir, device)
     # A classifier is done in a second; Inception's features are kept for a stopped run.
     folder = None if protocol.network == "classifier" else run_dir / "features"
     record = score(protocol, extractor, generated, real, folder=folder, extrapolate=settings.fid_infinity)
@@ -75,6 +68,23 @@ def score_experiment(config: ExperimentConfig, samples: Sequence[Path], referenc
                                        "provenance": used})
     write_record(output, record)
     return record
+
+
+def open_networks(config: ExperimentConfig, protocol: ScoringProtocol, run_dir: Path,
+                  device: str) -> tuple[Extractor, Classifier | None, dict[str, str]]:
+    """The extractor of the experiment's protocol, on digits the judge too, and the hashes of what was trained here.
+
+    Raises:
+        ExtractorError, CheckpointError: weights that are missing or others than expected.
+    """
+    settings, classifier, judge, weights = config.evaluation, None, None, {}
+    if protocol.network == "classifier":
+        paths = {role: run_dir / f"classifier-{role}.safetensors" for role in ("features", "judge")}
+        classifier, judge = (load_classifier(config, path) for path in paths.values())
+        weights = {path.stem: sha256_of(path) for path in paths.values()}
+    extractor = open_extractor(protocol, weights=settings.inception_weights, sha256=settings.weights_sha256,
+                               device=device, classifier=classifier)
+    return extractor, judge, weights
 
 
 def score_files(protocol_name: str, samples: Sequence[Path], reference: Sequence[Path], output: Path, *,
@@ -119,7 +129,7 @@ def score(protocol: ScoringProtocol, extractor: Extractor, samples: ImageSource,
     """
     generated = _features(samples, extractor, folder)
     real = _features(reference.images, extractor, folder) if reference.images else None
-    target = _frechet_reference(protocol.feature_layer, "mu", "sigma", protocol, reference, real)
+    target = frechet_reference(protocol.feature_layer, "mu", "sigma", protocol, reference, real)
     feature_NF = generated.layers[protocol.feature_layer]
     fid = frechet_spread(feature_NF, target, labels_N=samples.labels)
     _check_with_the_libraries(fid.point, feature_NF, target.gaussian)
@@ -132,7 +142,7 @@ def score(protocol: ScoringProtocol, extractor: Extractor, samples: ImageSource,
         except FeatureError as error:  # an extra: too few images for it are enough for all other scores
             remarks.append(f"no FID at infinity: {error}")
     if protocol.spatial_layer:
-        spatial = _frechet_reference(protocol.spatial_layer, "mu_s", "sigma_s", protocol, reference, real)
+        spatial = frechet_reference(protocol.spatial_layer, "mu_s", "sigma_s", protocol, reference, real)
         values |= _named("sfid", frechet_spread(generated.layers[protocol.spatial_layer], spatial,
                                                 labels_N=samples.labels))
     if rule := protocol.inception_score:
@@ -196,8 +206,9 @@ def _named(name: str, spread: Spread) -> dict[str, float]:
     return {name: spread.point, f"{name}_sd": spread.sd}
 
 
-def _frechet_reference(layer: str, mean: str, covariance: str, protocol: ScoringProtocol, reference: Reference,
-                       real: Features | None) -> FrechetReference:
+def frechet_reference(layer: str, mean: str, covariance: str, protocol: ScoringProtocol, reference: Reference,
+                      real: Features | None) -> FrechetReference:
+    """What generated features are compared with: the statistics of the file, or those of the real features."""
     if protocol.reference == "statistics":
         return FrechetReference(Gaussian(reference.statistics[mean], reference.statistics[covariance]))
     return FrechetReference(Moments.of(real.layers[layer]).gaussian())

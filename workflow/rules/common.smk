@@ -2,7 +2,7 @@ from pathlib import Path
 
 from varient.ablations import arms
 from varient.files import write_text
-from varient.report.inputs import table_inputs
+from varient.report.inputs import figure_inputs, table_inputs
 from varient.systems import (
     family_of,
     module_of,
@@ -12,9 +12,34 @@ from varient.systems import (
 )
 from varient.training.recipes import supernet_of
 
-# The default experiment owns results/; others have a folder of their own there.
+# The default experiment owns results/ and figures/; others have a folder of their own there.
 RESULTS = "results" if EXPERIMENT.name == "digits" else f"results/{EXPERIMENT.name}"
+FIGURES = "figures" if EXPERIMENT.name == "digits" else f"figures/{EXPERIMENT.name}"
 
+REPORT = "report.html" if RESULTS == "results" else f"{RESULTS}/report.html"
+OPENING = f"{RESULTS}/opening.rst"
+
+# What `all` builds, but for the report of it.
+RESULT_FILES = [
+    *expand(
+        f"{RESULTS}/table{{number}}.{{suffix}}",
+        number=range(1, 9),
+        suffix=["csv", "md", "tex"],
+    ),
+    *expand(
+        f"{FIGURES}/{{figure}}.{{suffix}}", figure=FIGURE_SOURCES, suffix=["png", "pdf"]
+    ),
+    *expand(f"{RESULTS}/claims.{{suffix}}", suffix=["csv", "md"]),
+    *([f"{RESULTS}/ablations.csv"] if EXPERIMENT.ablations else []),
+]
+
+# The paper's own experiment without a single record: what arithmetic and the cost model say of its tables.
+PAPER_SIZE = "imagenet256"
+PAPER_SIZE_TABLES = expand(
+    f"results/{PAPER_SIZE}/table{{number}}.{{suffix}}",
+    number=range(1, 9),
+    suffix=["csv", "md", "tex"],
+)
 
 # Networks that system families add, by name.
 NETWORKS = networks_of(EXPERIMENT)
@@ -81,16 +106,21 @@ TOKEN_LIST = f"{TOKENS}.json" if EXPERIMENT.data.cacheable else []
 TOKENS_OPTION = f" --tokens {TOKENS}" if EXPERIMENT.data.cacheable else ""
 
 
+def records(kind, systems):
+    """Record files of systems."""
+    return [
+        f"runs/{EXPERIMENT.name}/records/{kind}-{system}.json" for system in systems
+    ]
+
+
 def ablation_records(wildcards):
     """Score records of all arms of the ablations."""
-    systems = sorted({arm.system for arm in arms(EXPERIMENT)})
-    return [f"runs/{EXPERIMENT.name}/records/score-{system}.json" for system in systems]
+    return records("score", sorted({arm.system for arm in arms(EXPERIMENT)}))
 
 
 def score_records(wildcards):
     """Score records that a table shows."""
-    systems = table_inputs(int(wildcards.table), EXPERIMENT)["score"]
-    return [f"runs/{EXPERIMENT.name}/records/score-{system}.json" for system in systems]
+    return records("score", table_inputs(int(wildcards.table), EXPERIMENT)["score"])
 
 
 def profile_records(wildcards):
@@ -99,7 +129,34 @@ def profile_records(wildcards):
         return sorted(
             str(path) for path in Path("benchmarks/records").glob("profile-*.json")
         )
-    systems = table_inputs(int(wildcards.table), EXPERIMENT)["profile"]
+    return records("profile", table_inputs(int(wildcards.table), EXPERIMENT)["profile"])
+
+
+def reconstruction_record(wildcards):
+    """The record of what each scale holds, for the table that shows it."""
+    if table_inputs(int(wildcards.table), EXPERIMENT).get("reconstruction"):
+        return [f"runs/{EXPERIMENT.name}/records/reconstruction.json"]
+    return []
+
+
+def claim_records(wildcards):
+    """Score records that the verdicts look at: those of all tables and arms."""
+    shown = [
+        name
+        for number in range(1, 9)
+        for name in table_inputs(number, EXPERIMENT)["score"]
+    ]
+    compared = [
+        arm.system for arm in (arms(EXPERIMENT) if EXPERIMENT.ablations else ())
+    ]
+    return records("score", sorted({*shown, *compared}))
+
+
+def figure_samples(wildcards):
+    """All shards of the systems whose pictures a figure shows."""
+    systems = figure_inputs(wildcards.figure, EXPERIMENT)["samples"]
     return [
-        f"runs/{EXPERIMENT.name}/records/profile-{system}.json" for system in systems
+        f"runs/{EXPERIMENT.name}/samples/{system}/shard-{shard}.npz"
+        for system in systems
+        for shard in range(EXPERIMENT.sampling.shards)
     ]

@@ -45,6 +45,32 @@ use rule score as score_real with:
 ruleorder: score_real > score
 
 
+rule reconstruct:
+    """FID of the real images rebuilt from their first scales: what Table 1 has to be read beside."""
+    input:
+        config=ancient("runs/{experiment}/config.json"),
+        tokenizer="runs/{experiment}/tokenizer.safetensors",
+        images="runs/{experiment}/real/train.npz",
+        reference=EXPERIMENT.evaluation.reference or "runs/{experiment}/real/train.npz",
+        networks=EXPERIMENT.evaluation.inception_weights
+        or expand(
+            "runs/{{experiment}}/classifier-{role}.safetensors",
+            role=["features", "judge"],
+        ),
+        code=stage_sources("varient.evaluation.reconstruction"),
+    output:
+        "runs/{experiment}/records/reconstruction.json",
+    log:
+        "runs/{experiment}/logs/reconstruct.log",
+    conda:
+        "../../environment.yml"
+    params:
+        settings=EXPERIMENT.digest("evaluation"),
+    shell:
+        "python -m varient reconstruct --config {input.config} {input.tokenizer} {input.images}"
+        " --reference {input.reference} --run-dir runs/{wildcards.experiment} --output {output} > {log} 2>&1"
+
+
 rule drift:
     """Does the code still draw what it drew when results/baseline was accepted?"""
     input:

@@ -3,6 +3,7 @@ rule table:
         config=ancient(f"runs/{EXPERIMENT.name}/config.json"),
         scores=score_records,
         profiles=profile_records,
+        reconstruction=reconstruction_record,
         paper="varient/paper/table{table}.csv",
         data=[
             "varient/paper/table2.csv",
@@ -11,7 +12,12 @@ rule table:
         ],
         code=stage_sources("varient.report.tables"),
     output:
-        csv=f"{RESULTS}/table{{table}}.csv",
+        csv=report(
+            f"{RESULTS}/table{{table}}.csv",
+            caption="../report/table.rst",
+            category="2. Tables",
+            labels={"table": "{table}"},
+        ),
         md=f"{RESULTS}/table{{table}}.md",
         tex=f"{RESULTS}/table{{table}}.tex",
     log:
@@ -24,9 +30,38 @@ rule table:
         profiles=lambda wildcards, input: [
             f"--profile {path}" for path in input.profiles
         ],
+        reconstruction=lambda wildcards, input: [
+            f"--reconstruction {path}" for path in input.reconstruction
+        ],
     shell:
         "python -m varient table --config {input.config} {wildcards.table} {params.scores} {params.profiles}"
-        " --output {output.csv} > {log} 2>&1"
+        " {params.reconstruction} --output {output.csv} > {log} 2>&1"
+
+
+if EXPERIMENT.name != PAPER_SIZE:
+
+    rule paper_size_table:
+        """A table of the paper's own experiment from whatever records of it are there: none is asked for."""
+        input:
+            config=f"workflow/config/{PAPER_SIZE}.yaml",
+            records=sorted(map(str, Path(f"runs/{PAPER_SIZE}/records").glob("*.json"))),
+            data=[
+                *sorted(map(str, Path("varient/paper").glob("*.csv"))),
+                "varient/profiling/devices.yaml",
+                "baselines/sources.yaml",
+            ],
+            code=stage_sources("varient.report.tables"),
+        output:
+            csv=f"results/{PAPER_SIZE}/table{{table}}.csv",
+            md=f"results/{PAPER_SIZE}/table{{table}}.md",
+            tex=f"results/{PAPER_SIZE}/table{{table}}.tex",
+        log:
+            f"runs/{EXPERIMENT.name}/logs/{PAPER_SIZE}-table{{table}}.log",
+        conda:
+            "../../environment.yml"
+        shell:
+            "python -m varient table --config {input.config} {wildcards.table}"
+            f" --found-in runs/{PAPER_SIZE} --output {{output.csv}} > {{log}} 2>&1"
 
 
 rule ablations:
@@ -36,7 +71,12 @@ rule ablations:
         scores=ablation_records,
         code=stage_sources("varient.ablations"),
     output:
-        f"{RESULTS}/ablations.csv",
+        report(
+            f"{RESULTS}/ablations.csv",
+            caption="../report/ablations.rst",
+            category="4. Ablations",
+            labels={"file": "all arms"},
+        ),
     log:
         f"runs/{EXPERIMENT.name}/logs/ablations.log",
     conda:
@@ -46,3 +86,39 @@ rule ablations:
         scores=lambda wildcards, input: [f"--score {path}" for path in input.scores],
     shell:
         "python -m varient ablations --config {input.config} {params.scores} --output {output} > {log} 2>&1"
+
+
+rule claims:
+    """A verdict on each claim of the paper's text and each cell of its tables."""
+    input:
+        config=ancient(f"runs/{EXPERIMENT.name}/config.json"),
+        scores=claim_records,
+        profiles=records("profile", table_inputs(2, EXPERIMENT)["profile"]),
+        data=[
+            *sorted(map(str, Path("varient/paper").glob("*.csv"))),
+            "varient/profiling/devices.yaml",
+            "baselines/sources.yaml",
+        ],
+        code=stage_sources("varient.claims"),
+    output:
+        csv=report(
+            f"{RESULTS}/claims.csv",
+            caption="../report/claims.rst",
+            category="1. Claims and verdicts",
+            labels={"file": "every claim and cell"},
+        ),
+        md=f"{RESULTS}/claims.md",
+    log:
+        f"runs/{EXPERIMENT.name}/logs/claims.log",
+    conda:
+        "../../environment.yml"
+    params:
+        settings=EXPERIMENT.digest("ablations", "supernet", "transformer", "rows"),
+        scores=lambda wildcards, input: [f"--score {path}" for path in input.scores],
+        profiles=lambda wildcards, input: [
+            f"--profile {path}" for path in input.profiles
+        ],
+        stem=lambda wildcards, output: output.csv.removesuffix(".csv"),
+    shell:
+        "python -m varient claims --config {input.config} {params.scores} {params.profiles} --output {params.stem}"
+        " > {log} 2>&1"

@@ -1,0 +1,65 @@
+"""Records made up for the tests, and printed numbers changed for them."""
+
+from __future__ import annotations
+
+from conftest import ROOT
+
+from varient.claims import claims
+from varient.config import load_config
+from varient.paper import paper_table
+from varient.records import ProfileRecord, Provenance, ScoreRecord
+from varient.report.results import Results
+
+DIGITS = load_config(ROOT / "workflow/config/digits.yaml")
+IMAGENET = load_config(ROOT / "workflow/config/imagenet256.yaml")
+SMOKE = load_config(ROOT / "workflow/config/smoke.yaml")
+NOTHING = Results({}, {})
+
+
+def provenance(experiment="digits", device="CPU"):
+    return Provenance(experiment=experiment, seed=0, settings="x", weights_sha256={}, device=device, threads=1,
+                      versions={}, git_commit=None, created="2026-01-01T00:00:00+00:00")
+
+
+def score(system, fid, fid_sd=0.02, **where):
+    return ScoreRecord(system=system, protocol="digits", extractor="x", num_images=2000, num_reference=1437,
+                       images_sha256="ab", reference_sha256="cd", fid=fid, fid_sd=fid_sd, fid_bias=0.1,
+                       provenance=provenance(**where))
+
+
+def scores(**fids):
+    """Results with a FID for each system; `__` stands for the dash that a keyword cannot have."""
+    return Results({(name := key.replace("__", "-")): score(name, fid) for key, fid in fids.items()}, {})
+
+
+def profile(system, repeats_s, experiment="digits", device="CPU", **changes):
+    latency = {"median_s": sorted(repeats_s)[len(repeats_s) // 2], "iqr_s": None, "repeats_s": repeats_s}
+    values = {"system": system, "status": "ok", "reason": None, "steps": "6+4", "batch_size": 64, "precision": "fp32",
+              "cache_policy": "lean", "weights": "trained", "num_parameters": 574_012, "latency": latency,
+              "decoder_latency": latency, "warmup": 1, "memory": {"tensors_mib": 30.0, "kv_cache_mib": 1.0},
+              "gpu_driver": None, "provenance": provenance(experiment, device)}
+    return ProfileRecord(**values | changes)
+
+
+def profiles(*records):
+    return Results({}, {record.system: record for record in records}, records)
+
+
+def print_instead(monkeypatch, number, **changes):
+    """Change cells of a table: row=<index>, then column=value."""
+    row = changes.pop("row")
+
+    def changed(asked):
+        frame = paper_table(asked)
+        if asked == number:
+            for column, value in changes.items():
+                frame.loc[row, column] = value
+        return frame
+
+    monkeypatch.setattr(claims, "paper_table", changed)
+
+
+def write_instead(monkeypatch, claim_id, value):
+    """Change the value of a row of claims.csv."""
+    rows = [row | {"value": value} if row["id"] == claim_id else row for row in claims._text_rows()]
+    monkeypatch.setattr(claims, "_text_rows", lambda: rows)

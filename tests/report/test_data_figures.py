@@ -1,0 +1,308 @@
+"""The figures that show measured numbers: what is drawn, not how it looks."""
+
+from __future__ import annotations
+
+from functools import cache
+from itertools import combinations
+
+import numpy as np
+import pytest
+from conftest import ROOT
+from matplotlib import pyplot as plt
+from matplotlib.text import Text
+
+from varient.ablations import arms
+from varient.config import load_config
+from varient.paper import paper_table
+from varient.records import ProfileRecord, Provenance, ScoreRecord
+from varient.report.figures import render
+from varient.report.figures.configurations import draw_configurations, measured_points, paper_points
+from varient.report.figures.frontier import draw_frontier, measured_marks
+from varient.report.figures.kv_live import PAPER_SIZE, KVSize, draw_kv_live, paper_plan
+from varient.report.figures.ratios import draw_ratios, paper_ways, ways
+from varient.report.figures.schedule import draw_schedule, running_mean
+from varient.report.results import Results
+from varient.report.style import label_points, new_figure, styled
+
+_DIGITS = load_config(ROOT / "workflow/config/digits.yaml")
+_SOME = {"depth": 4, "seeds": 3, "ratios": {"p0": 1, "p10": 1, "p20": 3, "p50": 3, "p80": 3, "p100": 3},
+         "stages": ("p10", "p20", "p50", "p80", "p100"), "bridges": (6, 7, 8, 9, 10)}
+DIGITS = _DIGITS.model_copy(update={"ablations": _DIGITS.ablations.model_copy(update=_SOME)})
+"""With the arms that these tests count on, whatever the experiment now has."""
+SMOKE = load_config(ROOT / "workflow/config/smoke.yaml")
+IMAGENET = load_config(ROOT / "workflow/config/imagenet256.yaml")
+CONFIGS = {config.name: config for config in (DIGITS, SMOKE, IMAGENET)}
+DRAWN = {"fig2": draw_ratios, "fig3": draw_schedule, "fig5": draw_configurations, "quality-cost": draw_frontier,
+         "kv-live": draw_kv_live}
+PROVENANCE = Provenance(experiment="digits", seed=0, settings="x", weights_sha256={}, device="CPU", threads=1,
+                        versions={}, git_commit=None, created="2026-01-01T00:00:00+00:00")
+
+
+def _score(system, fid):
+    return ScoreRecord(system=system, protocol="digits", extractor="x", num_images=2000, num_reference=1437,
+                       images_sha256="ab", reference_sha256="cd", fid=fid, fid_sd=0.02, fid_bias=0.1,
+                       provenance=PROVENANCE)
+
+
+def _profile(system, latency_s, memory_mib, **changes):
+    once = {"median_s": latency_s, "iqr_s": None, "repeats_s": [latency_s]}
+    values = {"system": system, "status": "ok", "reason": None, "steps": "10", "batch_size": 64, "precision": "fp32",
+              "cache_policy": "lean", "weights": "trained", "num_parameters": 1, "latency": once,
+              "decoder_latency": once, "warmup": 1, "memory": {"tensors_mib": memory_mib}, "gpu_driver": None,
+              "provenance": PROVENANCE}
+    return ProfileRecord(**values | changes)
+
+
+def _fid(arm):
+    """Any numbers that differ: by p, network, seed and stage."""
+    ratio = 0.6 if arm.arm == "three phases" else float(arm.arm.partition(",")[0].removeprefix("p = "))
+    if arm.network == "full":
+        return 0.6 + 0.2 * ratio + 0.01 * arm.seed
+    return (16.0 if ratio == 0 else 1.2 - 0.3 * ratio) + 0.01 * arm.seed + 0.5 * (arm.comparison == "stages")
+
+
+RATIOS = Results({arm.system: _score(arm.system, _fid(arm)) for arm in arms(DIGITS)
+                  if arm.comparison in ("ratios", "stages")}, {})
+GRID = Results({"var-d30": _score("var-d30", 0.66), "variant-d16": _score("variant-d16", 0.64),
+                "variant-d16-n7": _score("variant-d16-n7", 0.62), "variant-d2": _score("variant-d2", 1.9)}, {})
+COSTS = Results({name: _score(name, fid) for name, fid in (("var-d30", 0.66), ("variant-d16", 0.64), ("dit-mini", 0.23),
+                                                           ("dit-mini-250", 0.23), ("variant-d2", 1.9))},
+                {"var-d30": _profile("var-d30", 0.4, 55.0), "variant-d16": _profile("variant-d16", 0.3, 34.0),
+                 "dit-mini": _profile("dit-mini", 1.0, 9.0, cache_policy="none"),
+                 "dit-mini-250": _profile("dit-mini-250", 4.5, 9.0, cache_policy="none"),
+                 "variant-d2": _profile("variant-d2", 0.2, 17.0, status="out_of_memory", reason="x", latency=None,
+                                        decoder_latency=None)})
+RESULTS = {"nothing": Results({}, {}), "ratios": RATIOS, "grid": GRID, "costs": COSTS}
+
+
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory):
+    """A figure without training curves, drawn once; tests only look at it."""
+    run_dir = tmp_path_factory.mktemp("runs")
+
+    @cache
+    def figure(name, config_name="digits", results="nothing"):
+        return _draw(name, CONFIGS[config_name], RESULTS[results], run_dir)
+
+    yield figure
+    plt.close("all")
+
+
+def _draw(name, config, results, run_dir):
+    with styled():
+        return DRAWN[name](config, results, run_dir)
+
+
+def _write_curves(run_dir, network, **curves):
+    (run_dir / f"training-{network}").mkdir()
+    arrays = {f"{name}:{part}": np.array(values) for name, pair in curves.items()
+              for part, values in zip(("step", "value"), pair, strict=True)}
+    np.savez(run_dir / f"training-{network}" / "curves.npz", **arrays)
+
+
+def _texts(figure):
+    return [text.get_text() for axis in figure.axes for text in axis.texts] + [text.get_text() for text in figure.texts]
+
+
+def _panel(figure, title):
+    return next(axis for axis in figure.axes if axis.get_title(loc="left").startswith(title))
+
+
+def _points(axis):
+    """All that is marked, but for the caps of error bars; rounded."""
+    return {(round(float(x), 3), round(float(y), 3)) for line in axis.lines for x, y in line.get_xydata()
+            if line.get_marker() in ("o", "*", "^", "s", "D")}
+
+
+# -- Fig. 2 -----------------------------------------------------------------------------------------------------------
+
+def test_fig2a_shows_seed_means_the_star_and_leaves_p0_out(shown):
+    axis = _panel(shown("fig2", results="ratios"), "(a) digits")
+    assert {(0.7 + 0.01, 1.05 + 0.01), (0.62, 1.17)} <= _points(axis)  # p = 0.5, of three seeds; p = 0.1, of one
+    [star] = [line for line in axis.lines if line.get_marker() == "*"]
+    assert star.get_xydata()[0] == pytest.approx((0.73, 1.03))
+    texts = [text.get_text() for text in axis.texts]
+    assert {"p = 0.1", "p = 0.2", "p = 0.5", "p = 0.8", "p = 1", "three phases", "p = 0: subnet 16.0"} == set(texts)
+    assert axis.get_ylim()[1] < 2
+
+
+def test_fig2_spreads_are_over_seeds():
+    [half] = [way for way in ways(DIGITS, RATIOS, "ratios") if way.arm == "p = 0.5"]
+    spread = half.spread("full")
+    assert (spread.count, spread.mean, spread.sd) == (3, pytest.approx(0.71), pytest.approx(0.01))
+
+
+def test_fig2_shows_what_the_text_prints(shown):
+    figure = shown("fig2", "imagenet256")
+    printed = {(1.96, 2.68), (2.32, 2.15), (1.96, 2.05)}
+    assert _points(_panel(figure, "(a) paper")) == printed
+    assert {tuple(way.fids.iloc[0]) for way in paper_ways()} == printed
+    assert sum("not measured here" in text for text in _texts(figure)) == 5
+
+
+def test_fig2b_has_epochs_where_they_are_known(tmp_path):
+    for recipe in ("p10", "p100"):
+        _write_curves(tmp_path, f"supernet-d4-{recipe}", **{"validation/full": ([36, 72], [2.0, 1.9]),
+                                                            "validation/subnet": ([36, 72], [2.5, 2.2])})
+    figure = _draw("fig2", DIGITS, RATIOS, tmp_path)
+    full, subnet = (axis for axis in figure.axes if axis.get_ylabel().startswith("loss"))
+    assert [line.get_label() for line in full.lines] == ["p = 0.1", "p = 1"]
+    assert full.lines[0].get_xydata().tolist() == [[2, 2.0], [4, pytest.approx(1.9)]]
+    assert subnet.lines[1].get_ydata().tolist() == pytest.approx([2.5, 2.2])
+    assert full.get_xlabel() == "epoch"
+
+
+def test_fig2c_sets_the_end_of_phase_1_against_the_end(shown):
+    figure = shown("fig2", results="ratios")
+    axis = next(axis for axis in figure.axes if axis.get_ylabel() == "FID, subnet")
+    early, late = (next(line for line in axis.lines if line.get_linestyle() == style) for style in ("--", "-"))
+    assert early.get_xdata().tolist() == late.get_xdata().tolist() == [0.1, 0.2, 0.5, 0.8, 1.0]
+    assert early.get_ydata()[0] == pytest.approx(1.67) and late.get_ydata()[0] == pytest.approx(1.17)
+
+
+# -- Fig. 3 -----------------------------------------------------------------------------------------------------------
+
+def test_fig3a_follows_equation_5(shown):
+    axis = _panel(shown("fig3"), "(a)")
+    by_epochs = {len(line.get_xdata()): line.get_ydata() for line in axis.lines if len(line.get_xdata()) > 1}
+    assert sorted(by_epochs) == [25, 28, 32, 35]
+    p = by_epochs[25]
+    assert p[0] == p[4] == 0.2 and p[9] == pytest.approx(0.2 + 0.8 * 5 / 15) and p[19] == p[24] == 1
+    assert [tick.get_text() for tick in axis.get_xticklabels()] == ["1", "5\n$E_1$", "20\n$E_2$", "35"]
+
+
+def test_fig3b_shows_both_zones_in_both_groups(tmp_path):
+    steps = list(range(0, 25 * 18, 18))
+    norms = {f"gradient_norm/{zone}/{group}": (steps, np.linspace(start, 0.1, 25).astype(np.float32))
+             for start, (zone, group) in enumerate([("bridge", "shared"), ("flexible", "shared"),
+                                                    ("bridge", "full_only"), ("flexible", "full_only")], start=1)}
+    _write_curves(tmp_path, "supernet-d16", **norms)
+    figure = _draw("fig3", DIGITS, RESULTS["nothing"], tmp_path)
+    shared, full_only = _panel(figure, "(b)"), _panel(figure, "full-only")
+    assert [line.get_ydata()[0] for line in shared.lines[::2]] == [1, 2]
+    assert [line.get_ydata()[0] for line in full_only.lines[::2]] == [3, 4]
+    assert shared.lines[0].get_xdata().tolist() == list(range(1, 26))
+
+
+def test_running_mean_at_the_ends_and_of_few_values():
+    assert running_mean(np.array([1.0, 2, 6, 7]), 3).tolist() == pytest.approx([1.5, 3, 5, 6.5])
+    assert running_mean(np.array([4.0]), 5).tolist() == [4]
+
+
+# -- Fig. 5 -----------------------------------------------------------------------------------------------------------
+
+def test_fig5_measured_points_have_the_cache_of_their_plan():
+    points = {(point.depth, point.bridge): point for point in measured_points(DIGITS, GRID)}
+    assert set(points) == {(16, 6), (16, 7), (2, 6), *((30, n) for n in range(6, 11))}
+    size = KVSize.of(DIGITS)
+    assert points[16, 7].kv_mib == size.peak_mib(DIGITS.plan(16, 7), "lean")
+    assert points[30, 6].kv_mib == 46.4375  # what the cache itself counted in a run at these sizes
+    assert points[2, 6].fid_pm == pytest.approx(1.96 * 0.02)
+
+
+def test_fig5_draws_ours_and_table_8(shown):
+    figure = shown("fig5", results="grid")
+    ours_d = next(axis for axis in figure.axes if axis.get_ylabel() == "FID, digits")
+    assert {(2, 1.9), (16, 0.64), (30, 0.66)} == _points(ours_d)
+    paper_d = next(axis for axis in figure.axes if axis.get_ylabel() == "FID, paper")
+    assert {(int(row["depth"]), float(row["N6"])) for _, row in paper_table(8).iterrows()} == _points(paper_d)
+    stars = {axis.get_title(loc="left"): tuple(line.get_xydata()[0]) for axis in figure.axes for line in axis.lines
+             if line.get_marker() == "*"}
+    assert stars == {"(c) both, digits": (KVSize.of(DIGITS).peak_mib(DIGITS.plan(16, 7), "lean"), 0.62),
+                     "(c) both, paper": (PAPER_SIZE.peak_mib(paper_plan(16, 7), "reference"), 2.0)}
+
+
+def test_fig5_shows_both_caches_by_depth(shown):
+    axis = next(axis for axis in shown("fig5", results="grid").axes if axis.get_ylabel() == "KV (MiB)")
+    lines = {line.get_label(): line.get_xydata()[-1].tolist() for line in axis.lines}
+    assert lines == {"reference": [30, 60.9375], "lean": [30, 46.4375]}
+
+
+def test_fig5_paper_points_have_the_papers_cache():
+    points = {(point.depth, point.bridge): point.kv_mib for point in paper_points()}
+    assert len(points) == 25
+    assert points[30, 6] == 28687.5 and points[2, 10] == 28687.5
+    assert 1 - points[16, 7] / points[30, 6] == pytest.approx(0.36, abs=0.005)  # Sec. 6.3
+
+
+def test_fig5_without_records_shows_the_paper_and_what_is_missing(shown):
+    figure = shown("fig5", "imagenet256")
+    missing = [text for text in _texts(figure) if "not measured here" in text]
+    assert len(missing) == 3 and all("variant-d16" in text for text in missing)
+    assert _points(next(axis for axis in figure.axes if axis.get_ylabel() == "FID, paper"))
+
+
+# -- Quality against cost ---------------------------------------------------------------------------------------------
+
+def test_frontier_places_systems_that_have_both_records(shown):
+    axis = _panel(shown("quality-cost", results="costs"), "(b) measured")
+    assert {(0.4, 0.66), (0.3, 0.64), (1.0, 0.23), (4.5, 0.23)} == _points(axis)
+    assert {"var-d30", "d16", "dit-mini", "dit-mini-250"} <= {text.get_text() for text in axis.texts}
+
+
+def test_frontier_arrow_begins_where_the_reference_cache_would_be(shown):
+    size, marks = KVSize.of(DIGITS), {mark.name: mark for mark in measured_marks(DIGITS, COSTS)}
+    more = size.peak_mib(DIGITS.plan(), "reference") - size.peak_mib(DIGITS.plan(), "lean")
+    assert marks["var-d30"].reference_mib == 55 + more and more == 60.9375 - 46.4375
+    assert marks["dit-mini"].reference_mib is None and "variant-d2" not in marks
+    axis = _panel(shown("quality-cost", results="costs"), "(a) measured")
+    arrows = {text.xy: text.xyann for text in axis.texts if text.arrow_patch and not text.get_text()}
+    assert arrows[55.0, 0.66] == (55 + more, 0.66) and len(arrows) == 2
+
+
+def test_frontier_shows_table_2_beside_it(shown):
+    figure = shown("quality-cost", "imagenet256")
+    assert (39265, 1.95) in _points(_panel(figure, "(c) paper"))
+    assert (19.2, 2.26) in _points(_panel(figure, "(d) paper"))
+    assert sum("scores and profiles" in text for text in _texts(figure)) == 2
+
+
+# -- Live keys and values ---------------------------------------------------------------------------------------------
+
+def test_kv_live_peaks(shown):
+    reference, lean = shown("kv-live").axes
+    peaks = [[max(line.get_ydata()) for line in axis.lines] for axis in (reference, lean)]
+    assert peaks[0] == pytest.approx([28687.5, 17091.6, 10465.3, 7152.2, 5495.6], abs=0.05)
+    assert peaks[1] == pytest.approx([12165, 6600, 3420, 1830, 1614.4], abs=0.05)
+    assert [line.get_linestyle() for line in (*reference.lines, *lean.lines)] == ["--"] * 5 + ["-"] * 5
+    legend = [text.get_text() for text in lean.get_legend().get_texts()]
+    assert legend[0] == "$d$ = 30: 12165" and legend[-1] == "$d$ = 2: 1614.4"
+
+
+def test_kv_live_ends_with_the_layer_in_flight():
+    times, mib = PAPER_SIZE.in_flight_mib(paper_plan(2), "lean")
+    assert times[0] == pytest.approx(0.5 / 30) and times[-1] == 9.75
+    assert mib[-1] < mib[-2]
+
+
+# -- All --------------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("name", DRAWN)
+@pytest.mark.parametrize("config", ["smoke", "imagenet256"])
+def test_nothing_measured_is_said_and_no_error(shown, name, config):
+    figure = shown(name, config)
+    note = figure.texts[-1].get_text()
+    assert "arithmetic" in note or "paper" in note
+    assert "measured" not in note
+    assert name == "kv-live" or any("not measured here" in text for text in _texts(figure))
+
+
+@pytest.mark.parametrize("name", ["fig2", "quality-cost"])
+def test_the_same_pixels_twice(name, tmp_path):
+    results = Results({**RATIOS.scores, **COSTS.scores}, COSTS.profiles)
+    first, second = (render(name, DIGITS, results, tmp_path, tmp_path / stem)[0] for stem in ("a", "b"))
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_labels_keep_apart():
+    with styled():
+        figure = new_figure(3, 3)
+        axis = figure.subplots()
+        points = [(0, 0), (0.02, 0), (0.04, 0.01), (1, 1)]
+        axis.plot(*zip(*points, strict=True), "o")
+        label_points({axis: [(x, y, f"label {index}") for index, (x, y) in enumerate(points)]})
+        renderer = figure.canvas.get_renderer()
+        boxes = [Text.get_window_extent(text, renderer) for text in axis.texts]
+    plt.close(figure)
+    assert not any(one.overlaps(other) for one, other in combinations(boxes, 2))
+    assert boxes[3].x1 <= axis.get_window_extent().x1

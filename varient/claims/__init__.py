@@ -1,0 +1,12 @@
+"""A verdict on every number of the paper, computed from its own tables, from arithmetic and from records.
+
+Nothing here knows an answer: a claim says which quantity it prints, and whoever can compute that quantity (arithmetic),
+has printed it too (another table, the text) or has measured it (records) is asked.  Change a printed number, and its
+verdict changes.  Imports no torch; without records it takes seconds on any machine.
+"""
+
+from varient.claims.judgement import Judgement, Verdict
+from varient.claims.rendering import write_claims
+from varient.claims.verdicts import judge
+
+__all__ = ["Judgement", "Verdict", "judge", "write_claims"]

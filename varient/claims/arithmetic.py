@@ -1,0 +1,247 @@
+"""What shapes alone say: exact values of the quantities that need neither weights nor a GPU."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from math import inf, isqrt
+
+from varient.claims.claims import FULL, LAST_SCALE, Claim
+from varient.claims.judgement import Finding
+from varient.claims.quantity import Interval, Quantity
+from varient.paper import DEPTH
+from varient.plan import DepthPlan, equidistant_layers
+from varient.profiling.cost_model import (
+    PAPER_BATCH_SIZE,
+    PAPER_DEVICE,
+    PAPER_POLICY,
+    PAPER_PRECISION,
+    SystemCost,
+    system_cost,
+)
+from varient.profiling.devices import device
+from varient.profiling.paper_systems import BRIDGE, paper_system
+from varient.profiling.sizes import MIB
+from varient.profiling.work import PRECISIONS
+from varient.pyramid import VAR_256
+
+_DEPTH_OF = re.compile(r"-d(\d+)")
+
+
+@cache
+def paper_cost(system: str, batch: int = PAPER_BATCH_SIZE) -> SystemCost:
+    """The cost of a system at the paper's setting: one L20, reference cache, float32 weights under autocast."""
+    return system_cost(system, batch_size=batch, policy=PAPER_POLICY, precision=PAPER_PRECISION,
+                       device_key=PAPER_DEVICE)
+
+
+def kv_mb(system: str, batch: int = PAPER_BATCH_SIZE) -> float:
+    """Keys and values: 2B rows, the tokens seen in each layer, C channels, 4 + 2 bytes; MiB, the paper's "MB"."""
+    return paper_cost(system, batch).kv_cache_bytes / MIB
+
+
+def params_mb(system: str) -> float:
+    """Parameters of transformers and image tokenizer in float32, MiB."""
+    return paper_system(system).parameter_bytes(PRECISIONS[PAPER_PRECISION]) / MIB
+
+
+def kv_reduction(system: str) -> float:
+    """By how much a system's KV cache is below VAR-d30's, %."""
+    return 100 * (1 - kv_mb(system) / kv_mb(FULL))
+
+
+def kv_growth(system: str, larger: str) -> float:
+    """By how much the KV cache grows from one system to another, %."""
+    return 100 * (kv_mb(larger) / kv_mb(system) - 1)
+
+
+def bridge_tokens(bridge: int = BRIDGE) -> float:
+    """Share of the tokens in r_1..r_N, %."""
+    return 100 * VAR_256.end(bridge) / VAR_256.length
+
+
+def layer_reduction(depth: int) -> float:
+    """Share of the layers that a flexible-zone scale leaves out, %: each costs the same FLOPs there."""
+    plan = DepthPlan.bridge(DEPTH, depth, BRIDGE, LAST_SCALE)
+    return 100 * (1 - len(plan.layers(LAST_SCALE)) / DEPTH)
+
+
+def token_layer_reduction(depth: int) -> float:
+    """Share of the token-layers of all scales that a subnet with the paper's bridge leaves out, %."""
+    plan = DepthPlan.bridge(DEPTH, depth, BRIDGE, LAST_SCALE)
+    run = sum(VAR_256.tokens(k) * len(plan.layers(k)) for k in VAR_256.scales)
+    return 100 * (1 - run / (DEPTH * VAR_256.length))
+
+
+def missing_layers(smaller: int, larger: int) -> tuple[int, ...]:
+    """Layers of the smaller subnet of Eq. 2 that the larger one lacks; none means nested."""
+    return tuple(sorted(set(equidistant_layers(DEPTH, smaller)) - set(equidistant_layers(DEPTH, larger))))
+
+
+def is_nested(smaller: int, larger: int) -> bool:
+    """Whether Eq. 2's smaller subnet is a subset of the larger one."""
+    return not missing_layers(smaller, larger)
+
+
+def zone_of(bridge: int = BRIDGE) -> tuple[int, ...]:
+    """N, first and last scale of the bridge zone, first and last scale of the flexible zone (Eq. 3)."""
+    plan = DepthPlan.bridge(DEPTH, 2, bridge, LAST_SCALE)
+    full = [k for k in VAR_256.scales if len(plan.layers(k)) == DEPTH]
+    rest = [k for k in VAR_256.scales if k not in full]
+    return len(full), full[0], full[-1], rest[0], rest[-1]
+
+
+@dataclass(frozen=True)
+class Exact:
+    """Values of a quantity.
+
+    Attributes:
+        values: as many as the claim prints.
+        sentence: how they come about.
+        command: prints them.
+        bound: they are limits of the quantity: agreement takes all values that they leave.
+    """
+
+    values: tuple[Interval, ...]
+    sentence: str
+    command: str
+    bound: bool = False
+
+
+def arithmetic(claim: Claim) -> Finding | None:
+    """What arithmetic says about a claim; None where it says nothing.
+
+    A bound (the parts that a total has at least) may leave the claim undecided.
+    """
+    compute = _EXACT.get(claim.quantity.name)
+    if compute is None or (exact := compute(claim.quantity)) is None:
+        return None
+    agrees: bool | None = len(claim.values) == len(exact.values) and all(
+        ours.meets(printed) for ours, printed in zip(exact.values, claim.values, strict=True))
+    if agrees and exact.bound and not all(
+            ours.within(printed) for ours, printed in zip(exact.values, claim.values, strict=True)):
+        agrees = None
+    return Finding(agrees, _shown(claim.quantity, exact), exact.sentence, "arithmetic", exact.command)
+
+
+def _shown(quantity: Quantity, exact: Exact) -> str:
+    if quantity.name == "nested":
+        return str(bool(exact.values[0].low))
+    if quantity.name == "bridge_zone":
+        return "N = {:.0f}, r{:.0f}-r{:.0f} full, r{:.0f}-r{:.0f} subnet".format(*(v.low for v in exact.values))
+    return quantity.kind.show(exact.values)
+
+
+def cost_command(system: str, batch: int = PAPER_BATCH_SIZE) -> str:
+    """The command that prints what `paper_cost` gives."""
+    return f"varient cost --system {system} --batch {batch} --cache {PAPER_POLICY} --json"
+
+
+def python_command(function: Callable[..., object], *calls: Sequence[object]) -> str:
+    """A command that prints a function's value, once for each list of arguments."""
+    printed = ", ".join(f"{function.__name__}({', '.join(map(repr, call))})" for call in calls)
+    return f'python -c "from {function.__module__} import {function.__name__}; print({printed})"'
+
+
+def _points(*values: float) -> tuple[Interval, ...]:
+    return tuple(Interval.point(value) for value in values)
+
+
+def _kv(quantity: Quantity) -> Exact:
+    system = quantity.systems[0]
+    return Exact(_points(kv_mb(system, quantity.batch)),
+                 f"The formula 2B x C x 6 bytes x (tokens seen, summed over the layers) gives "
+                 f"{kv_mb(system, quantity.batch):.1f} MB.", cost_command(system, quantity.batch))
+
+
+def _total(quantity: Quantity) -> Exact:
+    system = quantity.systems[0]
+    parts = kv_mb(system, quantity.batch) + params_mb(system)
+    return Exact((Interval(parts, inf),),
+                 f"KV cache and parameters alone take {parts:.0f} MB, the L20 has "
+                 f"{device(PAPER_DEVICE).memory_mib}.", cost_command(system, quantity.batch), bound=True)
+
+
+def _params(quantity: Quantity) -> Exact:
+    system = quantity.systems[0]
+    return Exact(_points(params_mb(system)), f"Transformer and image tokenizer in float32 take "
+                 f"{params_mb(system):.1f} MB.", cost_command(system))
+
+
+def _parameters(quantity: Quantity) -> Exact:
+    counts = paper_system(quantity.systems[0]).transformer_parameters
+    return Exact(_points(*counts), f"Counted by formula: {' and '.join(f'{count:,}' for count in counts)}.",
+                 cost_command(quantity.systems[0]))
+
+
+def _steps(quantity: Quantity) -> Exact | None:
+    system = paper_system(quantity.systems[0])
+    if any(stage.pass_unit == "steps" for stage in system.stages):
+        return None  # steps of a diffusion are chosen, not counted
+    counts = [int(count) for count in system.steps.split("+")]
+    unit = system.stages[0].pass_unit
+    grid = f" of a grid of {isqrt(counts[0])} x {isqrt(counts[0])} tokens" if unit == "positions" else ""
+    return Exact(_points(*counts), f"{system.steps} {unit}{grid}, each a pass through the network.",
+                 cost_command(system.name))
+
+
+def _reduction(quantity: Quantity) -> Exact:
+    values = [kv_reduction(system) for system in quantity.systems]
+    shown = ", ".join(f"{kv_mb(system):.1f} MB of {system}" for system in quantity.systems)
+    return Exact(_points(*values), f"{shown} against {kv_mb(FULL):.1f} MB of {FULL}: "
+                 f"{' and '.join(f'{value:.1f} %' for value in values)} less.",
+                 python_command(kv_reduction, *((system,) for system in quantity.systems)))
+
+
+def _growth(quantity: Quantity) -> Exact:
+    before, after = (kv_mb(system) for system in quantity.systems)
+    return Exact(_points(kv_growth(*quantity.systems)), f"By the formula the KV cache goes from {before:.1f} to "
+                 f"{after:.1f} MB: {kv_growth(*quantity.systems):.1f} % more.",
+                 python_command(kv_growth, quantity.systems))
+
+
+def _bridge_tokens(quantity: Quantity) -> Exact:
+    return Exact(_points(bridge_tokens()), f"r1-r{BRIDGE} hold {VAR_256.end(BRIDGE)} of {VAR_256.length} tokens.",
+                 python_command(bridge_tokens, ()))
+
+
+def _layer_reduction(quantity: Quantity) -> Exact:
+    depth = _depth(quantity.systems[0])
+    return Exact(_points(layer_reduction(depth)),
+                 f"{DEPTH - depth} of {DEPTH} layers are left out at r{BRIDGE + 1}-r{LAST_SCALE}; of the token-layers "
+                 f"of all scales {token_layer_reduction(depth):.1f} %.", python_command(layer_reduction, (depth,)))
+
+
+def _nested(quantity: Quantity) -> Exact:
+    depths = [_depth(system) for system in quantity.systems]
+    lacking = missing_layers(*depths)
+    halves = (DEPTH // 4, DEPTH // 4 + 1)
+    literal = "; ".join(f"I_{d} {'has none' if not (m := missing_layers(d, DEPTH // 2)) else f'has {_list(m)}'}"
+                        for d in halves)
+    sentence = f"I_{depths[0]} has {_list(lacking)}, which I_{depths[1]} lacks." if lacking else (
+        f"Every layer of I_{depths[0]} is in I_{depths[1]}.")
+    return Exact(_points(is_nested(*depths)), f"{sentence} Taken to the letter, 0.5 D = {DEPTH // 2} and 0.25 D = "
+                 f"{DEPTH / 4:g} is no number of layers; of layers that I_{DEPTH // 2} lacks, {literal}.",
+                 python_command(is_nested, depths))
+
+
+def _zone(quantity: Quantity) -> Exact:
+    return Exact(_points(*zone_of()), f"Eq. 3 with N = {BRIDGE} and K = {LAST_SCALE} scales.",
+                 python_command(zone_of, ()))
+
+
+def _depth(system: str) -> int:
+    return int(_DEPTH_OF.search(system)[1])
+
+
+def _list(layers: Sequence[int]) -> str:
+    return f"layer{'s' * (len(layers) > 1)} {', '.join(map(str, layers))}"
+
+
+_EXACT: dict[str, Callable[[Quantity], Exact | None]] = {
+    "kv_mb": _kv, "memory_mb": _total, "params_mb": _params, "parameters": _parameters, "steps": _steps,
+    "kv_reduction": _reduction, "kv_growth": _growth, "bridge_tokens": _bridge_tokens,
+    "layer_reduction": _layer_reduction, "nested": _nested, "bridge_zone": _zone}
+"""How the value of each kind of quantity is computed; kinds that are absent need more than shapes."""

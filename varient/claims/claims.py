@@ -1,0 +1,226 @@
+"""What the paper claims: the numbers of its text (claims.csv) and every numeric cell of its tables 1 to 8.
+
+A claim names the quantity that it prints; whether the value is right is asked elsewhere.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.resources import files
+
+from varient.claims.quantity import OUT_OF_MEMORY, Interval, Quantity, parse
+from varient.paper import DEPTH, paper_table, system_id
+from varient.profiling.cost_model import PAPER_BATCH_SIZE
+from varient.profiling.paper_systems import BRIDGE
+from varient.pyramid import VAR_256
+
+LAST_SCALE = VAR_256.num_scales
+"""K."""
+FULL = f"var-d{DEPTH}"
+"""The pretrained full network."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A printed number, or several that belong together.
+
+    Attributes:
+        id: unique.
+        where: "abstract", "section 4.2", "Table 3".
+        claim: in words.
+        printed: as printed.
+        quantity: what it denotes.
+        reading: how we read it, where that is a choice.
+    """
+
+    id: str
+    where: str
+    claim: str
+    printed: str
+    quantity: Quantity
+    reading: str = ""
+
+    @cached_property
+    def values(self) -> tuple[Interval, ...]:
+        """What it may stand for."""
+        return parse(self.printed, self.quantity.kind)
+
+
+def all_claims() -> list[Claim]:
+    """Text first, then tables, in the paper's order."""
+    return [*text_claims(), *table_claims()]
+
+
+# --- the text -------------------------------------------------------------------------------------------------------
+
+_KV_READING = "\"Memory\" read as the KV cache, which the number fits."
+
+READINGS: dict[str, tuple[Quantity, str]] = {
+    "abs-d16-fid": (Quantity.of("fid", "variant-d16"), ""),
+    "abs-d8-fid": (Quantity.of("fid", "variant-d8"), ""),
+    "abs-d2-fid": (Quantity.of("fid", "variant-d2"), ""),
+    "abs-mem": (Quantity.of("kv_reduction", "variant-d16", "variant-d8"), _KV_READING),
+    "abs-d2-mem": (Quantity.of("kv_reduction", "variant-d2"), _KV_READING),
+    "abs-d2-speed": (Quantity.of("speedup", "variant-d2"), ""),
+    "intro-d8-fid": (Quantity.of("fid", "variant-d8"), ""),
+    "intro-d2-fid": (Quantity.of("fid", "variant-d2"), ""),
+    "intro-d16-mem": (Quantity.of("kv_reduction", "variant-d16"), "\"Memory\" read as the KV cache."),
+    "4.2-d4-fid": (Quantity.of("fid", "variant-d4"), ""),
+    "4.2-d4-kv": (Quantity.of("kv_mb", "variant-d4"), ""),
+    "4.2-code-kv": (Quantity.of("kv_mb", "code-n6"), ""),
+    "4.2-d2-kv": (Quantity.of("kv_mb", "variant-d2"), ""),
+    "4.3-share": (Quantity.of("kv_share", FULL), ""),
+    "4.3-d16": (Quantity.of("kv_reduction", "variant-d16"), ""),
+    "4.3-d8": (Quantity.of("kv_reduction", "variant-d8"), ""),
+    "4.3-d2": (Quantity.of("kv_reduction", "variant-d2"), ""),
+    "3.2.1-flops": (Quantity.of("layer_reduction", "variant-d16"), ""),
+    "3.2.1-late": (Quantity.of("late_latency_share", FULL), ""),
+    "3.2.2-nested": (Quantity.of("nested", "variant-d8", "variant-d16"),
+                     "Depths as Table 4 labels them: d = 8 is 25 %, d = 16 is 50 % of 30."),
+    "3.3.1-p01-full": (Quantity.of("fid", "variant-d16-p10-full"), ""),
+    "3.3.1-p01-sub": (Quantity.of("fid", "variant-d16-p10"), ""),
+    "3.3.1-p10-sub": (Quantity.of("fid", "variant-d16-p100"), ""),
+    "3.3.1-p10-full": (Quantity.of("fid", "variant-d16-p100-full"), ""),
+    "3.3.1-bridge-tokens": (Quantity.of("bridge_tokens", FULL), ""),
+    "4.5.2-mem": (Quantity.of("kv_growth", "variant-d16", "variant-d16-n7"), "\"Memory\" read as the KV cache."),
+    "6.3-rec-mem": (Quantity.of("kv_reduction", "variant-d16-n7"), _KV_READING),
+    "6.3-rec-speed": (Quantity.of("speedup", "variant-d16-n7"), ""),
+    "4.2-d8-fid": (Quantity.of("fid", "variant-d8"), ""),
+    "4.2-d2-fid": (Quantity.of("fid", "variant-d2"), ""),
+    "intro-early": (Quantity.of("fid_increase", "free-d16-r1to3"), "Early scales read as r1-r3, as in Table 1."),
+    "intro-late": (Quantity.of("fid_increase", "free-d16"), "Late scales read as r7-r10, as in Table 1."),
+    "3.2.1-early": (Quantity.of("fid_increase", "free-d16-r1to3"), ""),
+    "3.2.1-late-fid": (Quantity.of("fid_increase", "free-d16"), ""),
+    "4.4.1-d4-gain": (Quantity.of("fid_gain", "free-d4", "variant-d4"), ""),
+    "4.4.1-d2-gain": (Quantity.of("fid_gain", "free-d2", "variant-d2"), ""),
+}
+"""What each row of claims.csv denotes, and how it is read where that is a choice."""
+
+_FROM_TO = re.compile(r"(\d[\d.]*[A-Z]+) to (\d[\d.]*[A-Z]+)")
+_ENDS = {"6.3-rec-mem": (Quantity.of("kv_mb", FULL), Quantity.of("kv_mb", "variant-d16-n7"))}
+"""What "... to ..." in a claim's words denotes, where these numbers are claims too."""
+
+
+def text_claims() -> list[Claim]:
+    """The rows of claims.csv; one that nobody has read yet is kept, and stays open."""
+    found = []
+    for row in _text_rows():
+        quantity, reading = READINGS.get(row["id"], (Quantity.of("unread", row["id"]), ""))
+        found.append(Claim(row["id"], row["where"], row["claim"], row["value"], quantity, reading))
+        if row["id"] in _ENDS and (ends := _FROM_TO.search(row["claim"])):
+            for name, printed, end in zip(("from", "to"), ends.groups(), _ENDS[row["id"]], strict=True):
+                found.append(Claim(f"{row['id']}-{name}", row["where"], row["claim"], printed, end, _KV_READING))
+    return found
+
+
+def _text_rows() -> list[dict[str, str]]:
+    with (files("varient") / "paper" / "claims.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+# --- the tables -----------------------------------------------------------------------------------------------------
+
+_TABLE2 = {"steps": "steps", "speedup": "speedup", "latency_s": "latency_s", "memory_mb": "memory_mb",
+           "kv_cache_mb": "kv_mb", "params": "parameters", "fid": "fid", "is": "is", "precision": "precision",
+           "recall": "recall"}
+_TABLE3 = {"kv_cache_mb": "kv_mb", "params_mb": "params_mb", "total_mb": "memory_mb"}
+_TABLE4 = {"training_free_subnet_fid": "free-d{depth}", "training_free_full_fid": FULL,
+           "joint_subnet_fid": "variant-d{depth}", "joint_full_fid": "variant-d{depth}-full"}
+_TABLE5 = {f"skip r1-r{LAST_SCALE}": "variant-d16-skip", f"skip r{BRIDGE + 1}-r{LAST_SCALE}": "variant-d16"}
+_TABLE6 = {"batch_size": "batch_size", "hardware": "gpus", "bridge_zone": "bridge_zone"}
+TRAINED_FULL = "variant-full"
+"""Table 8's row d = 30: a full network after training, as 1.96 is not VAR-d30's 1.95; of which supernet is not said."""
+
+
+def table_claims() -> list[Claim]:
+    """Every cell of tables 1 to 8 that is not a label; an OOM row of Table 3 is one claim, about its total."""
+    return [claim for number, read in _READERS.items() for row in paper_table(number).to_dict("records")
+            for claim in read(row)]
+
+
+def window(depth: str, first: int, last: int) -> str:
+    """Id of the untrained subnet at the scales first..last; with the bridge in front it is `free-d16`."""
+    flexible = (first, last) == (BRIDGE + 1, LAST_SCALE)
+    return f"free-d{depth}" + ("" if flexible else f"-r{first}to{last}")
+
+
+def subnet(depth: str, bridge: int) -> str:
+    """Id of a trained subnet with N bridge scales; with all scales in the bridge it is the full network."""
+    return f"variant-d{depth}" + {BRIDGE: "", LAST_SCALE: "-full"}.get(bridge, f"-n{bridge}")
+
+
+def _table1(row: dict[str, str]) -> Iterator[Claim]:
+    scales = re.fullmatch(r"r(\d+)-r(\d+)", row["subnet_scales"])
+    system = window(row["subnet_depth"], int(scales[1]), int(scales[2])) if scales else FULL
+    yield Claim(f"table1-{row['strategy'].split()[0].lower()}", "Table 1",
+                f"FID, subnet untrained at {row['subnet_scales']}", row["fid"], Quantity.of("fid", system))
+
+
+def _table2(row: dict[str, str]) -> Iterator[Claim]:
+    system = system_id(row["method"])
+    for column, name in _TABLE2.items():
+        if row[column]:
+            quantity = Quantity.of(name, system)
+            yield Claim(f"table2-{system}-{column}", "Table 2", f"{row['method']}: {quantity.kind.label}",
+                        row[column], quantity)
+
+
+def _table3(row: dict[str, str]) -> Iterator[Claim]:
+    for column, name in _TABLE3.items():
+        if row[column] == OUT_OF_MEMORY and name != "memory_mb":
+            continue
+        quantity = Quantity.of(name, row["method"].lower(), batch=int(row["batch_size"]))
+        in_table2 = name == "memory_mb" and quantity.batch == PAPER_BATCH_SIZE
+        yield Claim(f"table3-b{row['batch_size']}-{row['method'].lower()}-{column}", "Table 3",
+                    f"{row['method']}, batch {row['batch_size']}: {quantity.kind.label}", row[column], quantity,
+                    "The total at batch 64 read as Table 2's \"Mem\": the same GPU and batch." if in_table2 else "")
+
+
+def _table4(row: dict[str, str]) -> Iterator[Claim]:
+    depth = row["subnet_depth"]
+    for column, system in _TABLE4.items():
+        yield Claim(f"table4-d{depth}-{column}", "Table 4",
+                    f"d = {depth}: FID, {column.removesuffix('_fid').replace('_', ' ')}", row[column],
+                    Quantity.of("fid", system.format(depth=depth)))
+
+
+def _table5(row: dict[str, str]) -> Iterator[Claim]:
+    for column in list(row)[1:]:
+        network, score = column.split("_")
+        system = _TABLE5[row["design"]] + ("-full" if network == "full" else "")
+        yield Claim(f"table5-{row['design'].split()[-1]}-{column}", "Table 5",
+                    f"{row['design']}: {Quantity.of(score).kind.label} of the {network} network", row[column],
+                    Quantity.of(score, system))
+
+
+def _table6(row: dict[str, str]) -> Iterator[Claim]:
+    name = row["configuration"]
+    yield Claim(f"table6-{name}", "Table 6", name.replace("_", " "), row["value"],
+                Quantity.of(_TABLE6.get(name, "setting"), name))
+
+
+def _table7(row: dict[str, str]) -> Iterator[Claim]:
+    for column in list(row)[1:]:
+        phase = column.removesuffix("_epochs")
+        yield Claim(f"table7-d{row['depth']}-{phase}", "Table 7", f"d = {row['depth']}: epochs, {phase}", row[column],
+                    Quantity.of("epochs", f"d{row['depth']}", phase))
+
+
+def _table8(row: dict[str, str]) -> Iterator[Claim]:
+    depth = row["depth"]
+    for column in list(row)[1:]:
+        bridge = int(column.removeprefix("N"))
+        full = int(depth) == DEPTH
+        no_flexible_zone = bridge == LAST_SCALE and not full
+        yield Claim(f"table8-d{depth}-n{bridge}", "Table 8", f"FID at d = {depth}, N = {bridge}", row[column],
+                    Quantity.of("fid", TRAINED_FULL if full else subnet(depth, bridge)),
+                    f"With N = {bridge} no flexible zone is left: this is the full network of the supernet of "
+                    f"d = {depth}." if no_flexible_zone else "")
+
+
+_READERS: dict[int, Callable[[dict[str, str]], Iterator[Claim]]] = {
+    1: _table1, 2: _table2, 3: _table3, 4: _table4, 5: _table5, 6: _table6, 7: _table7, 8: _table8}

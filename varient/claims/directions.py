@@ -1,0 +1,112 @@
+"""The orders that the paper claims: which of its systems is better than which.
+
+An order is a set of pairs of quantities, the larger first.  The printed numbers must show it, and any experiment with
+counterparts of the systems can look for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from varient.claims.claims import FULL, LAST_SCALE, subnet, window
+from varient.claims.quantity import KINDS, Quantity
+from varient.profiling.paper_systems import BRIDGE
+from varient.report.inputs import PAPER_DEPTHS
+
+Pair = tuple[Quantity, Quantity]
+
+SHALLOW_FIRST = tuple(sorted(PAPER_DEPTHS))
+RATIOS = range(10, 101, 10)
+"""p(subnet) that Sec. 3.3.1 varies, in percent; an experiment looks at those that it has."""
+
+
+@dataclass(frozen=True)
+class Direction:
+    """An order.
+
+    Attributes:
+        pairs: the first of each is the larger number.
+        ablated: an experiment looks for it at the depth of its ablations, where the paper has d = 16.
+    """
+
+    id: str
+    where: str
+    claim: str
+    pairs: tuple[Pair, ...]
+    ablated: bool = False
+
+    @property
+    def quantities(self) -> tuple[Quantity, ...]:
+        """All of them, each once."""
+        return tuple(dict.fromkeys(quantity for pair in self.pairs for quantity in pair))
+
+
+def directions() -> list[Direction]:
+    """All orders, in the paper's order."""
+    variants = [f"variant-d{depth}" for depth in SHALLOW_FIRST]
+    full = [f"variant-d{depth}-full" for depth in SHALLOW_FIRST]
+    free = [f"free-d{depth}" for depth in SHALLOW_FIRST]
+    three_phases, skip_all = "variant-d16", "variant-d16-skip"
+    return [
+        Direction("table1-order", "Table 1", "an untrained subnet costs most FID at r1-r3, less at r4-r6, least at "
+                  "r7-r10, and full depth is best",
+                  _chain("fid", window("16", 1, 3), window("16", 4, 6), window("16", BRIDGE + 1, LAST_SCALE), FULL)),
+        Direction("table2-fid-order", "Table 2", "FID falls as the subnet gets deeper",
+                  _chain("fid", *variants)),
+        Direction("table2-is-order", "Table 2", "Inception Score rises as the subnet gets deeper",
+                  _chain("is", *reversed(variants))),
+        Direction("table2-precision-order", "Table 2", "precision rises as the subnet gets deeper",
+                  _chain("precision", *reversed(variants))),
+        Direction("table2-recall-order", "Table 2", "recall rises as the subnet gets deeper",
+                  _chain("recall", *reversed(variants))),
+        Direction("table2-latency-order", "Table 2", "the shallower the subnet, the faster",
+                  _chain("latency_s", FULL, *reversed(variants))),
+        Direction("table2-memory-order", "Table 2", "the shallower the subnet, the less memory",
+                  _chain("memory_mb", FULL, *reversed(variants))),
+        Direction("table2-code-order", "Table 2", "d = 8 and d = 16 have a better FID than CoDe",
+                  _above("fid", ["code-n6", "code-n6"], ["variant-d8", "variant-d16"])),
+        Direction("table4-collapse", "Table 4", "without training every subnet has a worse FID than the full network",
+                  _above("fid", free, [FULL] * len(free))),
+        Direction("table4-collapse-order", "Table 4", "without training FID falls as the subnet gets deeper",
+                  _chain("fid", *free)),
+        Direction("table4-recovery", "Table 4", "joint training improves the FID of every subnet",
+                  _above("fid", free, variants)),
+        Direction("table4-full-order", "Table 4", "the full network's FID is worse for smaller d of its supernet",
+                  _chain("fid", *full)),
+        *(Direction(f"table5-{network.split()[0]}-{score}-order", "Table 5",
+                    f"with a bridge zone the {network} has a better {KINDS[score].label}",
+                    _better(score, three_phases + suffix, skip_all + suffix), ablated=True)
+          for network, suffix in (("subnet", ""), ("full network", "-full")) for score in ("fid", "is")),
+        Direction("3.3.1-full-order", "section 3.3.1", "the full network has a better FID after p = 0.1 than after "
+                  "p = 1.0", _chain("fid", "variant-d16-p100-full", "variant-d16-p10-full"), ablated=True),
+        Direction("3.3.1-subnet-order", "section 3.3.1", "the subnet has a better FID after p = 1.0 than after p = 0.1",
+                  _chain("fid", "variant-d16-p10", "variant-d16-p100"), ablated=True),
+        *(Direction(f"figure2-{network.split()[0]}-order", "Fig. 2a and section 3.3.2",
+                    f"the three phases give a {network} at least as good as any fixed ratio does",
+                    _above("fid", [f"{three_phases}-p{ratio}{suffix}" for ratio in RATIOS],
+                           [three_phases + suffix] * len(RATIOS)), ablated=True)
+          for network, suffix in (("subnet", ""), ("full network", "-full"))),
+        Direction("table8-depth-order", "Table 8", "FID falls as the subnet gets deeper, for every N",
+                  tuple(pair for bridge in range(BRIDGE, LAST_SCALE + 1)
+                        for pair in _chain("fid", *(subnet(str(depth), bridge) for depth in SHALLOW_FIRST)))),
+        Direction("table8-bridge-order", "Table 8", "FID is better with all scales in the bridge zone than with six",
+                  _above("fid", variants, [subnet(str(depth), LAST_SCALE) for depth in SHALLOW_FIRST])),
+        Direction("figure7-order", "Fig. 7 and section 6.2",
+                  "the subnet is better at the end of each phase than at the end of the one before",
+                  _chain("fid", f"{three_phases}-end1", f"{three_phases}-end2", three_phases)),
+    ]
+
+
+def _chain(name: str, *systems: str) -> tuple[Pair, ...]:
+    return tuple(pairwise(Quantity.of(name, system) for system in systems))
+
+
+def _above(name: str, larger: Sequence[str], smaller: Sequence[str]) -> tuple[Pair, ...]:
+    return tuple((Quantity.of(name, a), Quantity.of(name, b)) for a, b in zip(larger, smaller, strict=True))
+
+
+def _better(name: str, better: str, worse: str) -> tuple[Pair, ...]:
+    """A low FID is good, a high Inception Score is."""
+    return _chain(name, *((worse, better) if name == "fid" else (better, worse)))

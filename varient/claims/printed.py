@@ -1,0 +1,279 @@
+"""What the paper's printed numbers say about each other.
+
+Two tests, used where arithmetic does not decide:
+
+* *The same quantity, printed again.*  Printings that are not the same within their rounding contradict each other.
+  Where one value is printed more often than those that disagree with it, only the others are held to contradict; with
+  as many on each side nobody can tell which is right, and all do.  A value that also follows from other numbers counts
+  as printed once more.
+* *A quantity that follows from others*, such as a speedup from two latencies.  It holds if it follows, within all
+  roundings, from the numbers of one place; if it follows from none, it contradicts them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby, product
+
+from varient.claims.claims import FULL, Claim
+from varient.claims.judgement import Finding
+from varient.claims.quantity import Interval, Quantity
+from varient.profiling.cost_model import PAPER_BATCH_SIZE
+
+Formula = Callable[..., float]
+
+
+class Ledger:
+    """All printed numbers by the quantity that they denote."""
+
+    def __init__(self, claims: Iterable[Claim]) -> None:
+        self._claims: dict[Quantity, list[Claim]] = {}
+        for claim in claims:
+            self._claims.setdefault(claim.quantity, []).append(claim)
+
+    def of(self, quantity: Quantity) -> list[Claim]:
+        """Its printings."""
+        return self._claims.get(quantity, [])
+
+    def at(self, quantity: Quantity, where: str) -> Claim | None:
+        """Its printing at a place, else the first one anywhere."""
+        found = self.of(quantity)
+        return next((claim for claim in found if claim.where == where), found[0] if found else None)
+
+    def named(self, name: str) -> list[Claim]:
+        """All numbers of a kind."""
+        return [claim for quantity, claims in self._claims.items() if quantity.name == name for claim in claims]
+
+    def together(self, *quantities: Quantity) -> list[tuple[Claim, ...]]:
+        """One printing of each, from one place, for each place that has them all; else the most exact ones."""
+        printings = [self.of(quantity) for quantity in quantities]
+        if not all(printings):
+            return []
+        one_place = [found for found in product(*printings) if len({claim.where for claim in found}) == 1]
+        return one_place or [tuple(min(found, key=_width) for found in printings)]
+
+
+@dataclass(frozen=True)
+class Derived:
+    """A value that follows from printed numbers.
+
+    Attributes:
+        value: from the numbers themselves.
+        around: from all that they may stand for.
+    """
+
+    value: float
+    around: Interval
+    inputs: tuple[Claim, ...]
+
+    def shown(self, claim: Claim) -> str:
+        """The value, as one of a claim's kind."""
+        return claim.quantity.kind.show((Interval.point(self.value),))
+
+    def says(self, claim: Claim) -> str:
+        """In words."""
+        places = groupby(self.inputs, key=lambda source: source.where)
+        inputs = " with ".join(f"{', '.join(map(_with_batch, sources))} in {where}" for where, sources in places)
+        return f"{self.shown(claim)} from {inputs}"
+
+
+@dataclass(frozen=True)
+class Witnesses:
+    """What else is printed about a claim's quantity.
+
+    Attributes:
+        same, other: printings of it that agree with the claim, and that do not.
+        follows, against: values derived from other quantities that agree, and that do not.
+    """
+
+    claim: Claim
+    same: tuple[Claim, ...]
+    other: tuple[Claim, ...]
+    follows: tuple[Derived, ...]
+    against: tuple[Derived, ...]
+
+    @classmethod
+    def call(cls, claim: Claim, ledger: Ledger) -> Witnesses:
+        """All there are."""
+        printings = [printing for printing in ledger.of(claim.quantity) if printing is not claim]
+        derived = list(_derive(claim, ledger))
+        return cls(claim,
+                   tuple(printing for printing in printings if _same(printing.values, claim.values)),
+                   tuple(printing for printing in printings if not _same(printing.values, claim.values)),
+                   tuple(value for value in derived if value.around.meets(claim.values[0])),
+                   tuple(value for value in derived if not value.around.meets(claim.values[0])))
+
+    @property
+    def sources(self) -> tuple[Claim, ...]:
+        """All printings that say something, the claim left out."""
+        inputs = (source for derived in (*self.follows, *self.against) for source in derived.inputs)
+        return (*self.same, *self.other, *inputs)
+
+    @property
+    def outvoted(self) -> bool:
+        """Whether the claim is printed, or follows from what is, no more often than what disagrees with it."""
+        return len(self.other) >= len(self.same) + len(self.follows) + 1
+
+    @property
+    def agrees(self) -> bool | None:
+        """None where others print the same and nothing can be derived: that two places agree proves little."""
+        if self.outvoted:
+            return False
+        return True if self.follows else False if self.against else None
+
+    @property
+    def found(self) -> str:
+        """The value of those that disagree, or the derived one."""
+        if self.outvoted:
+            return " and ".join(sorted({printing.printed for printing in self.other}))
+        return next((derived.shown(self.claim) for derived in (*self.follows, *self.against)), "")
+
+    @property
+    def sentence(self) -> str:
+        """All of it in words."""
+        parts = [f"Printed alike in {_places(self.same)}." if self.same else "",
+                 f"Printed otherwise: {_places(self.other, with_value=True)}." if self.other else "",
+                 f"Derived alike: {_sayings(self.follows, self.claim)}." if self.follows else "",
+                 f"Derived otherwise: {_sayings(self.against, self.claim)}." if self.against else ""]
+        return " ".join(filter(None, parts))
+
+
+def printed(claim: Claim, ledger: Ledger) -> Finding | None:
+    """What other printed numbers say about a claim; None where there are none."""
+    witnesses = Witnesses.call(claim, ledger)
+    if not witnesses.sources:
+        return None
+    return Finding(witnesses.agrees, witnesses.found, witnesses.sentence, "paper",
+                   _command([claim, *witnesses.sources]))
+
+
+def total_memory_remark(claim: Claim, ledger: Ledger) -> str:
+    """What a saving of "memory" is where the word means the total; only for reductions of the KV cache."""
+    if claim.quantity.name != "kv_reduction":
+        return ""
+    savings = []
+    for system in claim.quantity.systems:
+        pairs = ledger.together(Quantity.of("memory_mb", FULL), Quantity.of("memory_mb", system))
+        savings += [f"{_less(full.values[0].middle, ours.values[0].middle):.0f} % ({system}, {full.where})"
+                    for full, ours in pairs]
+    return f"Total memory falls by {', '.join(savings)}." if savings else ""
+
+
+def _same(mine: Sequence[Interval], theirs: Sequence[Interval]) -> bool:
+    return len(mine) == len(theirs) and all(a.same(b) for a, b in zip(mine, theirs, strict=True))
+
+
+def _width(claim: Claim) -> float:
+    return sum(value.high - value.low for value in claim.values)
+
+
+def _with_batch(claim: Claim) -> str:
+    batch = claim.quantity.batch
+    return claim.printed if batch == PAPER_BATCH_SIZE else f"{claim.printed} (batch {batch})"
+
+
+def _sayings(derived: Sequence[Derived], claim: Claim) -> str:
+    return "; ".join(dict.fromkeys(one.says(claim) for one in derived))
+
+
+def _places(claims: Sequence[Claim], *, with_value: bool = False) -> str:
+    by_value: dict[str, list[str]] = {}
+    for claim in claims:
+        how = f" ({claim.reading.removesuffix('.')})" if with_value and claim.reading else ""
+        by_value.setdefault(claim.printed if with_value else "", []).append(claim.where + how)
+    return "; ".join(f"{value} in {', '.join(dict.fromkeys(places))}".removeprefix(" in ")
+                     for value, places in by_value.items())
+
+
+def _command(claims: Sequence[Claim]) -> str:
+    """Shows the rows of the data that the claims stand in."""
+    names = dict.fromkeys(_file(claim.where) for claim in claims)
+    return f"cat {' '.join(f'varient/paper/{name}.csv' for name in names)}"
+
+
+def _file(where: str) -> str:
+    return where.lower().replace(" ", "") if where.startswith("Table") else "claims"
+
+
+# --- what follows from what -----------------------------------------------------------------------------------------
+
+
+def _derive(claim: Claim, ledger: Ledger) -> Iterator[Derived]:
+    for formula, quantities in _rules(claim.quantity, ledger):
+        for inputs in ledger.together(*quantities):
+            if claim not in inputs and all(len(source.values) == 1 for source in inputs):
+                values = [source.values[0] for source in inputs]
+                yield Derived(formula(*(value.middle for value in values)), _range(formula, values), inputs)
+    if own := _OWN.get(claim.quantity.name):
+        yield from own(claim, ledger)
+
+
+def _range(formula: Formula, inputs: Sequence[Interval]) -> Interval:
+    """All values of a formula that is monotonous in each input."""
+    values = [formula(*corner) for corner in product(*inputs)]
+    return Interval(min(values), max(values))
+
+
+def _rules(quantity: Quantity, ledger: Ledger) -> Iterator[tuple[Formula, tuple[Quantity, ...]]]:
+    """Formulas for a quantity, each with the quantities that it takes."""
+    name, systems = quantity.name, quantity.systems
+    if name == "speedup":
+        yield lambda full, ours: full / ours, (Quantity.of("latency_s", FULL), Quantity.of("latency_s", *systems))
+    elif name == "fid_increase":
+        yield lambda full, ours: ours - full, (Quantity.of("fid", FULL), Quantity.of("fid", *systems))
+    elif name == "fid_gain":
+        yield lambda before, after: before / after, tuple(Quantity.of("fid", system) for system in systems)
+    elif name == "kv_share":
+        yield lambda kv, total: 100 * kv / total, (Quantity.of("kv_mb", FULL), Quantity.of("memory_mb", FULL))
+    elif name == "kv_reduction" and len(systems) == 1:
+        yield _less, (Quantity.of("kv_mb", FULL), Quantity.of("kv_mb", *systems))
+    elif name == "kv_growth":
+        yield lambda before, after: 100 * (after / before - 1), tuple(Quantity.of("kv_mb", s) for s in systems)
+    elif name == "kv_mb":
+        for batch in _other_batches(quantity, ledger):
+            yield (lambda kv, batch=batch: kv * quantity.batch / batch), (Quantity.of("kv_mb", *systems, batch=batch),)
+        if quantity.batch == PAPER_BATCH_SIZE and systems != (FULL,):
+            yield lambda full, less: full * (1 - less / 100), (Quantity.of("kv_mb", FULL),
+                                                               Quantity.of("kv_reduction", *systems))
+    elif name == "epochs":
+        row, phase = systems
+        others = [p for p in ("phase1", "phase2", "phase3", "total") if p != phase]
+        formula = _sum if phase == "total" else _rest
+        yield formula, tuple(Quantity.of("epochs", row, other) for other in others)
+
+
+def _less(full: float, ours: float) -> float:
+    return 100 * (1 - ours / full)
+
+
+def _sum(*phases: float) -> float:
+    return sum(phases)
+
+
+def _rest(*others: float) -> float:
+    return others[-1] - sum(others[:-1])
+
+
+def _other_batches(quantity: Quantity, ledger: Ledger) -> list[int]:
+    """Batches at which the same system's cache is printed too: it is proportional to the batch."""
+    return sorted({claim.quantity.batch for claim in ledger.named("kv_mb")
+                   if claim.quantity.systems == quantity.systems} - {quantity.batch})
+
+
+def _batch_product(claim: Claim, ledger: Ledger) -> Iterator[Derived]:
+    """1024 = 128 per GPU x 8 GPUs, all in one cell."""
+    if len(claim.values) == 3:
+        _, per_gpu, gpus = claim.values
+        count = per_gpu.middle * gpus.middle
+        yield Derived(count, Interval.point(count), (claim,))
+
+
+def _gpus_of_batch(claim: Claim, ledger: Ledger) -> Iterator[Derived]:
+    """The number of GPUs that the batch is split over."""
+    for batch in ledger.named("batch_size"):
+        yield Derived(batch.values[-1].middle, batch.values[-1], (batch,))
+
+
+_OWN: dict[str, Callable[[Claim, Ledger], Iterator[Derived]]] = {
+    "batch_size": _batch_product, "gpus": _gpus_of_batch}

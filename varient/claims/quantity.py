@@ -1,0 +1,187 @@
+"""What a printed number denotes, and how exactly it says it.
+
+Two numbers are compared only if their `Quantity` is the same.  How exactly a number is printed decides what agrees with
+it:
+
+* Half a unit of the last place.  The paper's data here are numbers, which lose trailing zeros ("2.3" is printed 2.30),
+  so a kind of number that always has so many places keeps them.
+* Sizes of memory also agree within 0.1 %: the paper rounds some and cuts off others, and prints one size as 28677 and
+  as 28687 MB.  Its "MB" are MiB, and the text's "GB" are 1000 of them.
+* A percentage without decimals that is a multiple of 5 ("80 %", "40-65 %", "about 30 %") is read to the nearest 5.
+* Counts (steps, epochs) are exact.
+* "over" and "exceeding" leave the upper end open, "less than" the lower.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import floor, inf, isinf, log10
+from typing import NamedTuple
+
+from varient.profiling.cost_model import PAPER_BATCH_SIZE, PAPER_DEVICE
+from varient.profiling.devices import device
+
+OUT_OF_MEMORY = "OOM"
+ROUND_PERCENT = 5
+_SLACK = 1e-9
+"""Relative; for sums of decimal fractions in binary."""
+
+_NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e-?\d+)?")
+_UNIT_SIZES = {"GB": 1e3, "K": 1e3, "M": 1e6, "B": 1e9}
+_BOUND = re.compile(rf"(over|exceeding|less than) ({_NUMBER.pattern})")
+_UNIT = re.compile(rf"\d({'|'.join(_UNIT_SIZES)})$")
+
+
+class Interval(NamedTuple):
+    """All values that a number may stand for."""
+
+    low: float
+    high: float
+
+    @classmethod
+    def point(cls, value: float) -> Interval:
+        """One value."""
+        return cls(value, value)
+
+    @property
+    def middle(self) -> float:
+        """The number itself."""
+        return (self.low + self.high) / 2
+
+    def meets(self, other: Interval) -> bool:
+        """Whether both may stand for one value."""
+        slack = _SLACK * max(abs(edge) for edge in (*self, *other) if not isinf(edge))
+        return self.low <= other.high + slack and other.low <= self.high + slack
+
+    def same(self, other: Interval) -> bool:
+        """Whether both may be printings of one value: neighbours that only touch, 2.12 and 2.13, are not."""
+        return self == other or (self.meets(other) and min(self.high, other.high) - max(self.low, other.low)
+                                 > _SLACK * max(abs(self.low), abs(other.low)))
+
+    def within(self, other: Interval) -> bool:
+        """Whether all values are the other's too."""
+        return other.low <= self.low and self.high <= other.high
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of number.
+
+    Attributes:
+        label: for people.
+        unit: of values; printed numbers are converted to it.
+        decimals: places that the paper always prints.
+        significant: the same, counted from the first digit.
+        relative: how far, relative to it, a value may be off and still agree.
+        exact: a count.
+        shown: decimals of values that we show.
+    """
+
+    label: str
+    unit: str = ""
+    decimals: int = 0
+    significant: int = 0
+    relative: float = 0.0
+    exact: bool = False
+    shown: int = 2
+
+    def interval(self, text: str, unit_size: float) -> Interval:
+        """What one number may stand for."""
+        value, decimals = float(text), len(text.partition(".")[2])
+        places = [decimals, self.decimals]
+        if self.significant and value:
+            places.append(self.significant - 1 - floor(log10(value)))
+        half = 0.0 if self.exact else 0.5 * 10.0 ** -max(places)
+        if self.unit == "%" and not decimals and value % ROUND_PERCENT == 0:
+            half = ROUND_PERCENT / 2
+        half = max(half * unit_size, value * unit_size * self.relative)
+        return Interval(value * unit_size - half, value * unit_size + half)
+
+    def show(self, values: Sequence[Interval]) -> str:
+        """Values for people; an interval that is not narrow shows both ends."""
+        unit = f" {self.unit}" if self.unit else ""
+        return " and ".join(self._one(value) for value in values) + unit
+
+    def _one(self, value: Interval) -> str:
+        if isinf(value.high):
+            return f"more than {value.low:.{self.shown}f}"
+        low, high = f"{value.low:.{self.shown}f}", f"{value.high:.{self.shown}f}"
+        return low if low == high else f"{low} to {high}"
+
+
+KINDS = {
+    "fid": Kind("FID", significant=3),
+    "is": Kind("Inception Score", shown=0),
+    "precision": Kind("precision", decimals=2),
+    "recall": Kind("recall", decimals=2),
+    "latency_s": Kind("latency", "s", decimals=2),
+    "speedup": Kind("speedup", "x", decimals=1),
+    "memory_mb": Kind("total memory", "MB", relative=1e-3, shown=0),
+    "kv_mb": Kind("KV cache", "MB", relative=1e-3, shown=1),
+    "params_mb": Kind("parameters in memory", "MB", relative=1e-3, shown=1),
+    "parameters": Kind("number of parameters", shown=0),
+    "fid_increase": Kind("increase of FID", significant=3),
+    "fid_gain": Kind("improvement of FID", "x", shown=1),
+    "steps": Kind("steps", exact=True, shown=0),
+    "kv_reduction": Kind("reduction of the KV cache", "%", shown=1),
+    "kv_growth": Kind("growth of the KV cache", "%", shown=1),
+    "kv_share": Kind("share of the KV cache in the total memory", "%", shown=1),
+    "layer_reduction": Kind("reduction of FLOPs in the layers at r7-r10", "%", shown=1),
+    "late_latency_share": Kind("share of r7-r10 in the latency", "%", shown=1),
+    "bridge_tokens": Kind("share of the tokens in the bridge zone", "%", shown=1),
+    "nested": Kind("nesting of Eq. 2's sets", exact=True, shown=0),
+    "epochs": Kind("epochs", exact=True, shown=0),
+    "bridge_zone": Kind("bridge zone", exact=True, shown=0),
+    "batch_size": Kind("training batch", exact=True, shown=0),
+    "gpus": Kind("training hardware", exact=True, shown=0),
+    "setting": Kind("training setting"),
+    "unread": Kind("not read yet"),
+}
+"""All kinds of numbers; the keys name them in a `Quantity`."""
+
+QUALITY = ("fid", "is", "precision", "recall")
+"""Kinds that only trained weights can tell."""
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """What a number denotes; equal quantities must have equal values.
+
+    Attributes:
+        name: a key of `KINDS`.
+        systems: ids at the paper's size; for other things, what tells them apart.
+        batch: images in a batch, where it matters.
+    """
+
+    name: str
+    systems: tuple[str, ...] = ()
+    batch: int = PAPER_BATCH_SIZE
+
+    @classmethod
+    def of(cls, name: str, *systems: str, batch: int = PAPER_BATCH_SIZE) -> Quantity:
+        """The quantity of some systems."""
+        return cls(name, systems, batch)
+
+    @property
+    def kind(self) -> Kind:
+        """What its numbers are like."""
+        return KINDS[self.name]
+
+
+def parse(text: str, kind: Kind) -> tuple[Interval, ...]:
+    """The numbers in a printed text, in the kind's unit.
+
+    A unit at the end ("2.0+0.3B") holds for all, and "over 50" means all values above.  "true" counts as 1, and OOM
+    says that a total is above the memory of the paper's GPU.
+    """
+    if text == OUT_OF_MEMORY:
+        return (Interval(device(PAPER_DEVICE).memory_mib, inf),)
+    if text == "true":
+        return (Interval.point(1),)
+    if bound := _BOUND.match(text):
+        value = float(bound[2])
+        return (Interval(0, value) if bound[1] == "less than" else Interval(value, inf),)
+    unit = _UNIT.search(text)
+    return tuple(kind.interval(number, _UNIT_SIZES[unit[1]] if unit else 1) for number in _NUMBER.findall(text))

@@ -1,0 +1,127 @@
+"""Where a quantity of the paper is found among the records of an experiment."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from functools import cached_property
+from typing import TypeVar
+
+from varient.ablations import arms
+from varient.claims.claims import FULL
+from varient.config import ExperimentConfig
+from varient.paper import DEPTH
+from varient.records import ProfileRecord, RecordError, ScoreRecord
+from varient.report.results import Results
+from varient.systems import resolve_system
+
+AnyRecord = TypeVar("AnyRecord", ScoreRecord, ProfileRecord)
+
+DEFAULT_EXPERIMENT = "digits"
+"""The workflow's, whose results have no folder of their own."""
+PAPER_EXPERIMENT = "imagenet256"
+"""The paper's own."""
+
+SCORE_FIELDS = {"fid": "fid", "is": "inception_score", "precision": "precision", "recall": "recall"}
+"""Field of a score record for each kind of quality; its spread over redraws is <field>_sd."""
+
+_ID = re.compile(r"(?P<family>variant|free)-d(?P<depth>\d+)(-(p(?P<percent>\d+)|(?P<skip>skip)))?"
+                 r"(-end(?P<phase>[12]))?(?P<rest>(-n\d+|-full|-r\d+to\d+)?)")
+"""Ids of the paper's VAR-like systems as claims name them: `-p10` trained with p = 0.1 throughout, `-skip` without a
+bridge zone, `-end1` as it was at the end of phase 1."""
+
+_TABLES = ((re.compile(r"(var|variant)-d\d+|(code|dit|llamagen)-.*"), "table2.csv"),
+           (re.compile(r"free-d\d+|variant(-d\d+)?-full"), "table4.csv"))
+
+
+def scores_command(experiment: str, *systems: str) -> str:
+    """Makes the score records of systems: by the first table that has them all, else by the ablations."""
+    target = next((name for form, name in _TABLES if all(map(form.fullmatch, systems))), "ablations.csv")
+    if experiment == DEFAULT_EXPERIMENT:
+        return f"snakemake --cores all results/{target}"
+    return f"snakemake --cores all results/{experiment}/{target} --configfile workflow/config/{experiment}.yaml"
+
+
+class Records:
+    """The records of one experiment, asked for by ids at the paper's size.
+
+    Raises:
+        RecordError: scores of another experiment.
+    """
+
+    def __init__(self, config: ExperimentConfig, results: Results) -> None:
+        strangers = {record.provenance.experiment for record in results.scores.values()} - {config.name}
+        if strangers:
+            raise RecordError(f"claims on {config.name} were given scores of {', '.join(sorted(strangers))}")
+        self.config, self.results = config, results
+
+    @property
+    def at_paper_size(self) -> bool:
+        """Whether this is the paper's experiment and not one in miniature."""
+        config = self.config
+        return config.data.source == "imagenet" and config.data.image_size == 256 and config.transformer.depth == DEPTH
+
+    def here(self, system: str, *, ablated: bool = False) -> str | None:
+        """The id here of a system of the paper; None where the experiment has no counterpart.
+
+        Args:
+            ablated: the depth is that of the experiment's ablations, whatever the paper's was.
+        """
+        if system == FULL:
+            return f"var-d{self.config.transformer.depth}"
+        if not (match := _ID.fullmatch(system)):
+            return next((row for row in self.config.rows if resolve_system(row, self.config).published_as == system),
+                        None)
+        settings = self.config.ablations
+        depth = settings and settings.depth if ablated else self.config.counterpart(int(match["depth"]))
+        parts = [f"{match['family']}-d{depth}", self._recipe(match["percent"], match["skip"]),
+                 self._epoch(depth, match["phase"]), match["rest"]]
+        return "".join(parts) if depth and None not in parts else None
+
+    def score(self, system: str) -> ScoreRecord | None:
+        """The score record of a system here; of the paper's experiment, one made on a GPU.
+
+        An untrained subnet in the flexible zone has two ids, one of them by its window of scales.
+        """
+        first, last = self.config.supernet.bridge + 1, len(self.config.patch_nums)
+        found = (self.results.scores.get(name) for name in (system, f"{system}-r{first}to{last}"))
+        return self._usable(next(filter(None, found), None))
+
+    def replicas(self, system: str) -> tuple[str, ...]:
+        """The system and those that differ from it in the seed of their training alone."""
+        return max((group for group in self.groups if system in group), key=len, default=(system,))
+
+    @cached_property
+    def groups(self) -> tuple[tuple[str, ...], ...]:
+        """Systems of the ablations that differ in the seed alone."""
+        found: dict[tuple[str, str, int, str], list[str]] = {}
+        for arm in arms(self.config) if self.config.ablations else ():
+            found.setdefault((arm.comparison, arm.arm, arm.depth, arm.network), []).append(arm.system)
+        return tuple(dict.fromkeys(tuple(group) for group in found.values()))
+
+    def profile(self, system: str) -> ProfileRecord | None:
+        """The profile record of a system here; of the paper's experiment, one made on a GPU."""
+        record = self.results.profiles.get(system)
+        return self._usable(record) if record and record.provenance.experiment == self.config.name else None
+
+    def _usable(self, record: AnyRecord | None) -> AnyRecord | None:
+        on_cpu = record is not None and record.provenance.device.startswith("CPU")
+        return None if self.at_paper_size and on_cpu else record
+
+    def _recipe(self, percent: str | None, skip: str | None) -> str | None:
+        settings = self.config.ablations
+        if percent is None and skip is None:
+            return ""
+        if settings is None:
+            return None
+        if skip:
+            return settings.skip_all and f"-{settings.skip_all}"
+        ratios: Iterable[str] = (f"-{name}" for name in settings.ratios
+                                 if round(100 * self.config.recipe(name).ratio) == int(percent))
+        return next(ratios, None)
+
+    def _epoch(self, depth: int | None, phase: str | None) -> str | None:
+        if phase is None or depth is None:
+            return ""
+        kept = self.config.supernet.kept_epochs(depth, self.config.recipe(None))
+        return f"-e{kept[int(phase) - 1]}" if len(kept) >= int(phase) else None

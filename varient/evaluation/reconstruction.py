@@ -1,0 +1,77 @@
+"""Where a layout of scales puts the information: FID of real images reconstructed from their first k scales.
+
+Which scales suffer from a shallow subnet (Table 1) can only be read beside this: a subnet does most harm where the
+picture is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from varient.config import ExperimentConfig
+from varient.evaluation.extractors import extract_in_memory
+from varient.evaluation.inputs import ImageSource, open_reference, open_samples
+from varient.evaluation.protocols import check
+from varient.evaluation.scoring import frechet_reference, open_networks, protocol_of, recognised_share
+from varient.evaluation.uncertainty import frechet_spread
+from varient.files import sha256_of
+from varient.models.build import load_tokenizer
+from varient.models.vqvae import VQVAE, from_uint8, to_uint8
+from varient.records import ReconstructionRecord, ScaleReconstruction, provenance, write_record
+
+
+def score_reconstructions(config: ExperimentConfig, tokenizer: Path, samples: Sequence[Path],
+                          reference: Sequence[Path], run_dir: Path, output: Path,
+                          device: str = "cpu") -> ReconstructionRecord:
+    """Score reconstructions after each scale 1..K under the experiment's protocol and write the record.
+
+    Args:
+        samples: real images, as archives or a folder.
+        device: of the features; the tokenizer runs there too.
+
+    Raises:
+        SampleError, ProtocolError, ExtractorError, FeatureError, CheckpointError: inputs that are missing, damaged or
+            do not fit.
+    """
+    images, real = open_samples(samples), open_reference(reference)
+    protocol = protocol_of(config.evaluation, len(images), len(real.images) if real.images else 0)
+    check(protocol, images, real, config.evaluation.inception_weights)
+    extractor, judge, weights = open_networks(config, protocol, run_dir, device)
+    network = load_tokenizer(config, tokenizer).eval().to(device)
+    features = extract_in_memory(real.images, extractor) if real.images else None
+    target = frechet_reference(protocol.feature_layer, "mu", "sigma", protocol, real, features)
+    scales = []
+    for k in config.pyramid.scales:
+        rebuilt = reconstructed(images, network, k)
+        feature_NF = extract_in_memory(rebuilt, extractor).layers[protocol.feature_layer]
+        fid = frechet_spread(feature_NF, target, labels_N=rebuilt.labels)
+        recognised = recognised_share(judge, rebuilt) if judge and rebuilt.labels is not None else None
+        scales.append(ScaleReconstruction(scale=k, side=config.pyramid.side(k), tokens=config.pyramid.tokens(k),
+                                          fid=fid.point, fid_sd=fid.sd, recognised=recognised))
+    record = ReconstructionRecord(
+        protocol=protocol.name, extractor=extractor.name, num_images=len(images), images_sha256=images.sha256,
+        reference_sha256=real.sha256, patch_nums=config.patch_nums, scales=tuple(scales),
+        provenance=provenance(experiment=config.name, seed=config.seed, on=extractor.device,
+                              settings=config.digest("data", "patch_nums", "tokenizer", "evaluation"),
+                              weights_sha256={"extractor": extractor.sha256, "tokenizer": sha256_of(tokenizer),
+                                              **weights}))
+    write_record(output, record)
+    return record
+
+
+def reconstructed(images: ImageSource, tokenizer: VQVAE, last_scale: int) -> ImageSource:
+    """The same images as the tokens of scales 1..last_scale have them; made when they are read, none is stored."""
+    device = next(tokenizer.parameters()).device
+
+    @torch.no_grad()
+    def read(begin: int, end: int) -> np.ndarray:
+        image_B3SS = from_uint8(torch.from_numpy(images.read(begin, end)).to(device))
+        f_hat_BCHW = tokenizer.quantize.f_hats(tokenizer.encode(image_B3SS), last_scale)[-1]
+        return to_uint8(tokenizer.decode_latent(f_hat_BCHW)).cpu().numpy()
+
+    return replace(images, read=read, place=f"{images.place} (scales 1..{last_scale})")

@@ -1,0 +1,121 @@
+"""Table cells, ours beside the paper's, and their rendering as csv, Markdown and LaTeX."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from varient.records import Record
+from varient.report.results import Spread
+
+ABSENT = "–"
+NORMAL_95 = 1.96
+"""Half of a 95 % interval in standard deviations."""
+
+ARITHMETIC, PREDICTED = "arithmetic", "predicted"
+MARKS = {ARITHMETIC: "ᵃ", PREDICTED: "ᵖ"}
+"""Behind a value of ours that nobody measured: exact from shapes, or the cost model's."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One value of ours, and the paper's.
+
+    Attributes:
+        ours: as shown; empty where there is none.
+        half_width: of the 95 % interval of ours.
+        paper: as printed.
+        source: of ours: "measured (digits)", "arithmetic", "predicted (l20)"; or why it is absent.
+    """
+
+    ours: str = ""
+    half_width: str = ""
+    paper: str = ""
+    source: str = ""
+
+
+Row = Mapping[str, "str | Cell"]
+
+
+def number(value: float | None, digits: int) -> str:
+    """A value with so many digits after the point; nothing for None."""
+    return "" if value is None else f"{value:.{digits}f}"
+
+
+def measured(record: Record | None, name: str, digits: int, paper: str = "", missing: str = "") -> Cell:
+    """A value of a record, with its interval over redraws of the generated images where the record has one."""
+    value = getattr(record, name, None)
+    if value is None:
+        return Cell(paper=paper, source=missing)
+    sd = getattr(record, f"{name}_sd", None)
+    return Cell(number(value, digits), number(None if sd is None else NORMAL_95 * sd, digits), paper,
+                f"measured ({record.provenance.experiment})")
+
+
+def averaged(spread: Spread | None, digits: int, experiment: str, paper: str = "", missing: str = "") -> Cell:
+    """The mean of several trainings, with the interval of that mean."""
+    if spread is None:
+        return Cell(paper=paper, source=missing)
+    return Cell(number(spread.mean, digits), number(spread.half_width_95, digits), paper,
+                f"measured ({experiment}), mean of {spread.count} trainings")
+
+
+def flatten(rows: Sequence[Row]) -> pd.DataFrame:
+    """Rows of text and cells as columns x, x_pm, x_paper, x_source; of the last three those that say anything."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    columns: dict[str, list[str]] = {}
+    for name in names:
+        found = [row.get(name, "") for row in rows]
+        cells = [value if isinstance(value, Cell) else Cell(str(value)) for value in found]
+        columns[name] = [cell.ours for cell in cells]
+        for suffix, part in (("pm", "half_width"), ("paper", "paper"), ("source", "source")):
+            if any(values := [getattr(cell, part) for cell in cells]):
+                columns[f"{name}_{suffix}"] = values
+    return pd.DataFrame(columns)
+
+
+def side_by_side(frame: pd.DataFrame, headings: Mapping[str, str]) -> pd.DataFrame:
+    """Columns x, x_pm, x_paper, x_source folded into one column "ours ± half-width, mark / paper's"."""
+    shown = {}
+    for column in frame.columns:
+        if column.endswith(("_paper", "_pm", "_source")):
+            continue
+        ours = frame[column].astype(str).replace("", ABSENT)
+        if (half_width := f"{column}_pm") in frame:
+            ours += frame[half_width].astype(str).map(lambda pm: f" ± {pm}" if pm else "")
+        if (source := f"{column}_source") in frame:
+            ours += frame[source].astype(str).map(_mark).where(frame[column] != "", "")
+        if (paper := f"{column}_paper") in frame:
+            ours = ours + " / " + frame[paper].astype(str).replace("", ABSENT)
+        shown[headings.get(column, column)] = ours
+    return pd.DataFrame(shown)
+
+
+def _mark(source: str) -> str:
+    return next((mark for kind, mark in MARKS.items() if source.startswith(kind)), "")
+
+
+def markdown(shown: pd.DataFrame) -> str:
+    """A Markdown table."""
+    lines = [list(shown.columns), ["---"] * len(shown.columns), *shown.values.tolist()]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+_LATEX = (("±", r"$\pm$"), ("&", r"\&"), ("%", r"\%"), ("#", r"\#"), ("_", r"\_"), (ABSENT, "--"), ("×", r"$\times$"),
+          *((mark, rf"\textsuperscript{{{kind[0]}}}") for kind, mark in MARKS.items()))
+
+
+def latex(shown: pd.DataFrame, comment: str) -> str:
+    """A booktabs tabular; ``comment`` stands above it."""
+    def escape(text: str) -> str:
+        for plain, safe in _LATEX:
+            text = text.replace(plain, safe)
+        return text
+
+    body = [" & ".join(escape(cell) for cell in line) + r" \\" for line in shown.values.tolist()]
+    head = " & ".join(escape(name) for name in shown.columns) + r" \\"
+    above = [f"% {line}" for line in comment.splitlines() if line]
+    return "\n".join([*above, rf"\begin{{tabular}}{{l{'r' * (len(shown.columns) - 1)}}}", r"\toprule", head,
+                      r"\midrule", *body, r"\bottomrule", r"\end{tabular}", ""])

@@ -1,0 +1,152 @@
+"""Quality against cost: FID over peak memory and over latency, ours and the paper's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from varient.config import ExperimentConfig
+from varient.paper import paper_table, system_id
+from varient.profiling.cost_model import PAPER_BATCH_SIZE
+from varient.records import ProfileRecord
+from varient.report.cells import NORMAL_95
+from varient.report.figures.kv_live import KVSize
+from varient.report.inputs import figure_inputs
+from varient.report.results import Results
+from varient.report.style import (
+    BETTER,
+    GREY,
+    PAGE_IN,
+    colour_of,
+    corner_note,
+    label_points,
+    log_scale,
+    missing_records,
+    new_figure,
+    note_below,
+)
+from varient.systems import System, resolve_system
+
+
+class Mark(NamedTuple):
+    """A system in the plane; None is what is not known of it.
+
+    Attributes:
+        published_as: its id at the size of its authors; decides colour and shape.
+        reference_mib: peak memory with the released code's KV cache, by arithmetic.
+    """
+
+    name: str
+    published_as: str
+    fid: float
+    fid_pm: float | None
+    memory_mib: float | None
+    latency_s: float | None
+    reference_mib: float | None = None
+
+
+AXES: tuple[tuple[str, Callable[[Mark], float | None]], ...] = (
+    ("peak memory (MiB)", lambda mark: mark.memory_mib), ("latency (s)", lambda mark: mark.latency_s))
+
+_SHAPES = {"code": "s", "dit": "^", "llamagen": "D"}
+"""Of families other than VAR's."""
+
+
+def draw_frontier(config: ExperimentConfig, results: Results, _run_dir: Path) -> Figure:
+    """FID over memory and latency of all systems of Table 2: measured above, as the paper prints them below."""
+    figure = new_figure(PAGE_IN, 5.0)
+    rows = figure.subplots(2, 2)
+    ours = measured_marks(config, results)
+    absent = [name for name in figure_inputs("quality-cost", config)["profile"]
+              if name not in {mark.name for mark in ours}]
+    sources = (f"measured ({config.name})", ours), ("paper, Table 2", paper_marks())
+    panels = [(axis, label, x_of, source, marks) for line, (source, marks) in zip(rows, sources, strict=True)
+              for axis, (label, x_of) in zip(line, AXES, strict=True)]
+    for letter, (axis, label, x_of, source, marks) in zip("abcd", panels, strict=True):
+        axis.set_title(f"({letter}) {source}")
+        if any(x_of(mark) for mark in marks):
+            _draw_marks(axis, marks, x_of)
+            axis.set_xlabel(f"{label} {BETTER}")
+            axis.set_ylabel(f"FID {BETTER}")
+        else:
+            missing_records(axis, "scores and profiles", absent)
+    if ours:
+        _draw_reference(rows[0][0], ours)
+        if config.data.source == "digits":
+            corner_note(rows[0][1], "DiT and LlamaGen on digits say\nnothing of them on ImageNet", right=True, top=True)
+    measured = f"(a), (b): measured ({config.name}), batch {config.profiling.batch_size}; bars: 95 % over redraws.  "
+    note_below(figure, f"{measured if ours else ''}(c), (d): paper, ImageNet, batch {PAPER_BATCH_SIZE}, L20.  "
+                       "d2 to d16: VARiant")
+    label_points({axis: [(x, mark.fid, _label(mark)) for mark in marks if (x := x_of(mark))]
+                  for axis, _, x_of, _, marks in panels})
+    return figure
+
+
+def measured_marks(config: ExperimentConfig, results: Results) -> list[Mark]:
+    """Systems with both records; one that ran out of memory has no place in the plane."""
+    marks = []
+    for name in figure_inputs("quality-cost", config)["profile"]:
+        score, profile = results.scores.get(name), results.profiles.get(name)
+        if score and profile and profile.latency:
+            system = resolve_system(name, config)
+            marks.append(Mark(name, system.published_as, score.fid, NORMAL_95 * score.fid_sd, profile.memory.peak_mib,
+                              profile.latency.median_s, _with_reference_cache(config, system, profile)))
+    return marks
+
+
+def paper_marks() -> list[Mark]:
+    """Table 2; its DiT and LlamaGen have no memory."""
+    return [Mark(row["method"], system_id(row["method"]), float(row["fid"]), None, float(row["memory_mb"] or 0) or None,
+                 float(row["latency_s"])) for _, row in paper_table(2).iterrows()]
+
+
+def _with_reference_cache(config: ExperimentConfig, system: System, profile: ProfileRecord) -> float | None:
+    """Peak memory if all entries were kept; of systems that run a plan of the experiment's network, lean ones alone.
+
+    The cache is at its fullest when memory is, so the difference between the caches is the difference of the peaks.
+    """
+    plan = getattr(system, "plan", None)
+    if plan is None or profile.cache_policy != "lean" or profile.memory.peak_mib is None:
+        return None
+    size = KVSize.of(config)
+    return profile.memory.peak_mib + size.peak_mib(plan, "reference") - size.peak_mib(plan, "lean")
+
+
+def _draw_marks(axis: Axes, marks: Sequence[Mark], x_of: Callable[[Mark], float | None]) -> None:
+    """Points on logarithmic axes; a line joins VAR and its subnets."""
+    known = [mark for mark in marks if x_of(mark)]
+    family = [mark for mark in known if _is_var(mark)]
+    axis.plot([x_of(mark) for mark in family], [mark.fid for mark in family], color=GREY, linewidth=0.8, zorder=1)
+    for mark in known:
+        colour = colour_of(mark.published_as)
+        trained = not mark.published_as.startswith("free-")
+        shape = _SHAPES.get(mark.published_as.removeprefix("free-").split("-")[0], "o")
+        axis.errorbar(x_of(mark), mark.fid, yerr=mark.fid_pm, fmt=shape, color=colour, elinewidth=0.8,
+                      markerfacecolor=colour if trained else "white")
+    log_scale(axis, "x")
+    log_scale(axis, "y")
+    axis.margins(0.12)
+
+
+def _draw_reference(axis: Axes, marks: Sequence[Mark]) -> None:
+    """What the lean cache saves: an arrow from the memory with the reference cache to the measured one."""
+    for mark in marks:
+        if mark.reference_mib and mark.memory_mib:
+            axis.annotate("", (mark.memory_mib, mark.fid), (mark.reference_mib, mark.fid), annotation_clip=False,
+                          arrowprops={"arrowstyle": "-|>", "color": colour_of(mark.published_as), "linewidth": 0.7,
+                                      "shrinkA": 0, "shrinkB": 3, "mutation_scale": 6})
+            axis.plot(mark.reference_mib, mark.fid, "|", color=colour_of(mark.published_as), markersize=5)
+    corner_note(axis, "tail of an arrow: with the\nreference cache (arithmetic)", right=True, top=True)
+
+
+def _label(mark: Mark) -> str:
+    """Its name; a subnet's is its depth alone."""
+    return mark.name.rpartition("-")[2] if mark.published_as.startswith("variant-") else mark.name
+
+
+def _is_var(mark: Mark) -> bool:
+    return mark.published_as.startswith(("var-", "variant-"))

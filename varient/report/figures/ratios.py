@@ -1,0 +1,186 @@
+"""Fig. 2: what a fixed p(subnet) does to the subnet and to the full network, beside the paper's three phases."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from varient.config import ExperimentConfig
+from varient.paper import paper_table
+from varient.report.inputs import figure_inputs
+from varient.report.results import Results, Spread, arm_scores, curves_of
+from varient.report.style import (
+    BETTER,
+    GREY,
+    INK,
+    LIGHT_GREY,
+    ORANGE,
+    PAGE_IN,
+    PURPLE,
+    SKY,
+    SMALL_PT,
+    STAR,
+    PointLabel,
+    label_points,
+    missing_records,
+    new_figure,
+    note_below,
+)
+from varient.training.recipes import supernet_of
+
+NETWORKS = {"full": "full network", "subnet": "subnet"}
+THREE_PHASES = "three phases"
+STAR_DEPTH = "16"
+"""Row of Table 4 that the paper's star in Fig. 2a is likely to be; its text does not say the d of that figure."""
+
+_CURVE_COLOURS = (ORANGE, PURPLE, SKY)
+"""Of the fixed ratios in Fig. 2b."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way of training: its FIDs.
+
+    Attributes:
+        arm: "p = 0.1" or "three phases".
+        fids: a row a training, columns `full` and `subnet`.
+    """
+
+    arm: str
+    fids: pd.DataFrame
+
+    @property
+    def ratio(self) -> float | None:
+        """p, where it is fixed."""
+        return None if self.arm == THREE_PHASES else float(self.arm.removeprefix("p = "))
+
+    def spread(self, network: str) -> Spread:
+        """FID of a network over the trainings."""
+        return Spread.of(self.fids[network])
+
+
+def draw_ratios(config: ExperimentConfig, results: Results, run_dir: Path) -> Figure:
+    """Fig. 2: (a) both FIDs of each p, ours and the paper's; (b) validation losses; (c) FID early and late."""
+    figure = new_figure(PAGE_IN, 4.4)
+    panels = figure.subplot_mosaic([["ours", "loss/full", "stages/full"], ["paper", "loss/subnet", "stages/subnet"]],
+                                   width_ratios=(1.25, 1, 1))
+    at_end = ways(config, results, "ratios")
+    absent = ([name for name in figure_inputs("fig2", config)["score"] if name not in results.scores]
+              if config.ablations else ["fixed ratios: the config has no ablations"])
+    depth = f", $d$ = {config.ablations.depth}" if config.ablations else ""
+    panels["ours"].set_title(f"(a) {config.name}{depth}")
+    panels["paper"].set_title("(a) paper")
+    panels["loss/full"].set_title("(b) validation loss")
+    panels["stages/full"].set_title("(c) FID early and late")
+    _draw_losses([panels[f"loss/{network}"] for network in NETWORKS], config, run_dir)
+    _draw_stages([panels[f"stages/{network}"] for network in NETWORKS], ways(config, results, "stages"), at_end, absent)
+    measured = f"measured ({config.name}); bars: one standard deviation over trainings (small dots).  "
+    note_below(figure, f"{measured if at_end else ''}The paper's: Sec. 3.3.1; star: Table 4, d = {STAR_DEPTH}")
+    fronts = {panels["ours"]: at_end, panels["paper"]: paper_ways()}
+    label_points({axis: _draw_front(axis, found, absent) for axis, found in fronts.items()})
+    return figure
+
+
+def ways(config: ExperimentConfig, results: Results, comparison: str) -> list[Way]:
+    """The arms of `ratios` or `stages` of which both networks are scored; of the latter, without the epoch."""
+    scores = arm_scores(config, results)
+    found = []
+    for arm, rows in scores[scores["comparison"] == comparison].groupby("arm", sort=False):
+        fids = rows.pivot(index="seed", columns="network", values="fid").dropna()
+        if len(fids):
+            found.append(Way(arm.partition(",")[0], fids))
+    return found
+
+
+def paper_ways() -> list[Way]:
+    """What Sec. 3.3.1 prints of Fig. 2a, and the three phases as in Table 4."""
+    with (files("varient") / "paper" / "claims.csv").open() as file:
+        printed = {row["id"]: row["value"] for row in csv.DictReader(file)}
+    table = paper_table(4).set_index("subnet_depth").loc[STAR_DEPTH]
+    fids = {"p = 0.1": (printed["3.3.1-p01-full"], printed["3.3.1-p01-sub"]),
+            "p = 1": (printed["3.3.1-p10-full"], printed["3.3.1-p10-sub"]),
+            THREE_PHASES: (table["joint_full_fid"], table["joint_subnet_fid"])}
+    return [Way(arm, pd.DataFrame([pair], columns=list(NETWORKS)).astype(float)) for arm, pair in fids.items()]
+
+
+def _draw_front(axis: Axes, found: Sequence[Way], absent: Sequence[str]) -> list[PointLabel]:
+    """FID of the full network over x and of the subnet over y, both better to the lower left."""
+    if not found:
+        missing_records(axis, "scores", absent)
+        return []
+    # Without one subnet batch (p = 0) a subnet's FID is that of an untrained one, and would flatten all others.
+    shown = [way for way in found if way.ratio != 0]
+    fixed = [way for way in shown if way.ratio is not None]
+    centres = {way.arm: (way.spread("full").mean, way.spread("subnet").mean) for way in found}
+    axis.plot(*zip(*(centres[way.arm] for way in fixed), strict=True), color=LIGHT_GREY, linewidth=1, zorder=1)
+    for way in shown:
+        colour = STAR["color"] if way.ratio is None else INK
+        if len(way.fids) > 1:
+            axis.plot(way.fids["full"], way.fids["subnet"], ".", color=colour, alpha=0.3, markersize=4, zorder=2)
+        axis.errorbar(*centres[way.arm], xerr=way.spread("full").sd, yerr=way.spread("subnet").sd, color=colour,
+                      elinewidth=0.8, fmt="none")
+        axis.plot(*centres[way.arm], **(STAR if way.ratio is None else {"marker": "o", "color": INK}), zorder=4)
+    axis.set_xlabel(f"FID, full network {BETTER}")
+    axis.set_ylabel(f"FID, subnet {BETTER}")
+    axis.margins(0.15)
+    for way in (way for way in found if way.ratio == 0):
+        _draw_above(axis, *centres[way.arm], way.arm)
+    return [(*centres[way.arm], way.arm) for way in shown]
+
+
+def _draw_above(axis: Axes, full_fid: float, subnet_fid: float, arm: str) -> None:
+    """A point that lies above the panel, as an arrow head at its upper edge."""
+    at_edge = axis.get_xaxis_transform()
+    axis.plot(full_fid, 0.98, "^", color=GREY, transform=at_edge)
+    left = full_fid < sum(axis.get_xlim()) / 2
+    axis.annotate(f"{arm}: subnet {subnet_fid:.1f}", (full_fid, 0.98), (5 if left else -5, 0), xycoords=at_edge,
+                  textcoords="offset points", ha="left" if left else "right", va="center", fontsize=SMALL_PT,
+                  color=GREY)
+
+
+def _draw_losses(axes: Sequence[Axes], config: ExperimentConfig, run_dir: Path) -> None:
+    """Losses on images not trained on, of those fixed ratios that are validated."""
+    wanted = figure_inputs("fig2", config)["curves"]
+    curves = {name: found for name in wanted if "validation/full" in (found := curves_of(run_dir, name))}
+    per_epoch = config.supernet.training.batches_per_epoch
+    for axis, network in zip(axes, NETWORKS, strict=True):
+        axis.set_ylabel(f"loss, {NETWORKS[network]}")
+        axis.set_xlabel("epoch" if per_epoch else "step")
+        if not curves:
+            missing_records(axis, "training curves", wanted or ["fixed ratios with validate_every"])
+            continue
+        for name, colour in zip(curves, _CURVE_COLOURS, strict=False):
+            steps, losses = curves[name][f"validation/{network}"]
+            ratio = config.recipe(supernet_of(name, config).recipe).ratio
+            axis.plot(steps / (per_epoch or 1), losses, color=colour, label=f"p = {ratio:g}")
+    if curves:
+        axes[0].legend(loc="best", handlelength=1.2)
+
+
+def _draw_stages(axes: Sequence[Axes], early: Sequence[Way], late: Sequence[Way], absent: Sequence[str]) -> None:
+    """FID over p at the end of phase 1 and at the end; a line for what the three phases end at."""
+    for axis, network in zip(axes, NETWORKS, strict=True):
+        axis.set_ylabel(f"FID, {NETWORKS[network]}")
+        axis.set_xlabel("p(subnet)")
+        if not early:
+            missing_records(axis, "scores", absent)
+            continue
+        for name, found, look in (("end of phase 1", early, {"linestyle": "--", "markerfacecolor": "white"}),
+                                  ("end", late, {"linestyle": "-"})):
+            fixed = sorted((way for way in found if way.ratio), key=lambda way: way.ratio)
+            spreads = [way.spread(network) for way in fixed]
+            axis.errorbar([way.ratio for way in fixed], [spread.mean for spread in spreads],
+                          yerr=[spread.sd or 0 for spread in spreads], color=INK, marker="o", markersize=3.5,
+                          linewidth=1, elinewidth=0.8, label=name, **look)
+        for way in (way for way in late if way.ratio is None):
+            axis.axhline(way.spread(network).mean, color=STAR["color"], linestyle=":", linewidth=1, label=THREE_PHASES)
+        axis.set_xticks([0, 0.5, 1])
+    if early:
+        axes[0].legend(loc="best", handlelength=1.8)

@@ -1,0 +1,145 @@
+"""Tables 1, 4, 5 and 8: what FID says of the method's parts, from score records alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pandas as pd
+
+from varient.ablations import Arm, arms, zone_system
+from varient.config import ExperimentConfig
+from varient.paper import DEPTH, paper_table
+from varient.pyramid import Pyramid
+from varient.records import ScoreRecord
+from varient.report.cells import ARITHMETIC, NORMAL_95, Cell, Row, averaged, flatten, measured, number
+from varient.report.inputs import PAPER_DEPTHS
+from varient.report.results import Results, Spread
+from varient.report.table2 import NO_COUNTERPART
+
+NO_RECORD = "no record"
+THREE_PHASES = "three phases"
+
+
+def table1(config: ExperimentConfig, results: Results) -> pd.DataFrame:
+    """Table 1: the untrained subnet at early, middle or late scales; behind it, where the layout puts the information.
+
+    The paper has d = 16.  The rows of real images rebuilt from their first scales are ours: without them the order of
+    the zones would be read as a law of depth.
+    """
+    pyramid, base = config.pyramid, f"var-d{config.transformer.depth}"
+    measured_at = config.ablations.zone_depths if config.ablations else config.supernet.depths
+    depths = {paper: depth for paper in PAPER_DEPTHS if (depth := config.counterpart(paper)) in measured_at}
+    rows: list[Row] = []
+    for _, printed in paper_table(1).iterrows():
+        zone = _zone(printed["subnet_scales"])
+        row: dict[str, str | Cell] = {"strategy": printed["strategy"], "scales": printed["subnet_scales"],
+                                      "tokens": _share(pyramid, *zone) if zone else ""}
+        for paper_depth, depth in depths.items():
+            system = zone_system(config, depth, *zone) if zone else base
+            paper = printed["fid"] if paper_depth == int(printed["subnet_depth"] or PAPER_DEPTHS[0]) else ""
+            row[f"fid_d{depth}"] = measured(results.scores.get(system), "fid", 3, paper, NO_RECORD)
+        rows.append(row)
+    scales = results.reconstruction.scales if results.reconstruction else ()
+    source = f"measured ({config.name})"
+    rows += [{"strategy": f"Real images rebuilt (r{scale.scale}: {scale.side} x {scale.side})",
+              "scales": f"r1-r{scale.scale}", "tokens": _share(pyramid, 1, scale.scale),
+              "rebuilt_fid": Cell(number(scale.fid, 3), number(NORMAL_95 * scale.fid_sd, 3), source=source),
+              "recognised": Cell(number(scale.recognised, 3), source=source)} for scale in scales]
+    return flatten(rows)
+
+
+def _zone(scales: str) -> tuple[int, int] | None:
+    """(4, 6) for "r4-r6"; None for "none"."""
+    if scales == "none":
+        return None
+    first, last = (int(scale.removeprefix("r")) for scale in scales.split("-"))
+    return first, last
+
+
+def _share(pyramid: Pyramid, first: int, last: int) -> Cell:
+    """Of the tokens of an image, those of the scales first..last."""
+    tokens = sum(pyramid.tokens(k) for k in pyramid.scales if first <= k <= last)
+    return Cell(f"{100 * tokens / pyramid.length:.1f} %", source=ARITHMETIC)
+
+
+def table4(config: ExperimentConfig, results: Results) -> pd.DataFrame:
+    """Table 4: FID of subnet and full network before and after joint training, for each subnet depth.
+
+    The supernet of each depth is another training run, so each row has a full network of its own.  Behind the paper's
+    rows come the ways of training that it does not have, first of all one supernet for all depths.
+    """
+    base = results.scores.get(f"var-d{config.transformer.depth}")
+    rows = [_table4_row(config, results, printed, base) for _, printed in paper_table(4).iterrows()]
+    for arm in arms(config) if config.ablations else ():
+        if arm.comparison == "extensions" and arm.network == "subnet":
+            pair = {"joint_subnet_fid": arm.system, "joint_full_fid": f"{arm.system}-full"}
+            rows.append({"training": _training(config, arm), "subnet_depth": str(arm.depth)} | {
+                column: measured(results.scores.get(system), "fid", 3, missing=NO_RECORD)
+                for column, system in pair.items()})
+    return flatten(rows)
+
+
+def _training(config: ExperimentConfig, arm: Arm) -> str:
+    """What a recipe changes, in words."""
+    recipe = config.recipe(arm.arm)
+    phases = "+".join(map(str, config.supernet.phases_of(arm.depth, recipe)))
+    changes = {"one supernet for all depths": recipe.shared, "ends of phases found": recipe.automatic,
+               f"phases of {phases} epochs": bool(recipe.phases),
+               f"distillation, weight {recipe.distillation:g}": recipe.distillation > 0}
+    return f"{arm.arm}: " + ", ".join(words for words, changed in changes.items() if changed)
+
+
+def _table4_row(config: ExperimentConfig, results: Results, printed: pd.Series, base: ScoreRecord | None) -> Row:
+    depth = config.counterpart(int(printed["subnet_depth"]))
+    found = {"training_free_subnet_fid": results.scores.get(f"free-d{depth}"), "training_free_full_fid": base,
+             "joint_subnet_fid": results.scores.get(f"variant-d{depth}"),
+             "joint_full_fid": results.scores.get(f"variant-d{depth}-full")}
+    row: dict[str, str | Cell] = {"training": THREE_PHASES,
+                                  "subnet_depth": Cell(str(depth or NO_COUNTERPART), paper=printed["subnet_depth"])}
+    return row | {column: measured(record if depth else None, "fid", 3, printed[column], NO_RECORD if depth else "")
+                  for column, record in found.items()}
+
+
+_DESIGNS = {"skip r1-r10": "skip all", "skip r7-r10": "bridge"}
+"""The paper's name of each design -> ours."""
+
+
+def table5(config: ExperimentConfig, results: Results) -> pd.DataFrame:
+    """Table 5: training and sampling with the subnet at every scale, against a bridge zone of full depth.
+
+    The paper has d = 16; ours is at the depth of the ablations, as the mean over several trainings.
+    """
+    depth = config.ablations.depth if config.ablations else config.counterpart(16)
+    found = [arm for arm in (arms(config) if config.ablations else ()) if arm.comparison == "bridge"]
+    rows = []
+    for _, printed in paper_table(5).iterrows():
+        skips_all = _DESIGNS[printed["design"]] == "skip all"
+        row: dict[str, str | Cell] = {"design": printed["design"], "subnet_depth": Cell(str(depth or ""), paper="16")}
+        for network in ("subnet", "full"):
+            systems = [arm.system for arm in found if arm.network == network and (arm.arm == "skip all") == skips_all]
+            for column, name, digits in ((f"{network}_fid", "fid", 3), (f"{network}_is", "inception_score", 2)):
+                row[column] = averaged(_over(results, systems, name), digits, config.name, printed[column], NO_RECORD)
+        rows.append(row)
+    return flatten(rows)
+
+
+def _over(results: Results, systems: Iterable[str], name: str) -> Spread | None:
+    return Spread.of(getattr(results.scores.get(system), name, None) for system in systems)
+
+
+def table8(config: ExperimentConfig, results: Results) -> pd.DataFrame:
+    """Table 8: FID over subnet depth d and bridge zone N; with N = K the subnet is the full network of its supernet."""
+    base = f"var-d{config.transformer.depth}"
+    grid = {(arm.depth, arm.arm): arm.system for arm in (arms(config) if config.ablations else ())
+            if arm.comparison == "grid"}
+    rows = []
+    for _, printed in paper_table(8).iterrows():
+        paper_depth = int(printed["depth"])
+        depth = config.transformer.depth if paper_depth == DEPTH else config.counterpart(paper_depth)
+        row: dict[str, str | Cell] = {"depth": Cell(str(depth or NO_COUNTERPART), paper=printed["depth"])}
+        for column in printed.index.drop("depth"):
+            system = base if paper_depth == DEPTH else grid.get((depth, f"N = {column.removeprefix('N')}"))
+            row[column] = measured(results.scores.get(system or ""), "fid", 3, printed[column],
+                                   NO_RECORD if depth else "")
+        rows.append(row)
+    return flatten(rows)

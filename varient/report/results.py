@@ -1,0 +1,165 @@
+"""What an experiment has found so far: its records by system, and its ablations as one table."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, stdev
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+import pandas as pd
+from scipy.stats import t as student
+
+from varient.ablations import arms
+from varient.config import ExperimentConfig
+from varient.records import ProfileRecord, ReconstructionRecord, ScoreRecord, read_record
+
+SCORES = ("fid", "inception_score", "precision", "recall", "recognised")
+
+
+@dataclass(frozen=True)
+class Results:
+    """Records of an experiment by system."""
+
+    scores: dict[str, ScoreRecord]
+    profiles: dict[str, ProfileRecord]
+    all_profiles: tuple[ProfileRecord, ...] = ()
+    """Where one system has several: other batch sizes, caches, precisions."""
+    reconstruction: ReconstructionRecord | None = None
+    remarks: tuple[str, ...] = ()
+    """Records that contradict others and are therefore left out."""
+
+    @classmethod
+    def read(cls, scores: Sequence[Path], profiles: Sequence[Path] = (),
+             reconstruction: Path | None = None) -> Results:
+        """Read record files.
+
+        Raises:
+            RecordError: a file that is no such record.
+        """
+        by_score, remarks = _one_each([read_record(path, ScoreRecord) for path in scores])
+        all_profiles = tuple(read_record(path, ProfileRecord) for path in profiles)
+        return cls(by_score, {record.system: record for record in all_profiles}, all_profiles,
+                   reconstruction and read_record(reconstruction, ReconstructionRecord), remarks)
+
+    @classmethod
+    def found_in(cls, run_dir: Path) -> Results:
+        """Whatever records a run folder holds.
+
+        Raises:
+            RecordError: a file that should be a record and is none.
+        """
+        folder, of_scales = run_dir / "records", run_dir / "records/reconstruction.json"
+        return cls.read(sorted(folder.glob("score-*.json")), sorted(folder.glob("profile-*.json")),
+                        of_scales if of_scales.exists() else None)
+
+    def fid(self, system: str) -> float | None:
+        """FID of a system, None where there is no record."""
+        record = self.scores.get(system)
+        return record and record.fid
+
+
+AnyRecord = TypeVar("AnyRecord", ScoreRecord, ProfileRecord)
+
+
+def comparable(experiment: str, results: Results) -> Results:
+    """The records of an experiment that may stand in one column; what is left out, and why, goes to the remarks.
+
+    One column would otherwise hold numbers that mean different things: other experiments, protocols, references,
+    numbers of images, devices.  The largest group stays.
+    """
+    remarks = list(results.remarks)
+    scores = _largest_group(_own(experiment, results.scores.values(), remarks), remarks, "score", lambda record: {
+        "protocol": record.protocol, "extractor": record.extractor, "reference": record.reference_sha256[:8],
+        **({} if record.system.startswith("real-") else {"images": record.num_images})})
+    single, twice = _one_each(_own(experiment, results.all_profiles or results.profiles.values(), remarks))
+    profiles = _largest_group(single.values(), remarks, "profile", lambda record: {
+        "batch": record.batch_size, "precision": record.precision, "weights": record.weights,
+        "device": record.provenance.device, "threads": record.provenance.threads})
+    reconstruction = results.reconstruction
+    if reconstruction and reconstruction.provenance.experiment != experiment:
+        remarks.append(f"reconstructions of {reconstruction.provenance.experiment}")
+        reconstruction = None
+    return Results({record.system: record for record in scores}, {record.system: record for record in profiles},
+                   tuple(profiles), reconstruction, (*remarks, *twice))
+
+
+def _own(experiment: str, records: Iterable[AnyRecord], remarks: list[str]) -> list[AnyRecord]:
+    found = list(records)
+    remarks += [f"{record.kind} of {record.system}, which is of {record.provenance.experiment}"
+                for record in found if record.provenance.experiment != experiment]
+    return [record for record in found if record.provenance.experiment == experiment]
+
+
+def _one_each(records: Sequence[AnyRecord]) -> tuple[dict[str, AnyRecord], tuple[str, ...]]:
+    """Records by system; two that differ contradict each other, and neither stays."""
+    by_system: dict[str, AnyRecord] = {}
+    contradicted: dict[str, str] = {}
+    for record in records:
+        if by_system.setdefault(record.system, record) != record:
+            contradicted[record.system] = f"two {record.kind} records of {record.system} that differ"
+    return ({system: record for system, record in by_system.items() if system not in contradicted},
+            tuple(contradicted.values()))
+
+
+def _largest_group(records: Iterable[AnyRecord], remarks: list[str], kind: str,
+                   setting: Callable[[AnyRecord], dict[str, object]]) -> list[AnyRecord]:
+    """The records with the commonest value of each part of their settings."""
+    left = list(records)
+    for part in dict.fromkeys(name for record in left for name in setting(record)):
+        counts = Counter(setting(record)[part] for record in left if part in setting(record))
+        (common, _), *others = counts.most_common()
+        if others:
+            remarks += [f"{kind} of {record.system}, whose {part} is {setting(record)[part]} and not {common}"
+                        for record in left if setting(record).get(part, common) != common]
+            left = [record for record in left if setting(record).get(part, common) == common]
+    return left
+
+
+def arm_scores(config: ExperimentConfig, results: Results) -> pd.DataFrame:
+    """A row for each arm of the ablations: its fields, the scores and their ``_sd``; NaN where no record is.
+
+    Empty, with the same columns, where the experiment has no ablations.
+    """
+    columns = ["comparison", "arm", "depth", "seed", "network", "system", *SCORES, *(f"{name}_sd" for name in SCORES)]
+    rows = []
+    for arm in arms(config) if config.ablations else ():
+        record = results.scores.get(arm.system)
+        rows.append([arm.comparison, arm.arm, arm.depth, arm.seed, arm.network, arm.system,
+                     *(getattr(record, name, None) for name in columns[6:])])
+    frame = pd.DataFrame(rows, columns=columns)
+    return frame.astype(dict.fromkeys(columns[6:], float))
+
+
+class Spread(NamedTuple):
+    """Of several trainings that differ in the seed alone."""
+
+    mean: float
+    sd: float | None
+    """Sample standard deviation; None for a single training."""
+    count: int
+
+    @classmethod
+    def of(cls, values: Iterable[float | None]) -> Spread | None:
+        """Of the values that are there; None where none is."""
+        found = [value for value in values if value is not None and value == value]
+        return cls(mean(found), stdev(found) if len(found) > 1 else None, len(found)) if found else None
+
+    @property
+    def half_width_95(self) -> float | None:
+        """Half of the 95 % interval of the mean (Student's); None for a single training."""
+        if self.sd is None:
+            return None
+        return float(student.ppf(0.975, self.count - 1)) * self.sd / math.sqrt(self.count)
+
+
+def curves_of(run_dir: Path, network: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Curves of a network's training: name -> steps and values; empty where it was not trained here."""
+    from varient.training.curves import read_curves  # which imports torch
+
+    path = run_dir / f"training-{network}" / "curves.npz"
+    return read_curves(path) if path.exists() else {}

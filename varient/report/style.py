@@ -1,0 +1,236 @@
+"""One look for all plots: the same system in the same colour, readable in print, in grey and by colour-blind readers.
+
+Colours are Okabe and Ito's (https://jfly.uni-koeln.de/color/); the subnets, which have an order, are one blue from dark
+(deep) to light (shallow).  Lines carry their names; legends are for what cannot.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+import matplotlib
+
+from varient.config import ExperimentConfig
+from varient.files import atomic_path
+from varient.systems import resolve_system
+
+matplotlib.use("Agg")
+
+from matplotlib import pyplot as plt
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+from matplotlib.text import Annotation, Text
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+from matplotlib.transforms import Bbox
+
+INK = "#222222"
+GREY = "#8A8A8A"
+LIGHT_GREY = "#D9D9D9"
+ORANGE, SKY, GREEN, BLUE, VERMILLION, PURPLE = "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7"
+
+BRIDGE_ZONE, FLEXIBLE_ZONE = BLUE, VERMILLION
+"""Blue and red, as in the paper's Figures 1 and 3."""
+
+COLUMN_IN, PAGE_IN = 3.35, 6.9
+"""Widths of one and of two columns of a paper, inches."""
+
+PointLabel = tuple[float, float, str]
+"""x, y and what is written beside that point."""
+
+STAR = {"marker": "*", "color": VERMILLION, "markersize": 11, "markeredgecolor": "white", "linestyle": "none"}
+"""What the paper recommends: its red star in Figures 2 and 5."""
+
+BETTER = "(← better)"
+"""For labels of axes on which less is better; on an upright axis the arrow turns with the text."""
+
+SMALL_PT = 7
+"""Size of labels beside points and lines."""
+
+_BY_DEPTH = {30: INK, 16: "#08306B", 8: "#2171B5", 4: "#4A9BCF", 2: "#86C0E3"}
+_BY_FAMILY = {"code": VERMILLION, "dit": GREEN, "llamagen": PURPLE, "real": GREY}
+
+_SETTINGS = {
+    "font.family": "DejaVu Sans", "font.size": 8, "axes.titlesize": 8.5, "axes.labelsize": 8, "legend.fontsize": 7.5,
+    "xtick.labelsize": 7.5, "ytick.labelsize": 7.5, "axes.titlelocation": "left", "axes.titleweight": "bold",
+    "axes.edgecolor": INK, "axes.labelcolor": INK, "text.color": INK, "xtick.color": INK, "ytick.color": INK,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.7, "lines.linewidth": 1.4,
+    "lines.markersize": 4.5, "legend.frameon": False, "grid.color": LIGHT_GREY, "grid.linewidth": 0.5,
+    "figure.constrained_layout.use": True, "savefig.dpi": 200, "pdf.fonttype": 42, "svg.hashsalt": "varient",
+}
+
+
+def colour_of_depth(paper_depth: int) -> str:
+    """Colour of a subnet by the paper's depth that it stands for; 30 is the full network."""
+    return _BY_DEPTH[paper_depth]
+
+
+def colour_of(published_as: str) -> str:
+    """Colour of a system by its id at the paper's size (`System.published_as`)."""
+    family = published_as.removeprefix("free-").split("-")[0]
+    if family in ("var", "variant") or published_as.startswith("free-d"):
+        depth = next(int(part[1:]) for part in published_as.split("-") if part[:1] == "d" and part[1:].isdigit())
+        return _BY_DEPTH.get(depth, BLUE)
+    return _BY_FAMILY.get(family, ORANGE)
+
+
+def colour_in(config: ExperimentConfig, system: str) -> str:
+    """Colour of a system of an experiment, whatever its depth is called there."""
+    return colour_of(resolve_system(system, config).published_as)
+
+
+def new_figure(width_in: float, height_in: float) -> Figure:
+    """An empty figure in the house's style; draw on it inside `styled`."""
+    return plt.figure(figsize=(width_in, height_in))
+
+
+def styled() -> plt.rc_context:
+    """Context in which figures are drawn and saved."""
+    return plt.rc_context(_SETTINGS)
+
+
+def missing(axis: plt.Axes, what: str) -> None:
+    """Say in an empty panel which records it lacks."""
+    axis.set_axis_off()
+    axis.text(0.5, 0.5, f"not measured here:\n{what}", ha="center", va="center", color=GREY, fontsize=7.5,
+              transform=axis.transAxes, wrap=True)
+
+
+def missing_records(axis: plt.Axes, kind: str, names: Sequence[str]) -> None:
+    """`missing`, for a panel that lacks files of several systems or networks: the first are named."""
+    more = f" and {len(names) - 4} more" if len(names) > 4 else ""
+    missing(axis, textwrap.fill(f"{kind} of {', '.join(names[:4])}{more}", 32, break_on_hyphens=False))
+
+
+def log_scale(axis: plt.Axes, which: Literal["x", "y"]) -> None:
+    """A logarithmic axis with plain numbers at 1, 2, 5, 10 and so on."""
+    axis.set(**{f"{which}scale": "log"})
+    along = getattr(axis, f"{which}axis")
+    along.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    along.set_major_formatter(StrMethodFormatter("{x:g}"))
+    along.set_minor_formatter(NullFormatter())
+
+
+def corner_note(axis: plt.Axes, text: str, *, right: bool = False, top: bool = False) -> None:
+    """A small grey remark in a corner of a panel."""
+    axis.annotate(text, (float(right), float(top)), xycoords="axes fraction", textcoords="offset points",
+                  xytext=(-3 if right else 3, -3 if top else 3), ha="right" if right else "left",
+                  va="top" if top else "bottom", fontsize=6.5, color=GREY)
+
+
+def label_points(panels: Mapping[plt.Axes, Sequence[PointLabel]]) -> None:
+    """Write texts beside points, where they cover no point, no other text and best no line.
+
+    Call it when all panels of a figure are drawn: where there is room is known only when limits and layout are.
+    """
+    for figure in {axis.figure for axis in panels}:
+        figure.draw_without_rendering()
+    for axis, labels in panels.items():
+        obstacles = _Obstacles(axis)
+        for x, y, text in labels:
+            obstacles.others = [axis.transData.transform(other[:2]) for other in labels if other[:2] != (x, y)]
+            label = axis.annotate(text, (x, y), (0, 0), textcoords="offset points", fontsize=SMALL_PT,
+                                  arrowprops=_LEADER)
+            label.set_in_layout(False)  # it follows the layout, and must not move it
+            best = min(_PLACES, key=lambda place, label=label: obstacles.cost(_box(label, place)))
+            obstacles.boxes.append(_box(label, best))
+            label.arrow_patch.set_visible(max(map(abs, best[:2])) > _BESIDE_PT)
+
+
+class _Obstacles:
+    """What labels of a panel should not cover, in pixels.
+
+    Attributes:
+        others: points with labels of their own, which another label should not even come near.
+    """
+
+    def __init__(self, axis: plt.Axes) -> None:
+        renderer = axis.figure.canvas.get_renderer()
+        self.point = axis.figure.dpi / 72
+        self.inside = axis.get_window_extent()
+        self.boxes = [text.get_window_extent(renderer) for text in axis.texts]
+        self.paths, self.others = [], []
+        for line in axis.lines:
+            path = line.get_path().transformed(line.get_transform())
+            self.paths.append(path)
+            if line.get_marker() not in ("None", None, ""):
+                self.boxes += [self._around(vertex, _POINT_PT) for vertex in path.vertices]
+        for bars in axis.collections:  # error bars; scattered points have their paths elsewhere
+            if isinstance(bars, LineCollection):
+                self.paths += [path.transformed(bars.get_transform()) for path in bars.get_paths()]
+
+    def cost(self, box: Bbox) -> int:
+        """How bad it is to write there: worst outside the panel, least bad over a line."""
+        inside = self.inside
+        outside = box.x0 < inside.x0 or box.x1 > inside.x1 or box.y0 < inside.y0 or box.y1 > inside.y1
+        return (8 * outside + 4 * sum(box.overlaps(other) for other in self.boxes)
+                + 2 * sum(box.overlaps(self._around(other, _APART_PT)) for other in self.others)
+                + sum(path.intersects_bbox(box, filled=False) for path in self.paths if len(path.vertices) > 1))
+
+    def _around(self, centre: Sequence[float], reach_pt: float) -> Bbox:
+        (x, y), reach = centre, reach_pt * self.point
+        return Bbox.from_extents(x - reach, y - reach, x + reach, y + reach)
+
+
+_POINT_PT = 3
+"""Half the side of the square that a point keeps free of text."""
+
+_APART_PT = 7
+"""The same for texts of other points, which might be taken for its own."""
+
+_BESIDE_PT = 7
+"""A label further away than this has a line to its point."""
+
+_LEADER = {"arrowstyle": "-", "color": GREY, "linewidth": 0.5, "shrinkA": 0, "shrinkB": 2}
+
+_Place = tuple[float, float, str, str]
+"""Offset in points, alignment of the text."""
+
+_PLACES: tuple[_Place, ...] = tuple(
+    (x * (d if y == 0 else 0.7 * d), y * (d if x == 0 else 0.7 * d),
+     {1: "left", 0: "center", -1: "right"}[x], {1: "bottom", 0: "center", -1: "top"}[y])
+    for d in (5, 9, 14, 20, 27)
+    for x, y in ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1)))
+"""Nearest first, and at one distance the right side first."""
+
+
+def _box(label: Annotation, place: _Place) -> Bbox:
+    """Move a label to a place; what it covers there, in pixels, without the line to its point."""
+    x, y, horizontal, vertical = place
+    label.set_position((x, y))
+    label.set(ha=horizontal, va=vertical if y else "center_baseline")
+    renderer = label.figure.canvas.get_renderer()
+    label.update_positions(renderer)
+    return Text.get_window_extent(label, renderer)
+
+
+def note_source(figure: Figure, text: str) -> None:
+    """Say at the foot of a figure, small and grey, where its content comes from."""
+    width_in, height_in = figure.get_size_inches()
+    figure.text(0.08 / width_in, 0.06 / height_in, text, color=GREY, fontsize=6.3, va="bottom", linespacing=1.3)
+
+
+def note_below(figure: Figure, text: str) -> None:
+    """`note_source` in lines of the page's width, below panels that leave them room."""
+    lines = textwrap.wrap(text, _NOTE_CHARACTERS)
+    free = (0.1 + 0.12 * len(lines)) / figure.get_figheight()
+    figure.get_layout_engine().set(rect=(0, free, 1, 1 - free))
+    note_source(figure, "\n".join(lines))
+
+
+_NOTE_CHARACTERS = 152
+"""Of a note's size, so many fit on a line of PAGE_IN."""
+
+
+def save(figure: Figure, stem: Path) -> list[Path]:
+    """Write <stem>.png and <stem>.pdf atomically, without time stamps; close the figure."""
+    paths = []
+    for suffix, metadata in ((".png", {"Software": None}), (".pdf", {"CreationDate": None})):
+        path = stem.with_name(stem.name + suffix)
+        with atomic_path(path) as temporary:
+            figure.savefig(temporary, format=suffix[1:], metadata=metadata)
+        paths.append(path)
+    plt.close(figure)
+    return paths

@@ -1,0 +1,125 @@
+"""Table 2: quality and cost of every system, measured here, and at the paper's size counted and predicted too."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import pandas as pd
+
+from baselines.sources import published
+from varient.config import ExperimentConfig
+from varient.paper import DEPTH, paper_table, system_id
+from varient.profiling.cost_model import MIB, PAPER_DEVICE, PAPER_POLICY, SystemCost, peak_mib, system_cost
+from varient.profiling.paper_systems import paper_system
+from varient.records import ProfileRecord
+from varient.report.cells import ARITHMETIC, PREDICTED, Cell, flatten, measured, number
+from varient.report.inputs import table_inputs
+from varient.report.results import Results
+from varient.systems import System, resolve_system
+
+NO_COUNTERPART = "none"
+OUT_OF_MEMORY = "OOM"
+COLUMNS = ("steps", "speedup", "latency_s", "memory_mb", "kv_cache_mb", "params", "fid", "is", "precision", "recall")
+_SCORES = {"fid": ("fid", 3), "is": ("inception_score", 2), "precision": ("precision", 3), "recall": ("recall", 3)}
+_BASE = f"var-d{DEPTH}"
+
+
+def table2(config: ExperimentConfig, results: Results) -> pd.DataFrame:
+    """Table 2: each row of the paper with our value and the paper's for each column, and what others published.
+
+    Behind the paper's rows come those that the config adds (other protocols, other systems) and the real images.  Ours
+    is empty where no record says it; for an experiment at the paper's size, memory, time and parameters are then
+    counted or predicted, under the paper's setting (L20, batch 64, reference cache).  Latency and memory of the digits
+    experiment are those of a miniature on this machine's CPU; compare ratios with the paper's, not seconds.
+    """
+    printed = {system_id(row["method"]): row for _, row in paper_table(2).iterrows()}
+    systems = (resolve_system(name, config) for name in table_inputs(2, config)["profile"])
+    here = {system.published_as: system for system in systems}
+    baseline = results.profiles.get(here[_BASE].name)
+    rows = []
+    for published_as in (*printed, *(other for other in here if other not in printed)):
+        system, paper, source = here.get(published_as), printed.get(published_as, {}), published(published_as)
+        ours = _counted(published_as, system, config) | _measured(results, system, baseline)
+        row = {"method": paper.get("method") or (source.name if source else system.name),
+               "system": system.name if system else NO_COUNTERPART}
+        row |= {column: _beside(ours.get(column), paper.get(column, ""), system, results) for column in COLUMNS}
+        rows.append(row | {"recognised": ours.get("recognised", ""), "published": source.cell() if source else ""})
+    if floor := results.scores.get("real-holdout"):
+        rows.append({"method": "real images not trained on", "system": floor.system} | _scores(floor))
+    return flatten(rows)
+
+
+def _beside(ours: Cell | None, paper: str, system: System | None, results: Results) -> Cell:
+    if ours:
+        return Cell(ours.ours, ours.half_width, paper, ours.source)
+    why = "" if system is None or (system.name in results.scores and system.name in results.profiles) else "no record"
+    return Cell(paper=paper, source=why)
+
+
+def _measured(results: Results, system: System | None, baseline: ProfileRecord | None) -> dict[str, Cell]:
+    cells: dict[str, Cell] = {}
+    if profile := results.profiles.get(system.name if system else ""):
+        cells |= _costs(profile, baseline)
+    if score := results.scores.get(system.name if system else ""):
+        cells |= _scores(score)
+    return cells
+
+
+def _scores(score: object) -> dict[str, Cell]:
+    return {column: measured(score, name, digits) for column, (name, digits) in _SCORES.items()} | {
+        "recognised": measured(score, "recognised", 3)}
+
+
+def _costs(profile: ProfileRecord, baseline: ProfileRecord | None) -> dict[str, Cell]:
+    """Steps, time and memory; a system that does not fit has neither time nor memory, and no cell of it is a number."""
+    counts = list(profile.parameters.values()) or [profile.num_parameters]
+    cells = {"steps": profile.steps, "params": _parameters(counts)}
+    if not profile.latency:
+        cells |= {"latency_s": OUT_OF_MEMORY, "memory_mb": OUT_OF_MEMORY}
+    else:
+        latency_s, memory = profile.latency.median_s, profile.memory
+        speedup = baseline.latency.median_s / latency_s if baseline and baseline.latency else None
+        cells |= {"latency_s": number(latency_s, 4), "speedup": number(speedup, 2),
+                  "memory_mb": number(memory.peak_mib, 1), "kv_cache_mb": number(memory.kv_cache_mib, 3)}
+    source = f"measured ({profile.provenance.experiment})"
+    return {column: Cell(text, source=source) for column, text in cells.items() if text}
+
+
+def _counted(published_as: str, system: System | None, config: ExperimentConfig) -> dict[str, Cell]:
+    """What arithmetic and the cost model say of a row, if the experiment is at the paper's size."""
+    if system is None or not is_paper_size(config) or (cost := _cost(published_as)) is None:
+        return {}
+    cells = {"steps": Cell(system.steps, source=ARITHMETIC),
+             "params": Cell(_parameters(cost.system.transformer_parameters), source=ARITHMETIC)}
+    if cost.policy == PAPER_POLICY:  # CoDe and VAR; of the others the paper prints no memory
+        cells |= {"kv_cache_mb": Cell(number(cost.kv_cache_bytes / MIB, 1), source=ARITHMETIC)}
+    predicted = {"latency_s": number(cost.latency_s, 2), "speedup": number(_cost(_BASE).latency_s / cost.latency_s, 2)}
+    if cost.peak_memory:
+        predicted["memory_mb"] = number(peak_mib(cost, None), 0)
+    return cells | {name: Cell(text, source=f"{PREDICTED} ({PAPER_DEVICE})") for name, text in predicted.items()}
+
+
+@cache
+def _cost(published_as: str) -> SystemCost | None:
+    try:
+        return system_cost(published_as, policy=PAPER_POLICY)
+    except ValueError:  # a row that the cost model does not know
+        return None
+
+
+def is_paper_size(config: ExperimentConfig) -> bool:
+    """Whether the experiment's full network is the released VAR-d30 at 256 x 256."""
+    own = resolve_system(f"var-d{config.transformer.depth}", config).parameters()
+    return tuple(own.values()) == tuple(paper_system(_BASE).transformer_parameters)
+
+
+def _parameters(counts: list[int]) -> str:
+    """Of each network, as in the paper's "2.0+0.3B"."""
+    return " + ".join(map(_count, counts))
+
+
+def _count(value: int) -> str:
+    for factor, suffix in ((10 ** 9, "B"), (10 ** 6, "M"), (10 ** 3, "K")):
+        if value >= factor:
+            return f"{value / factor:.3g}{suffix}"
+    return str(value)

@@ -1,0 +1,39 @@
+rule figure:
+    input:
+        config=ancient(f"runs/{EXPERIMENT.name}/config.json"),
+        scores=lambda wildcards: records(
+            "score", figure_inputs(wildcards.figure, EXPERIMENT)["score"]
+        ),
+        profiles=lambda wildcards: records(
+            "profile", figure_inputs(wildcards.figure, EXPERIMENT)["profile"]
+        ),
+        samples=figure_samples,
+        trained=lambda wildcards: weight_files(
+            figure_inputs(wildcards.figure, EXPERIMENT)["curves"]
+        ),
+        data=sorted(map(str, Path("varient/paper").glob("*.csv"))),
+        code=lambda wildcards: stage_sources(
+            "varient.report.figures", FIGURE_SOURCES[wildcards.figure][0]
+        ),
+    output:
+        png=report(
+            f"{FIGURES}/{{figure}}.png",
+            caption="../report/figure.rst",
+            category="3. Figures",
+            labels={"figure": "{figure}"},
+        ),
+        pdf=f"{FIGURES}/{{figure}}.pdf",
+    log:
+        f"runs/{EXPERIMENT.name}/logs/{{figure}}.log",
+    conda:
+        "../../environment.yml"
+    params:
+        settings=EXPERIMENT.digest("ablations", "supernet", "rows"),
+        scores=lambda wildcards, input: [f"--score {path}" for path in input.scores],
+        profiles=lambda wildcards, input: [
+            f"--profile {path}" for path in input.profiles
+        ],
+        stem=lambda wildcards, output: output.png.removesuffix(".png"),
+    shell:
+        "python -m varient figure --config {input.config} {wildcards.figure} {params.scores} {params.profiles}"
+        " --output {params.stem} > {log} 2>&1"

@@ -1,0 +1,33 @@
+rule opening:
+    """What holds, what does not, what is open: the first page of the report, for a reader with five minutes."""
+    input:
+        config=ancient(f"runs/{EXPERIMENT.name}/config.json"),
+        claims=f"{RESULTS}/claims.csv",
+        table2=f"{RESULTS}/table2.csv",
+        code=stage_sources("varient.report.opening"),
+    output:
+        OPENING,
+    log:
+        f"runs/{EXPERIMENT.name}/logs/opening.log",
+    conda:
+        "../../environment.yml"
+    shell:
+        "python -m varient opening {input.claims} {input.table2} --output {output} > {log} 2>&1"
+
+
+rule report_page:
+    """Snakemake's own report over all results.  It runs inside this workflow, which holds the lock."""
+    input:
+        RESULT_FILES,
+        OPENING,
+        captions=sorted(map(str, Path("workflow/report").glob("*.rst"))),
+    output:
+        REPORT,
+    log:
+        f"runs/{EXPERIMENT.name}/logs/report_page.log",
+    conda:
+        "../../environment.yml"
+    params:
+        config=CONFIG,
+    shell:
+        "snakemake --nolock --cores 1 --report {output} --configfile {params.config} -- results > {log} 2>&1"
