@@ -114,6 +114,37 @@ def test_smoke_run_end_to_end(copy):
 
 
 @pytest.mark.slow
+def test_the_report_opens_in_a_browser(copy):
+    """A page that a browser could not show, pictures that did not come along, or a first page cut off would fail."""
+    from playwright.sync_api import sync_playwright
+
+    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if browser is None:
+        pytest.skip("needs Chromium: apt-get install chromium")
+    report = copy / "results/smoke/report.html"
+    if not report.exists():
+        assert _snakemake(copy, "--cores", "all", *SMOKE).returncode == 0
+    with sync_playwright() as driver:
+        chromium = driver.chromium.launch(executable_path=browser, args=["--no-sandbox"])
+        page = chromium.new_page(viewport={"width": 1300, "height": 900})
+        errors: list[str] = []
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.goto(report.as_uri())
+        title = page.get_by_role("heading", name="Does VARiant hold?")
+        title.wait_for()
+        assert title.bounding_box()["y"] >= 0  # Snakemake centres the page and cuts off what is too long
+        page.get_by_text("3. Figures").first.click()
+        for figure in ("fig1", "fig2", "fig3", "fig4", "fig5", "fig6", "fig7", "kv-live", "quality-cost"):
+            page.get_by_text(figure, exact=True).wait_for()
+        page.get_by_text("fig1", exact=True).locator("xpath=ancestor::tr").locator("a").first.click()
+        picture = page.locator("img").last  # the first is Snakemake's own
+        picture.wait_for()
+        assert picture.evaluate("image => image.naturalWidth") > 1000
+        chromium.close()
+    assert not errors
+
+
+@pytest.mark.slow
 def test_varient_sample_draws_the_depths_of_a_run(copy, tmp_path):
     from PIL import Image
 

@@ -345,12 +345,14 @@ def claims(output: Annotated[Path, typer.Option("--output", "-o", help="stem of 
 
 @verb(app)
 def opening(claims: Annotated[Path, typer.Argument(help="claims.csv")],
-            table2: Annotated[Path, typer.Argument(help="table2.csv")], output: Output) -> None:
-    """The first page of the report, from verdicts and Table 2."""
+            table2: Annotated[Path, typer.Argument(help="table2.csv")], output: Output,
+            summary: Annotated[Path, typer.Option(help="HTML page with the evidence")]) -> None:
+    """The first page of the report (reStructuredText) and its summary, from verdicts and Table 2."""
     from varient.report.opening import write_opening
 
-    write_opening(claims, table2, output)
+    write_opening(claims, table2, output, summary)
     _wrote(output)
+    _wrote(summary)
 
 
 @verb(app)

@@ -1,4 +1,8 @@
-"""The first page of the report, in reStructuredText: what holds, what does not, what is open, and Table 2 in short."""
+"""The first page of the report and the summary behind it: what holds, what does not, what is open, Table 2 in short.
+
+The first page has to fit a screen (Snakemake centres it and cuts off what does not), so it is a list; the summary is a
+page of its own with the evidence.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pandas as pd
+from docutils.core import publish_string
 
 from varient.claims.judgement import Verdict
 from varient.files import write_text
@@ -16,56 +21,83 @@ _SECTIONS = (
      "Printed numbers that arithmetic, or another printed number of the same quantity, contradicts."),
     ("What the miniature shows", (Verdict.SEEN, Verdict.REPRODUCED),
      "Directions that networks trained here show beyond their noise. They are no proof for ImageNet."),
-    ("What the miniature shows otherwise, or cannot tell", (Verdict.NOT_SEEN, Verdict.NOT_RESOLVED),
-     "Directions that these networks show the other way round, or that lie within their noise."),
+    ("What the miniature shows otherwise", (Verdict.NOT_SEEN,),
+     "Directions that these networks show the other way round, beyond their noise."),
+    ("What the miniature cannot tell", (Verdict.NOT_RESOLVED,), "Differences within the noise of these networks."),
 )
+_HOW = ("*holds* and *contradicts* come from arithmetic and from the paper's own numbers, at its own size; *in "
+        "miniature* from networks trained here; *open* needs the authors' weights, ImageNet or a GPU.")
+
+_STYLE = """
+body { font: 15px/1.45 system-ui, sans-serif; color: #222; max-width: 68rem; margin: 2rem auto; padding: 0 1rem }
+h1, h2 { line-height: 1.2 } h2 { margin-top: 2rem }
+table { border-collapse: collapse; width: 100% } td p, th p { margin: 0 }
+th, td { text-align: left; vertical-align: top; padding: .3rem .6rem; border-bottom: 1px solid #ddd }
+"""
 
 
-def write_opening(claims: Path, table2: Path, output: Path) -> None:
-    """Write the page from results/claims.csv and results/table2.csv.
+def write_opening(claims: Path, table2: Path, opening: Path, summary: Path) -> None:
+    """Write both pages from results/claims.csv and results/table2.csv.
+
+    Args:
+        opening: reStructuredText, for `report:`.
+        summary: a self-contained HTML page.
 
     Raises:
         ValueError: files of another kind.
     """
     judged, systems = (pd.read_csv(path, dtype=str, keep_default_na=False) for path in (claims, table2))
-    for frame, path, needed in ((judged, claims, {"id", "verdict", "evidence"}), (systems, table2, {"method", "fid"})):
+    for frame, path, needed in ((judged, claims, {"id", "verdict", "evidence", "found", "source"}),
+                                (systems, table2, {"method", "fid"})):
         if missing := needed - set(frame.columns):
             raise ValueError(f"{path}: has no column {', '.join(sorted(missing))}")
+    write_text(opening, _opening(judged))
+    settings = {"embed_stylesheet": True, "stylesheet_path": "", "halt_level": 2}
+    page = publish_string(_summary(judged, systems), writer="html5", settings_overrides=settings).decode()
+    write_text(summary, page.replace("</head>", f"<style>{_STYLE}</style></head>"))
+
+
+def _opening(judged: pd.DataFrame) -> str:
+    counted = judged[(judged["verdict"] == Verdict.CONTRADICTS) & (judged["source"] == "arithmetic")]
+    # One quantity may be printed in several tables.
+    counted = counted.assign(claim=counted["claim"].str.replace(", batch 64", "")).drop_duplicates(["claim", "found"])
+    slips = [_escaped(f"{row.where}, {row.claim}: {row.printed}, by arithmetic {row.found}")
+             for row in counted.itertuples()]
+    parts = [_heading("Does VARiant hold?", "="),
+             f"{TITLE}, {len(judged)} claims: sentences of its text and cells of its tables. {_counts(judged)}. {_HOW}",
+             *_list("Does not hold", slips)]
+    for title, verdicts, _ in _SECTIONS[1:]:
+        found = judged[judged["verdict"].isin(verdicts)]
+        parts += [f"**{title}:** {_escaped('; '.join(found['claim']))}."] if len(found) else []
+    parts.append("The evidence for each is in category 1, *summary*; tables, figures and ablations follow.")
+    return "\n\n".join(parts) + "\n"
+
+
+def _counts(judged: pd.DataFrame) -> str:
     counts = judged["verdict"].value_counts()
-    parts = [
-        _heading("Does VARiant hold?", "="),
-        f"{TITLE}: {len(judged)} claims, the sentences of its text and every cell of its tables, each with a verdict "
-        "that is computed and a command that shows it.",
-        _table(["Verdict", "Claims"], [[verdict, str(counts[verdict])] for verdict in Verdict if verdict in counts]),
-        "*holds* and *contradicts* come from arithmetic and from the paper's own numbers alone, at its own size. "
-        "*open* needs the authors' weights, ImageNet or a GPU.",
-    ]
+    return ", ".join(f"{verdict}: {counts[verdict]}" for verdict in Verdict if verdict in counts)
+
+
+def _summary(judged: pd.DataFrame, systems: pd.DataFrame) -> str:
+    parts = [_heading("Does VARiant hold?", "="),
+             f"{TITLE}: {len(judged)} claims, the sentences of its text and the cells of its tables, each with a "
+             f"verdict that is computed and, in claims.csv, a command that shows it. {_counts(judged)}.", _HOW]
     for title, verdicts, words in _SECTIONS:
         if len(found := judged[judged["verdict"].isin(verdicts)]):
             parts += [_heading(title, "-"), words, _claims(found)]
     parts += [_heading("Every system by the same hands", "-"),
-              "Measured here; ± is half of a 95 % interval. The full table and what each cell comes from: category 2.",
-              _systems(systems),
-              _heading("Where to look next", "-"),
-              "*Claims and verdicts* has every row with its evidence; *Tables* and *Figures* are the paper's, ours "
-              "beside the paper's; *Ablations* has every arm. A caption says how each was made; its rule and code are "
-              "one click away."]
-    write_text(output, "\n\n".join(parts) + "\n")
+              "Measured here; ± is half of a 95 % interval. What each cell comes from: Table 2.", _systems(systems)]
+    return "\n\n".join(parts) + "\n"
 
 
 def _claims(found: pd.DataFrame) -> str:
     """One line for each evidence: cells that are judged by the same sentence share it."""
-    groups = found.groupby("evidence", sort=False)
-    rows = [[_where(group), _shortened(group["claim"].tolist()), _shortened(group["printed"].tolist()), evidence]
-            for evidence, group in groups]
+    rows = [[_shortened(group["where"]), _shortened(group["claim"]), _shortened(group["printed"]), evidence]
+            for evidence, group in found.groupby("evidence", sort=False)]
     return _table(["Where", "Claim", "Printed", "Evidence"], rows)
 
 
-def _where(group: pd.DataFrame) -> str:
-    return _shortened(group["where"].tolist())
-
-
-def _shortened(texts: Sequence[str], most: int = 3) -> str:
+def _shortened(texts: Iterable[str], most: int = 3) -> str:
     texts = list(dict.fromkeys(texts))
     return "; ".join(texts[:most]) + (f"; and {len(texts) - most} more" if len(texts) > most else "")
 
@@ -73,7 +105,7 @@ def _shortened(texts: Sequence[str], most: int = 3) -> str:
 def _systems(table: pd.DataFrame) -> str:
     def cell(row: pd.Series, column: str) -> str:
         half_width = row.get(f"{column}_pm", "")
-        return row.get(column, "") + (f" ± {half_width}" if half_width else "") or "–"
+        return row.get(column, "") + (f" ± {half_width}" if half_width else "")
 
     columns = {"method": "System", "fid": "FID", "is": "IS", "latency_s": "Latency (s)", "speedup": "Speedup",
                "memory_mb": "Memory (MiB)", "kv_cache_mb": "KV (MiB)"}
@@ -82,6 +114,10 @@ def _systems(table: pd.DataFrame) -> str:
 
 def _heading(text: str, line: str) -> str:
     return f"{text}\n{line * len(text)}"
+
+
+def _list(title: str, items: Sequence[str]) -> list[str]:
+    return [f"**{title}:**", "\n".join(f"* {item}" for item in items)] if items else []
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -27,8 +27,8 @@ def table1(config: ExperimentConfig, results: Results) -> pd.DataFrame:
     the zones would be read as a law of depth.
     """
     pyramid, base = config.pyramid, f"var-d{config.transformer.depth}"
-    measured_at = config.ablations.zone_depths if config.ablations else config.supernet.depths
-    depths = {paper: depth for paper in PAPER_DEPTHS if (depth := config.counterpart(paper)) in measured_at}
+    shown = {PAPER_DEPTHS[0], *(config.ablations.zone_depths if config.ablations else ())}
+    depths = {paper: depth for paper in PAPER_DEPTHS if (depth := config.counterpart(paper)) and shown & {paper, depth}}
     rows: list[Row] = []
     for _, printed in paper_table(1).iterrows():
         zone = _zone(printed["subnet_scales"])

@@ -18,6 +18,7 @@ FIGURES = "figures" if EXPERIMENT.name == "digits" else f"figures/{EXPERIMENT.na
 
 REPORT = "report.html" if RESULTS == "results" else f"{RESULTS}/report.html"
 OPENING = f"{RESULTS}/opening.rst"
+SUMMARY = f"{RESULTS}/summary.html"
 
 # What `all` builds, but for the report of it.
 RESULT_FILES = [
@@ -30,6 +31,7 @@ RESULT_FILES = [
         f"{FIGURES}/{{figure}}.{{suffix}}", figure=FIGURE_SOURCES, suffix=["png", "pdf"]
     ),
     *expand(f"{RESULTS}/claims.{{suffix}}", suffix=["csv", "md"]),
+    SUMMARY,
     *([f"{RESULTS}/ablations.csv"] if EXPERIMENT.ablations else []),
 ]
 

@@ -17,6 +17,7 @@ from varient.plan import DepthPlan
 from varient.profiling.kv_accounting import kv_peak_bytes
 from varient.profiling.sizes import MIB
 from varient.profiling.work import PRECISIONS
+from varient.report.cells import NORMAL_95
 from varient.report.figures.framework import scale_range, zones
 from varient.report.inputs import shown_depths
 from varient.report.results import Results
@@ -166,7 +167,7 @@ class _Artist:
 
     def _fid(self, system: str) -> str:
         record = self.results.scores.get(system)
-        return f"{record.fid:.2f} ± {2 * record.fid_sd:.2f}" if record else "–"
+        return f"{record.fid:.2f} ± {NORMAL_95 * record.fid_sd:.2f}" if record else "–"
 
 
 def _comparison(config: ExperimentConfig, comparison: str) -> list[Arm]:
@@ -194,7 +195,8 @@ def _sources(config: ExperimentConfig, panels: Sequence[_Panel]) -> str:
     lines = []
     if any(row.images is not None for row in rows):
         lines.append(f"Images and FID: measured ({config.name}), the same seed down each column; FID of "
-                     f"{config.sampling.num_images:,} images, ± 2 sd.")
+                     f"{config.sampling.num_images:,} images; ± is half of its "
+                     "95 % interval.")
     if any("KV cache" in row.numbers for row in rows):
         settings = config.profiling
         lines.append(f"KV cache: arithmetic from the plan ({config.name}; peak, lean cache, batch "
