@@ -1,9 +1,9 @@
-# Two commands do everything: `make table2` and `make test`.  Both build the environment in .venv first.
+# `make table2`, `make all` and `make test` do everything.  They build the environment in .venv first.
 VENV   := .venv
 PYTHON ?= python3
 BIN    := $(VENV)/bin
 
-.PHONY: env table2 test test-fast drift lint clean
+.PHONY: env table2 all test test-fast drift lint clean
 
 env: $(VENV)/installed
 
@@ -16,6 +16,9 @@ $(VENV)/installed: requirements.lock pyproject.toml
 
 table2: env
 	PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --cores all --workflow-profile workflow/profiles/local results/table2.csv
+
+all: env
+	PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --cores all --workflow-profile workflow/profiles/local all
 
 test: env
 	$(BIN)/ruff check .

@@ -69,7 +69,7 @@ rule all:
     input:
         RESULT_FILES,
         REPORT,
-        [] if RESULTS != "results" else PAPER_SIZE_TABLES,
+        PAPER_SIZE_TABLES if IS_DEFAULT else [],
 
 
 rule results:

@@ -4,9 +4,10 @@ import pandas as pd
 import pytest
 from conftest import ROOT
 
-from varient.ablations import arms, write_ablations
+from varient.ablations import arms
 from varient.config import ConfigError, load_config
-from varient.records import Provenance, RecordError, ScoreRecord, write_record
+from varient.records import Provenance, ScoreRecord, write_record
+from varient.report.results import Results, write_ablations
 
 DIGITS = load_config(ROOT / "workflow/config/digits.yaml")
 
@@ -38,7 +39,7 @@ def test_every_comparison_of_the_paper_is_there():
 
 def test_the_file_has_a_row_an_arm_and_gaps_where_no_record_is(tmp_path):
     records = [_record(tmp_path / f"{name}.json", name) for name in ("variant-d4", "variant-d4-skip-s1-full")]
-    write_ablations(DIGITS, records, tmp_path / "ablations.csv")
+    write_ablations(DIGITS, Results.read(records), tmp_path / "ablations.csv")
     table = pd.read_csv(tmp_path / "ablations.csv", keep_default_na=False)
     assert len(table) == len(arms(DIGITS))
     rows = table[table["system"] == "variant-d4"]
@@ -49,10 +50,11 @@ def test_the_file_has_a_row_an_arm_and_gaps_where_no_record_is(tmp_path):
     assert (table[table["system"] == "variant-d4-p50"]["fid"] == "").all()
 
 
-def test_records_of_elsewhere_and_experiments_without_ablations_are_refused(tmp_path):
-    with pytest.raises(RecordError, match="is of smoke, not of digits"):
-        write_ablations(DIGITS, [_record(tmp_path / "r.json", "variant-d4", "smoke")], tmp_path / "ablations.csv")
+def test_records_of_elsewhere_fill_no_cell_and_experiments_without_ablations_are_refused(tmp_path):
+    strange = Results.read([_record(tmp_path / "r.json", "variant-d4", "smoke")])
+    write_ablations(DIGITS, strange, tmp_path / "strange.csv")
+    assert (pd.read_csv(tmp_path / "strange.csv", keep_default_na=False)["fid"] == "").all()
     without = DIGITS.model_copy(update={"ablations": None})
     with pytest.raises(ConfigError, match="has no section 'ablations'"):
-        write_ablations(without, [], tmp_path / "ablations.csv")
+        write_ablations(without, Results({}, {}), tmp_path / "ablations.csv")
     assert not (tmp_path / "ablations.csv").exists()

@@ -13,18 +13,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from varient.config import ConfigError, ExperimentConfig
-from varient.files import write_text
-from varient.records import RecordError, ScoreRecord, read_record
 from varient.systems import resolve_system
-
-_SCORES = ("fid", "inception_score", "precision", "recall", "recognised")
 
 
 @dataclass(frozen=True)
@@ -65,6 +58,11 @@ def arms(config: ExperimentConfig) -> list[Arm]:
         except ValueError as error:
             raise ConfigError(f"ablations: {error}") from None
     return found
+
+
+def arms_of(config: ExperimentConfig, *comparisons: str) -> list[Arm]:
+    """The arms of some comparisons; none where the experiment has no ablations."""
+    return [arm for arm in arms(config) if arm.comparison in comparisons] if config.ablations else []
 
 
 def _zones(config: ExperimentConfig) -> Iterator[Arm]:
@@ -147,26 +145,3 @@ def _extensions(config: ExperimentConfig) -> Iterator[Arm]:
         for depth in depths:
             yield from _pair("extensions", name, depth, name, 1)
 
-
-def write_ablations(config: ExperimentConfig, scores: Sequence[Path], output: Path) -> None:
-    """Write all arms with their scores as one CSV, a row an arm; an arm without a record has empty cells.
-
-    Raises:
-        RecordError: a file that is no score record, or one of another experiment.
-    """
-    records = {}
-    for path in scores:
-        record = read_record(path, ScoreRecord)
-        if record.provenance.experiment != config.name:
-            raise RecordError(f"{path}: is of {record.provenance.experiment}, not of {config.name}")
-        records[record.system] = record
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["comparison", "arm", "depth", "seed", "network", "system", *_SCORES,
-                     *(f"{name}_sd" for name in _SCORES[:-1])])
-    for arm in arms(config):
-        record = records.get(arm.system)
-        cells = [getattr(record, name, None) for name in (*_SCORES, *(f"{name}_sd" for name in _SCORES[:-1]))]
-        writer.writerow([arm.comparison, arm.arm, arm.depth, arm.seed, arm.network, arm.system,
-                         *("" if cell is None else f"{cell:.6g}" for cell in cells)])
-    write_text(output, text.getvalue())

@@ -33,8 +33,8 @@ Tokens = Annotated[Path | None, typer.Option("--tokens", help="folder that cache
 
 Scores = Annotated[list[Path] | None, typer.Option("--score", help="score record; repeat for several")]
 Profiles = Annotated[list[Path] | None, typer.Option("--profile", help="profile record; repeat for several")]
-FoundIn = Annotated[Path | None, typer.Option("--found-in", help="run folder: whatever records it holds, in place of "
-                                                                 "records named one by one")]
+FoundIn = Annotated[Path | None, typer.Option("--found-in", help="run folder: whatever records it holds, besides "
+                                                                 "those named one by one")]
 
 
 def verb(group: typer.Typer, name: str | None = None, *,
@@ -141,6 +141,16 @@ def train_supernet_verb(config: Config, depth: Annotated[int, typer.Option(help=
         show_training(plan_supernet(experiment, supernet, setting))
         return
     train_supernet(experiment, supernet, tokenizer, base, output, tokens)
+    _wrote(output)
+
+
+@verb(app, "epoch-weights")
+def epoch_weights(supernet: Path, epoch: Annotated[int, typer.Option(help="end of phase 1 or 2")],
+                  output: Output) -> None:
+    """The weights of a supernet as they were after an epoch; its training kept them."""
+    from varient.training.supernet import copy_kept_weights
+
+    copy_kept_weights(supernet, epoch, output)
     _wrote(output)
 
 
@@ -311,7 +321,7 @@ def table(config: Config, number: int, output: Output, scores: Scores = None, pr
     from varient.report.results import Results
     from varient.report.tables import render
 
-    results = Results.found_in(found_in) if found_in else Results.read(scores or [], profiles or [], reconstruction)
+    results = Results.read(scores or [], profiles or [], reconstruction, found_in)
     for path in render(number, load_config(config), results, output):
         _wrote(path)
 
@@ -325,7 +335,7 @@ def figure(config: Config, name: Annotated[str, typer.Argument(help="fig1 .. fig
     from varient.report.results import Results
 
     experiment = load_config(config)
-    results = Results.found_in(found_in) if found_in else Results.read(scores or [], profiles or [])
+    results = Results.read(scores or [], profiles or [], found_in=found_in)
     for path in render(name, experiment, results, found_in or _run_dir(experiment, run_dir), output):
         _wrote(path)
 
@@ -338,7 +348,7 @@ def claims(output: Annotated[Path, typer.Option("--output", "-o", help="stem of 
     from varient.claims import write_claims
     from varient.report.results import Results
 
-    results = Results.found_in(found_in) if found_in else Results.read(scores or [], profiles or [])
+    results = Results.read(scores or [], profiles or [], found_in=found_in)
     for path in write_claims(load_config(config), results, output):
         _wrote(path)
 
@@ -358,9 +368,9 @@ def opening(claims: Annotated[Path, typer.Argument(help="claims.csv")],
 @verb(app)
 def ablations(config: Config, output: Output, scores: Scores = None) -> None:
     """The arms of the ablations with their scores, as CSV."""
-    from varient.ablations import write_ablations
+    from varient.report.results import Results, write_ablations
 
-    write_ablations(load_config(config), scores or [], output)
+    write_ablations(load_config(config), Results.read(scores or []), output)
     _wrote(output)
 
 

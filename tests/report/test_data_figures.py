@@ -12,9 +12,10 @@ from matplotlib import pyplot as plt
 from matplotlib.text import Text
 
 from varient.ablations import arms
-from varient.config import load_config
+from varient.config import ExperimentConfig, load_config
 from varient.paper import paper_table
 from varient.records import ProfileRecord, Provenance, ScoreRecord
+from varient.report import style
 from varient.report.figures import render
 from varient.report.figures.configurations import draw_configurations, measured_points, paper_points
 from varient.report.figures.frontier import draw_frontier, measured_marks
@@ -22,7 +23,7 @@ from varient.report.figures.kv_live import PAPER_SIZE, KVSize, draw_kv_live, pap
 from varient.report.figures.ratios import draw_ratios, paper_ways, ways
 from varient.report.figures.schedule import draw_schedule, running_mean
 from varient.report.results import Results
-from varient.report.style import label_points, new_figure, styled
+from varient.report.style import label_points, new_figure, note_lines, styled
 
 _DIGITS = load_config(ROOT / "workflow/config/digits.yaml")
 _SOME = {"depth": 4, "seeds": 3, "ratios": {"p0": 1, "p10": 1, "p20": 3, "p50": 3, "p80": 3, "p100": 3},
@@ -31,24 +32,39 @@ DIGITS = _DIGITS.model_copy(update={"ablations": _DIGITS.ablations.model_copy(up
 """With the arms that these tests count on, whatever the experiment now has."""
 SMOKE = load_config(ROOT / "workflow/config/smoke.yaml")
 IMAGENET = load_config(ROOT / "workflow/config/imagenet256.yaml")
-CONFIGS = {config.name: config for config in (DIGITS, SMOKE, IMAGENET)}
+def _of_one_depth():
+    """Four scales, and one subnet that none of the paper's stands for."""
+    settings = SMOKE.model_dump(mode="json", exclude={"systems", "rows"})
+    settings |= {"name": "one_depth", "patch_nums": [1, 2, 3, 4]}
+    settings["supernet"] |= {"depths": [5], "bridge": 2, "counterparts": dict.fromkeys((16, 8, 4, 2), 0),
+                             "phases": {5: [1, 2, 1]}}
+    settings["ablations"] |= {"depth": 5, "evolution": [5], "zones": [[3, 4]], "zone_depths": [5], "bridges": [2, 3, 4]}
+    return ExperimentConfig.model_validate(settings)
+
+
+ONE_DEPTH = _of_one_depth()
+CONFIGS = {config.name: config for config in (DIGITS, SMOKE, IMAGENET, ONE_DEPTH)}
 DRAWN = {"fig2": draw_ratios, "fig3": draw_schedule, "fig5": draw_configurations, "quality-cost": draw_frontier,
          "kv-live": draw_kv_live}
 PROVENANCE = Provenance(experiment="digits", seed=0, settings="x", weights_sha256={}, device="CPU", threads=1,
                         versions={}, git_commit=None, created="2026-01-01T00:00:00+00:00")
 
 
-def _score(system, fid):
-    return ScoreRecord(system=system, protocol="digits", extractor="x", num_images=2000, num_reference=1437,
-                       images_sha256="ab", reference_sha256="cd", fid=fid, fid_sd=0.02, fid_bias=0.1,
-                       provenance=PROVENANCE)
+def _score(system, fid, **changes):
+    values = {"system": system, "protocol": "digits", "extractor": "x", "num_images": 2000, "num_reference": 1437,
+              "images_sha256": "ab", "reference_sha256": "cd", "fid": fid, "fid_sd": 0.02, "fid_bias": 0.1,
+              "provenance": PROVENANCE}
+    return ScoreRecord(**values | changes)
+
+
+PARTS = {"parameters_mib": 3.0, "activations_mib": 9.0, "decoder_mib": 0.5}
 
 
 def _profile(system, latency_s, memory_mib, **changes):
     once = {"median_s": latency_s, "iqr_s": None, "repeats_s": [latency_s]}
     values = {"system": system, "status": "ok", "reason": None, "steps": "10", "batch_size": 64, "precision": "fp32",
               "cache_policy": "lean", "weights": "trained", "num_parameters": 1, "latency": once,
-              "decoder_latency": once, "warmup": 1, "memory": {"tensors_mib": memory_mib}, "gpu_driver": None,
+              "decoder_latency": once, "warmup": 1, "memory": {"tensors_mib": memory_mib} | PARTS, "gpu_driver": None,
               "provenance": PROVENANCE}
     return ProfileRecord(**values | changes)
 
@@ -150,6 +166,26 @@ def test_fig2b_has_epochs_where_they_are_known(tmp_path):
     assert full.lines[0].get_xydata().tolist() == [[2, 2.0], [4, pytest.approx(1.9)]]
     assert subnet.lines[1].get_ydata().tolist() == pytest.approx([2.5, 2.2])
     assert full.get_xlabel() == "epoch"
+    assert "every 2 epochs but not after the last" in " ".join(figure.texts[-1].get_text().split())
+
+
+def test_fig2b_draws_however_many_are_validated(tmp_path):
+    names = list(DIGITS.ablations.ratios)
+    recipes = {name: DIGITS.recipe(name).model_copy(update={"validate_every": 1}) for name in names}
+    supernet = DIGITS.supernet.model_copy(update={"recipes": DIGITS.supernet.recipes | recipes})
+    for name in names:
+        losses = [18, 36], [2.0, 1.9]
+        _write_curves(tmp_path, f"supernet-d4-{name}", **{"validation/full": losses, "validation/subnet": losses})
+    figure = _draw("fig2", DIGITS.model_copy(update={"supernet": supernet}), RESULTS["nothing"], tmp_path)
+    full = next(axis for axis in figure.axes if axis.get_ylabel() == "loss, full network")
+    assert [line.get_label() for line in full.lines] == ["p = 0", "p = 0.1", "p = 0.2", "p = 0.5", "p = 0.8", "p = 1"]
+    assert len({(line.get_color(), line.get_linestyle()) for line in full.lines}) == 6
+    assert "every epoch but" in figure.texts[-1].get_text() and "bars" not in figure.texts[-1].get_text()
+
+
+def test_fig2_says_that_the_paper_names_no_depth(shown):
+    note = " ".join(shown("fig2", "imagenet256").texts[-1].get_text().split())
+    assert "Sec. 3.3.1, which does not say their d; star: Table 4's d = 16" in note
 
 
 def test_fig2c_sets_the_end_of_phase_1_against_the_end(shown):
@@ -225,6 +261,23 @@ def test_fig5_paper_points_have_the_papers_cache():
     assert 1 - points[16, 7] / points[30, 6] == pytest.approx(0.36, abs=0.005)  # Sec. 6.3
 
 
+def test_fig5_of_a_depth_that_stands_for_none_of_the_papers(shown):
+    systems = {"var-d6": 3.0, "variant-d5": 2.0, "variant-d5-n3": 1.5, "variant-d5-full": 1.25}
+    results = Results({system: _score(system, fid) for system, fid in systems.items()}, {})
+    figure = _draw("fig5", ONE_DEPTH, results, None)
+    assert _panel(figure, "(b)").get_title(loc="left") == "(b) bridge, $d$ = 5"
+    assert _points(_panel(figure, "(a)")) == {(5, 2.0), (6, 3.0)}
+    assert _points(_panel(figure, "(b)")) == {(2, 2.0), (3, 1.5), (4, 1.25)}
+    assert not any(line.get_marker() == "*" for line in _panel(figure, "(c) both, one_depth").lines)
+
+
+def test_fig5_has_no_star_where_another_layout_of_scales_gives_n_another_meaning(tmp_path):
+    config = SMOKE.model_copy(update={"patch_nums": (1, 1, 1, 1, 2, 2, 3, 4), "ablations": None})
+    results = Results({system: _score(system, 2.0) for system in ("var-d6", "variant-d4", "variant-d2")}, {})
+    figure = _draw("fig5", config, results, tmp_path)
+    assert not any(line.get_marker() == "*" for line in _panel(figure, "(c) both, smoke").lines)
+
+
 def test_fig5_without_records_shows_the_paper_and_what_is_missing(shown):
     figure = shown("fig5", "imagenet256")
     missing = [text for text in _texts(figure) if "not measured here" in text]
@@ -240,14 +293,32 @@ def test_frontier_places_systems_that_have_both_records(shown):
     assert {"var-d30", "d16", "dit-mini", "dit-mini-250"} <= {text.get_text() for text in axis.texts}
 
 
-def test_frontier_arrow_begins_where_the_reference_cache_would_be(shown):
-    size, marks = KVSize.of(DIGITS), {mark.name: mark for mark in measured_marks(DIGITS, COSTS)}
-    more = size.peak_mib(DIGITS.plan(), "reference") - size.peak_mib(DIGITS.plan(), "lean")
-    assert marks["var-d30"].reference_mib == 55 + more and more == 60.9375 - 46.4375
+def test_frontier_arrow_begins_at_the_estimate_with_the_reference_cache(shown):
+    marks = {mark.name: mark for mark in measured_marks(DIGITS, COSTS)}
+    assert marks["var-d30"].reference_mib == 3 + 60.9375 + 9
     assert marks["dit-mini"].reference_mib is None and "variant-d2" not in marks
     axis = _panel(shown("quality-cost", results="costs"), "(a) measured")
     arrows = {text.xy: text.xyann for text in axis.texts if text.arrow_patch and not text.get_text()}
-    assert arrows[55.0, 0.66] == (55 + more, 0.66) and len(arrows) == 2
+    assert arrows[55.0, 0.66] == (3 + 60.9375 + 9, 0.66) and len(arrows) == 2
+    assert any("estimate" in text.get_text() for text in axis.texts)
+
+
+@pytest.mark.parametrize(("memory", "estimate"), [
+    ({"tensors_mib": 55.0} | PARTS | {"decoder_mib": 80.0}, 83.0),
+    ({"tensors_mib": 75.0} | PARTS, 75.0),  # never left of the measured point
+    ({"tensors_mib": 55.0} | PARTS | {"activations_mib": None}, None),
+    ({"tensors_mib": 55.0}, None)])
+def test_frontier_estimate_is_of_the_parts_that_were_measured(memory, estimate):
+    results = Results(COSTS.scores, {"var-d30": _profile("var-d30", 0.4, 55.0, memory=memory)})
+    [mark] = measured_marks(DIGITS, results)
+    assert (mark.memory_mib, mark.reference_mib) == (memory["tensors_mib"], estimate)
+
+
+def test_frontier_estimate_is_at_the_batch_of_the_record():
+    results = Results(COSTS.scores, {"var-d30": _profile("var-d30", 0.4, 55.0, batch_size=128)})
+    [mark] = measured_marks(DIGITS, results)
+    assert mark.reference_mib == 3 + 2 * 60.9375 + 9
+    assert "batch 128" in _draw("quality-cost", DIGITS, results, None).texts[-1].get_text()
 
 
 def test_frontier_shows_table_2_beside_it(shown):
@@ -278,13 +349,38 @@ def test_kv_live_ends_with_the_layer_in_flight():
 # -- All --------------------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("name", DRAWN)
-@pytest.mark.parametrize("config", ["smoke", "imagenet256"])
+@pytest.mark.parametrize("config", ["smoke", "imagenet256", "one_depth"])
 def test_nothing_measured_is_said_and_no_error(shown, name, config):
     figure = shown(name, config)
     note = figure.texts[-1].get_text()
     assert "arithmetic" in note or "paper" in note
-    assert "measured" not in note
+    assert "measured" not in note.lower() and "Left out" not in note
     assert name == "kv-live" or any("not measured here" in text for text in _texts(figure))
+
+
+@pytest.mark.parametrize("name", ["fig4", "fig5", "quality-cost"])
+def test_records_that_are_not_comparable_are_left_out_and_named(name, tmp_path, monkeypatch):
+    """Of a protocol, and of an experiment, other than the rest's; what a figure does not show is not its business."""
+    elsewhere = PROVENANCE.model_copy(update={"experiment": "imagenet256"})
+    odd = {"variant-d16": _score("variant-d16", 0.1, protocol="adm"),
+           "variant-d8": _score("variant-d8", 0.1, provenance=elsewhere),
+           "free-d8": _score("free-d8", 0.1, protocol="adm")}
+    figures = []
+    monkeypatch.setattr(style, "save", lambda figure, stem: figures.append(figure) or [])
+    render(name, DIGITS, Results({**GRID.scores, **COSTS.scores, **odd}, COSTS.profiles), tmp_path, tmp_path / "stem")
+    [figure] = figures
+    texts = _texts(figure)
+    assert not any("0.1 ±" in text or "0.10 ±" in text for text in texts)
+    assert 0.1 not in {y for axis in figure.axes for line in axis.lines for y in line.get_ydata()}
+    note = " ".join(figure.texts[-1].get_text().split())
+    assert note.endswith("Left out: score of variant-d8, which is of imagenet256; score of variant-d16, whose protocol "
+                         "is adm and not digits.")
+    plt.close(figure)
+
+
+def test_a_note_names_two_that_are_left_out_and_counts_the_rest():
+    assert note_lines(["Paper."]) == ["Paper."]
+    assert note_lines(["Paper."], ["a", "b", "c", "d"]) == ["Paper.", "Left out: a; b; and 2 more."]
 
 
 @pytest.mark.parametrize("name", ["fig2", "quality-cost"])

@@ -16,7 +16,7 @@ from varient.report.inputs import PAPER_DEPTHS, table_inputs
 from varient.report.quality_tables import table1, table4, table5, table8
 from varient.report.results import Results
 from varient.report.table2 import NO_COUNTERPART, table2
-from varient.report.tables import render
+from varient.report.tables import TABLES, render
 from varient.report.training_tables import table6, table7
 
 DIGITS = load_config(ROOT / "workflow/config/digits.yaml")
@@ -111,7 +111,8 @@ def test_table4_cells():
 def test_table4_has_the_ways_of_training_that_the_paper_lacks():
     scores = {name: _score(name, fid) for name, fid in (("variant-d8-multi", 0.7), ("variant-d8-multi-full", 0.8))}
     rows = table4(DIGITS, Results(scores, {}))
-    multi = rows[(rows["training"] == "multi: one supernet for all depths") & (rows["subnet_depth"] == "8")].iloc[0]
+    shared = rows["training"] == "multi: one supernet for all depths, 35 epochs in all"
+    multi = rows[shared & (rows["subnet_depth"] == "8")].iloc[0]
     assert (multi["joint_subnet_fid"], multi["joint_full_fid"]) == ("0.700", "0.800")
     assert {"early: phases of 3+9+20 epochs", "distil: distillation, weight 0.5",
             "auto: ends of phases found"} < set(rows["training"])
@@ -146,7 +147,8 @@ def test_table5_averages_over_trainings():
 def test_tables_6_and_7_come_from_the_config():
     rows = table6(DIGITS, RESULTS).set_index("configuration")
     assert rows.loc["learning_rate"].tolist()[:2] == ["3e-4 constant", "1e-6 constant"]
-    assert rows.loc["hardware", "value"] == "CPU" and rows.loc["mixed_precision", "value"] == "none"
+    assert rows.loc["hardware", ["value", "value_source"]].tolist() == ["", "not recorded"]
+    assert rows.loc["mixed_precision", "value"] == "none"
     phases = table7(DIGITS, RESULTS).set_index("depth_paper")
     assert phases.loc["2", ["phase3_epochs", "total_epochs", "total_epochs_paper"]].tolist() == ["15", "35", "35"]
 
@@ -240,3 +242,23 @@ def test_at_the_papers_size_what_nobody_measured_is_counted_or_predicted(tmp_pat
     assert "17091.6ᵃ / 16092" in (tmp_path / "table2.md").read_text()
     assert r"17091.6\textsuperscript{a} / 16092" in (tmp_path / "table2.tex").read_text()
     assert "predicted" not in table2(DIGITS, Results({}, {})).to_csv()  # a miniature is not the paper's size
+
+
+def test_nothing_looks_measured_where_nothing_was(tmp_path):
+    """Each value that a table shows without a single record says what it is."""
+    for number in (1, 2, 4, 5, 6, 7, 8):
+        frame = TABLES[number](PAPER, Results({}, {}))
+        for column in [column for column in frame if f"{column}_source" in frame]:
+            sources = frame.loc[frame[column] != "", f"{column}_source"]
+            assert sources.str.startswith(("arithmetic", "predicted", "config of")).all(), (number, column)
+
+
+def test_a_damaged_record_of_a_run_folder_is_named_and_the_rest_is_read(tmp_path):
+    (tmp_path / "records").mkdir()
+    write_record(tmp_path / "records/score-var-d30.json", _score("var-d30", 1.0))
+    write_record(tmp_path / "records/profile-var-d30.json", _profile("var-d30", 1.0, 1.0))
+    (tmp_path / "records/score-variant-d16.json").write_text("{")
+    results = Results.found_in(tmp_path)
+    assert list(results.scores) == list(results.profiles) == ["var-d30"]
+    render(2, DIGITS, results, tmp_path / "table2")
+    assert "Left out: " in (text := (tmp_path / "table2.md").read_text()) and "score-variant-d16.json: not a" in text

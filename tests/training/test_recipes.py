@@ -10,13 +10,13 @@ from torch.nn import functional as F
 from varient.ablations import arms
 from varient.config import ConfigError, parse_config
 from varient.models.build import build_transformer
-from varient.models.checkpoint import load_weights, save_weights
+from varient.models.checkpoint import CheckpointError, load_weights, save_weights
 from varient.systems import resolve_system
 from varient.training import supernet as module
 from varient.training.curves import read_curves
 from varient.training.recipes import Supernet, schedule_of
 from varient.training.schedule import AutomaticSchedule, FixedRatioSchedule, ProgressiveSchedule
-from varient.training.supernet import scale_losses, train_supernet
+from varient.training.supernet import copy_kept_weights, scale_losses, train_supernet
 from varient.training.tokens import prediction_divergence
 
 
@@ -100,6 +100,21 @@ def test_the_weights_at_the_phases_ends_are_those_of_a_training_that_ended_there
     assert all(torch.equal(value, weights[name]) for name, value in kept.state_dict().items())
     assert not (short.parent / "training-supernet-d2/epoch-4.safetensors").exists()  # its end is the output
     assert (short.parent / "training-supernet-d2/epoch-2.safetensors").exists()
+
+
+def test_kept_weights_are_copied_if_they_are_the_supernets_own(experiment, files, tmp_path):
+    output, *_ = _train(experiment, files, None)
+    kept = output.parent / "training-supernet-d2/epoch-2.safetensors"
+    copy_kept_weights(output, 2, tmp_path / "copy.safetensors")
+    assert (tmp_path / "copy.safetensors").read_bytes() == kept.read_bytes()
+    other, *_ = _train(experiment, files, None, "other", seed=1)
+    kept.write_bytes((other.parent / "training-supernet-d2-s1/epoch-2.safetensors").read_bytes())
+    with pytest.raises(CheckpointError, match="is of another training than"):
+        copy_kept_weights(output, 2, tmp_path / "again.safetensors")
+    kept.unlink()
+    with pytest.raises(CheckpointError, match="they are gone; delete .*supernet-d2.safetensors to train it again"):
+        copy_kept_weights(output, 2, tmp_path / "again.safetensors")
+    assert not (tmp_path / "again.safetensors").exists()
 
 
 def test_validation_is_recorded_and_moves_no_weight(experiment, files):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -51,6 +52,16 @@ def load_weights(path: Path, model: nn.Module) -> dict:
     return json.loads(metadata.get("varient", "{}"))
 
 
+def read_description(path: Path) -> dict:
+    """What `save_weights` was told about the weights; no tensor is read.
+
+    Raises:
+        CheckpointError: no such file, or a damaged one.
+    """
+    with _opened(path) as file:
+        return json.loads((file.metadata() or {}).get("varient", "{}"))
+
+
 def load_strictly(model: nn.Module, tensors: dict[str, torch.Tensor], origin: str) -> None:
     """Load a state dict whose keys and shapes must be the model's own.
 
@@ -80,12 +91,17 @@ def _write(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str
 
 
 def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    with _opened(path) as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
+        return tensors, file.metadata() or {}
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[safe_open]:
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
+            yield file
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such checkpoint") from None
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path}: not a readable safetensors file ({error})") from None
-    return tensors, metadata

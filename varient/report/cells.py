@@ -55,11 +55,12 @@ def measured(record: Record | None, name: str, digits: int, paper: str = "", mis
 
 
 def averaged(spread: Spread | None, digits: int, experiment: str, paper: str = "", missing: str = "") -> Cell:
-    """The mean of several trainings, with the interval of that mean."""
+    """The mean of several trainings, with the interval of that mean; a single training has none."""
     if spread is None:
         return Cell(paper=paper, source=missing)
+    trainings = f"mean of {spread.count} trainings" if spread.count > 1 else "one training"
     return Cell(number(spread.mean, digits), number(spread.half_width_95, digits), paper,
-                f"measured ({experiment}), mean of {spread.count} trainings")
+                f"measured ({experiment}), {trainings}")
 
 
 def flatten(rows: Sequence[Row]) -> pd.DataFrame:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from varient.ablations import Arm, arms
+from varient.ablations import arms_of
 from varient.config import ExperimentConfig
+
+DEFAULT_EXPERIMENT = "digits"
+"""Its results lie in results/ and figures/ themselves, those of others in a folder of their own there."""
 
 PAPER_DEPTHS = (16, 8, 4, 2)
 """Subnet depths of the paper, in the order of its Table 2."""
@@ -45,7 +48,7 @@ def table_inputs(number: int, config: ExperimentConfig) -> dict[str, list[str]]:
         pairs = [name for depth in depths for name in (f"free-d{depth}", f"variant-d{depth}-full")]
         return {"score": _once(base, *variants, *pairs, *_of(config, "extensions")), "profile": []}
     if number in (5, 6, 7, 8):
-        shown = {5: _of(config, "bridge"), 6: [base], 7: [], 8: [base, *_of(config, "grid")]}[number]
+        shown = {5: _of(config, "bridge"), 8: [base, *_of(config, "grid")]}.get(number, [])  # 6 and 7: the config alone
         return {"score": _once(*shown), "profile": []}
     raise ValueError(f"table {number} is unknown; the paper has 1 to 8")
 
@@ -80,7 +83,7 @@ def figure_inputs(name: str, config: ExperimentConfig) -> dict[str, list[str]]:
     elif name == "fig5":
         inputs["score"] = [base, *variants, *_of(config, "grid")]
     elif name == "fig6":
-        bridges = [arm.system for arm in _arms(config, "grid") if arm.depth == depths[0]]
+        bridges = [arm.system for arm in arms_of(config, "grid") if arm.depth == depths[0]]
         inputs |= {"score": [base, *variants, *bridges], "samples": [base, *variants, *bridges]}
     elif name == "fig7":
         before = [f"free-d{depth}" for depth in settings.evolution] if settings else []
@@ -98,9 +101,5 @@ def _once(*names: str) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _arms(config: ExperimentConfig, *comparisons: str) -> list[Arm]:
-    return [arm for arm in arms(config) if arm.comparison in comparisons] if config.ablations else []
-
-
 def _of(config: ExperimentConfig, *comparisons: str) -> list[str]:
-    return [arm.system for arm in _arms(config, *comparisons)]
+    return [arm.system for arm in arms_of(config, *comparisons)]

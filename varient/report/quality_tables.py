@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-from varient.ablations import Arm, arms, zone_system
+from varient.ablations import Arm, arms_of, zone_system
 from varient.config import ExperimentConfig
 from varient.paper import DEPTH, paper_table
 from varient.pyramid import Pyramid
@@ -27,17 +27,18 @@ def table1(config: ExperimentConfig, results: Results) -> pd.DataFrame:
     the zones would be read as a law of depth.
     """
     pyramid, base = config.pyramid, f"var-d{config.transformer.depth}"
-    shown = {PAPER_DEPTHS[0], *(config.ablations.zone_depths if config.ablations else ())}
-    depths = {paper: depth for paper in PAPER_DEPTHS if (depth := config.counterpart(paper)) and shown & {paper, depth}}
+    depths = _zone_depths(config)
     rows: list[Row] = []
     for _, printed in paper_table(1).iterrows():
         zone = _zone(printed["subnet_scales"])
+        here = zone is None or zone[1] <= pyramid.num_scales
         row: dict[str, str | Cell] = {"strategy": printed["strategy"], "scales": printed["subnet_scales"],
-                                      "tokens": _share(pyramid, *zone) if zone else ""}
+                                      "tokens": _share(pyramid, *zone) if zone and here else ""}
         for paper_depth, depth in depths.items():
-            system = zone_system(config, depth, *zone) if zone else base
+            system = zone_system(config, depth, *zone) if zone and depth else base
             paper = printed["fid"] if paper_depth == int(printed["subnet_depth"] or PAPER_DEPTHS[0]) else ""
-            row[f"fid_d{depth}"] = measured(results.scores.get(system), "fid", 3, paper, NO_RECORD)
+            row[f"fid_d{depth or paper_depth}"] = measured(results.scores.get(system) if here and depth else None,
+                                                           "fid", 3, paper, NO_RECORD if here and depth else "")
         rows.append(row)
     scales = results.reconstruction.scales if results.reconstruction else ()
     source = f"measured ({config.name})"
@@ -46,6 +47,13 @@ def table1(config: ExperimentConfig, results: Results) -> pd.DataFrame:
               "rebuilt_fid": Cell(number(scale.fid, 3), number(NORMAL_95 * scale.fid_sd, 3), source=source),
               "recognised": Cell(number(scale.recognised, 3), source=source)} for scale in scales]
     return flatten(rows)
+
+
+def _zone_depths(config: ExperimentConfig) -> dict[int, int | None]:
+    """The paper's d = 16, whose values are printed, and the other depths whose zones the ablations measure."""
+    here = {paper: config.counterpart(paper) for paper in PAPER_DEPTHS}
+    measured_at = config.ablations.zone_depths if config.ablations else ()
+    return {paper: depth for paper, depth in here.items() if paper == PAPER_DEPTHS[0] or depth in measured_at}
 
 
 def _zone(scales: str) -> tuple[int, int] | None:
@@ -70,8 +78,8 @@ def table4(config: ExperimentConfig, results: Results) -> pd.DataFrame:
     """
     base = results.scores.get(f"var-d{config.transformer.depth}")
     rows = [_table4_row(config, results, printed, base) for _, printed in paper_table(4).iterrows()]
-    for arm in arms(config) if config.ablations else ():
-        if arm.comparison == "extensions" and arm.network == "subnet":
+    for arm in arms_of(config, "extensions"):
+        if arm.network == "subnet":
             pair = {"joint_subnet_fid": arm.system, "joint_full_fid": f"{arm.system}-full"}
             rows.append({"training": _training(config, arm), "subnet_depth": str(arm.depth)} | {
                 column: measured(results.scores.get(system), "fid", 3, missing=NO_RECORD)
@@ -82,9 +90,10 @@ def table4(config: ExperimentConfig, results: Results) -> pd.DataFrame:
 def _training(config: ExperimentConfig, arm: Arm) -> str:
     """What a recipe changes, in words."""
     recipe = config.recipe(arm.arm)
-    phases = "+".join(map(str, config.supernet.phases_of(arm.depth, recipe)))
-    changes = {"one supernet for all depths": recipe.shared, "ends of phases found": recipe.automatic,
-               f"phases of {phases} epochs": bool(recipe.phases),
+    phases = config.supernet.phases_of(arm.depth, recipe)
+    changes = {f"one supernet for all depths, {sum(phases)} epochs in all": recipe.shared,
+               "ends of phases found": recipe.automatic,
+               f"phases of {'+'.join(map(str, phases))} epochs": bool(recipe.phases),
                f"distillation, weight {recipe.distillation:g}": recipe.distillation > 0}
     return f"{arm.arm}: " + ", ".join(words for words, changed in changes.items() if changed)
 
@@ -110,7 +119,7 @@ def table5(config: ExperimentConfig, results: Results) -> pd.DataFrame:
     The paper has d = 16; ours is at the depth of the ablations, as the mean over several trainings.
     """
     depth = config.ablations.depth if config.ablations else config.counterpart(16)
-    found = [arm for arm in (arms(config) if config.ablations else ()) if arm.comparison == "bridge"]
+    found = arms_of(config, "bridge")
     rows = []
     for _, printed in paper_table(5).iterrows():
         skips_all = _DESIGNS[printed["design"]] == "skip all"
@@ -130,8 +139,7 @@ def _over(results: Results, systems: Iterable[str], name: str) -> Spread | None:
 def table8(config: ExperimentConfig, results: Results) -> pd.DataFrame:
     """Table 8: FID over subnet depth d and bridge zone N; with N = K the subnet is the full network of its supernet."""
     base = f"var-d{config.transformer.depth}"
-    grid = {(arm.depth, arm.arm): arm.system for arm in (arms(config) if config.ablations else ())
-            if arm.comparison == "grid"}
+    grid = {(arm.depth, arm.arm): arm.system for arm in arms_of(config, "grid")}
     rows = []
     for _, printed in paper_table(8).iterrows():
         paper_depth = int(printed["depth"])

@@ -16,7 +16,8 @@ from scipy.stats import t as student
 
 from varient.ablations import arms
 from varient.config import ExperimentConfig
-from varient.records import ProfileRecord, ReconstructionRecord, ScoreRecord, read_record
+from varient.files import write_text
+from varient.records import ProfileRecord, ReconstructionRecord, Record, RecordError, ScoreRecord, read_record
 
 SCORES = ("fid", "inception_score", "precision", "recall", "recognised")
 
@@ -34,28 +35,31 @@ class Results:
     """Records that contradict others and are therefore left out."""
 
     @classmethod
-    def read(cls, scores: Sequence[Path], profiles: Sequence[Path] = (),
-             reconstruction: Path | None = None) -> Results:
+    def read(cls, scores: Sequence[Path], profiles: Sequence[Path] = (), reconstruction: Path | None = None,
+             found_in: Path | None = None) -> Results:
         """Read record files.
 
+        Args:
+            found_in: run folder, whose records are read besides those named; a damaged one is left out and told of in
+                the remarks.
+
         Raises:
-            RecordError: a file that is no such record.
+            RecordError: a file named that is no such record.
         """
-        by_score, remarks = _one_each([read_record(path, ScoreRecord) for path in scores])
-        all_profiles = tuple(read_record(path, ProfileRecord) for path in profiles)
-        return cls(by_score, {record.system: record for record in all_profiles}, all_profiles,
-                   reconstruction and read_record(reconstruction, ReconstructionRecord), remarks)
+        found, damaged = _found_in(found_in) if found_in else ([], ())
+        by_score, remarks = _one_each([*(read_record(path, ScoreRecord) for path in scores),
+                                       *(record for record in found if isinstance(record, ScoreRecord))])
+        all_profiles = (*(read_record(path, ProfileRecord) for path in profiles),
+                        *(record for record in found if isinstance(record, ProfileRecord)))
+        of_scales = reconstruction and read_record(reconstruction, ReconstructionRecord)
+        of_scales = of_scales or next((record for record in found if isinstance(record, ReconstructionRecord)), None)
+        return cls(by_score, {record.system: record for record in all_profiles}, all_profiles, of_scales,
+                   (*remarks, *damaged))
 
     @classmethod
     def found_in(cls, run_dir: Path) -> Results:
-        """Whatever records a run folder holds.
-
-        Raises:
-            RecordError: a file that should be a record and is none.
-        """
-        folder, of_scales = run_dir / "records", run_dir / "records/reconstruction.json"
-        return cls.read(sorted(folder.glob("score-*.json")), sorted(folder.glob("profile-*.json")),
-                        of_scales if of_scales.exists() else None)
+        """Whatever records a run folder holds."""
+        return cls.read([], found_in=run_dir)
 
     def fid(self, system: str) -> float | None:
         """FID of a system, None where there is no record."""
@@ -120,12 +124,26 @@ def _largest_group(records: Iterable[AnyRecord], remarks: list[str], kind: str,
     return left
 
 
+def _found_in(run_dir: Path) -> tuple[list[Record], tuple[str, ...]]:
+    """Sound records of a run folder, and what is wrong with the others."""
+    kinds = {"score": ScoreRecord, "profile": ProfileRecord, "reconstruction": ReconstructionRecord}
+    found, damaged = [], []
+    for path in sorted((run_dir / "records").glob("*.json")):
+        if kind := kinds.get(path.stem.partition("-")[0]):
+            try:
+                found.append(read_record(path, kind))
+            except RecordError as error:
+                damaged.append(str(error))
+    return found, tuple(damaged)
+
+
 def arm_scores(config: ExperimentConfig, results: Results) -> pd.DataFrame:
     """A row for each arm of the ablations: its fields, the scores and their ``_sd``; NaN where no record is.
 
     Empty, with the same columns, where the experiment has no ablations.
     """
-    columns = ["comparison", "arm", "depth", "seed", "network", "system", *SCORES, *(f"{name}_sd" for name in SCORES)]
+    spreads = [f"{name}_sd" for name in SCORES if f"{name}_sd" in ScoreRecord.model_fields]
+    columns = ["comparison", "arm", "depth", "seed", "network", "system", *SCORES, *spreads]
     rows = []
     for arm in arms(config) if config.ablations else ():
         record = results.scores.get(arm.system)
@@ -133,6 +151,18 @@ def arm_scores(config: ExperimentConfig, results: Results) -> pd.DataFrame:
                      *(getattr(record, name, None) for name in columns[6:])])
     frame = pd.DataFrame(rows, columns=columns)
     return frame.astype(dict.fromkeys(columns[6:], float))
+
+
+def write_ablations(config: ExperimentConfig, results: Results, output: Path) -> None:
+    """Write all arms with their scores as one CSV; an arm without a record, or with one that cannot be compared with
+    the others, has empty cells.
+
+    Raises:
+        ConfigError: an experiment without ablations.
+    """
+    arms(config)
+    frame = arm_scores(config, comparable(config.name, results))
+    write_text(output, frame.to_csv(index=False, float_format="%.6g"))
 
 
 class Spread(NamedTuple):

@@ -7,7 +7,7 @@ Colours are Okabe and Ito's (https://jfly.uni-koeln.de/color/); the subnets, whi
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -212,16 +212,36 @@ def note_source(figure: Figure, text: str) -> None:
     figure.text(0.08 / width_in, 0.06 / height_in, text, color=GREY, fontsize=6.3, va="bottom", linespacing=1.3)
 
 
-def note_below(figure: Figure, text: str) -> None:
-    """`note_source` in lines of the page's width, below panels that leave them room."""
-    lines = textwrap.wrap(text, _NOTE_CHARACTERS)
-    free = (0.1 + 0.12 * len(lines)) / figure.get_figheight()
+def note_below(figure: Figure, text: str, remarks: Sequence[str] = ()) -> None:
+    """`note_source` in lines of the page's width, below panels that leave them room.
+
+    Args:
+        remarks: records that are left out and why (`Results.remarks`); the first are named.
+    """
+    lines = note_lines([text], remarks)
+    free = note_height_in(lines) / figure.get_figheight()
     figure.get_layout_engine().set(rect=(0, free, 1, 1 - free))
     note_source(figure, "\n".join(lines))
 
 
+def note_lines(paragraphs: Iterable[str], remarks: Sequence[str] = ()) -> list[str]:
+    """A note in lines of the page's width, with the first of what is left out at its end."""
+    more = f"; and {len(remarks) - _NAMED_REMARKS} more" if len(remarks) > _NAMED_REMARKS else ""
+    left_out = [f"Left out: {'; '.join(remarks[:_NAMED_REMARKS])}{more}."] if remarks else []
+    return [line for text in (*paragraphs, *left_out)
+            for line in textwrap.wrap(text, _NOTE_CHARACTERS, break_on_hyphens=False)]
+
+
+def note_height_in(lines: Sequence[str]) -> float:
+    """What a note of so many lines takes at the foot of a figure, inches."""
+    return 0.1 + 0.12 * len(lines)
+
+
 _NOTE_CHARACTERS = 152
 """Of a note's size, so many fit on a line of PAGE_IN."""
+
+_NAMED_REMARKS = 2
+"""So many records are named that are left out; the tables name them all."""
 
 
 def save(figure: Figure, stem: Path) -> list[Path]:

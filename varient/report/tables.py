@@ -9,13 +9,12 @@ import pandas as pd
 
 from varient.config import ExperimentConfig
 from varient.files import write_text
-from varient.paper import TITLE
-from varient.report.cells import ABSENT, ARITHMETIC, MARKS, PREDICTED, latex, markdown, side_by_side
-from varient.report.inputs import table_inputs
+from varient.report.cells import latex, markdown, side_by_side
+from varient.report.notes import table_notes
 from varient.report.quality_tables import table1, table4, table5, table8
 from varient.report.results import Results, comparable
 from varient.report.table2 import table2
-from varient.report.table3 import TABLE3_NOTE, table3
+from varient.report.table3 import table3
 from varient.report.training_tables import table6, table7
 
 
@@ -25,19 +24,6 @@ def _table3(_config: ExperimentConfig, results: Results) -> pd.DataFrame:
 
 TABLES: dict[int, Callable[[ExperimentConfig, Results], pd.DataFrame]] = {
     1: table1, 2: table2, 3: _table3, 4: table4, 5: table5, 6: table6, 7: table7, 8: table8}
-
-_REDRAWS = ("± is half of the 95 % interval over redraws of the generated images; what another training would change "
-            "comes on top.")
-_TRAININGS = "± is half of the 95 % interval (Student's) of a mean over trainings that differ in the seed alone."
-_NOTES = {
-    1: f"Subnets are not trained. The order of the zones belongs to this layout of scales, not to depth alone: compare "
-       f"it with what the scales hold, in the rows of real images. {_REDRAWS}",
-    2: f"What was published elsewhere is listed, first- and second-hand, in baselines/sources.yaml. {_REDRAWS}",
-    4: f"Rows behind the paper's four are other ways of training, in as many epochs. {_REDRAWS}",
-    5: f"The paper has d = 16. {_TRAININGS}",
-    6: "Ours is the config that ran; the device is that of the records.",
-    7: "Ours is the config that ran.",
-    8: f"Each row is one supernet, trained with one N and sampled with all. {_REDRAWS}"}
 
 _HEADINGS = {"method": "Method", "system": "Counterpart here", "steps": "#Steps", "speedup": "Speedup",
              "latency_s": "Latency (s)", "memory_mb": "Mem (MiB)", "kv_cache_mb": "KV (MiB)", "params": "#Param",
@@ -72,25 +58,8 @@ def render(number: int, config: ExperimentConfig, results: Results, stem: Path) 
         results = comparable(config.name, results)
     frame = TABLES[number](config, results)
     shown = side_by_side(frame, _HEADINGS)
-    notes = "\n\n".join(_notes(number, config, results))
+    notes = "\n\n".join(table_notes(number, config, results, frame))
     texts = {".csv": frame.to_csv(index=False), ".md": f"{notes}\n\n{markdown(shown)}", ".tex": latex(shown, notes)}
     for suffix, text in texts.items():
         write_text(stem.with_suffix(suffix), text)
     return [stem.with_suffix(suffix) for suffix in texts]
-
-
-def _notes(number: int, config: ExperimentConfig, results: Results) -> list[str]:
-    """What the table is and how to read it, and which records it lacks."""
-    title = f"Table {number} of {TITLE}. Each cell: ours / the paper's."
-    if number == 3:
-        return [f"{title} {TABLE3_NOTE}"]
-    counted, predicted = MARKS[ARITHMETIC], MARKS[PREDICTED]
-    notes = [f"{title} Ours ({config.name}): {ABSENT} where there is none, {counted} exact from shapes, {predicted} "
-             f"predicted by the cost model, the rest measured. {_NOTES[number]}"]
-    wanted = table_inputs(number, config)
-    absent = {kind: [name for name in wanted[kind] if name not in getattr(results, f"{kind}s")]
-              for kind in ("score", "profile")}
-    gaps = [f"{kind} of {', '.join(names)}" for kind, names in absent.items() if names]
-    gaps += ["reconstructions"] if wanted.get("reconstruction") and not results.reconstruction else []
-    notes += [f"No record: {'; '.join(gaps)}."] if gaps else []
-    return notes + [f"Left out: {remark}." for remark in results.remarks]

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from shutil import copyfile
 
 import numpy as np
 import torch
@@ -15,9 +16,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from varient.config import BaseTraining, ExperimentConfig, SupernetTraining
-from varient.files import sha256_of
+from varient.files import atomic_path, sha256_of
 from varient.models.build import build_transformer
-from varient.models.checkpoint import load_weights, save_tensors, save_weights
+from varient.models.checkpoint import CheckpointError, load_weights, read_description, save_tensors, save_weights
 from varient.models.transformer import VAR, initialize
 from varient.plan import DepthPlan
 from varient.pyramid import Pyramid
@@ -67,6 +68,22 @@ def train_supernet(config: ExperimentConfig, supernet: Supernet, tokenizer: Path
     name = supernet.weights(config)
     training.run(output, name, seed, {"kind": "supernet", "subnet_depths": depths, "recipe": supernet.recipe},
                  [config.digest(*supernet.depends()), name, sha256_of(tokenizer), sha256_of(base)])
+
+
+def copy_kept_weights(supernet: Path, epoch: int, output: Path) -> None:
+    """Copy the weights that the training of a supernet kept after an epoch.
+
+    Raises:
+        CheckpointError: it kept none, or those that lie there are another training's.
+    """
+    kept = supernet.parent / f"training-{supernet.stem}" / f"epoch-{epoch}.safetensors"
+    if not kept.exists():
+        raise CheckpointError(f"{kept}: the training of {supernet} keeps its weights there, and they are gone; delete "
+                              f"{supernet} to train it again")
+    if read_description(kept).get("settings") != read_description(supernet).get("settings"):
+        raise CheckpointError(f"{kept} is of another training than {supernet}; delete both to train again")
+    with atomic_path(output) as temporary:
+        copyfile(kept, temporary)
 
 
 @dataclass

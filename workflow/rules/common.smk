@@ -2,7 +2,7 @@ from pathlib import Path
 
 from varient.ablations import arms
 from varient.files import write_text
-from varient.report.inputs import figure_inputs, table_inputs
+from varient.report.inputs import DEFAULT_EXPERIMENT, figure_inputs, table_inputs
 from varient.systems import (
     family_of,
     module_of,
@@ -13,10 +13,11 @@ from varient.systems import (
 from varient.training.recipes import supernet_of
 
 # The default experiment owns results/ and figures/; others have a folder of their own there.
-RESULTS = "results" if EXPERIMENT.name == "digits" else f"results/{EXPERIMENT.name}"
-FIGURES = "figures" if EXPERIMENT.name == "digits" else f"figures/{EXPERIMENT.name}"
+IS_DEFAULT = EXPERIMENT.name == DEFAULT_EXPERIMENT
+RESULTS = "results" if IS_DEFAULT else f"results/{EXPERIMENT.name}"
+FIGURES = "figures" if IS_DEFAULT else f"figures/{EXPERIMENT.name}"
 
-REPORT = "report.html" if RESULTS == "results" else f"{RESULTS}/report.html"
+REPORT = "report.html" if IS_DEFAULT else f"{RESULTS}/report.html"
 OPENING = f"{RESULTS}/opening.rst"
 SUMMARY = f"{RESULTS}/summary.html"
 

@@ -28,7 +28,7 @@ rule figure:
     conda:
         "../../environment.yml"
     params:
-        settings=EXPERIMENT.digest("ablations", "supernet", "rows"),
+        settings=EXPERIMENT.digest(),
         scores=lambda wildcards, input: [f"--score {path}" for path in input.scores],
         profiles=lambda wildcards, input: [
             f"--profile {path}" for path in input.profiles

@@ -120,8 +120,7 @@ rule epoch_weights:
     conda:
         "../../environment.yml"
     shell:
-        "cp runs/{wildcards.experiment}/training-{wildcards.supernet}/epoch-{wildcards.epoch}.safetensors {output}"
-        " > {log} 2>&1"
+        "python -m varient epoch-weights {input} --epoch {wildcards.epoch} --output {output} > {log} 2>&1"
 
 
 rule train_network:

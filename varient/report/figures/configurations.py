@@ -16,7 +16,7 @@ from varient.plan import DepthPlan
 from varient.profiling.paper_systems import BRIDGE
 from varient.report.cells import NORMAL_95
 from varient.report.figures.kv_live import PAPER_SIZE, KVSize, paper_plan
-from varient.report.inputs import PAPER_DEPTHS, figure_inputs
+from varient.report.inputs import figure_inputs, shown_depths
 from varient.report.results import Results
 from varient.report.style import (
     GREY,
@@ -73,9 +73,9 @@ def draw_configurations(config: ExperimentConfig, results: Results, _run_dir: Pa
     _name(panels, config)
     figure.align_ylabels([panels[f"{row}_d"] for row in ("ours", "kv", "paper")])
     measured = f"FID: measured ({config.name}), bars: 95 % over redraws of the images; paper" if ours else "FID: paper"
-    note_below(figure, f"{measured}: Table 8, star: its choice.  KV: arithmetic, batch {config.profiling.batch_size}")
-    chosen = config.counterpart(RECOMMENDED[0]), RECOMMENDED[1]
-    label_points({panels["ours"]: _draw_space(panels["ours"], ours, chosen, absent),
+    note_below(figure, f"{measured}: Table 8, star: its choice.  KV: arithmetic, batch {config.profiling.batch_size}",
+               results.remarks)
+    label_points({panels["ours"]: _draw_space(panels["ours"], ours, _recommended(config), absent),
                   panels["paper"]: _draw_space(panels["paper"], printed, RECOMMENDED)})
     return figure
 
@@ -116,8 +116,14 @@ def paper_points() -> list[Point]:
 
 
 def _middle(config: ExperimentConfig) -> int:
-    """The depth that stands for the paper's d = 16, or for its next shallower."""
-    return next(depth for paper_depth in PAPER_DEPTHS if (depth := config.counterpart(paper_depth)))
+    """The depth that stands for the paper's d = 16, or for its next shallower; the deepest if none does."""
+    return shown_depths(config)[0]
+
+
+def _recommended(config: ExperimentConfig) -> tuple[int | None, int | None]:
+    """What stands for the paper's choice; its N is a number of ten scales, and says nothing of another layout."""
+    depth, bridge = RECOMMENDED
+    return config.counterpart(depth), bridge if config.pyramid.num_scales == PAPER_SIZE.pyramid.num_scales else None
 
 
 def _bridges(config: ExperimentConfig) -> Sequence[int]:
@@ -157,7 +163,7 @@ def _draw_kv(axis: Axes, plans: Mapping[int, DepthPlan], config: ExperimentConfi
     axis.set_ylim(0, None)
 
 
-def _draw_space(axis: Axes, points: Sequence[Point], recommended: tuple[int | None, int],
+def _draw_space(axis: Axes, points: Sequence[Point], recommended: tuple[int | None, int | None],
                 absent: Sequence[str] = ()) -> list[PointLabel]:
     """FID over KV cache: a line a depth, larger markers for larger N, a star for what the paper recommends."""
     if not points:

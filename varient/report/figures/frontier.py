@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,7 +12,8 @@ from matplotlib.figure import Figure
 
 from varient.config import ExperimentConfig
 from varient.paper import paper_table, system_id
-from varient.profiling.cost_model import PAPER_BATCH_SIZE
+from varient.profiling.cost_model import PAPER_BATCH_SIZE, ROWS_PER_IMAGE
+from varient.profiling.work import PRECISIONS
 from varient.records import ProfileRecord
 from varient.report.cells import NORMAL_95
 from varient.report.figures.kv_live import KVSize
@@ -37,7 +39,7 @@ class Mark(NamedTuple):
 
     Attributes:
         published_as: its id at the size of its authors; decides colour and shape.
-        reference_mib: peak memory with the released code's KV cache, by arithmetic.
+        reference_mib: estimate of the peak memory with the released code's KV cache.
     """
 
     name: str
@@ -78,12 +80,20 @@ def draw_frontier(config: ExperimentConfig, results: Results, _run_dir: Path) ->
         _draw_reference(rows[0][0], ours)
         if config.data.source == "digits":
             corner_note(rows[0][1], "DiT and LlamaGen on digits say\nnothing of them on ImageNet", right=True, top=True)
-    measured = f"(a), (b): measured ({config.name}), batch {config.profiling.batch_size}; bars: 95 % over redraws.  "
-    note_below(figure, f"{measured if ours else ''}(c), (d): paper, ImageNet, batch {PAPER_BATCH_SIZE}, L20.  "
-                       "d2 to d16: VARiant")
+    note_below(figure, f"{_measured_note(config, results, ours)}(c), (d): paper, ImageNet, batch {PAPER_BATCH_SIZE}, "
+                       "L20.  d2 to d16: VARiant", results.remarks)
     label_points({axis: [(x, mark.fid, _label(mark)) for mark in marks if (x := x_of(mark))]
                   for axis, _, x_of, _, marks in panels})
     return figure
+
+
+def _measured_note(config: ExperimentConfig, results: Results, marks: Sequence[Mark]) -> str:
+    """What the upper panels are; empty where they show nothing."""
+    if not marks:
+        return ""
+    batch_sizes = sorted({results.profiles[mark.name].batch_size for mark in marks})
+    return (f"(a), (b): measured ({config.name}), batch {' or '.join(map(str, batch_sizes))}; "
+            "bars: 95 % over redraws of the images.  ")
 
 
 def measured_marks(config: ExperimentConfig, results: Results) -> list[Mark]:
@@ -107,13 +117,18 @@ def paper_marks() -> list[Mark]:
 def _with_reference_cache(config: ExperimentConfig, system: System, profile: ProfileRecord) -> float | None:
     """Peak memory if all entries were kept; of systems that run a plan of the experiment's network, lean ones alone.
 
-    The cache is at its fullest when memory is, so the difference between the caches is the difference of the peaks.
+    An estimate, and rather above the truth: the parts of `MemoryUse` have their peaks at different moments.  The cache
+    is the arithmetic's, the other parts are as measured.  None where a part was not measured.
     """
-    plan = getattr(system, "plan", None)
-    if plan is None or profile.cache_policy != "lean" or profile.memory.peak_mib is None:
+    plan, memory = getattr(system, "plan", None), profile.memory
+    parts = memory.peak_mib, memory.parameters_mib, memory.activations_mib, memory.decoder_mib
+    if plan is None or profile.cache_policy != "lean" or None in parts:
         return None
-    size = KVSize.of(config)
-    return profile.memory.peak_mib + size.peak_mib(plan, "reference") - size.peak_mib(plan, "lean")
+    peak_mib, parameters_mib, activations_mib, decoder_mib = parts
+    size = replace(KVSize.of(config), rows=ROWS_PER_IMAGE * profile.batch_size,
+                   precision=PRECISIONS[profile.precision])
+    kv_mib = size.peak_mib(plan, "reference")
+    return max(peak_mib, parameters_mib + max(kv_mib + activations_mib, decoder_mib))
 
 
 def _draw_marks(axis: Axes, marks: Sequence[Mark], x_of: Callable[[Mark], float | None]) -> None:
@@ -140,7 +155,7 @@ def _draw_reference(axis: Axes, marks: Sequence[Mark]) -> None:
                           arrowprops={"arrowstyle": "-|>", "color": colour_of(mark.published_as), "linewidth": 0.7,
                                       "shrinkA": 0, "shrinkB": 3, "mutation_scale": 6})
             axis.plot(mark.reference_mib, mark.fid, "|", color=colour_of(mark.published_as), markersize=5)
-    corner_note(axis, "tail of an arrow: with the\nreference cache (arithmetic)", right=True, top=True)
+    corner_note(axis, "tail of an arrow: estimate\nwith the reference cache", right=True, top=True)
 
 
 def _label(mark: Mark) -> str:

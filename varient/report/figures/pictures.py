@@ -21,11 +21,21 @@ from varient.report.cells import NORMAL_95
 from varient.report.figures.framework import scale_range, zones
 from varient.report.inputs import shown_depths
 from varient.report.results import Results
-from varient.report.style import GREY, LIGHT_GREY, PAGE_IN, colour_in, missing, new_figure, note_source
+from varient.report.style import (
+    GREY,
+    LIGHT_GREY,
+    PAGE_IN,
+    colour_in,
+    missing,
+    new_figure,
+    note_height_in,
+    note_lines,
+    note_source,
+)
 from varient.systems import resolve_system
 from varient.training.schedule import ProgressiveSchedule
 
-_MARGIN_IN, _NOTE_IN, _HEAD_IN, _BETWEEN_IN = 0.08, 0.36, 0.42, 0.12
+_MARGIN_IN, _HEAD_IN, _BETWEEN_IN = 0.08, 0.42, 0.12
 _NAME_IN = 1.22
 _NUMBER_IN = {"FID": 0.76, "KV cache": 0.76, "of full": 0.46}
 """Widths of the columns beside the pictures, by heading."""
@@ -90,8 +100,8 @@ class _Panel:
 def draw_depths(config: ExperimentConfig, results: Results, run_dir: Path) -> Figure:
     """Fig. 4: an image of each class under each depth, with FID and the memory of the KV cache."""
     artist = _Artist(config, results, run_dir, _one_of_each_class(config))
-    return _sheet(config, [_Panel("The same seeds under each depth, with a supernet for each d", artist.columns,
-                                  artist.depths())])
+    title = "The same seeds under each depth, with a supernet for each d"
+    return _sheet(config, results, [_Panel(title, artist.columns, artist.depths())])
 
 
 def draw_depths_and_bridges(config: ExperimentConfig, results: Results, run_dir: Path) -> Figure:
@@ -105,7 +115,7 @@ def draw_depths_and_bridges(config: ExperimentConfig, results: Results, run_dir:
                      artist.depths()),
               _Panel(f"(b) Bridge size N at d = {depth}, in one supernet trained with N = {trained}", artist.columns,
                      [artist.bridge(arm) for arm in bridges], lacks="the ablation 'grid'")]
-    return _sheet(config, panels)
+    return _sheet(config, results, panels)
 
 
 def draw_evolution(config: ExperimentConfig, results: Results, run_dir: Path) -> Figure:
@@ -114,8 +124,9 @@ def draw_evolution(config: ExperimentConfig, results: Results, run_dir: Path) ->
     found = _comparison(config, "evolution")
     stages = [arm for arm in found if arm.depth == found[0].depth]
     subnet = f"The subnet d = {stages[0].depth}" if stages else "A subnet"
-    return _sheet(config, [_Panel(f"{subnet} before training and at the end of each phase", artist.columns,
-                                  artist.evolution(stages) if stages else (), lacks="the ablation 'evolution'")])
+    rows = artist.evolution(stages) if stages else ()
+    return _sheet(config, results, [_Panel(f"{subnet} before training and at the end of each phase", artist.columns,
+                                           rows, lacks="the ablation 'evolution'")])
 
 
 @dataclass(frozen=True)
@@ -189,19 +200,20 @@ def _kv_bytes(config: ExperimentConfig, plan: DepthPlan) -> int:
                          channel_bytes, channel_bytes)
 
 
-def _sources(config: ExperimentConfig, panels: Sequence[_Panel]) -> str:
-    """Where images and numbers of the panels come from, a line each."""
+def _sources(config: ExperimentConfig, results: Results, panels: Sequence[_Panel]) -> list[str]:
+    """Where images and numbers of the panels come from, a sentence each."""
     rows = [row for panel in panels for row in panel.rows]
-    lines = []
+    sentences = []
     if any(row.images is not None for row in rows):
-        lines.append(f"Images and FID: measured ({config.name}), the same seed down each column; FID of "
-                     f"{config.sampling.num_images:,} images; ± is half of its "
-                     "95 % interval.")
+        sentences.append(f"Images: generated ({config.name}), the same seed down each column.")
+    if counts := sorted({results.scores[row.system].num_images for row in rows if row.system in results.scores}):
+        sentences.append(f"FID: measured ({config.name}) of {' or '.join(f'{count:,}' for count in counts)} images, ± "
+                         "half of the 95 % interval over redraws of them.")
     if any("KV cache" in row.numbers for row in rows):
         settings = config.profiling
-        lines.append(f"KV cache: arithmetic from the plan ({config.name}; peak, lean cache, batch "
-                     f"{settings.batch_size}, {settings.precision}).")
-    return "\n".join(lines)
+        sentences.append(f"KV cache: arithmetic from the plan ({config.name}; peak, lean cache, batch "
+                         f"{settings.batch_size}, {settings.precision}).")
+    return sentences
 
 
 def _one_of_each_class(config: ExperimentConfig) -> _Columns:
@@ -240,12 +252,13 @@ def _pictures(run_dir: Path, system: str, indices: Sequence[int]) -> np.ndarray 
     return None
 
 
-def _sheet(config: ExperimentConfig, panels: Sequence[_Panel]) -> Figure:
+def _sheet(config: ExperimentConfig, results: Results, panels: Sequence[_Panel]) -> Figure:
     """A page-wide figure of panels one below the other, all cells of one size."""
+    note = note_lines([" ".join(_sources(config, results, panels))], results.remarks)
     numbers_in = max(sum(_NUMBER_IN[heading] for heading in _headings(panel)) for panel in panels)
     cell_in = (PAGE_IN - 2 * _MARGIN_IN - _NAME_IN - numbers_in) / max(panel.columns.width for panel in panels)
     heights_in = [_HEAD_IN + cell_in * panel.cells_high for panel in panels]
-    height_in = sum(heights_in) + _BETWEEN_IN * (len(panels) - 1) + _NOTE_IN
+    height_in = sum(heights_in) + _BETWEEN_IN * (len(panels) - 1) + note_height_in(note)
     figure = new_figure(PAGE_IN, height_in)
     figure.set_layout_engine("none")  # axes are placed in inches
     bottom_in = height_in
@@ -256,7 +269,7 @@ def _sheet(config: ExperimentConfig, panels: Sequence[_Panel]) -> Figure:
                                 cell_in * panel.cells_high / height_in))
         _draw_panel(axis, panel, 1 / cell_in)
         bottom_in -= _BETWEEN_IN
-    note_source(figure, _sources(config, panels))
+    note_source(figure, "\n".join(note))
     return figure
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
+from itertools import cycle, product
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -40,8 +42,12 @@ THREE_PHASES = "three phases"
 STAR_DEPTH = "16"
 """Row of Table 4 that the paper's star in Fig. 2a is likely to be; its text does not say the d of that figure."""
 
-_CURVE_COLOURS = (ORANGE, PURPLE, SKY)
-"""Of the fixed ratios in Fig. 2b."""
+_CURVE_LOOKS = tuple({"linestyle": style, "color": colour}
+                     for style, colour in product(("-", "--", ":"), (ORANGE, PURPLE, SKY)))
+"""Of the fixed ratios in Fig. 2b, in turn."""
+
+_Losses = Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]]
+"""Network that was trained -> curve -> steps and values."""
 
 
 @dataclass(frozen=True)
@@ -74,18 +80,31 @@ def draw_ratios(config: ExperimentConfig, results: Results, run_dir: Path) -> Fi
     at_end = ways(config, results, "ratios")
     absent = ([name for name in figure_inputs("fig2", config)["score"] if name not in results.scores]
               if config.ablations else ["fixed ratios: the config has no ablations"])
+    losses = _validated(config, run_dir)
     depth = f", $d$ = {config.ablations.depth}" if config.ablations else ""
     panels["ours"].set_title(f"(a) {config.name}{depth}")
     panels["paper"].set_title("(a) paper")
     panels["loss/full"].set_title("(b) validation loss")
     panels["stages/full"].set_title("(c) FID early and late")
-    _draw_losses([panels[f"loss/{network}"] for network in NETWORKS], config, run_dir)
+    _draw_losses([panels[f"loss/{network}"] for network in NETWORKS], config, losses)
     _draw_stages([panels[f"stages/{network}"] for network in NETWORKS], ways(config, results, "stages"), at_end, absent)
-    measured = f"measured ({config.name}); bars: one standard deviation over trainings (small dots).  "
-    note_below(figure, f"{measured if at_end else ''}The paper's: Sec. 3.3.1; star: Table 4, d = {STAR_DEPTH}")
+    note_below(figure, f"{_measured_note(config, at_end, losses)}The paper's: Sec. 3.3.1, which does not say their d; "
+                       f"star: Table 4's d = {STAR_DEPTH}", results.remarks)
     fronts = {panels["ours"]: at_end, panels["paper"]: paper_ways()}
     label_points({axis: _draw_front(axis, found, absent) for axis, found in fronts.items()})
     return figure
+
+
+def _measured_note(config: ExperimentConfig, found: Sequence[Way], losses: _Losses) -> str:
+    """What is ours and how to read it; empty where nothing is."""
+    parts = [f"Measured ({config.name})"] if found or losses else []
+    if any(len(way.fids) > 1 for way in found):
+        parts.append("bars: one standard deviation over trainings (small dots); no bar: one training")
+    if losses:
+        every = sorted({config.recipe(supernet_of(name, config).recipe).validate_every for name in losses})
+        unit = "epoch" if every == [1] else f"{' or '.join(map(str, every))} epochs"
+        parts.append(f"(b): on images not trained on, every {unit} but not after the last")
+    return "; ".join(parts) + ".  " if parts else ""
 
 
 def ways(config: ExperimentConfig, results: Results, comparison: str) -> list[Way]:
@@ -145,22 +164,31 @@ def _draw_above(axis: Axes, full_fid: float, subnet_fid: float, arm: str) -> Non
                   color=GREY)
 
 
-def _draw_losses(axes: Sequence[Axes], config: ExperimentConfig, run_dir: Path) -> None:
-    """Losses on images not trained on, of those fixed ratios that are validated."""
+def _validated(config: ExperimentConfig, run_dir: Path) -> _Losses:
+    """Curves of those trainings with a fixed ratio that were validated."""
+    found = {name: curves_of(run_dir, name) for name in figure_inputs("fig2", config)["curves"]}
+    return {name: curves for name, curves in found.items()
+            if all(f"validation/{network}" in curves for network in NETWORKS)}
+
+
+def _draw_losses(axes: Sequence[Axes], config: ExperimentConfig, losses: _Losses) -> None:
+    """Losses on images not trained on, of those fixed ratios that are validated.
+
+    They are validated before a step, so never behind the last one.
+    """
     wanted = figure_inputs("fig2", config)["curves"]
-    curves = {name: found for name in wanted if "validation/full" in (found := curves_of(run_dir, name))}
     per_epoch = config.supernet.training.batches_per_epoch
     for axis, network in zip(axes, NETWORKS, strict=True):
         axis.set_ylabel(f"loss, {NETWORKS[network]}")
         axis.set_xlabel("epoch" if per_epoch else "step")
-        if not curves:
+        if not losses:
             missing_records(axis, "training curves", wanted or ["fixed ratios with validate_every"])
             continue
-        for name, colour in zip(curves, _CURVE_COLOURS, strict=False):
-            steps, losses = curves[name][f"validation/{network}"]
+        for (name, curves), look in zip(losses.items(), cycle(_CURVE_LOOKS), strict=False):  # endless looks
+            steps, values = curves[f"validation/{network}"]
             ratio = config.recipe(supernet_of(name, config).recipe).ratio
-            axis.plot(steps / (per_epoch or 1), losses, color=colour, label=f"p = {ratio:g}")
-    if curves:
+            axis.plot(steps / (per_epoch or 1), values, label=f"p = {ratio:g}", **look)
+    if losses:
         axes[0].legend(loc="best", handlelength=1.2)
 
 

@@ -1,0 +1,73 @@
+"""What stands above a table: how to read it, and which records it lacks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pandas as pd
+
+from varient.config import ExperimentConfig
+from varient.paper import TITLE
+from varient.profiling.cost_model import PAPER_BATCH_SIZE, PAPER_DEVICE
+from varient.report.cells import ABSENT, ARITHMETIC, MARKS, PREDICTED
+from varient.report.inputs import table_inputs
+from varient.report.quality_tables import THREE_PHASES
+from varient.report.results import Results
+from varient.report.table2 import is_paper_size
+from varient.report.table3 import TABLE3_NOTE
+
+_REDRAWS = ("± is half of the 95 % interval over redraws of the generated images; what another training would change "
+            "comes on top.")
+_TRAININGS = ("± is half of the 95 % interval (Student's) of a mean over trainings of the supernet that differ in the "
+              "seed alone; all start from one base.")
+
+
+def table_notes(number: int, config: ExperimentConfig, results: Results, frame: pd.DataFrame) -> list[str]:
+    """What the table is and how to read it, and which records it lacks."""
+    title = f"Table {number} of {TITLE}. Each cell: ours / the paper's."
+    if number == 3:
+        return [f"{title} {TABLE3_NOTE}"]
+    if number in (6, 7):
+        return [f"{title} Ours is the config of {config.name}."]
+    notes = [f"{title} Ours ({config.name}): {ABSENT} where there is none, {MARKS[ARITHMETIC]} exact from shapes, "
+             f"{MARKS[PREDICTED]} predicted by the cost model, what has no mark measured.",
+             " ".join(_reading(number, config, results, frame))]
+    wanted = table_inputs(number, config)
+    absent = {kind: [name for name in wanted[kind] if name not in getattr(results, f"{kind}s")]
+              for kind in ("score", "profile")}
+    gaps = [f"{kind} of {', '.join(names)}" for kind, names in absent.items() if names]
+    gaps += ["reconstructions"] if wanted.get("reconstruction") and not results.reconstruction else []
+    notes += [f"No record: {'; '.join(gaps)}."] if gaps else []
+    return [*filter(None, notes), *(f"Left out: {remark}." for remark in results.remarks)]
+
+
+def _reading(number: int, config: ExperimentConfig, results: Results, frame: pd.DataFrame) -> Iterator[str]:
+    """How to read what this table really shows; nothing is said of rows that are not there."""
+    if number == 1:
+        yield "Subnets are not trained."
+        if "rebuilt_fid" in frame:
+            yield ("The order of the zones belongs to this layout of scales, not to depth alone: compare it with what "
+                   "the scales hold, in the rows of real images, which are the reference's own.")
+    if number == 2:
+        yield from _settings(config, results)
+        yield "What was published elsewhere is listed, first- and second-hand, in baselines/sources.yaml."
+    if number == 4 and (frame["training"] != THREE_PHASES).any():
+        yield "Rows behind the paper's four are other ways of training, in as many epochs unless they say otherwise."
+    if number == 5:
+        yield "The paper has d = 16."
+    if number == 8:
+        yield ("Each row is one supernet, trained with one N and sampled with all; d = 30 is the network before any of "
+               "these trainings, the paper does not say which its own is.")
+    if any(column.endswith("_pm") for column in frame):
+        yield _TRAININGS if number == 5 else _REDRAWS
+
+
+def _settings(config: ExperimentConfig, results: Results) -> Iterator[str]:
+    """Under what time and memory were measured, counted and predicted."""
+    if record := results.profiles.get(f"var-d{config.transformer.depth}"):
+        yield (f"Time and memory are measured on {record.provenance.device}, batch {record.batch_size}, "
+               f"{record.precision}, {record.cache_policy} cache"
+               + ("." if is_paper_size(config) else ": compare ratios with the paper's, not seconds or MiB."))
+    if is_paper_size(config):
+        yield (f"{MARKS[ARITHMETIC]} and {MARKS[PREDICTED]} are the paper's setting: {PAPER_DEVICE.upper()}, batch "
+               f"{PAPER_BATCH_SIZE}, float32 weights under fp16 autocast, reference cache.")
