@@ -28,7 +28,7 @@ def test_every_comparison_of_the_paper_is_there():
     ratios = {(arm.arm, arm.seed, arm.network) for arm in by["ratios"]}
     fixed = {f"p = {ratio}" for ratio in ("0", "0.1", "0.2", "0.5", "0.8", "1")}
     assert {name for name, *_ in ratios} == {"three phases", *fixed}
-    assert len(ratios) == (3 * 3 + 4) * 2  # three trainings of the three phases, p = 0.5 and p = 1, one of the rest
+    assert len(ratios) == (4 * 3 + 3) * 2  # three trainings of the three phases, p = 0.5, 0.8 and 1, one of the rest
     assert {(arm.arm, arm.seed, arm.network) for arm in by["stages"]} == {
         (f"{name}, epoch 5", 0, network) for name in fixed - {"p = 0"} for network in ("subnet", "full")}
     assert [arm.system for arm in by["evolution"]] == ["variant-d16-e5", "variant-d16-e20", "variant-d16"]

@@ -33,6 +33,7 @@ Tokens = Annotated[Path | None, typer.Option("--tokens", help="folder that cache
 
 Scores = Annotated[list[Path] | None, typer.Option("--score", help="score record; repeat for several")]
 Profiles = Annotated[list[Path] | None, typer.Option("--profile", help="profile record; repeat for several")]
+Reconstruction = Annotated[Path | None, typer.Option("--reconstruction", help="record of `reconstruct`")]
 FoundIn = Annotated[Path | None, typer.Option("--found-in", help="run folder: whatever records it holds, besides "
                                                                  "those named one by one")]
 
@@ -315,8 +316,7 @@ def profile_worker(config: Config, wanted: Annotated[str, typer.Argument(help="c
 
 @verb(app)
 def table(config: Config, number: int, output: Output, scores: Scores = None, profiles: Profiles = None,
-          reconstruction: Annotated[Path | None, typer.Option(help="record of `reconstruct`")] = None,
-          found_in: FoundIn = None) -> None:
+          reconstruction: Reconstruction = None, found_in: FoundIn = None) -> None:
     """One of the paper's tables from records: csv, md and tex beside each other."""
     from varient.report.results import Results
     from varient.report.tables import render
@@ -343,13 +343,16 @@ def figure(config: Config, name: Annotated[str, typer.Argument(help="fig1 .. fig
 @verb(app)
 def claims(output: Annotated[Path, typer.Option("--output", "-o", help="stem of the .csv and the .md")],
            config: Annotated[Path, typer.Option("--config", help="of the records")] = DIGITS,
-           scores: Scores = None, profiles: Profiles = None, found_in: FoundIn = None) -> None:
+           scores: Scores = None, profiles: Profiles = None, reconstruction: Reconstruction = None,
+           found_in: FoundIn = None,
+           run_dir: Annotated[Path | None, typer.Option("--run-dir", help="where the curves of the trainings are")]
+           = None) -> None:
     """A verdict on each claim of the paper's text and each cell of its tables; arithmetic alone without records."""
     from varient.claims import write_claims
     from varient.report.results import Results
 
-    results = Results.read(scores or [], profiles or [], found_in=found_in)
-    for path in write_claims(load_config(config), results, output):
+    results = Results.read(scores or [], profiles or [], reconstruction, found_in)
+    for path in write_claims(load_config(config), results, output, run_dir or found_in):
         _wrote(path)
 
 

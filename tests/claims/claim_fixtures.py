@@ -21,10 +21,21 @@ def provenance(experiment="digits", device="CPU"):
                       versions={}, git_commit=None, created="2026-01-01T00:00:00+00:00")
 
 
-def score(system, fid, fid_sd=0.02, **where):
-    return ScoreRecord(system=system, protocol="digits", extractor="x", num_images=2000, num_reference=1437,
+def score(system, fid, fid_sd=0.02, *, protocol="digits", num_images=2000, experiment="digits", device="CPU", **more):
+    return ScoreRecord(system=system, protocol=protocol, extractor="x", num_images=num_images, num_reference=1437,
                        images_sha256="ab", reference_sha256="cd", fid=fid, fid_sd=fid_sd, fid_bias=0.1,
-                       provenance=provenance(**where))
+                       provenance=provenance(experiment, device), **more)
+
+
+def paper_size_score(system, fid, fid_sd=0.02, **changes):
+    """A record as the ImageNet experiment makes it."""
+    settings = {"protocol": "adm", "num_images": 50_000, "experiment": "imagenet256", "device": "NVIDIA H100"}
+    return score(system, fid, fid_sd, **settings | changes)
+
+
+def of(*records):
+    """Results of score records."""
+    return Results({record.system: record for record in records}, {})
 
 
 def scores(**fids):

@@ -1,12 +1,9 @@
 """Reproduced or not: measurements at the paper's size alone."""
 
 import pytest
-from claim_fixtures import DIGITS, IMAGENET, profile, profiles, score, scores
+from claim_fixtures import DIGITS, IMAGENET, of, paper_size_score, profile, profiles, scores
 
 from varient.claims import Verdict, judge
-from varient.report.results import Results
-
-GPU = {"experiment": "imagenet256", "device": "NVIDIA H100"}
 
 
 def _judge(claim, results, config=IMAGENET):
@@ -16,24 +13,66 @@ def _judge(claim, results, config=IMAGENET):
 @pytest.mark.parametrize(("fid", "verdict"), [(2.05, Verdict.REPRODUCED), (2.10, Verdict.REPRODUCED),
                                               (2.12, Verdict.NOT_REPRODUCED), (3.0, Verdict.NOT_REPRODUCED)])
 def test_a_score_agrees_within_rounding_and_two_draws(fid, verdict):
-    results = Results({"variant-d16": score("variant-d16", fid, fid_sd=0.02, **GPU)}, {})
-    judgement = _judge("table2-variant-d16-fid", results)
+    judgement = _judge("table2-variant-d16-fid", of(paper_size_score("variant-d16", fid)))
     assert judgement.verdict is verdict and judgement.source == "measured (imagenet256)"
     assert judgement.command == ("snakemake --cores all results/imagenet256/table2.csv --configfile "
                                  "workflow/config/imagenet256.yaml")
 
 
 def test_the_introduction_can_be_reproduced_against_the_table():
-    results = Results({"variant-d8": score("variant-d8", 2.15, fid_sd=0.001, **GPU)}, {})
+    results = of(paper_size_score("variant-d8", 2.15, fid_sd=0.001))
     assert _judge("intro-d8-fid", results).verdict is Verdict.REPRODUCED
     assert "Printed otherwise: 2.12" in _judge("intro-d8-fid", results).evidence
     assert _judge("table2-variant-d8-fid", results).verdict is Verdict.NOT_REPRODUCED
 
 
 def test_neither_a_cpu_nor_a_miniature_reproduces():
-    on_cpu = Results({"variant-d16": score("variant-d16", 2.05, experiment="imagenet256", device="CPU AMD")}, {})
+    on_cpu = of(paper_size_score("variant-d16", 2.05, device="CPU AMD"))
     assert _judge("table2-variant-d16-fid", on_cpu).verdict is Verdict.OPEN
     assert _judge("table2-variant-d16-fid", scores(variant__d16=2.05), DIGITS).verdict is Verdict.OPEN
+
+
+def test_a_single_training_says_that_its_spread_is_unknown():
+    trained = _judge("table2-variant-d16-fid", of(paper_size_score("variant-d16", 2.05)))
+    assert "Training spread unknown: one training of variant-d16" in trained.evidence
+    released = _judge("table2-var-d30-fid", of(paper_size_score("var-d30", 1.95)))
+    assert released.verdict is Verdict.REPRODUCED and "Training spread" not in released.evidence
+
+
+def test_several_trainings_are_compared_by_their_mean_and_spread():
+    config = IMAGENET.model_copy(update={"ablations": IMAGENET.ablations.model_copy(update={"seeds": 2})})
+    results = of(paper_size_score("variant-d16", 2.05), paper_size_score("variant-d16-s1", 2.25))
+    judgement = _judge("table2-variant-d16-fid", results, config)
+    # Mean 2.15, standard deviation 0.14: 2.05 is well within.
+    assert judgement.verdict is Verdict.REPRODUCED and judgement.found == "2.15"
+    assert "Training spread" not in judgement.evidence
+
+
+@pytest.mark.parametrize(("changes", "why"), [
+    ({"num_images": 10_000}, "scored on 10000 images, the config asks for 50000 and the paper's protocol for 50000"),
+    ({"protocol": "torch-fidelity"}, "scored by the protocol torch-fidelity, the paper by adm"),
+])
+@pytest.mark.parametrize("fid", [2.05, 9.0])
+def test_another_protocol_or_number_of_images_decides_nothing(changes, why, fid):
+    judgement = _judge("table2-variant-d16-fid", of(paper_size_score("variant-d16", fid, **changes)))
+    assert judgement.verdict is Verdict.OPEN and why in judgement.evidence
+    assert judgement.found == f"{fid:.4g}" and judgement.source == "measured (imagenet256)"
+
+
+@pytest.mark.parametrize("score", [314.0, 100.0])
+def test_a_score_without_its_deviation_decides_nothing(score):
+    bare = of(paper_size_score("variant-d16", 2.05, inception_score=score))
+    judgement = _judge("table2-variant-d16-is", bare)
+    assert judgement.verdict is Verdict.OPEN
+    assert "no standard deviation says how far the inception score of variant-d16 may be off" in judgement.evidence
+    whole = of(paper_size_score("variant-d16", 2.05, inception_score=314.0, inception_score_sd=1.0))
+    assert _judge("table2-variant-d16-is", whole).verdict is Verdict.REPRODUCED
+
+
+def test_a_config_of_fewer_images_is_not_the_papers():
+    config = IMAGENET.model_copy(update={"sampling": IMAGENET.sampling.model_copy(update={"num_images": 10_000})})
+    results = of(paper_size_score("variant-d16", 2.05, num_images=10_000))
+    assert _judge("table2-variant-d16-fid", results, config).verdict is Verdict.OPEN
 
 
 def _l20(system, seconds, **changes):

@@ -89,6 +89,87 @@ def test_what_holds(judged, claim, found):
     assert (judged[claim].verdict, judged[claim].found) == (HOLDS, found)
 
 
+@pytest.mark.parametrize(("claim", "found", "words"), [
+    ("intro-d16-speed", "1.71 x", "3.62, 2.12 in Table 2"), ("intro-d8-speed", "2.59 x", "3.62, 1.4 in Table 2"),
+    ("intro-d2-speed", "3.51 x", ""), ("4.2-d2-speed", "3.51 x", ""), ("intro-d8-mem", "63.5 %", "From shapes"),
+    ("intro-d2-mem", "80.8 %", ""), ("4.2-mem", "40.4 and 63.5 %", ""), ("4.2-d2-mem", "80.8 %", ""),
+    ("4.5.3-mem", "36.0 %", ""), ("4.4.1-d2-collapse", "132.00", "132 in Table 4"),
+    ("4.5.2-n7", "0.05", "2.05, 2.0 in Table 8"), ("4.5.2-n8", "0.02", ""), ("4.5.2-n9", "0.01", ""),
+    ("4.5.2-n10", "0.01", "1.97, 1.96 in Table 8"), ("6.3-delta", "0.04", "2.00, 1.96 in section 6.3"),
+    ("6.3-rec-quality", "2.0 %", "relative increase of FID"),
+])
+def test_what_the_text_derives_from_the_tables(judged, claim, found, words):
+    assert (judged[claim].verdict, judged[claim].found) == (HOLDS, found) and words in judged[claim].evidence
+
+
+@pytest.mark.parametrize("claim", ["abs-d30-fid", "intro-full-fid", "intro-d16-fid", "3.3.1-p10-loss8",
+                                   "3.3.1-p10-loss", "3.3.1-p01-loss", "3.3.1-early-fid", "3.3.1-late-fid",
+                                   "4.5.3-fid", "6.3-rec-fid"])
+def test_what_only_trained_weights_can_tell(judged, claim):
+    assert judged[claim].verdict is OPEN and "Needs the paper's weights" in judged[claim].evidence
+    assert "imagenet256" in judged[claim].command
+
+
+def test_holds_says_from_what(judged):
+    assert "Follows from its own numbers: 1.71 x" in judged["table2-variant-d16-speedup"].evidence
+    assert "From shapes: The formula" in judged["table2-var-d30-kv_cache_mb"].evidence
+    assert "From shapes" not in judged["table2-variant-d16-speedup"].evidence
+
+
+def test_a_limit_that_a_rounded_number_is_astride_of_is_open(judged):
+    """130 stands for 129.5 to 130.5; whether it is over 130 cannot be said."""
+    judgement = judged["4.4.1-d4-collapse"]
+    assert judgement.verdict is OPEN and "On the limit, within rounding: 130.00 from 130" in judgement.evidence
+
+
+@pytest.mark.parametrize(("printed", "verdict"), [("131", HOLDS), ("129", CONTRADICTS)])
+def test_a_limit_is_kept_or_not(monkeypatch, printed, verdict):
+    print_instead(monkeypatch, 4, row=1, training_free_subnet_fid=printed)
+    assert _verdicts()["4.4.1-d4-collapse"].verdict is verdict
+
+
+def test_a_ratio_beyond_what_is_said_of_all_is_named(monkeypatch, judged):
+    said = "Printed beyond it, if Fig. 2c shows this ratio: 2.32 (section 3.3.1, p=1.0 full-network FID)."
+    assert said in judged["3.3.1-late-fid"].evidence
+    write_instead(monkeypatch, "3.3.1-late-fid", "at most 2.4")
+    assert "Printed beyond" not in _verdicts()["3.3.1-late-fid"].evidence
+
+
+@pytest.mark.parametrize("claim", ["3.3.1-p01-full", "3.3.1-p01-sub", "3.3.1-p10-sub", "3.3.1-p10-full",
+                                   "3.3.1-p01-loss", "3.3.1-early-fid"])
+def test_section_3_3_1_names_no_depth(judged, claim):
+    assert judged[claim].evidence.startswith("The text names no d; read as d = 16.")
+
+
+def test_a_network_that_the_paper_does_not_name_is_not_asked_for(monkeypatch, judged):
+    for claim in ("table8-d30-n6", "table8-d30-n10", "6.3-full-fid"):
+        judgement = judged[claim]
+        assert judgement.verdict is OPEN and judgement.command.startswith("cat ")
+        assert "The paper does not say which supernet's full network it is." in judgement.evidence
+        assert "In Table 4 that FID is printed for: d = 16: FID, joint full." in judgement.evidence
+    print_instead(monkeypatch, 4, row=3, joint_full_fid="1.97")
+    assert "printed for: none." in _verdicts()["table8-d30-n6"].evidence
+
+
+def test_the_published_numbers_are_shown_where_there_are_any(judged):
+    assert "Published elsewhere: 2.34 (LlamaGen README)" in judged["table2-llamagen-xxl-fid"].evidence
+    assert not [j.id for j in judged.values() if "Published elsewhere: ." in j.evidence]
+    assert "Published elsewhere" not in judged["table2-variant-d16-fid"].evidence  # a source without a score
+
+
+def test_llamagen_is_read_as_the_model_whose_fid_is_printed(monkeypatch, judged):
+    reading = "Read as the 384 x 384 model, whose FID of 2.34 is printed; at 256 x 256 it would be 256 steps."
+    assert judged["table2-llamagen-xxl-steps"].evidence.startswith(reading)
+    print_instead(monkeypatch, 2, row=1, fid="2.62")
+    assert "Read as the 384 x 384 model; at 256" in _verdicts()["table2-llamagen-xxl-steps"].evidence
+
+
+def test_readings_of_memory_claim_no_fit(judged):
+    """Whether the number fits is what the verdict says, and "44 %" does not."""
+    assert judged["intro-d16-mem"].evidence.startswith('"Memory" read as the KV cache. From shapes')
+    assert not [j.id for j in judged.values() if "which the number fits" in j.evidence]
+
+
 def test_the_majority_of_printings_stays_open_and_says_who_differs(judged):
     table = judged["table2-variant-d8-fid"]
     assert table.verdict is OPEN and "Printed otherwise: 2.15 in introduction" in table.evidence
@@ -160,7 +241,9 @@ def test_another_printed_cell_gives_another_verdict(monkeypatch, table, row, col
     ("3.3.1-bridge-tokens", "13%", HOLDS), ("4.5.2-mem", "7%", HOLDS), ("intro-d16-mem", "40%", HOLDS),
     ("intro-d8-fid", "2.12", OPEN), ("4.2-d4-fid", "2.28", OPEN), ("4.3-d8", "67.0%", CONTRADICTS),
     ("3.2.1-flops", "50.1%", CONTRADICTS), ("abs-d2-speed", "3.7x", CONTRADICTS), ("4.3-share", "75.0%", CONTRADICTS),
-    ("abs-mem", "40-70%", CONTRADICTS),
+    ("abs-mem", "40-70%", CONTRADICTS), ("intro-d8-speed", "2.8x", CONTRADICTS), ("4.5.2-n8", "0.05", CONTRADICTS),
+    ("intro-d8-mem", "70%", CONTRADICTS), ("6.3-delta", "+0.06", CONTRADICTS), ("6.3-rec-quality", "4%", CONTRADICTS),
+    ("intro-d16-fid", "2.06", CONTRADICTS), ("4.5.3-fid", "2.01", CONTRADICTS),
 ])
 def test_another_number_in_the_text_gives_another_verdict(monkeypatch, claim, value, verdict):
     write_instead(monkeypatch, claim, value)

@@ -29,6 +29,11 @@ def _ends(text, kind):
     ("80.8%", "kv_reduction", [(80.75, 80.85)]),
     ("true", "nested", [(1, 1)]),
     ("OOM", "memory_mb", [(46068, inf)]),
+    ("at most 2.2", "late_fid", [(0, 2.2)]),
+    ("over 130", "fid_limit", [(130, inf)]),
+    ("2.00", "fid", [(1.995, 2.005)]),
+    ("3.6-4.6", "early_fid", [(3.55, 3.65), (4.55, 4.65)]),
+    ("completely", "gradient_support", []),
 ])
 def test_what_a_printed_number_may_stand_for(text, kind, expected):
     assert _ends(text, kind) == expected

@@ -6,11 +6,13 @@ import shlex
 from contextlib import redirect_stdout
 
 import pytest
-from claim_fixtures import DIGITS, NOTHING, scores
+from claim_fixtures import DIGITS, IMAGENET, NOTHING, of, paper_size_score, score, scores
 from conftest import ROOT
 from typer.testing import CliRunner
 
 from varient.claims import Judgement, Verdict, judge, write_claims
+from varient.claims.claims import table_claims, text_claims
+from varient.claims.directions import directions
 from varient.claims.rendering import to_markdown
 from varient.cli import app
 
@@ -21,7 +23,8 @@ def test_both_files_are_written_and_the_csv_has_every_judgement(tmp_path):
     rows = list(csv.DictReader(io.StringIO(paths[0].read_text())))
     judgements = judge(DIGITS, NOTHING)
     assert [row["id"] for row in rows] == [judgement.id for judgement in judgements]
-    assert list(rows[0]) == ["id", "where", "claim", "printed", "verdict", "found", "evidence", "source", "command"]
+    assert list(rows[0]) == ["id", "where", "claim", "printed", "verdict", "found", "evidence", "source", "command",
+                             "kind"]
     assert sorted(path.name for path in paths[0].parent.iterdir()) == ["claims.v1.csv", "claims.v1.md"]
 
 
@@ -38,18 +41,23 @@ def test_the_page_opens_with_counts_and_contradictions(tmp_path):
 GOLDEN = """\
 # Verdicts on the paper's claims
 
-Progressive Supernet Training for Efficient Visual Autoregressive Modeling (arXiv 2511.16546v1): 4 claims, that is the \
-numbers of its text, every cell of tables 1 to 8, and the orders that they are said to show. Each verdict is computed \
-from the printed numbers, from arithmetic and from the records of the experiment `digits`.
+Progressive Supernet Training for Efficient Visual Autoregressive Modeling (arXiv 2511.16546v1): 4 claims, that is \
+1 numbers and sentences of its text, 2 cells of tables 1 to 8, and 1 orders that they are said to show. Each verdict \
+is computed from the printed numbers, from arithmetic and from what the experiment `digits` has measured.
 
 | Verdict | Claims | Meaning |
 | --- | --- | --- |
 | contradicts | 1 | arithmetic, or another printed number of the same quantity, says otherwise |
 | direction not seen in miniature | 1 | the miniature shows the opposite beyond its noise |
-| open | 2 | needs weights, data or a GPU, or is a setting with nothing to check it against |
+| open | 2 | needs weights, data or a GPU, has nothing to be checked against, or is measured at the paper's size \
+within noise |
 
-In orders ± is one standard error, > and < are differences of more than 2, ~ those of less; the rule is in \
-`varient.claims.miniature.resolved`.
+In orders ± is one standard error; > is a difference as claimed of more than 2 of them, < one the other way beyond \
+what chance shows in as many tries as the order has pairs, ~ neither; the rule is in `varient.claims.noise.resolved`. \
+All of it is given one base network: seeds vary the fine-tuning alone. So what is no fine-tuning (base network, \
+untrained subnets, CoDe, DiT, LlamaGen) is taken to spread by 15% or more.
+
+Records left out: score of x, which is of smoke.
 
 ## Contradicted: 1
 
@@ -78,12 +86,43 @@ within noise | measured (digits) | a \\| b. | `snakemake y` |
 
 def test_the_page():
     judgements = [
-        Judgement("a", "introduction", "FID", "2.15", Verdict.CONTRADICTS, "2.12", "Table 2.", "paper", "cat"),
-        Judgement("b", "Table 8", "FID 1", "2.0", Verdict.OPEN, "", "Needs weights.", "paper", "snakemake x"),
-        Judgement("c", "Table 8", "FID 2", "2.1", Verdict.OPEN, "", "Needs weights.", "paper", "snakemake x"),
+        Judgement("a", "introduction", "FID", "2.15", Verdict.CONTRADICTS, "2.12", "Table 2.", "paper", "cat",
+                  "text"),
+        Judgement("b", "Table 8", "FID 1", "2.0", Verdict.OPEN, "", "Needs weights.", "paper", "snakemake x", "cell"),
+        Judgement("c", "Table 8", "FID 2", "2.1", Verdict.OPEN, "", "Needs weights.", "paper", "snakemake x", "cell"),
         Judgement("d", "Table 1", "early > late", "3 > 2", Verdict.NOT_SEEN, "of 1 pairs 0 as claimed, 1 the other "
-                  "way, 0 within noise", "a | b.", "measured (digits)", "snakemake y")]
-    assert to_markdown(judgements, "digits") == GOLDEN
+                  "way, 0 within noise", "a | b.", "measured (digits)", "snakemake y", "order")]
+    assert to_markdown(judgements, "digits", ["score of x, which is of smoke"]) == GOLDEN
+
+
+def test_the_page_counts_its_claims():
+    text, cells, orders = (sum(judgement.kind == kind for judgement in JUDGED) for kind in ("text", "cell", "order"))
+    page = to_markdown(JUDGED, "digits")
+    assert f"{text} numbers and sentences of its text, {cells} cells of tables 1 to 8, and {orders} orders" in page
+    assert (text, cells, orders) == (len(text_claims()), len(table_claims()), len(directions()))
+
+
+def test_a_foreign_score_is_named_and_left_out(tmp_path):
+    found = of(score("var-d30", 0.6), score("free-d16", 3.0, experiment="smoke"))
+    page = write_claims(DIGITS, found, tmp_path / "claims")[1].read_text()
+    assert "Records left out: score of free-d16, which is of smoke." in page
+    assert "Records left out" not in write_claims(DIGITS, NOTHING, tmp_path / "claims")[1].read_text()
+
+
+def test_the_legend_speaks_of_one_base_network_in_miniature_alone():
+    small = to_markdown(judge(DIGITS, scores(free__d2=20.0, free__d4=2.0)), "digits")
+    assert "given one base network" not in to_markdown(JUDGED, "digits") + small  # two pairs lack records: open
+    small = to_markdown(judge(DIGITS, scores(variant__d4=1.0, variant__d4__skip=3.0)), "digits")
+    assert "given one base network" in small and "is taken to spread by 15% or more" in small
+    large = judge(IMAGENET, of(paper_size_score("variant-d16", 2.05), paper_size_score("variant-d16-skip", 9.44)))
+    page = to_markdown(large, "imagenet256")
+    assert "± is one standard error" in page and "given one base network" not in page
+
+
+def test_what_is_measured_and_open_is_not_asked_for_again():
+    fids = {2: 2.97, 4: 2.28, 8: 2.12, 16: 2.12}
+    page = to_markdown(judge(IMAGENET, of(*(paper_size_score(f"variant-d{d}", f) for d, f in fids.items()))), "x")
+    assert "- 1 in Table 2: measured, but within noise or not comparable" in page
 
 
 # --- the commands ---------------------------------------------------------------------------------------------------
@@ -131,5 +170,5 @@ def test_every_command_is_of_a_known_kind_and_names_files_that_exist():
             assert all((ROOT / name).exists() for name in rest)
         if first == "snakemake":
             target = rest[2]
-            assert re.fullmatch(r"results/(imagenet256/)?(table[24]|ablations)\.csv", target)
+            assert re.fullmatch(r"results/(imagenet256/)?(table[24]|ablations)\.csv|figures/fig3\.png", target)
             assert ("imagenet256" in target) == ("--configfile" in rest)

@@ -123,7 +123,7 @@ def arithmetic(claim: Claim) -> Finding | None:
     if agrees and exact.bound and not all(
             ours.within(printed) for ours, printed in zip(exact.values, claim.values, strict=True)):
         agrees = None
-    return Finding(agrees, _shown(claim.quantity, exact), exact.sentence, "arithmetic", exact.command)
+    return Finding(agrees, _shown(claim.quantity, exact), f"From shapes: {exact.sentence}", "arithmetic", exact.command)
 
 
 def _shown(quantity: Quantity, exact: Exact) -> str:

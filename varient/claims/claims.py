@@ -1,4 +1,4 @@
-"""What the paper claims: the numbers of its text (claims.csv) and every numeric cell of its tables 1 to 8.
+"""What the paper claims: numbers and sentences of its text (claims.csv) and every numeric cell of its tables 1 to 8.
 
 A claim names the quantity that it prints; whether the value is right is asked elsewhere.
 """
@@ -11,7 +11,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.resources import files
+from math import isqrt
 
+from baselines.sources import published
 from varient.claims.quantity import OUT_OF_MEMORY, Interval, Quantity, parse
 from varient.paper import DEPTH, paper_table, system_id
 from varient.profiling.cost_model import PAPER_BATCH_SIZE
@@ -44,6 +46,11 @@ class Claim:
     quantity: Quantity
     reading: str = ""
 
+    @property
+    def is_cell(self) -> bool:
+        """Whether it stands in a table."""
+        return self.where.startswith("Table")
+
     @cached_property
     def values(self) -> tuple[Interval, ...]:
         """What it may stand for."""
@@ -57,18 +64,58 @@ def all_claims() -> list[Claim]:
 
 # --- the text -------------------------------------------------------------------------------------------------------
 
-_KV_READING = "\"Memory\" read as the KV cache, which the number fits."
+_KV_READING = "\"Memory\" read as the KV cache."
+NO_DEPTH = "The text names no d; read as d = 16."
+"""Section 3.3.1 and Fig. 2 say which p, not which subnet."""
+_RATIOS = f"{NO_DEPTH} Read as said of all ratios that Fig. 2c shows."
+_ENDS_OF_RATIOS = ("variant-d16-p10-full", "variant-d16-p100-full")
+TRAINED_FULL = "variant-full"
+"""Table 8's row d = 30 and "the full network" of Sec. 6.3: a full network after training, as its FID is not VAR-d30's;
+of which supernet is not said."""
 
 READINGS: dict[str, tuple[Quantity, str]] = {
+    "abs-d30-fid": (Quantity.of("fid", FULL), ""),
     "abs-d16-fid": (Quantity.of("fid", "variant-d16"), ""),
     "abs-d8-fid": (Quantity.of("fid", "variant-d8"), ""),
     "abs-d2-fid": (Quantity.of("fid", "variant-d2"), ""),
     "abs-mem": (Quantity.of("kv_reduction", "variant-d16", "variant-d8"), _KV_READING),
     "abs-d2-mem": (Quantity.of("kv_reduction", "variant-d2"), _KV_READING),
     "abs-d2-speed": (Quantity.of("speedup", "variant-d2"), ""),
+    "intro-early": (Quantity.of("fid_increase", "free-d16-r1to3"), "Early scales read as r1-r3, as in Table 1."),
+    "intro-late": (Quantity.of("fid_increase", "free-d16"), "Late scales read as r7-r10, as in Table 1."),
+    "intro-d16-speed": (Quantity.of("speedup", "variant-d16"), ""),
+    "intro-d16-mem": (Quantity.of("kv_reduction", "variant-d16"), _KV_READING),
+    "intro-full-fid": (Quantity.of("fid", "variant-d16-full"), "Read as the full network of the same supernet."),
+    "intro-d16-fid": (Quantity.of("fid", "variant-d16"), ""),
+    "intro-d8-speed": (Quantity.of("speedup", "variant-d8"), ""),
+    "intro-d2-speed": (Quantity.of("speedup", "variant-d2"), ""),
+    "intro-d8-mem": (Quantity.of("kv_reduction", "variant-d8"), _KV_READING),
+    "intro-d2-mem": (Quantity.of("kv_reduction", "variant-d2"), _KV_READING),
     "intro-d8-fid": (Quantity.of("fid", "variant-d8"), ""),
     "intro-d2-fid": (Quantity.of("fid", "variant-d2"), ""),
-    "intro-d16-mem": (Quantity.of("kv_reduction", "variant-d16"), "\"Memory\" read as the KV cache."),
+    "3.2.1-early": (Quantity.of("fid_increase", "free-d16-r1to3"), ""),
+    "3.2.1-late-fid": (Quantity.of("fid_increase", "free-d16"), ""),
+    "3.2.1-flops": (Quantity.of("layer_reduction", "variant-d16"), ""),
+    "3.2.1-late": (Quantity.of("late_latency_share", FULL), ""),
+    "3.2.2-nested": (Quantity.of("nested", "variant-d8", "variant-d16"),
+                     "Depths as Table 4 labels them: d = 8 is 25 %, d = 16 is 50 % of 30."),
+    "3.3.1-p01-full": (Quantity.of("fid", "variant-d16-p10-full"), NO_DEPTH),
+    "3.3.1-p01-sub": (Quantity.of("fid", "variant-d16-p10"), NO_DEPTH),
+    "3.3.1-p10-sub": (Quantity.of("fid", "variant-d16-p100"), NO_DEPTH),
+    "3.3.1-p10-full": (Quantity.of("fid", "variant-d16-p100-full"), NO_DEPTH),
+    "3.3.1-p10-loss8": (Quantity.of("loss", "variant-d16-p100-full", "epoch 8"), NO_DEPTH),
+    "3.3.1-p10-loss": (Quantity.of("loss", "variant-d16-p100-full"), NO_DEPTH),
+    "3.3.1-bridge-tokens": (Quantity.of("bridge_tokens", FULL), ""),
+    "3.3.1-p01-loss": (Quantity.of("loss", "variant-d16-p10"), NO_DEPTH),
+    "3.3.1-early-fid": (Quantity.of("early_fid", *_ENDS_OF_RATIOS), _RATIOS),
+    "3.3.1-late-fid": (Quantity.of("late_fid", *_ENDS_OF_RATIOS), _RATIOS),
+    "3.3.2-gradient": (Quantity.of("gradient_support"), "\"Gradient support\" read as the gradient of the flexible "
+                       "zone's loss, \"completely\" as zero within float rounding."),
+    "4.2-mem": (Quantity.of("kv_reduction", "variant-d16", "variant-d8"), _KV_READING),
+    "4.2-d2-speed": (Quantity.of("speedup", "variant-d2"), ""),
+    "4.2-d2-mem": (Quantity.of("kv_reduction", "variant-d2"), _KV_READING),
+    "4.2-d8-fid": (Quantity.of("fid", "variant-d8"), ""),
+    "4.2-d2-fid": (Quantity.of("fid", "variant-d2"), ""),
     "4.2-d4-fid": (Quantity.of("fid", "variant-d4"), ""),
     "4.2-d4-kv": (Quantity.of("kv_mb", "variant-d4"), ""),
     "4.2-code-kv": (Quantity.of("kv_mb", "code-n6"), ""),
@@ -77,26 +124,24 @@ READINGS: dict[str, tuple[Quantity, str]] = {
     "4.3-d16": (Quantity.of("kv_reduction", "variant-d16"), ""),
     "4.3-d8": (Quantity.of("kv_reduction", "variant-d8"), ""),
     "4.3-d2": (Quantity.of("kv_reduction", "variant-d2"), ""),
-    "3.2.1-flops": (Quantity.of("layer_reduction", "variant-d16"), ""),
-    "3.2.1-late": (Quantity.of("late_latency_share", FULL), ""),
-    "3.2.2-nested": (Quantity.of("nested", "variant-d8", "variant-d16"),
-                     "Depths as Table 4 labels them: d = 8 is 25 %, d = 16 is 50 % of 30."),
-    "3.3.1-p01-full": (Quantity.of("fid", "variant-d16-p10-full"), ""),
-    "3.3.1-p01-sub": (Quantity.of("fid", "variant-d16-p10"), ""),
-    "3.3.1-p10-sub": (Quantity.of("fid", "variant-d16-p100"), ""),
-    "3.3.1-p10-full": (Quantity.of("fid", "variant-d16-p100-full"), ""),
-    "3.3.1-bridge-tokens": (Quantity.of("bridge_tokens", FULL), ""),
-    "4.5.2-mem": (Quantity.of("kv_growth", "variant-d16", "variant-d16-n7"), "\"Memory\" read as the KV cache."),
-    "6.3-rec-mem": (Quantity.of("kv_reduction", "variant-d16-n7"), _KV_READING),
-    "6.3-rec-speed": (Quantity.of("speedup", "variant-d16-n7"), ""),
-    "4.2-d8-fid": (Quantity.of("fid", "variant-d8"), ""),
-    "4.2-d2-fid": (Quantity.of("fid", "variant-d2"), ""),
-    "intro-early": (Quantity.of("fid_increase", "free-d16-r1to3"), "Early scales read as r1-r3, as in Table 1."),
-    "intro-late": (Quantity.of("fid_increase", "free-d16"), "Late scales read as r7-r10, as in Table 1."),
-    "3.2.1-early": (Quantity.of("fid_increase", "free-d16-r1to3"), ""),
-    "3.2.1-late-fid": (Quantity.of("fid_increase", "free-d16"), ""),
+    "4.4.1-d2-collapse": (Quantity.of("fid_limit", "free-d2"), ""),
+    "4.4.1-d4-collapse": (Quantity.of("fid_limit", "free-d4"), ""),
     "4.4.1-d4-gain": (Quantity.of("fid_gain", "free-d4", "variant-d4"), ""),
     "4.4.1-d2-gain": (Quantity.of("fid_gain", "free-d2", "variant-d2"), ""),
+    "4.5.2-mem": (Quantity.of("kv_growth", "variant-d16", "variant-d16-n7"), _KV_READING),
+    "4.5.2-n7": (Quantity.of("fid_difference", "variant-d16", "variant-d16-n7"), ""),
+    "4.5.2-n8": (Quantity.of("fid_difference", "variant-d16-n7", "variant-d16-n8"), ""),
+    "4.5.2-n9": (Quantity.of("fid_difference", "variant-d16-n8", "variant-d16-n9"), ""),
+    "4.5.2-n10": (Quantity.of("fid_difference", "variant-d16-n9", "variant-d16-full"), ""),
+    "4.5.3-fid": (Quantity.of("fid", "variant-d16-n7"), ""),
+    "4.5.3-mem": (Quantity.of("kv_reduction", "variant-d16-n7"), _KV_READING),
+    "6.3-full-fid": (Quantity.of("fid", TRAINED_FULL), ""),
+    "6.3-delta": (Quantity.of("fid_difference", "variant-d16-n7", TRAINED_FULL), ""),
+    "6.3-rec-fid": (Quantity.of("fid", "variant-d16-n7"), ""),
+    "6.3-rec-quality": (Quantity.of("fid_degradation", "variant-d16-n7", TRAINED_FULL),
+                        "\"Quality degradation\" read as the relative increase of FID."),
+    "6.3-rec-mem": (Quantity.of("kv_reduction", "variant-d16-n7"), _KV_READING),
+    "6.3-rec-speed": (Quantity.of("speedup", "variant-d16-n7"), ""),
 }
 """What each row of claims.csv denotes, and how it is read where that is a choice."""
 
@@ -132,8 +177,6 @@ _TABLE4 = {"training_free_subnet_fid": "free-d{depth}", "training_free_full_fid"
            "joint_subnet_fid": "variant-d{depth}", "joint_full_fid": "variant-d{depth}-full"}
 _TABLE5 = {f"skip r1-r{LAST_SCALE}": "variant-d16-skip", f"skip r{BRIDGE + 1}-r{LAST_SCALE}": "variant-d16"}
 _TABLE6 = {"batch_size": "batch_size", "hardware": "gpus", "bridge_zone": "bridge_zone"}
-TRAINED_FULL = "variant-full"
-"""Table 8's row d = 30: a full network after training, as 1.96 is not VAR-d30's 1.95; of which supernet is not said."""
 
 
 def table_claims() -> list[Claim]:
@@ -165,8 +208,19 @@ def _table2(row: dict[str, str]) -> Iterator[Claim]:
     for column, name in _TABLE2.items():
         if row[column]:
             quantity = Quantity.of(name, system)
+            reading = _llamagen_reading(row["fid"]) if (system, column) == ("llamagen-xxl", "steps") else ""
             yield Claim(f"table2-{system}-{column}", "Table 2", f"{row['method']}: {quantity.kind.label}",
-                        row[column], quantity)
+                        row[column], quantity, reading)
+
+
+def _llamagen_reading(fid: str) -> str:
+    """Which LlamaGen-XXL the row is: of its authors' two models, the one with the row's FID draws 384 x 384 pixels."""
+    source = published("llamagen-xxl")
+    side, tokens = source.protocol.settings["image_size"], source.protocol.settings["tokens"]
+    pixels = side // isqrt(tokens)
+    whose = f", whose FID of {fid} is printed" if any(
+        number.protocol == "authors" and number.fid == fid for number in source.numbers) else ""
+    return f"Read as the {side} x {side} model{whose}; at 256 x 256 it would be {(256 // pixels) ** 2} steps."
 
 
 def _table3(row: dict[str, str]) -> Iterator[Claim]:

@@ -10,16 +10,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from varient.claims.claims import FULL, LAST_SCALE, subnet, window
+from varient.claims.claims import FULL, LAST_SCALE, NO_DEPTH, subnet, window
 from varient.claims.quantity import KINDS, Quantity
 from varient.profiling.paper_systems import BRIDGE
 from varient.report.inputs import PAPER_DEPTHS
 
 Pair = tuple[Quantity, Quantity]
+Zone = tuple[int, int]
+"""First and last scale."""
 
 SHALLOW_FIRST = tuple(sorted(PAPER_DEPTHS))
 RATIOS = range(10, 101, 10)
 """p(subnet) that Sec. 3.3.1 varies, in percent; an experiment looks at those that it has."""
+TABLE1_ZONES: tuple[Zone, ...] = ((1, 3), (4, BRIDGE), (BRIDGE + 1, LAST_SCALE))
+"""Where Table 1 runs a subnet."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,8 @@ class Direction:
     Attributes:
         pairs: the first of each is the larger number.
         ablated: an experiment looks for it at the depth of its ablations, where the paper has d = 16.
+        reading: how we read the claim, where that is a choice.
+        zones: scales that it compares, in the order of its chain; what each holds of the picture is a confound.
     """
 
     id: str
@@ -36,6 +42,8 @@ class Direction:
     claim: str
     pairs: tuple[Pair, ...]
     ablated: bool = False
+    reading: str = ""
+    zones: tuple[Zone, ...] = ()
 
     @property
     def quantities(self) -> tuple[Quantity, ...]:
@@ -52,7 +60,7 @@ def directions() -> list[Direction]:
     return [
         Direction("table1-order", "Table 1", "an untrained subnet costs most FID at r1-r3, less at r4-r6, least at "
                   "r7-r10, and full depth is best",
-                  _chain("fid", window("16", 1, 3), window("16", 4, 6), window("16", BRIDGE + 1, LAST_SCALE), FULL)),
+                  _chain("fid", *(window("16", *zone) for zone in TABLE1_ZONES), FULL), zones=TABLE1_ZONES),
         Direction("table2-fid-order", "Table 2", "FID falls as the subnet gets deeper",
                   _chain("fid", *variants)),
         Direction("table2-is-order", "Table 2", "Inception Score rises as the subnet gets deeper",
@@ -80,13 +88,14 @@ def directions() -> list[Direction]:
                     _better(score, three_phases + suffix, skip_all + suffix), ablated=True)
           for network, suffix in (("subnet", ""), ("full network", "-full")) for score in ("fid", "is")),
         Direction("3.3.1-full-order", "section 3.3.1", "the full network has a better FID after p = 0.1 than after "
-                  "p = 1.0", _chain("fid", "variant-d16-p100-full", "variant-d16-p10-full"), ablated=True),
+                  "p = 1.0", _chain("fid", "variant-d16-p100-full", "variant-d16-p10-full"), ablated=True,
+                  reading=NO_DEPTH),
         Direction("3.3.1-subnet-order", "section 3.3.1", "the subnet has a better FID after p = 1.0 than after p = 0.1",
-                  _chain("fid", "variant-d16-p10", "variant-d16-p100"), ablated=True),
+                  _chain("fid", "variant-d16-p10", "variant-d16-p100"), ablated=True, reading=NO_DEPTH),
         *(Direction(f"figure2-{network.split()[0]}-order", "Fig. 2a and section 3.3.2",
                     f"the three phases give a {network} at least as good as any fixed ratio does",
                     _above("fid", [f"{three_phases}-p{ratio}{suffix}" for ratio in RATIOS],
-                           [three_phases + suffix] * len(RATIOS)), ablated=True)
+                           [three_phases + suffix] * len(RATIOS)), ablated=True, reading=NO_DEPTH)
           for network, suffix in (("subnet", ""), ("full network", "-full"))),
         Direction("table8-depth-order", "Table 8", "FID falls as the subnet gets deeper, for every N",
                   tuple(pair for bridge in range(BRIDGE, LAST_SCALE + 1)

@@ -59,6 +59,7 @@ class Judgement:
         evidence: in sentences.
         source: of `found`: paper, arithmetic, predicted or measured (...).
         command: shows the evidence again, or would make it.
+        kind: "text", "cell" of a table, or "order".
     """
 
     id: str
@@ -70,3 +71,4 @@ class Judgement:
     evidence: str
     source: str
     command: str
+    kind: str

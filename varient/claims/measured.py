@@ -5,51 +5,59 @@ Totals of memory are not compared: our engine keeps 16-bit weights, the paper's 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import hypot
 
 from varient.claims.claims import FULL, Claim
 from varient.claims.judgement import Finding
+from varient.claims.noise import RESOLVED, Noise, training_remark
 from varient.claims.quantity import QUALITY, Interval
-from varient.claims.records import SCORE_FIELDS, Records, scores_command
+from varient.claims.records import SCORE_FIELDS, scores_command
 from varient.profiling.cost_model import PAPER_BATCH_SIZE, PAPER_POLICY
 from varient.profiling.paper_systems import paper_system
 from varient.records import ProfileRecord
-from varient.report.results import Results
 
-STANDARD_DEVIATIONS = 2
 LATENCY_TOLERANCE = 0.05
 """Relative: another driver, library or clock moves latency by as much."""
 
 
-def measured(claim: Claim, records: Records) -> Finding | None:
+def measured(claim: Claim, noise: Noise) -> Finding | None:
     """What a measurement at the paper's size says about a claim; None without one."""
     name = claim.quantity.name
     if name in QUALITY:
-        return _quality(claim, records)
+        return _quality(claim, noise)
     if name in ("latency_s", "speedup") and len(claim.quantity.systems) == 1:
-        return _time(claim, records.results)
+        return _time(claim, noise.records.all_profiles)
     return None
 
 
-def _quality(claim: Claim, records: Records) -> Finding | None:
-    """A score agrees within the printed rounding and twice the spread of two draws, the paper's and ours."""
+def _quality(claim: Claim, noise: Noise) -> Finding | None:
+    """A score agrees within the printed rounding and twice the spread of two of them, the paper's and ours.
+
+    It decides only if it is of the paper's protocol and number of images and says how far it may be off.
+    """
+    records = noise.records
     system = records.here(claim.quantity.systems[0]) if records.at_paper_size else None
     record = records.score(system) if system else None
-    if record is None:
-        return None
     field = SCORE_FIELDS[claim.quantity.name]
-    value, sd = getattr(record, field), getattr(record, f"{field}_sd")
-    if value is None:
+    if record is None or getattr(record, field) is None:
         return None
-    slack = STANDARD_DEVIATIONS * hypot(sd or 0, sd or 0)
-    return Finding(claim.values[0].meets(Interval(value - slack, value + slack)), f"{value:.4g}",
-                   f"Measured {value:.4g} ± {slack:.2g} on {record.num_images} images ({record.protocol}, "
-                   f"{record.provenance.device}).", f"measured ({records.config.name})",
-                   scores_command(records.config.name, *claim.quantity.systems))
+    where = f"{record.num_images} images ({record.protocol}, {record.provenance.device})"
+    source, command = f"measured ({records.config.name})", scores_command(records.config.name, *claim.quantity.systems)
+    ours = noise.estimate(system, field)
+    if (why := records.why_incomparable(system, field)) or ours is None:
+        value = f"{getattr(record, field):.4g}"
+        return Finding(None, value, f"Measured {value} on {where}; not comparable with the paper's: {why}.", source,
+                       command)
+    # The paper's is of one training and one draw, and taken to spread as one of ours.
+    slack = RESOLVED * hypot(ours.sd, ours.error)
+    sentence = f"Measured {ours.value:.4g} on {where}; up to {slack:.2g} off would be noise."
+    return Finding(claim.values[0].meets(Interval(ours.value - slack, ours.value + slack)), f"{ours.value:.4g}",
+                   " ".join(filter(None, (sentence, training_remark([ours])))), source, command)
 
 
-def _time(claim: Claim, results: Results) -> Finding | None:
-    ours, full = (_l20_profile(results, system) for system in (claim.quantity.systems[0], FULL))
+def _time(claim: Claim, profiles: Sequence[ProfileRecord]) -> Finding | None:
+    ours, full = (_l20_profile(profiles, system) for system in (claim.quantity.systems[0], FULL))
     if ours is None or (claim.quantity.name == "speedup" and full is None):
         return None
     value = ours.latency.median_s
@@ -62,10 +70,10 @@ def _time(claim: Claim, results: Results) -> Finding | None:
                    "python benchmarks/paper_scale.py --batch 64")
 
 
-def _l20_profile(results: Results, system: str) -> ProfileRecord | None:
+def _l20_profile(profiles: Sequence[ProfileRecord], system: str) -> ProfileRecord | None:
     """A record at the paper's setting: VAR-d30's size, L20, batch 64, 16-bit operands, reference cache."""
     size = paper_system(system).transformer_parameters[0]
-    return next((record for record in results.all_profiles
+    return next((record for record in profiles
                  if record.system == system and record.latency and record.num_parameters == size
                  and "L20" in record.provenance.device and record.batch_size == PAPER_BATCH_SIZE
                  and record.precision == "fp16" and record.cache_policy == PAPER_POLICY), None)

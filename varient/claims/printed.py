@@ -7,21 +7,26 @@ Two tests, used where arithmetic does not decide:
   as many on each side nobody can tell which is right, and all do.  A value that also follows from other numbers counts
   as printed once more.
 * *A quantity that follows from others*, such as a speedup from two latencies.  It holds if it follows, within all
-  roundings, from the numbers of one place; if it follows from none, it contradicts them.
+  roundings, from the numbers of one place; if it follows from none, it contradicts them.  A limit ("over 130") is kept
+  only if all that the others may stand for keeps it; where some does and some does not, nothing is decided.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, product
 
-from varient.claims.claims import FULL, Claim
+from varient.claims.claims import FULL, TRAINED_FULL, Claim
 from varient.claims.judgement import Finding
 from varient.claims.quantity import Interval, Quantity
 from varient.profiling.cost_model import PAPER_BATCH_SIZE
 
 Formula = Callable[..., float]
+
+_FULL = re.compile(r"variant-d\d+-full")
+_FIXED_FULL = re.compile(r"variant-d\d+-p\d+-full")
 
 
 class Ledger:
@@ -85,6 +90,7 @@ class Witnesses:
     Attributes:
         same, other: printings of it that agree with the claim, and that do not.
         follows, against: values derived from other quantities that agree, and that do not.
+        astride: those of which a part, within their rounding, keeps the limit that the claim is.
     """
 
     claim: Claim
@@ -92,22 +98,27 @@ class Witnesses:
     other: tuple[Claim, ...]
     follows: tuple[Derived, ...]
     against: tuple[Derived, ...]
+    astride: tuple[Derived, ...]
 
     @classmethod
     def call(cls, claim: Claim, ledger: Ledger) -> Witnesses:
         """All there are."""
         printings = [printing for printing in ledger.of(claim.quantity) if printing is not claim]
         derived = list(_derive(claim, ledger))
+        meeting = [value for value in derived if value.around.meets(claim.values[0])]
+        astride = [value for value in meeting
+                   if claim.values[0].is_bound and not value.around.within(claim.values[0])]
         return cls(claim,
                    tuple(printing for printing in printings if _same(printing.values, claim.values)),
                    tuple(printing for printing in printings if not _same(printing.values, claim.values)),
-                   tuple(value for value in derived if value.around.meets(claim.values[0])),
-                   tuple(value for value in derived if not value.around.meets(claim.values[0])))
+                   tuple(value for value in meeting if value not in astride),
+                   tuple(value for value in derived if value not in meeting), tuple(astride))
 
     @property
     def sources(self) -> tuple[Claim, ...]:
         """All printings that say something, the claim left out."""
-        inputs = (source for derived in (*self.follows, *self.against) for source in derived.inputs)
+        derived = (*self.follows, *self.against, *self.astride)
+        inputs = (source for value in derived for source in value.inputs)
         return (*self.same, *self.other, *inputs)
 
     @property
@@ -120,7 +131,7 @@ class Witnesses:
         """None where others print the same and nothing can be derived: that two places agree proves little."""
         if self.outvoted:
             return False
-        return True if self.follows else False if self.against else None
+        return True if self.follows else False if self.against and not self.astride else None
 
     @property
     def found(self) -> str:
@@ -134,8 +145,9 @@ class Witnesses:
         """All of it in words."""
         parts = [f"Printed alike in {_places(self.same)}." if self.same else "",
                  f"Printed otherwise: {_places(self.other, with_value=True)}." if self.other else "",
-                 f"Derived alike: {_sayings(self.follows, self.claim)}." if self.follows else "",
-                 f"Derived otherwise: {_sayings(self.against, self.claim)}." if self.against else ""]
+                 f"Follows from its own numbers: {_sayings(self.follows, self.claim)}." if self.follows else "",
+                 f"By its own numbers otherwise: {_sayings(self.against, self.claim)}." if self.against else "",
+                 f"On the limit, within rounding: {_sayings(self.astride, self.claim)}." if self.astride else ""]
         return " ".join(filter(None, parts))
 
 
@@ -145,7 +157,7 @@ def printed(claim: Claim, ledger: Ledger) -> Finding | None:
     if not witnesses.sources:
         return None
     return Finding(witnesses.agrees, witnesses.found, witnesses.sentence, "paper",
-                   _command([claim, *witnesses.sources]))
+                   data_command(claim, *witnesses.sources))
 
 
 def total_memory_remark(claim: Claim, ledger: Ledger) -> str:
@@ -158,6 +170,24 @@ def total_memory_remark(claim: Claim, ledger: Ledger) -> str:
         savings += [f"{_less(full.values[0].middle, ours.values[0].middle):.0f} % ({system}, {full.where})"
                     for full, ours in pairs]
     return f"Total memory falls by {', '.join(savings)}." if savings else ""
+
+
+def late_fid_remark(claim: Claim, ledger: Ledger) -> str:
+    """Final FIDs of fixed ratios that are outside what Sec. 3.3.1 says of all; which ratios it means is not said."""
+    if claim.quantity.name != "late_fid":
+        return ""
+    outside = [f"{other.printed} ({other.where}, {other.claim})" for other in ledger.named("fid")
+               if _FIXED_FULL.fullmatch(other.quantity.systems[0]) and not other.values[0].meets(claim.values[0])]
+    return f"Printed beyond it, if Fig. 2c shows this ratio: {', '.join(outside)}." if outside else ""
+
+
+def unnamed_full_remark(claim: Claim, ledger: Ledger) -> str:
+    """Which supernets' full networks have the FID that is printed for "the full network"."""
+    if claim.quantity != Quantity.of("fid", TRAINED_FULL):
+        return ""
+    alike = [other.claim for other in ledger.named("fid") if other.where == "Table 4"
+             and _FULL.fullmatch(other.quantity.systems[0]) and _same(other.values, claim.values)]
+    return f"In Table 4 that FID is printed for: {'; '.join(alike) or 'none'}."
 
 
 def _same(mine: Sequence[Interval], theirs: Sequence[Interval]) -> bool:
@@ -186,7 +216,7 @@ def _places(claims: Sequence[Claim], *, with_value: bool = False) -> str:
                      for value, places in by_value.items())
 
 
-def _command(claims: Sequence[Claim]) -> str:
+def data_command(*claims: Claim) -> str:
     """Shows the rows of the data that the claims stand in."""
     names = dict.fromkeys(_file(claim.where) for claim in claims)
     return f"cat {' '.join(f'varient/paper/{name}.csv' for name in names)}"
@@ -224,6 +254,12 @@ def _rules(quantity: Quantity, ledger: Ledger) -> Iterator[tuple[Formula, tuple[
         yield lambda full, ours: ours - full, (Quantity.of("fid", FULL), Quantity.of("fid", *systems))
     elif name == "fid_gain":
         yield lambda before, after: before / after, tuple(Quantity.of("fid", system) for system in systems)
+    elif name == "fid_difference":
+        yield lambda a, b: a - b, tuple(Quantity.of("fid", system) for system in systems)
+    elif name == "fid_degradation":
+        yield lambda ours, full: 100 * (ours / full - 1), tuple(Quantity.of("fid", system) for system in systems)
+    elif name == "fid_limit":
+        yield lambda fid: fid, (Quantity.of("fid", *systems),)
     elif name == "kv_share":
         yield lambda kv, total: 100 * kv / total, (Quantity.of("kv_mb", FULL), Quantity.of("memory_mb", FULL))
     elif name == "kv_reduction" and len(systems) == 1:

@@ -9,7 +9,7 @@ it:
   as 28687 MB.  Its "MB" are MiB, and the text's "GB" are 1000 of them.
 * A percentage without decimals that is a multiple of 5 ("80 %", "40-65 %", "about 30 %") is read to the nearest 5.
 * Counts (steps, epochs) are exact.
-* "over" and "exceeding" leave the upper end open, "less than" the lower.
+* "over" and "exceeding" leave the upper end open, "less than" and "at most" the lower.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _SLACK = 1e-9
 
 _NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e-?\d+)?")
 _UNIT_SIZES = {"GB": 1e3, "K": 1e3, "M": 1e6, "B": 1e9}
-_BOUND = re.compile(rf"(over|exceeding|less than) ({_NUMBER.pattern})")
+_BOUND = re.compile(rf"(over|exceeding|less than|at most) ({_NUMBER.pattern})")
 _UNIT = re.compile(rf"\d({'|'.join(_UNIT_SIZES)})$")
 
 
@@ -63,6 +63,11 @@ class Interval(NamedTuple):
     def within(self, other: Interval) -> bool:
         """Whether all values are the other's too."""
         return other.low <= self.low and self.high <= other.high
+
+    @property
+    def is_bound(self) -> bool:
+        """Whether it stands for a limit ("over 50", "less than 4") and not for a rounded number."""
+        return isinf(self.high) or self.low == 0 < self.high
 
 
 @dataclass(frozen=True)
@@ -124,6 +129,13 @@ KINDS = {
     "parameters": Kind("number of parameters", shown=0),
     "fid_increase": Kind("increase of FID", significant=3),
     "fid_gain": Kind("improvement of FID", "x", shown=1),
+    "fid_difference": Kind("difference of FID", decimals=2),
+    "fid_degradation": Kind("relative increase of FID", "%", shown=1),
+    "fid_limit": Kind("limit of FID", significant=3),
+    "early_fid": Kind("FID of the full network after phase 1", decimals=1),
+    "late_fid": Kind("FID of the full network at the end", decimals=1),
+    "loss": Kind("loss", decimals=2),
+    "gradient_support": Kind("gradient of the flexible zone in full-only layers in phase 3"),
     "steps": Kind("steps", exact=True, shown=0),
     "kv_reduction": Kind("reduction of the KV cache", "%", shown=1),
     "kv_growth": Kind("growth of the KV cache", "%", shown=1),
@@ -142,6 +154,9 @@ KINDS = {
 """All kinds of numbers; the keys name them in a `Quantity`."""
 
 QUALITY = ("fid", "is", "precision", "recall")
+"""Kinds that score records hold."""
+TRAINED = (*QUALITY, "fid_increase", "fid_gain", "fid_difference", "fid_degradation", "fid_limit", "early_fid",
+           "late_fid", "loss")
 """Kinds that only trained weights can tell."""
 
 
@@ -182,6 +197,6 @@ def parse(text: str, kind: Kind) -> tuple[Interval, ...]:
         return (Interval.point(1),)
     if bound := _BOUND.match(text):
         value = float(bound[2])
-        return (Interval(0, value) if bound[1] == "less than" else Interval(value, inf),)
+        return (Interval(value, inf) if bound[1] in ("over", "exceeding") else Interval(0, value),)
     unit = _UNIT.search(text)
     return tuple(kind.interval(number, _UNIT_SIZES[unit[1]] if unit else 1) for number in _NUMBER.findall(text))

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from functools import cached_property
+from collections.abc import Iterable, Iterator
+from functools import cache, cached_property
 from typing import TypeVar
 
 from varient.ablations import arms
 from varient.claims.claims import FULL
 from varient.config import ExperimentConfig
 from varient.paper import DEPTH
-from varient.records import ProfileRecord, RecordError, ScoreRecord
-from varient.report.results import Results
-from varient.systems import resolve_system
+from varient.records import ProfileRecord, ScoreRecord
+from varient.report.results import Results, comparable
+from varient.systems import networks_of, resolve_system
 
 AnyRecord = TypeVar("AnyRecord", ScoreRecord, ProfileRecord)
 
@@ -31,7 +31,11 @@ _ID = re.compile(r"(?P<family>variant|free)-d(?P<depth>\d+)(-(p(?P<percent>\d+)|
 bridge zone, `-end1` as it was at the end of phase 1."""
 
 _TABLES = ((re.compile(r"(var|variant)-d\d+|(code|dit|llamagen)-.*"), "table2.csv"),
-           (re.compile(r"free-d\d+|variant(-d\d+)?-full"), "table4.csv"))
+           (re.compile(r"free-d\d+|variant-d\d+-full"), "table4.csv"))
+
+PAPER_PROTOCOL = "adm"
+"""Whose Inception features and reference the paper's scores are of."""
+PAPER_IMAGES = 50_000
 
 
 def scores_command(experiment: str, *systems: str) -> str:
@@ -42,24 +46,62 @@ def scores_command(experiment: str, *systems: str) -> str:
     return f"snakemake --cores all results/{experiment}/{target} --configfile workflow/config/{experiment}.yaml"
 
 
-class Records:
-    """The records of one experiment, asked for by ids at the paper's size.
+def claims_command(experiment: str) -> str:
+    """Judges the records that an experiment has."""
+    return (f"varient claims --config workflow/config/{experiment}.yaml --found-in runs/{experiment} "
+            f"--output runs/{experiment}/claims")
 
-    Raises:
-        RecordError: scores of another experiment.
+
+class Records:
+    """The records of one experiment that can stand beside each other, asked for by ids at the paper's size.
+
+    Args:
+        results: any; what cannot stand beside the rest is left out, and named in `results.remarks`.
     """
 
     def __init__(self, config: ExperimentConfig, results: Results) -> None:
-        strangers = {record.provenance.experiment for record in results.scores.values()} - {config.name}
-        if strangers:
-            raise RecordError(f"claims on {config.name} were given scores of {', '.join(sorted(strangers))}")
-        self.config, self.results = config, results
+        self.config, self.results = config, comparable(config.name, results)
+        self.all_profiles = results.all_profiles
+        """Those of other experiments and settings too: for whoever asks for one setting."""
+        self._networks = cache(self._networks_of)
 
     @property
     def at_paper_size(self) -> bool:
         """Whether this is the paper's experiment and not one in miniature."""
         config = self.config
         return config.data.source == "imagenet" and config.data.image_size == 256 and config.transformer.depth == DEPTH
+
+    def why_incomparable(self, system: str, field: str) -> str:
+        """Why a score of a system and its replicas here cannot be held against the paper's; empty where it can."""
+        found = [record for name in self.replicas(system) if (record := self.score(name))]
+        reasons = [reason for record in found for reason in self._reasons(record, field)]
+        return ", ".join(dict.fromkeys(reasons))
+
+    def _reasons(self, record: ScoreRecord, field: str) -> Iterator[str]:
+        if record.protocol != PAPER_PROTOCOL:
+            yield f"{record.system} is scored by the protocol {record.protocol}, the paper by {PAPER_PROTOCOL}"
+        if {self.config.sampling.num_images, PAPER_IMAGES} != {record.num_images}:
+            yield (f"{record.system} is scored on {record.num_images} images, the config asks for "
+                   f"{self.config.sampling.num_images} and the paper's protocol for {PAPER_IMAGES}")
+        if getattr(record, f"{field}_sd") is None:
+            yield f"no standard deviation says how far the {field.replace('_', ' ')} of {record.system} may be off"
+
+    def trained_here(self, system: str) -> bool:
+        """Whether a network of it that draws tokens comes from a training of the experiment."""
+        return not self._networks(system) <= self._released
+
+    @cached_property
+    def _released(self) -> set[str]:
+        """Networks whose weights others have released, and the image tokenizer, which is no part of a comparison."""
+        base = {"base"} if self.config.base.weights else set()
+        return {"tokenizer", *base, *(name for name, made in networks_of(self.config).items() if made.released)}
+
+    def fine_tuned(self, system: str) -> bool:
+        """Whether it is a supernet's: its training begins at the base network, which its seeds do not vary."""
+        return any(name.startswith("supernet") for name in self._networks(system))
+
+    def _networks_of(self, system: str) -> set[str]:
+        return set(resolve_system(system, self.config).weights)
 
     def here(self, system: str, *, ablated: bool = False) -> str | None:
         """The id here of a system of the paper; None where the experiment has no counterpart.
@@ -101,8 +143,7 @@ class Records:
 
     def profile(self, system: str) -> ProfileRecord | None:
         """The profile record of a system here; of the paper's experiment, one made on a GPU."""
-        record = self.results.profiles.get(system)
-        return self._usable(record) if record and record.provenance.experiment == self.config.name else None
+        return self._usable(self.results.profiles.get(system))
 
     def _usable(self, record: AnyRecord | None) -> AnyRecord | None:
         on_cpu = record is not None and record.provenance.device.startswith("CPU")
@@ -123,5 +164,9 @@ class Records:
     def _epoch(self, depth: int | None, phase: str | None) -> str | None:
         if phase is None or depth is None:
             return ""
-        kept = self.config.supernet.kept_epochs(depth, self.config.recipe(None))
-        return f"-e{kept[int(phase) - 1]}" if len(kept) >= int(phase) else None
+        recipe = self.config.recipe(None)
+        phases = self.config.supernet.phases_of(depth, recipe)
+        end = sum(phases[:int(phase)])
+        # A phase of no epochs has no end of its own: it would be that of the one before.
+        is_kept = phases[int(phase) - 1] and end in self.config.supernet.kept_epochs(depth, recipe)
+        return f"-e{end}" if is_kept else None

@@ -1,25 +1,35 @@
 """The verdict on every claim.
 
 Evidence is asked in this order, and the first that decides gives the verdict: arithmetic; a measurement at the paper's
-size; the paper's other printed numbers.  A prediction never decides.  What nothing decides is open.  Orders are held
-against the printed numbers, then looked for in the records of the experiment.
+size; curves of a training; the paper's other printed numbers.  A prediction never decides.  What nothing decides is
+open.  Orders are held against the printed numbers, then looked for in the records of the experiment.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from baselines.sources import published
 from varient.claims.arithmetic import arithmetic
-from varient.claims.claims import Claim, all_claims
+from varient.claims.claims import TRAINED_FULL, Claim, all_claims
 from varient.claims.directions import Direction, directions
+from varient.claims.gradients import figure_command, gradient_support
 from varient.claims.judgement import Finding, Judgement, Verdict
 from varient.claims.measured import measured
 from varient.claims.miniature import Miniature, look
+from varient.claims.noise import Noise
 from varient.claims.predicted import predicted
-from varient.claims.printed import Ledger, printed, total_memory_remark
-from varient.claims.quantity import QUALITY, Quantity
-from varient.claims.records import PAPER_EXPERIMENT, Records, scores_command
+from varient.claims.printed import (
+    Ledger,
+    data_command,
+    late_fid_remark,
+    printed,
+    total_memory_remark,
+    unnamed_full_remark,
+)
+from varient.claims.quantity import TRAINED, Quantity
+from varient.claims.records import DEFAULT_EXPERIMENT, PAPER_EXPERIMENT, Records, scores_command
 from varient.config import ExperimentConfig
 from varient.report.results import Results
 
@@ -27,57 +37,74 @@ _AT_PAPER_SIZE = {Verdict.SEEN: Verdict.REPRODUCED, Verdict.NOT_SEEN: Verdict.NO
 """What a direction is called where the experiment is no miniature; what is not resolved there is open."""
 
 
-def judge(config: ExperimentConfig, results: Results) -> list[Judgement]:
+def judge(config: ExperimentConfig, results: Results, run_dir: Path | None = None) -> list[Judgement]:
     """A judgement for every claim of the text, every cell of tables 1 to 8, and every order that they claim.
 
-    Raises:
-        RecordError: scores of another experiment.
+    Args:
+        results: records that cannot stand beside the others are left out (`varient.report.results.comparable`).
+        run_dir: of the experiment; with the curves of its trainings a sentence about them is judged too.
     """
     claims, records = all_claims(), Records(config, results)
     ledger, orders, miniature = Ledger(claims), directions(), Miniature(records)
-    return [*(_judge_number(claim, ledger, records, orders) for claim in claims),
+    return [*(_judge_number(claim, ledger, miniature.noise, orders, run_dir) for claim in claims),
             *(_judge_order(order, ledger, miniature) for order in orders)]
 
 
-def _judge_number(claim: Claim, ledger: Ledger, records: Records, orders: Sequence[Direction]) -> Judgement:
-    exact, at_size, elsewhere = arithmetic(claim), measured(claim, records), printed(claim, ledger)
-    said = [finding for finding in (exact, at_size, elsewhere) if finding]
+def _judge_number(claim: Claim, ledger: Ledger, noise: Noise, orders: Sequence[Direction],
+                  run_dir: Path | None) -> Judgement:
+    exact, at_size, elsewhere = arithmetic(claim), measured(claim, noise), printed(claim, ledger)
+    in_training = gradient_support(claim, noise.records, run_dir)
+    said = [finding for finding in (exact, at_size, in_training, elsewhere) if finding]
     deciding = next((finding for finding in said if finding.agrees is not None), None)
-    remarks = [total_memory_remark(claim, ledger), _published(claim)]
-    if deciding:
-        verdict = _verdict(deciding, at_size)
-        said.sort(key=lambda finding: finding is not deciding)
-    else:
+    remarks = [total_memory_remark(claim, ledger), late_fid_remark(claim, ledger), unnamed_full_remark(claim, ledger),
+               _published(claim)]
+    if deciding is None:
         verdict = Verdict.OPEN
         remarks.append(_pointer(claim, orders))
+    else:
+        seen = Verdict.SEEN if deciding.agrees else Verdict.NOT_SEEN
+        verdict = (_AT_PAPER_SIZE[seen] if deciding is at_size else _named(seen, noise.records)
+                   if deciding is in_training else Verdict.HOLDS if deciding.agrees else Verdict.CONTRADICTS)
+        said.sort(key=lambda finding: finding is not deciding)
     # Beside exact values a prediction of the same quantity says nothing.
     guess = predicted(claim) if deciding is None or deciding is elsewhere else None
-    shown = deciding or guess or _missing(claim)
+    undecided = at_size or in_training
+    shown = deciding or guess or undecided or _missing(claim)
     evidence = [claim.reading, *(finding.sentence for finding in said), guess.sentence if guess else "",
-                "" if deciding or guess else shown.sentence, *remarks]
+                "" if deciding or guess or undecided else shown.sentence, *remarks]
     return Judgement(claim.id, claim.where, claim.claim, claim.printed, verdict, shown.found,
-                     " ".join(filter(None, evidence)), shown.source, shown.command)
+                     " ".join(filter(None, evidence)), shown.source, shown.command, "cell" if claim.is_cell else "text")
 
 
-def _verdict(deciding: Finding, at_size: Finding | None) -> Verdict:
-    if deciding is at_size:
-        return Verdict.REPRODUCED if deciding.agrees else Verdict.NOT_REPRODUCED
-    return Verdict.HOLDS if deciding.agrees else Verdict.CONTRADICTS
+def _named(verdict: Verdict, records: Records) -> Verdict:
+    """A verdict of a miniature as it is called at the experiment's size."""
+    return _AT_PAPER_SIZE.get(verdict, Verdict.OPEN) if records.at_paper_size else verdict
 
 
 def _missing(claim: Claim) -> Finding:
     """What a claim waits for that nothing can judge."""
-    if claim.quantity.name in QUALITY:
+    name, systems = claim.quantity.name, claim.quantity.systems
+    if TRAINED_FULL in systems:
+        return Finding(None, "", "The paper does not say which supernet's full network it is.", "paper",
+                       data_command(claim))
+    if name in TRAINED:
         return Finding(None, "", "Needs the paper's weights, ImageNet and a GPU.", "paper",
-                       scores_command(PAPER_EXPERIMENT, *claim.quantity.systems))
-    return Finding(None, "", "A setting that the authors chose; nothing to check it against.", "paper",
-                   f"cat varient/paper/{claim.where.lower().replace(' ', '')}.csv")
+                       scores_command(PAPER_EXPERIMENT, *systems))
+    if name == "gradient_support":
+        return Finding(None, "", "Needs the curves of a training of a supernet.", "paper",
+                       figure_command(DEFAULT_EXPERIMENT))
+    if name == "setting":
+        return Finding(None, "", "A setting that the authors chose; nothing to check it against.", "paper",
+                       data_command(claim))
+    return Finding(None, "", "Nothing here to check it against.", "paper", data_command(claim))
 
 
 def _published(claim: Claim) -> str:
     """What others print for a row of Table 2: FID, or FID and Inception Score."""
-    source = published(claim.quantity.systems[0]) if claim.where == "Table 2" else None
-    return f"Published elsewhere: {source.cell()}." if source and claim.quantity.name in ("fid", "is") else ""
+    asked = claim.where == "Table 2" and claim.quantity.name in ("fid", "is")
+    source = published(claim.quantity.systems[0]) if asked else None
+    cell = source.cell() if source else ""
+    return f"Published elsewhere: {cell}." if cell else ""
 
 
 def _pointer(claim: Claim, orders: Sequence[Direction]) -> str:
@@ -87,25 +114,24 @@ def _pointer(claim: Claim, orders: Sequence[Direction]) -> str:
 
 
 def _judge_order(order: Direction, ledger: Ledger, miniature: Miniature) -> Judgement:
-    config = miniature.records.config
+    config, reading = miniature.records.config, order.reading
     shown = "; ".join(dict.fromkeys(text for pair in order.pairs if (text := _printed_pair(pair, ledger, order))))
     systems = [system for quantity in order.quantities for system in quantity.systems]
     command = scores_command(config.name, *systems)
     if broken := [pair for pair in order.pairs if _printed_sign(pair, ledger, order) < 0]:
         evidence = "; ".join(_printed_pair(pair, ledger, order) for pair in broken)
         return Judgement(order.id, order.where, order.claim, shown, Verdict.CONTRADICTS, evidence,
-                         f"The paper's own numbers are the other way round: {evidence}.", "paper",
-                         "cat varient/paper/*.csv")
+                         f"{reading} The paper's own numbers are the other way round: {evidence}.".strip(), "paper",
+                         "cat varient/paper/*.csv", "order")
     needed = [pair for pair in order.pairs if _printed_pair(pair, ledger, order)] or order.pairs
-    if (look_up := look(order, needed, miniature)) is None:
+    if (found := look(order, needed, miniature, command)) is None:
         lacking = "" if config.ablations else f" {config.name} has no section `ablations`, which some orders need."
-        return Judgement(order.id, order.where, order.claim, shown, Verdict.OPEN, "",
-                         f"No printed number is against it. No records of it here yet.{lacking}", "paper", command)
-    verdict, finding = look_up
-    if miniature.records.at_paper_size:
-        verdict = _AT_PAPER_SIZE.get(verdict, Verdict.OPEN)
-    return Judgement(order.id, order.where, order.claim, shown, verdict, finding.found, finding.sentence,
-                     finding.source, command)
+        evidence = f"{reading} No printed number is against it. No records of it here yet.{lacking}".strip()
+        return Judgement(order.id, order.where, order.claim, shown, Verdict.OPEN, "", evidence, "paper", command,
+                         "order")
+    finding = found.finding
+    return Judgement(order.id, order.where, order.claim, shown, _named(found.verdict, miniature.records), finding.found,
+                     f"{reading} {finding.sentence}".strip(), finding.source, finding.command, "order")
 
 
 def _printed_pair(pair: tuple[Quantity, Quantity], ledger: Ledger, order: Direction) -> str:

@@ -66,7 +66,7 @@ def _opening(judged: pd.DataFrame) -> str:
     slips = [_escaped(f"{row.where}, {row.claim}: {row.printed}, by arithmetic {row.found}")
              for row in counted.drop_duplicates(["printed", "found"]).itertuples()]
     parts = [_heading("Does VARiant hold?", "="),
-             f"{TITLE}, {len(judged)} claims: sentences of its text and cells of its tables. {_counts(judged)}. {_HOW}",
+             f"{TITLE}, {len(judged)} claims: its text, its tables' cells, their orders. {_counts(judged)}. {_HOW}",
              *_list(f"Does not hold by arithmetic, {len(counted)} of {len(contradicted)} contradicted numbers", slips)]
     for title, verdict, _ in _SECTIONS[1:]:
         found = judged[judged["verdict"] == verdict]
@@ -82,8 +82,8 @@ def _counts(judged: pd.DataFrame) -> str:
 
 def _summary(judged: pd.DataFrame, systems: pd.DataFrame) -> str:
     parts = [_heading("Does VARiant hold?", "="),
-             f"{TITLE}: {len(judged)} claims, the sentences of its text and the cells of its tables, each with a "
-             f"verdict that is computed and, in claims.csv, a command that shows it. {_counts(judged)}.", _HOW]
+             f"{TITLE}: {len(judged)} claims of its text, the cells of its tables and the orders that they show, each "
+             f"with a verdict that is computed and, in claims.csv, a command that shows it. {_counts(judged)}.", _HOW]
     for title, verdict, words in _SECTIONS:
         if len(found := judged[judged["verdict"] == verdict]):
             parts += [_heading(title, "-"), words, _claims(found)]

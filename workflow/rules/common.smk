@@ -135,11 +135,17 @@ def profile_records(wildcards):
     return records("profile", table_inputs(int(wildcards.table), EXPERIMENT)["profile"])
 
 
+# The record of what each scale holds, where Table 1 shows it.
+RECONSTRUCTION = (
+    [f"runs/{EXPERIMENT.name}/records/reconstruction.json"]
+    if table_inputs(1, EXPERIMENT)["reconstruction"]
+    else []
+)
+
+
 def reconstruction_record(wildcards):
-    """The record of what each scale holds, for the table that shows it."""
-    if table_inputs(int(wildcards.table), EXPERIMENT).get("reconstruction"):
-        return [f"runs/{EXPERIMENT.name}/records/reconstruction.json"]
-    return []
+    """That record, for the table that shows it."""
+    return RECONSTRUCTION if wildcards.table == "1" else []
 
 
 def claim_records(wildcards):

@@ -100,6 +100,8 @@ rule claims:
         config=ancient(f"runs/{EXPERIMENT.name}/config.json"),
         scores=claim_records,
         profiles=records("profile", table_inputs(2, EXPERIMENT)["profile"]),
+        reconstruction=RECONSTRUCTION,
+        trained=weight_files(figure_inputs("fig3", EXPERIMENT)["curves"]),
         data=[
             *sorted(map(str, Path("varient/paper").glob("*.csv"))),
             "varient/profiling/devices.yaml",
@@ -124,7 +126,11 @@ rule claims:
         profiles=lambda wildcards, input: [
             f"--profile {path}" for path in input.profiles
         ],
+        reconstruction=lambda wildcards, input: [
+            f"--reconstruction {path}" for path in input.reconstruction
+        ],
         stem=lambda wildcards, output: output.csv.removesuffix(".csv"),
+        run_dir=f"runs/{EXPERIMENT.name}",
     shell:
-        "python -m varient claims --config {input.config} {params.scores} {params.profiles} --output {params.stem}"
-        " > {log} 2>&1"
+        "python -m varient claims --config {input.config} {params.scores} {params.profiles}"
+        " {params.reconstruction} --run-dir {params.run_dir} --output {params.stem} > {log} 2>&1"
