@@ -23,7 +23,7 @@ def _varient(*arguments):
     (["score", "none.npz", "--reference", "r.npz", "--protocol", "adm", "-o", "x"], "none.npz: no such file"),
     (["export", "none.npz", "--format", "jpg", "-o", "x"], "format 'jpg' is unknown; known: adm, png"),
     (["train", "network", "--config", CONFIG, "dit2", "-o", "x"], "network 'dit2' is not one of smoke's: code-small"),
-    (["table", "--config", CONFIG, "9", "-o", "x"], "table 9 is not built"),
+    (["table", "--config", CONFIG, "9", "-o", "x"], "table 9 is unknown"),
     (["sample", "--config", CONFIG, "--class", "10", "--depth", "4", "-o", "x.png"], "class 10 is outside 0..9"),
     (["sample", "--config", CONFIG, "--class", "1", "--depth", "7", "-o", "x.png"], "d = 7 is above the full depth"),
     (["sample", "--config", CONFIG, "--class", "1", "--depth", "4", "--bridge", "11", "-o", "x.png"], "N = 11"),
