@@ -45,6 +45,8 @@ if EXPERIMENT.name != PAPER_SIZE:
         input:
             config=f"workflow/config/{PAPER_SIZE}.yaml",
             records=sorted(map(str, Path(f"runs/{PAPER_SIZE}/records").glob("*.json"))),
+            # A function: Snakemake forgets the name of an empty list.
+            profiles=lambda wildcards: BENCHMARKS,
             data=[
                 *sorted(map(str, Path("varient/paper").glob("*.csv"))),
                 "varient/profiling/devices.yaml",
@@ -75,7 +77,7 @@ rule ablations:
     input:
         config=ancient(f"runs/{EXPERIMENT.name}/config.json"),
         scores=ablation_records,
-        code=stage_sources("varient.ablations"),
+        code=stage_sources("varient.report.results"),
     output:
         report(
             f"{RESULTS}/ablations.csv",
@@ -100,7 +102,7 @@ rule claims:
         config=ancient(f"runs/{EXPERIMENT.name}/config.json"),
         scores=claim_records,
         profiles=records("profile", table_inputs(2, EXPERIMENT)["profile"]),
-        reconstruction=RECONSTRUCTION,
+        reconstruction=lambda wildcards: RECONSTRUCTION,
         trained=weight_files(figure_inputs("fig3", EXPERIMENT)["curves"]),
         data=[
             *sorted(map(str, Path("varient/paper").glob("*.csv"))),
