@@ -27,7 +27,7 @@ def pages(tmp_path):
 def test_the_first_page_is_short_and_has_each_slip_once(pages):
     page = publish_string(pages[0], writer="html", settings_overrides={"halt_level": 2}).decode()
     assert "contradicts: 3, not resolved in miniature: 1, open: 1" in page
-    assert page.count("by arithmetic 17091.6 MB") == 1  # printed in two tables
+    assert page.count("16092 (17091.6 MB)") == 1  # printed in two tables
     assert "early (is) *worse* than late_" in page and "2.15" not in page
 
 

@@ -30,6 +30,9 @@ _SECTIONS = (
 _HOW = ("*holds* and *contradicts* come from arithmetic and from the paper's own numbers, at its own size; *in "
         "miniature* from networks trained here; *open* needs the authors' weights, ImageNet or a GPU.")
 
+_NAMED = 5
+"""Claims that the first page names of a section."""
+
 _STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; color: #222; max-width: 68rem; margin: 2rem auto; padding: 0 1rem }
 h1, h2 { line-height: 1.2 } h2 { margin-top: 2rem }
@@ -63,14 +66,15 @@ def _opening(judged: pd.DataFrame) -> str:
     contradicted = judged[judged["verdict"] == Verdict.CONTRADICTS]
     counted = contradicted[contradicted["source"] == "arithmetic"]
     # One quantity may be printed in several tables.
-    slips = [_escaped(f"{row.where}, {row.claim}: {row.printed}, by arithmetic {row.found}")
+    slips = [_escaped(f"{row.where}, {row.claim}: {row.printed} ({row.found})")
              for row in counted.drop_duplicates(["printed", "found"]).itertuples()]
     parts = [_heading("Does VARiant hold?", "="),
              f"{TITLE}, {len(judged)} claims: its text, its tables' cells, their orders. {_counts(judged)}. {_HOW}",
-             *_list(f"Does not hold by arithmetic, {len(counted)} of {len(contradicted)} contradicted numbers", slips)]
+             *_list(f"Does not hold by arithmetic (in brackets what does), {len(counted)} of {len(contradicted)} "
+                    "contradicted numbers", slips)]
     for title, verdict, _ in _SECTIONS[1:]:
         found = judged[judged["verdict"] == verdict]
-        parts += [f"**{title}:** {_escaped('; '.join(found['claim']))}."] if len(found) else []
+        parts += [f"**{title} ({len(found)}):** {_escaped(_shortened(found['claim'], _NAMED))}."] if len(found) else []
     parts.append("The evidence for each is in category 1, *summary*; tables, figures and ablations follow.")
     return "\n\n".join(parts) + "\n"
 

@@ -20,10 +20,10 @@ from varient.systems import resolve_system
 matplotlib.use("Agg")
 
 from matplotlib import pyplot as plt
-from matplotlib.collections import LineCollection
+from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.figure import Figure
-from matplotlib.text import Annotation, Text
-from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+from matplotlib.text import Annotation
+from matplotlib.ticker import AutoLocator, LogLocator, NullFormatter, StrMethodFormatter
 from matplotlib.transforms import Bbox
 
 INK = "#222222"
@@ -105,12 +105,20 @@ def missing_records(axis: plt.Axes, kind: str, names: Sequence[str]) -> None:
 
 
 def log_scale(axis: plt.Axes, which: Literal["x", "y"]) -> None:
-    """A logarithmic axis with plain numbers at 1, 2, 5, 10 and so on."""
+    """A logarithmic axis with plain numbers: at 1, 2, 5, 10 and so on, or more where what is drawn spans little."""
     axis.set(**{f"{which}scale": "log"})
     along = getattr(axis, f"{which}axis")
-    along.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    low, high = sorted(along.get_view_interval())
+    if high / low < _NARROW_SPAN:
+        along.set_major_locator(AutoLocator())
+    else:
+        along.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low > _WIDE_SPAN else (1, 1.5, 2, 3, 4, 5, 7)))
     along.set_major_formatter(StrMethodFormatter("{x:g}"))
     along.set_minor_formatter(NullFormatter())
+
+
+_NARROW_SPAN, _WIDE_SPAN = 3, 20
+"""Ratios of largest to smallest: below the first, equal steps read better; above the second, many numbers crowd."""
 
 
 def corner_note(axis: plt.Axes, text: str, *, right: bool = False, top: bool = False) -> None:
@@ -131,12 +139,12 @@ def label_points(panels: Mapping[plt.Axes, Sequence[PointLabel]]) -> None:
         obstacles = _Obstacles(axis)
         for x, y, text in labels:
             obstacles.others = [axis.transData.transform(other[:2]) for other in labels if other[:2] != (x, y)]
-            label = axis.annotate(text, (x, y), (0, 0), textcoords="offset points", fontsize=SMALL_PT,
-                                  arrowprops=_LEADER)
+            label = axis.annotate(text, (x, y), (0, 0), textcoords="offset points", fontsize=SMALL_PT)
             label.set_in_layout(False)  # it follows the layout, and must not move it
             best = min(_PLACES, key=lambda place, label=label: obstacles.cost(_box(label, place)))
-            obstacles.boxes.append(_box(label, best))
-            label.arrow_patch.set_visible(max(map(abs, best[:2])) > _BESIDE_PT)
+            obstacles.boxes.append(_box(label, best).padded(_BETWEEN_PT * obstacles.point))
+            if max(map(abs, best[:2])) > _BESIDE_PT:
+                _draw_leader(axis, (x, y), best)
 
 
 class _Obstacles:
@@ -149,7 +157,7 @@ class _Obstacles:
     def __init__(self, axis: plt.Axes) -> None:
         renderer = axis.figure.canvas.get_renderer()
         self.point = axis.figure.dpi / 72
-        self.inside = axis.get_window_extent()
+        self.inside = axis.get_window_extent().padded(-_EDGE_PT * self.point)
         self.boxes = [text.get_window_extent(renderer) for text in axis.texts]
         self.paths, self.others = [], []
         for line in axis.lines:
@@ -157,9 +165,12 @@ class _Obstacles:
             self.paths.append(path)
             if line.get_marker() not in ("None", None, ""):
                 self.boxes += [self._around(vertex, _POINT_PT) for vertex in path.vertices]
-        for bars in axis.collections:  # error bars; scattered points have their paths elsewhere
-            if isinstance(bars, LineCollection):
-                self.paths += [path.transformed(bars.get_transform()) for path in bars.get_paths()]
+        for drawn in axis.collections:
+            if isinstance(drawn, LineCollection):  # error bars
+                self.paths += [path.transformed(drawn.get_transform()) for path in drawn.get_paths()]
+            elif isinstance(drawn, PathCollection):  # scattered points
+                self.boxes += [self._around(at, _POINT_PT)
+                               for at in drawn.get_offset_transform().transform(drawn.get_offsets())]
 
     def cost(self, box: Bbox) -> int:
         """How bad it is to write there: worst outside the panel, least bad over a line."""
@@ -177,13 +188,17 @@ class _Obstacles:
 _POINT_PT = 3
 """Half the side of the square that a point keeps free of text."""
 
-_APART_PT = 7
+_EDGE_PT = 2
+"""Text stays so far inside the panel."""
+
+_BETWEEN_PT = 5
+"""The least between two labels, which would else read as one."""
+
+_APART_PT = 4.5
 """The same for texts of other points, which might be taken for its own."""
 
 _BESIDE_PT = 7
 """A label further away than this has a line to its point."""
-
-_LEADER = {"arrowstyle": "-", "color": GREY, "linewidth": 0.5, "shrinkA": 0, "shrinkB": 2}
 
 _Place = tuple[float, float, str, str]
 """Offset in points, alignment of the text."""
@@ -196,14 +211,25 @@ _PLACES: tuple[_Place, ...] = tuple(
 """Nearest first, and at one distance the right side first."""
 
 
+def _draw_leader(axis: plt.Axes, point: tuple[float, float], place: _Place) -> None:
+    """A thin line from a point, below all that is drawn, up to its label at a place.
+
+    Its ends are where they are put: matplotlib would find the edges of text and marker by bisection, which turns
+    differences in the last bit of a logarithm into other pixels.
+    """
+    x, y, *_ = place
+    leader = {"arrowstyle": "-", "color": GREY, "linewidth": 0.5, "shrinkA": 0, "shrinkB": 0}
+    line = axis.annotate("", point, (0.85 * x, 0.85 * y), textcoords="offset points", arrowprops=leader, zorder=0.9)
+    line.set_in_layout(False)
+
+
 def _box(label: Annotation, place: _Place) -> Bbox:
-    """Move a label to a place; what it covers there, in pixels, without the line to its point."""
+    """Move a label to a place; what it covers there, in pixels."""
     x, y, horizontal, vertical = place
     label.set_position((x, y))
     label.set(ha=horizontal, va=vertical if y else "center_baseline")
     renderer = label.figure.canvas.get_renderer()
-    label.update_positions(renderer)
-    return Text.get_window_extent(label, renderer)
+    return label.get_window_extent(renderer)
 
 
 def note_source(figure: Figure, text: str) -> None:
@@ -216,9 +242,10 @@ def note_below(figure: Figure, text: str, remarks: Sequence[str] = ()) -> None:
     """`note_source` in lines of the page's width, below panels that leave them room.
 
     Args:
+        text: its paragraphs, a line each.
         remarks: records that are left out and why (`Results.remarks`); the first are named.
     """
-    lines = note_lines([text], remarks)
+    lines = note_lines(text.splitlines(), remarks)
     free = note_height_in(lines) / figure.get_figheight()
     figure.get_layout_engine().set(rect=(0, free, 1, 1 - free))
     note_source(figure, "\n".join(lines))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from statistics import quantiles
 from typing import NamedTuple
 
 from matplotlib.axes import Axes
@@ -39,6 +40,7 @@ class Mark(NamedTuple):
 
     Attributes:
         published_as: its id at the size of its authors; decides colour and shape.
+        latency_quartiles_s: lower and upper, of the repeats.
         reference_mib: estimate of the peak memory with the released code's KV cache.
     """
 
@@ -48,6 +50,7 @@ class Mark(NamedTuple):
     fid_pm: float | None
     memory_mib: float | None
     latency_s: float | None
+    latency_quartiles_s: tuple[float, float] | None = None
     reference_mib: float | None = None
 
 
@@ -78,6 +81,7 @@ def draw_frontier(config: ExperimentConfig, results: Results, _run_dir: Path) ->
             missing_records(axis, "scores and profiles", absent)
     if ours:
         _draw_reference(rows[0][0], ours)
+        _draw_quartiles(rows[0][1], ours)
         if config.data.source == "digits":
             corner_note(rows[0][1], "DiT and LlamaGen on digits say\nnothing of them on ImageNet", right=True, top=True)
     note_below(figure, f"{_measured_note(config, results, ours)}(c), (d): paper, ImageNet, batch {PAPER_BATCH_SIZE}, "
@@ -93,7 +97,7 @@ def _measured_note(config: ExperimentConfig, results: Results, marks: Sequence[M
         return ""
     batch_sizes = sorted({results.profiles[mark.name].batch_size for mark in marks})
     return (f"(a), (b): measured ({config.name}), batch {' or '.join(map(str, batch_sizes))}; "
-            "bars: 95 % over redraws of the images.  ")
+            "bars: FID, 95 % over redraws of the images; latency, quartiles of the repeats.\n")
 
 
 def measured_marks(config: ExperimentConfig, results: Results) -> list[Mark]:
@@ -104,7 +108,8 @@ def measured_marks(config: ExperimentConfig, results: Results) -> list[Mark]:
         if score and profile and profile.latency:
             system = resolve_system(name, config)
             marks.append(Mark(name, system.published_as, score.fid, NORMAL_95 * score.fid_sd, profile.memory.peak_mib,
-                              profile.latency.median_s, _with_reference_cache(config, system, profile)))
+                              profile.latency.median_s, _quartiles(profile.latency.repeats_s),
+                              _with_reference_cache(config, system, profile)))
     return marks
 
 
@@ -112,6 +117,14 @@ def paper_marks() -> list[Mark]:
     """Table 2; its DiT and LlamaGen have no memory."""
     return [Mark(row["method"], system_id(row["method"]), float(row["fid"]), None, float(row["memory_mb"] or 0) or None,
                  float(row["latency_s"])) for _, row in paper_table(2).iterrows()]
+
+
+def _quartiles(values: Sequence[float]) -> tuple[float, float] | None:
+    """The lower and the upper one; None of a single value."""
+    if len(values) < 2:
+        return None
+    lower, _, upper = quantiles(values, n=4)
+    return lower, upper
 
 
 def _with_reference_cache(config: ExperimentConfig, system: System, profile: ProfileRecord) -> float | None:
@@ -149,13 +162,21 @@ def _draw_marks(axis: Axes, marks: Sequence[Mark], x_of: Callable[[Mark], float 
 
 def _draw_reference(axis: Axes, marks: Sequence[Mark]) -> None:
     """What the lean cache saves: an arrow from the memory with the reference cache to the measured one."""
+    estimated = [mark for mark in marks if mark.reference_mib and mark.memory_mib]
+    for mark in estimated:
+        axis.annotate("", (mark.memory_mib, mark.fid), (mark.reference_mib, mark.fid), annotation_clip=False,
+                      arrowprops={"arrowstyle": "-|>", "color": colour_of(mark.published_as), "linewidth": 0.7,
+                                  "shrinkA": 0, "shrinkB": 3, "mutation_scale": 6})
+        axis.plot(mark.reference_mib, mark.fid, "|", color=colour_of(mark.published_as), markersize=5)
+    if estimated:
+        corner_note(axis, "tail of an arrow: estimate\nwith the reference cache", right=True, top=True)
+
+
+def _draw_quartiles(axis: Axes, marks: Sequence[Mark]) -> None:
+    """How far the repeats of a latency are apart: wide where something else ran meanwhile."""
     for mark in marks:
-        if mark.reference_mib and mark.memory_mib:
-            axis.annotate("", (mark.memory_mib, mark.fid), (mark.reference_mib, mark.fid), annotation_clip=False,
-                          arrowprops={"arrowstyle": "-|>", "color": colour_of(mark.published_as), "linewidth": 0.7,
-                                      "shrinkA": 0, "shrinkB": 3, "mutation_scale": 6})
-            axis.plot(mark.reference_mib, mark.fid, "|", color=colour_of(mark.published_as), markersize=5)
-    corner_note(axis, "tail of an arrow: estimate\nwith the reference cache", right=True, top=True)
+        if mark.latency_quartiles_s and mark.latency_s:
+            axis.plot(mark.latency_quartiles_s, [mark.fid] * 2, color=colour_of(mark.published_as), linewidth=0.8)
 
 
 def _label(mark: Mark) -> str:

@@ -201,19 +201,19 @@ def _kv_bytes(config: ExperimentConfig, plan: DepthPlan) -> int:
 
 
 def _sources(config: ExperimentConfig, results: Results, panels: Sequence[_Panel]) -> list[str]:
-    """Where images and numbers of the panels come from, a sentence each."""
+    """Where images and numbers of the panels come from: a paragraph for what was made, one for arithmetic."""
     rows = [row for panel in panels for row in panel.rows]
-    sentences = []
+    made, counted = [], []
     if any(row.images is not None for row in rows):
-        sentences.append(f"Images: generated ({config.name}), the same seed down each column.")
+        made.append(f"Images: generated ({config.name}), the same seed down each column.")
     if counts := sorted({results.scores[row.system].num_images for row in rows if row.system in results.scores}):
-        sentences.append(f"FID: measured ({config.name}) of {' or '.join(f'{count:,}' for count in counts)} images, ± "
-                         "half of the 95 % interval over redraws of them.")
+        made.append(f"FID: measured ({config.name}) of {' or '.join(f'{count:,}' for count in counts)} images, ± half "
+                    "of its 95 % interval over redraws of them.")
     if any("KV cache" in row.numbers for row in rows):
         settings = config.profiling
-        sentences.append(f"KV cache: arithmetic from the plan ({config.name}; peak, lean cache, batch "
-                         f"{settings.batch_size}, {settings.precision}).")
-    return sentences
+        counted.append(f"KV cache: arithmetic from the plan ({config.name}; peak, lean cache, batch "
+                       f"{settings.batch_size}, {settings.precision}).")
+    return [" ".join(sentences) for sentences in (made, counted) if sentences]
 
 
 def _one_of_each_class(config: ExperimentConfig) -> _Columns:
@@ -254,7 +254,7 @@ def _pictures(run_dir: Path, system: str, indices: Sequence[int]) -> np.ndarray 
 
 def _sheet(config: ExperimentConfig, results: Results, panels: Sequence[_Panel]) -> Figure:
     """A page-wide figure of panels one below the other, all cells of one size."""
-    note = note_lines([" ".join(_sources(config, results, panels))], results.remarks)
+    note = note_lines(_sources(config, results, panels), results.remarks)
     numbers_in = max(sum(_NUMBER_IN[heading] for heading in _headings(panel)) for panel in panels)
     cell_in = (PAGE_IN - 2 * _MARGIN_IN - _NAME_IN - numbers_in) / max(panel.columns.width for panel in panels)
     heights_in = [_HEAD_IN + cell_in * panel.cells_high for panel in panels]

@@ -20,17 +20,16 @@ from varient.report.inputs import figure_inputs
 from varient.report.results import Results, Spread, arm_scores, curves_of
 from varient.report.style import (
     BETTER,
-    GREY,
     INK,
     LIGHT_GREY,
     ORANGE,
     PAGE_IN,
     PURPLE,
     SKY,
-    SMALL_PT,
     STAR,
     PointLabel,
     label_points,
+    log_scale,
     missing_records,
     new_figure,
     note_below,
@@ -88,7 +87,7 @@ def draw_ratios(config: ExperimentConfig, results: Results, run_dir: Path) -> Fi
     panels["stages/full"].set_title("(c) FID early and late")
     _draw_losses([panels[f"loss/{network}"] for network in NETWORKS], config, losses)
     _draw_stages([panels[f"stages/{network}"] for network in NETWORKS], ways(config, results, "stages"), at_end, absent)
-    note_below(figure, f"{_measured_note(config, at_end, losses)}The paper's: Sec. 3.3.1, which does not say their d; "
+    note_below(figure, f"{_measured_note(config, at_end, losses)}Paper: Sec. 3.3.1, which does not say its d; "
                        f"star: Table 4's d = {STAR_DEPTH}", results.remarks)
     fronts = {panels["ours"]: at_end, panels["paper"]: paper_ways()}
     label_points({axis: _draw_front(axis, found, absent) for axis, found in fronts.items()})
@@ -99,12 +98,12 @@ def _measured_note(config: ExperimentConfig, found: Sequence[Way], losses: _Loss
     """What is ours and how to read it; empty where nothing is."""
     parts = [f"Measured ({config.name})"] if found or losses else []
     if any(len(way.fids) > 1 for way in found):
-        parts.append("bars: one standard deviation over trainings (small dots); no bar: one training")
+        parts.append("bars: one standard deviation over trainings (small dots)")
     if losses:
         every = sorted({config.recipe(supernet_of(name, config).recipe).validate_every for name in losses})
         unit = "epoch" if every == [1] else f"{' or '.join(map(str, every))} epochs"
-        parts.append(f"(b): on images not trained on, every {unit} but not after the last")
-    return "; ".join(parts) + ".  " if parts else ""
+        parts.append(f"(b) on images not trained on, every {unit}, not after the last")
+    return "; ".join(parts) + ".\n" if parts else ""
 
 
 def ways(config: ExperimentConfig, results: Results, comparison: str) -> list[Way]:
@@ -130,16 +129,17 @@ def paper_ways() -> list[Way]:
 
 
 def _draw_front(axis: Axes, found: Sequence[Way], absent: Sequence[str]) -> list[PointLabel]:
-    """FID of the full network over x and of the subnet over y, both better to the lower left."""
+    """FID of the full network over x and of the subnet over y, both better to the lower left.
+
+    Logarithmic: a subnet that is hardly ever trained (small p) would flatten all that is of interest.
+    """
     if not found:
         missing_records(axis, "scores", absent)
         return []
-    # Without one subnet batch (p = 0) a subnet's FID is that of an untrained one, and would flatten all others.
-    shown = [way for way in found if way.ratio != 0]
-    fixed = [way for way in shown if way.ratio is not None]
+    fixed = [way for way in found if way.ratio is not None]
     centres = {way.arm: (way.spread("full").mean, way.spread("subnet").mean) for way in found}
     axis.plot(*zip(*(centres[way.arm] for way in fixed), strict=True), color=LIGHT_GREY, linewidth=1, zorder=1)
-    for way in shown:
+    for way in found:
         colour = STAR["color"] if way.ratio is None else INK
         if len(way.fids) > 1:
             axis.plot(way.fids["full"], way.fids["subnet"], ".", color=colour, alpha=0.3, markersize=4, zorder=2)
@@ -148,20 +148,10 @@ def _draw_front(axis: Axes, found: Sequence[Way], absent: Sequence[str]) -> list
         axis.plot(*centres[way.arm], **(STAR if way.ratio is None else {"marker": "o", "color": INK}), zorder=4)
     axis.set_xlabel(f"FID, full network {BETTER}")
     axis.set_ylabel(f"FID, subnet {BETTER}")
-    axis.margins(0.15)
-    for way in (way for way in found if way.ratio == 0):
-        _draw_above(axis, *centres[way.arm], way.arm)
-    return [(*centres[way.arm], way.arm) for way in shown]
-
-
-def _draw_above(axis: Axes, full_fid: float, subnet_fid: float, arm: str) -> None:
-    """A point that lies above the panel, as an arrow head at its upper edge."""
-    at_edge = axis.get_xaxis_transform()
-    axis.plot(full_fid, 0.98, "^", color=GREY, transform=at_edge)
-    left = full_fid < sum(axis.get_xlim()) / 2
-    axis.annotate(f"{arm}: subnet {subnet_fid:.1f}", (full_fid, 0.98), (5 if left else -5, 0), xycoords=at_edge,
-                  textcoords="offset points", ha="left" if left else "right", va="center", fontsize=SMALL_PT,
-                  color=GREY)
+    log_scale(axis, "x")
+    log_scale(axis, "y")
+    axis.margins(0.2, 0.15)  # room for names at the left
+    return [(*centres[way.arm], way.arm) for way in found]
 
 
 def _validated(config: ExperimentConfig, run_dir: Path) -> _Losses:
@@ -210,5 +200,6 @@ def _draw_stages(axes: Sequence[Axes], early: Sequence[Way], late: Sequence[Way]
         for way in (way for way in late if way.ratio is None):
             axis.axhline(way.spread(network).mean, color=STAR["color"], linestyle=":", linewidth=1, label=THREE_PHASES)
         axis.set_xticks([0, 0.5, 1])
+        log_scale(axis, "y")
     if early:
         axes[0].legend(loc="best", handlelength=1.8)

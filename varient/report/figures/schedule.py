@@ -52,7 +52,8 @@ def draw_schedule(config: ExperimentConfig, _results: Results, run_dir: Path) ->
     for group in GROUPS:
         panels[group].set_ylabel("gradient norm")
     measured = (f"; (b) measured ({config.name}): {network}, the first batch of each epoch; line: mean of "
-                f"{SMOOTHED_EPOCHS} epochs" if curves else "")
+                f"{SMOOTHED_EPOCHS} epochs.\nIn subnet batches the flexible zone reaches full-only layers through the "
+                "keys and values of the bridge zone" if curves else "")
     note_below(figure, f"(a) arithmetic: Eq. 5 and the config's phases{measured}")
     return figure
 
