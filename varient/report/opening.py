@@ -1,7 +1,6 @@
 """The first page of the report and the summary behind it: what holds, what does not, what is open, Table 2 in short.
 
-The first page has to fit a screen (Snakemake centres it and cuts off what does not), so it is a list; the summary is a
-page of its own with the evidence.
+The first page is a list that a screen or two hold; the summary is a page of its own with the evidence.
 """
 
 from __future__ import annotations
@@ -21,11 +20,11 @@ _SECTIONS = (
      "Printed numbers that arithmetic, or another printed number of the same quantity, contradicts."),
     ("What measurements at the paper's size do not show", Verdict.NOT_REPRODUCED, "Measured, with another result."),
     ("What measurements at the paper's size show", Verdict.REPRODUCED, "Measured, with the same result."),
-    ("What the miniature shows", Verdict.SEEN,
+    ("Claims that the miniature shows", Verdict.SEEN,
      "Directions that networks trained here show beyond their noise. They are no proof for ImageNet."),
-    ("What the miniature shows otherwise", Verdict.NOT_SEEN,
+    ("Claims that the miniature reverses", Verdict.NOT_SEEN,
      "Directions that these networks show the other way round, beyond their noise."),
-    ("What the miniature cannot tell", Verdict.NOT_RESOLVED, "Differences within the noise of these networks."),
+    ("Claims that the miniature cannot decide", Verdict.NOT_RESOLVED, "Differences within the noise of these networks."),
 )
 _HOW = ("*holds* and *contradicts* come from arithmetic and from the paper's own numbers, at its own size; *in "
         "miniature* from networks trained here; *open* needs the authors' weights, ImageNet or a GPU.")

@@ -27,6 +27,7 @@ rule report_page:
     input:
         RESULT_FILES,
         captions=sorted(map(str, Path("workflow/report").glob("*.rst"))),
+        style="workflow/report/style.css",
     output:
         REPORT,
     log:
@@ -36,4 +37,5 @@ rule report_page:
     params:
         config=CONFIG,
     shell:
-        "snakemake --nolock --cores 1 --report {output} --configfile {params.config} -- results > {log} 2>&1"
+        "snakemake --nolock --cores 1 --report {output} --report-stylesheet {input.style}"
+        " --configfile {params.config} -- results > {log} 2>&1"
