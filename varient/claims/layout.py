@@ -1,14 +1,15 @@
-"""The confound of orders between scales: a layout of scales puts more of the picture in some of them than in others.
+"""The confound of orders between scales: a layout of scales makes more of the picture in some of them than in others.
 
-An untrained subnet does the more harm the more of the picture the scales hold at which it runs.  An order of zones may
-thus say where the layout puts the picture, and not at which scales a network needs its depth.  The verdict is held
-against the shares of tokens.  What real images look like without the later zones is told beside it and decides
-nothing: differences of FIDs and those of their roots, the distances, may be ordered differently.
+An untrained subnet does the more harm the more of the picture is made at the scales where it runs.  An order of zones
+may thus say where the layout makes the picture, and not at which scales a network needs its depth.  Where a picture is
+made is told by the share of real images whose class a judge sees after the scales so far: what a zone adds to it.  The
+shares of tokens do not tell (of two layouts on digits one has most tokens where a subnet does no harm), nor do FIDs,
+whose differences and those of their roots may be ordered differently; both are told beside it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from varient.claims.directions import Direction, Pair, Zone
 from varient.claims.records import Records
@@ -28,11 +29,14 @@ def layout_remark(direction: Direction, signs: Mapping[Pair, int], records: Reco
     shares = [token_share(pyramid, zone) for zone in direction.zones]
     told = ", ".join(f"r{first}-r{last} {share:.1f} %"
                      for (first, last), share in zip(direction.zones, shares, strict=True))
-    rebuilt = _rebuilt(direction, records.results.reconstruction) if records.results.reconstruction else ""
-    # The chain goes from zone to zone, and from the last one to another system.
-    steps = [(signs.get(pair), more - less) for pair, more, less in zip(direction.pairs, shares, shares[1:],
-                                                                        strict=False)]
-    return " ".join(filter(None, (f"Tokens in this layout: {told}.", rebuilt, _conclusion(steps))))
+    parts = [f"Tokens in this layout: {told}."]
+    if record := records.results.reconstruction:
+        gains = _recognised_gains(direction, record)
+        parts += [_rebuilt(direction, record, gains)]
+        # The chain goes from zone to zone, and from the last one to another system.
+        parts += [_conclusion([(signs.get(pair), more - less)
+                               for pair, more, less in zip(direction.pairs, gains, gains[1:], strict=False)])]
+    return " ".join(filter(None, parts))
 
 
 def token_share(pyramid: Pyramid, zone: Zone) -> float:
@@ -41,18 +45,31 @@ def token_share(pyramid: Pyramid, zone: Zone) -> float:
     return 100 * (pyramid.end(last) - pyramid.begin(first)) / pyramid.length
 
 
-def _rebuilt(direction: Direction, record: ReconstructionRecord) -> str:
+def _recognised_gains(direction: Direction, record: ReconstructionRecord) -> list[float]:
+    """What each zone adds to the share of recognised images, %; none where nobody judged them."""
+    recognised = {scale.scale: scale.recognised for scale in record.scales} | {0: 0.0}
+    ends = [(recognised.get(first - 1), recognised.get(last)) for first, last in direction.zones]
+    if any(share is None for pair in ends for share in pair):
+        return []
+    return [100 * (after - before) for before, after in ends]
+
+
+def _rebuilt(direction: Direction, record: ReconstructionRecord, gains: Sequence[float]) -> str:
     fids = {scale.scale: scale.fid for scale in record.scales}
     told = ", ".join(f"r1-r{last} {fids[last]:.3g}" for _, last in direction.zones if last in fids)
-    return f"FID of real images rebuilt from the tokens of {told}."
+    added = ", ".join(f"r{first}-r{last} {gain:.0f} %"
+                      for (first, last), gain in zip(direction.zones, gains, strict=False))
+    return (f"FID of real images rebuilt from the tokens of {told}"
+            + (f"; of them become recognisable at {added}." if added else "."))
 
 
-def _conclusion(steps: list[tuple[int | None, float]]) -> str:
-    """Whether FID goes with the tokens from zone to zone: (sign of a pair or None without records, more tokens)."""
-    if any(sign is None for sign, _ in steps):
+def _conclusion(steps: Sequence[tuple[int | None, float]]) -> str:
+    """Whether FID goes with where pictures become recognisable, from zone to zone: (sign of a pair, or None without
+    records; more of the picture)."""
+    if not steps or any(sign is None for sign, _ in steps):
         return ""
     if all(sign * more > 0 for sign, more in steps):
-        return "The more tokens, the more harm: the order follows where the layout puts the picture."
+        return "The more of the picture a zone makes, the more harm: the order follows the layout."
     if all(sign * more < 0 for sign, more in steps):
-        return "The fewer tokens, the more harm: the order does not follow where the layout puts the picture."
-    return "Whether the order follows where the layout puts the picture cannot be told."
+        return "The less of the picture a zone makes, the more harm: the order does not follow the layout."
+    return "Whether the order follows the layout cannot be told."

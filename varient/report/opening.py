@@ -24,7 +24,8 @@ _SECTIONS = (
      "Directions that networks trained here show beyond their noise. They are no proof for ImageNet."),
     ("Claims that the miniature reverses", Verdict.NOT_SEEN,
      "Directions that these networks show the other way round, beyond their noise."),
-    ("Claims that the miniature cannot decide", Verdict.NOT_RESOLVED, "Differences within the noise of these networks."),
+    ("Claims that the miniature cannot decide", Verdict.NOT_RESOLVED,
+     "Differences within the noise of these networks."),
 )
 _HOW = ("*holds* and *contradicts* come from arithmetic and from the paper's own numbers, at its own size; *in "
         "miniature* from networks trained here; *open* needs the authors' weights, ImageNet or a GPU.")
