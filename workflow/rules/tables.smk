@@ -132,7 +132,7 @@ rule claims:
             f"--reconstruction {path}" for path in input.reconstruction
         ],
         stem=lambda wildcards, output: output.csv.removesuffix(".csv"),
-        run_dir=f"runs/{EXPERIMENT.name}",
+        run_dir=lambda wildcards, input: Path(input.config).parent,
     shell:
         "python -m varient claims --config {input.config} {params.scores} {params.profiles}"
         " {params.reconstruction} --run-dir {params.run_dir} --output {params.stem} > {log} 2>&1"
