@@ -10,8 +10,9 @@ import numpy as np
 
 from varient.claims.claims import Claim
 from varient.claims.judgement import Finding
-from varient.claims.records import DEFAULT_EXPERIMENT, Records
+from varient.claims.records import Records
 from varient.config import ExperimentConfig
+from varient.report.inputs import DEFAULT_EXPERIMENT
 from varient.report.results import curves_of
 
 _NORM = "gradient_norm/{zone}/full_only"

@@ -12,13 +12,12 @@ from varient.claims.claims import FULL
 from varient.config import ExperimentConfig
 from varient.paper import DEPTH
 from varient.records import ProfileRecord, ScoreRecord
+from varient.report.inputs import DEFAULT_EXPERIMENT
 from varient.report.results import Results, comparable
 from varient.systems import networks_of, resolve_system
 
 AnyRecord = TypeVar("AnyRecord", ScoreRecord, ProfileRecord)
 
-DEFAULT_EXPERIMENT = "digits"
-"""The workflow's, whose results have no folder of their own."""
 PAPER_EXPERIMENT = "imagenet256"
 """The paper's own."""
 

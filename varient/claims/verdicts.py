@@ -29,8 +29,9 @@ from varient.claims.printed import (
     unnamed_full_remark,
 )
 from varient.claims.quantity import TRAINED, Quantity
-from varient.claims.records import DEFAULT_EXPERIMENT, PAPER_EXPERIMENT, Records, scores_command
+from varient.claims.records import PAPER_EXPERIMENT, Records, scores_command
 from varient.config import ExperimentConfig
+from varient.report.inputs import DEFAULT_EXPERIMENT
 from varient.report.results import Results
 
 _AT_PAPER_SIZE = {Verdict.SEEN: Verdict.REPRODUCED, Verdict.NOT_SEEN: Verdict.NOT_REPRODUCED}

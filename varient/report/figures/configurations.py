@@ -9,7 +9,7 @@ from typing import NamedTuple
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from varient.ablations import arms
+from varient.ablations import arms_of
 from varient.config import ExperimentConfig
 from varient.paper import paper_table
 from varient.plan import DepthPlan
@@ -99,9 +99,7 @@ def measured_points(config: ExperimentConfig, results: Results) -> list[Point]:
     full = config.transformer.depth
     systems = ({(full, n): f"var-d{full}" for n in _bridges(config)}
                | {(depth, config.supernet.bridge): f"variant-d{depth}" for depth in config.supernet.depths})
-    if config.ablations:
-        systems |= {(arm.depth, int(arm.arm.removeprefix("N = "))): arm.system for arm in arms(config)
-                    if arm.comparison == "grid"}
+    systems |= {(arm.depth, int(arm.arm.removeprefix("N = "))): arm.system for arm in arms_of(config, "grid")}
     size = KVSize.of(config)
     return [Point(depth, n, record.fid, NORMAL_95 * record.fid_sd, size.peak_mib(config.plan(depth, n), "lean"),
                   colour_in(config, system))

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from varient.ablations import Arm, arms
+from varient.ablations import Arm, arms_of
 from varient.archive import read_archive
 from varient.config import ExperimentConfig
 from varient.plan import DepthPlan
@@ -108,7 +108,7 @@ def draw_depths_and_bridges(config: ExperimentConfig, results: Results, run_dir:
     """Fig. 6: (a) depth at the config's N; (b) bridge size N at the largest subnet."""
     artist = _Artist(config, results, run_dir, _one_of_each_class(config))
     depth = shown_depths(config)[0]
-    bridges = sorted((arm for arm in _comparison(config, "grid") if arm.depth == depth),
+    bridges = sorted((arm for arm in arms_of(config, "grid") if arm.depth == depth),
                      key=lambda arm: len(zones(resolve_system(arm.system, config).plan)["bridge"]), reverse=True)
     trained = config.supernet.bridge
     panels = [_Panel(f"(a) Subnet depth d at N = {trained}, with a supernet for each d", artist.columns,
@@ -121,7 +121,7 @@ def draw_depths_and_bridges(config: ExperimentConfig, results: Results, run_dir:
 def draw_evolution(config: ExperimentConfig, results: Results, run_dir: Path) -> Figure:
     """Fig. 7: a subnet before training and at the end of each phase, below the full network as reference."""
     artist = _Artist(config, results, run_dir, _several_of_each(config, _EVOLUTION_CLASSES[config.data.source]))
-    found = _comparison(config, "evolution")
+    found = arms_of(config, "evolution")
     stages = [arm for arm in found if arm.depth == found[0].depth]
     subnet = f"The subnet d = {stages[0].depth}" if stages else "A subnet"
     rows = artist.evolution(stages) if stages else ()
@@ -179,10 +179,6 @@ class _Artist:
     def _fid(self, system: str) -> str:
         record = self.results.scores.get(system)
         return f"{record.fid:.2f} ± {NORMAL_95 * record.fid_sd:.2f}" if record else "–"
-
-
-def _comparison(config: ExperimentConfig, comparison: str) -> list[Arm]:
-    return [arm for arm in arms(config) if arm.comparison == comparison] if config.ablations else []
 
 
 def _layers(plan: DepthPlan) -> str:
