@@ -14,7 +14,8 @@ from snakemake.utils import min_version
 
 min_version("9.0")
 
-from varient.config import ConfigError, parse_config
+from varient.config import ConfigError
+from varient.experiment import parse_experiment
 from varient.report.inputs import FIGURES as FIGURE_SOURCES
 from varient.sources import stage_sources
 
@@ -25,7 +26,7 @@ if "name" not in config:
 
 
 try:
-    EXPERIMENT = parse_config(config, origin="config")
+    EXPERIMENT = parse_experiment(config, origin="config")
 except ConfigError as error:
     raise WorkflowError(str(error)) from None
 

@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from varient.config import load_config
+from varient.experiment import load_experiment
 from varient.profiling.devices import device
 from varient.profiling.profiler import Configuration, profile_in_fresh_process
 from varient.profiling.sizes import MIB
@@ -31,7 +31,7 @@ def main(
     output: Path = Path("benchmarks/records"),
 ) -> None:
     """Profile and write one record a configuration."""
-    experiment = load_config(config)
+    experiment = load_experiment(config)
     cap_bytes = device("l20").memory_mib * MIB if cap else None
     for system in systems or SYSTEMS:
         for batch in batches or (64, 128, 256):

@@ -15,7 +15,8 @@ from typing import Annotated, Any
 
 import typer
 
-from varient.config import ExperimentConfig, load_config
+from varient.config import ExperimentConfig
+from varient.experiment import load_experiment
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
                   help="Benchmark and reproduction harness for VARiant.")
@@ -62,7 +63,7 @@ def verb(group: typer.Typer, name: str | None = None, *,
 @verb(app)
 def check(config: Config) -> None:
     """Validate a config and print it with all defaults filled in."""
-    print(load_config(config).model_dump_json(indent=2))
+    print(load_experiment(config).model_dump_json(indent=2))
 
 
 @verb(train, "tokenizer")
@@ -72,7 +73,7 @@ def train_tokenizer_verb(config: Config, output: Output) -> None:
     from varient.models.official import import_tokenizer
     from varient.training.tokenizer import train_tokenizer
 
-    experiment = load_config(config)
+    experiment = load_experiment(config)
     if experiment.tokenizer.weights:
         save_weights(output, *import_tokenizer(experiment, experiment.tokenizer.weights))
     else:
@@ -86,7 +87,7 @@ def train_classifier_verb(config: Config, role: Annotated[str, typer.Option(help
     """The classifier that supplies features, or the one that judges."""
     from varient.training.classifier import train_classifier
 
-    train_classifier(load_config(config), role, output)
+    train_classifier(load_experiment(config), role, output)
     _wrote(output)
 
 
@@ -97,7 +98,7 @@ def cache_tokens_verb(config: Config, tokenizer: Path,
     """Tokens of an ImageNet folder, made once for many trainings; started again, it goes on where it was."""
     from varient.training.tokens import cache_tokens
 
-    cache_tokens(load_config(config), tokenizer, output, workers)
+    cache_tokens(load_experiment(config), tokenizer, output, workers)
     _wrote(output)
 
 
@@ -109,7 +110,7 @@ def train_base_verb(config: Config, tokenizer: Path, output: Output, tokens: Tok
     from varient.models.official import import_transformer
     from varient.training.supernet import train_base
 
-    experiment = load_config(config)
+    experiment = load_experiment(config)
     if dry_run:
         from varient.profiling.training_cost import plan_base, setting_of
         from varient.profiling.training_report import show_training
@@ -133,7 +134,7 @@ def train_supernet_verb(config: Config, depth: Annotated[int, typer.Option(help=
     from varient.training.recipes import Supernet
     from varient.training.supernet import train_supernet
 
-    experiment, supernet = load_config(config), Supernet(depth, recipe, seed)
+    experiment, supernet = load_experiment(config), Supernet(depth, recipe, seed)
     if dry_run:
         from varient.profiling.training_cost import plan_supernet, setting_of
         from varient.profiling.training_report import show_training
@@ -161,7 +162,7 @@ def train_network_verb(config: Config, name: Annotated[str, typer.Argument(help=
     """A network of another system family, from nothing or imported where the config names a released file."""
     from varient.systems import networks_of
 
-    experiment = load_config(config)
+    experiment = load_experiment(config)
     networks = networks_of(experiment)
     if name not in networks:
         raise ValueError(f"network {name!r} is not one of {experiment.name}'s: {', '.join(networks) or 'it has none'}")
@@ -175,7 +176,7 @@ def generate(config: Config, system: Annotated[str, typer.Option(help="e.g. vari
     """One shard of a system's images, as a sample archive."""
     from varient.generation import generate_shard
 
-    experiment = load_config(config)
+    experiment = load_experiment(config)
     generate_shard(experiment, system, shard, _run_dir(experiment, run_dir), output)
     _wrote(output)
 
@@ -185,7 +186,7 @@ def real(config: Config, split: Annotated[str, typer.Option(help="train or holdo
     """The real images of a split, as a sample archive."""
     from varient.evaluation.reference import archive_real_images
 
-    archive_real_images(load_config(config), split, output)
+    archive_real_images(load_experiment(config), split, output)
     _wrote(output)
 
 
@@ -211,7 +212,7 @@ def score(samples: Annotated[list[Path], typer.Argument(help="all shards of a sy
         raise ValueError("--weights, --sha256 and --fid-infinity go with --protocol; with --config they are settings "
                          "of its section 'evaluation'")
     if config:
-        experiment = load_config(config)
+        experiment = load_experiment(config)
         record = score_experiment(experiment, samples, reference, _run_dir(experiment, run_dir), output, device)
     else:
         record = score_files(protocol, samples, reference, output, weights=weights, sha256=sha256, device=device,
@@ -233,7 +234,7 @@ def reconstruct(config: Config, tokenizer: Path,
     from varient.evaluation.reconstruction import score_reconstructions
     from varient.pipeline import default_device
 
-    experiment = load_config(config)
+    experiment = load_experiment(config)
     record = score_reconstructions(experiment, tokenizer, samples, reference, _run_dir(experiment, run_dir), output,
                                    device or str(default_device()))
     for scale in record.scales:
@@ -265,7 +266,7 @@ def drift(baseline: Annotated[Path, typer.Option(help="folder of the accepted st
     from varient.files import write_text
 
     if update:
-        update_baseline(load_config(config), update, baseline)
+        update_baseline(load_experiment(config), update, baseline)
         _wrote(baseline)
         return
     findings = check_drift(baseline)
@@ -291,7 +292,7 @@ def profile(config: Config, system: Annotated[str, typer.Option(help="e.g. varia
     from varient.profiling.profiler import Configuration, profile_in_fresh_process
     from varient.profiling.sizes import parse_size
 
-    experiment = load_config(config)
+    experiment = load_experiment(config)
     wanted = Configuration.of(experiment, system, batch_size=batch, precision=precision, cache_policy=cache,
                               random_weights=random_weights,
                               memory_cap_bytes=None if memory_cap is None else parse_size(memory_cap))
@@ -311,7 +312,7 @@ def profile_worker(config: Config, wanted: Annotated[str, typer.Argument(help="c
     """The process that `profile` starts."""
     from varient.profiling.profiler import Configuration, profile_here
 
-    profile_here(load_config(config), Configuration(**json.loads(wanted)), run_dir, output)
+    profile_here(load_experiment(config), Configuration(**json.loads(wanted)), run_dir, output)
 
 
 @verb(app)
@@ -322,7 +323,7 @@ def table(config: Config, number: int, output: Output, scores: Scores = None, pr
     from varient.report.tables import render
 
     results = Results.read(scores or [], profiles or [], reconstruction, found_in)
-    for path in render(number, load_config(config), results, output):
+    for path in render(number, load_experiment(config), results, output):
         _wrote(path)
 
 
@@ -334,7 +335,7 @@ def figure(config: Config, name: Annotated[str, typer.Argument(help="fig1 .. fig
     from varient.report.figures import render
     from varient.report.results import Results
 
-    experiment = load_config(config)
+    experiment = load_experiment(config)
     results = Results.read(scores or [], profiles or [], found_in=found_in)
     for path in render(name, experiment, results, found_in or _run_dir(experiment, run_dir), output):
         _wrote(path)
@@ -352,7 +353,7 @@ def claims(output: Annotated[Path, typer.Option("--output", "-o", help="stem of 
     from varient.report.results import Results
 
     results = Results.read(scores or [], profiles or [], reconstruction, found_in)
-    for path in write_claims(load_config(config), results, output, run_dir or found_in):
+    for path in write_claims(load_experiment(config), results, output, run_dir or found_in):
         _wrote(path)
 
 
@@ -373,7 +374,7 @@ def ablations(config: Config, output: Output, scores: Scores = None) -> None:
     """The arms of the ablations with their scores, as CSV."""
     from varient.report.results import Results, write_ablations
 
-    write_ablations(load_config(config), Results.read(scores or []), output)
+    write_ablations(load_experiment(config), Results.read(scores or []), output)
     _wrote(output)
 
 
@@ -389,7 +390,7 @@ def sample(config: Config, output: Output,
     """A picture grid: the same seeds, one row for each depth."""
     from varient.report.samples import sample_grid
 
-    experiment = load_config(config)
+    experiment = load_experiment(config)
     sample_grid(experiment, _run_dir(experiment, run_dir), output, labels=label, depths=depth, bridge=bridge,
                 checkpoint=checkpoint, count=count, seed=experiment.seed if seed is None else seed)
     _wrote(output)

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 ENTRY_POINTS = "varient.systems"
 
-_NAME = re.compile(r"[a-z0-9-]+")
+NAME = re.compile(r"[a-z0-9-]+")
+"""What ids of rows and names of networks are made of."""
 _RESERVED = re.compile(r"tokenizer|base|supernet.*|classifier-.*")
 
 
@@ -225,29 +226,10 @@ def networks_of(config: ExperimentConfig) -> dict[str, Network]:
         for network in family.networks(config, settings):
             if network.name in found or _RESERVED.fullmatch(network.name):
                 raise ValueError(f"two make a network {network.name!r}: names must differ, also from those of VAR")
-            if not _NAME.fullmatch(network.name):
+            if not NAME.fullmatch(network.name):
                 raise ValueError(f"network {network.name!r}: names are of lower-case letters, digits and dashes")
             found[network.name] = network
     return found
-
-
-def check_systems(config: ExperimentConfig) -> None:
-    """Raise ValueError where settings of a family, its networks or a row's id are wrong."""
-    networks_of(config)
-    if config.ablations:
-        from varient.ablations import arms  # which itself asks for systems
-
-        arms(config)
-    stands_for: dict[str, str] = {}
-    for name in config.rows:
-        try:
-            system = resolve_system(name, config)
-        except ValueError as error:
-            raise ConfigError(f"rows: {error}") from None
-        if not _NAME.fullmatch(name):
-            raise ConfigError(f"rows: {name!r}: ids are of lower-case letters, digits and dashes")
-        if (other := stands_for.setdefault(system.published_as, name)) != name:
-            raise ConfigError(f"rows: {other} and {name} both stand for {system.published_as}; one row can")
 
 
 def _locate(name: str, config: ExperimentConfig) -> tuple[str, System]:

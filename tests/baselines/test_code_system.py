@@ -10,7 +10,8 @@ from conftest import TINY_PYRAMID, assert_close, tiny_tokenizer, tiny_transforme
 import baselines.code as code
 from baselines.code.decoding import CodeSampler
 from baselines.code.training import _distillation, _prediction
-from varient.config import ConfigError, parse_config
+from varient.config import ConfigError
+from varient.experiment import parse_experiment
 from varient.generation import images
 from varient.models.checkpoint import CheckpointError, load_weights, save_weights
 from varient.plan import DepthPlan
@@ -26,11 +27,12 @@ SECTION = {"refiner": {"depth": 3, "embed_dim": 16, "num_heads": 2}, "top_k": 0,
 
 @pytest.fixture
 def experiment(smoke):
-    return parse_config(smoke.model_dump(mode="json") | {"systems": {"code": SECTION}, "rows": []}, "test")
+    return parse_experiment(smoke.model_dump(mode="json") | {"systems": {"code": SECTION}, "rows": []}, "test")
 
 
 def _with(config, **changes):
-    return parse_config(config.model_dump(mode="json") | {"systems": {"code": SECTION | changes}, "rows": []}, "test")
+    settings = config.model_dump(mode="json") | {"systems": {"code": SECTION | changes}, "rows": []}
+    return parse_experiment(settings, "test")
 
 
 def test_ids_weights_and_steps(experiment):
@@ -123,7 +125,7 @@ def test_networks_are_trained_from_each_other(experiment, tmp_path):
 
 def test_the_authors_files_are_read_as_released_vars_are(smoke, tmp_path):
     section = SECTION | {"small": {"weights": str(tmp_path / "var_d3.pth")}}
-    config = parse_config(smoke.model_dump(mode="json") | {"systems": {"code": section}, "rows": []}, "test")
+    config = parse_experiment(smoke.model_dump(mode="json") | {"systems": {"code": section}, "rows": []}, "test")
     small = networks_of(config)["code-small"]
     assert small.released == tmp_path / "var_d3.pth"
     refiner = code.resolve("free-code-n6", config, code.Settings.model_validate(section)).load(None, "fp32").refiner

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from varient.ablations import arms
 from varient.config import ConfigError, parse_config
+from varient.experiment import parse_experiment
 from varient.models.build import build_transformer
 from varient.models.checkpoint import CheckpointError, load_weights, save_weights
 from varient.systems import resolve_system
@@ -219,4 +220,4 @@ def test_ablations_that_name_what_is_not_there_are_refused(smoke):
     settings = smoke.model_dump(mode="json")
     settings["ablations"]["ratios"] = {"p77": 1}
     with pytest.raises(ConfigError, match="supernet.recipes has no 'p77'"):
-        parse_config(settings, "test")
+        parse_experiment(settings, "test")

@@ -1,0 +1,41 @@
+"""What a config names must be there: families, networks, arms and rows."""
+
+import pytest
+import yaml
+from conftest import ROOT
+
+from varient.config import ConfigError, load_config, parse_config
+from varient.experiment import load_experiment, parse_experiment
+
+
+def _digits(**changes):
+    return yaml.safe_load((ROOT / "workflow/config/digits.yaml").read_text()) | changes
+
+
+@pytest.mark.parametrize("name", ["digits", "digits_c", "smoke", "imagenet256"])
+def test_shipped_experiments_are_whole(name):
+    path = ROOT / f"workflow/config/{name}.yaml"
+    assert load_experiment(path) == load_config(path)
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"rows": ["gan"]}, "x.yaml: rows: system 'gan' is unknown; known forms: code-n<N>"),
+    ({"rows": ["variant-d7"]}, "x.yaml: rows: system 'variant-d7': digits trains supernets for d = 16, 8, 4, 2"),
+    ({"rows": ["dit-mini", "dit-mini-50"]}, "x.yaml: rows: dit-mini and dit-mini-50 both stand for dit-xl2"),
+    ({"systems": {"gan": {}}, "rows": []}, "x.yaml: systems.gan: no installed system family has settings of that name"),
+    ({"systems": {"dit": {"size": "mini"}}, "rows": []}, "x.yaml: systems.dit.model: Field required"),
+    ({"ablations": {"depth": 4, "skip_all": "jump"}}, "x.yaml: ablations: supernet.recipes has no 'jump'"),
+])
+def test_what_is_named_and_not_there_is_told_with_the_file(changes, message):
+    settings = _digits(**changes)
+    parse_config(settings, "x.yaml")  # in itself each is well-formed
+    with pytest.raises(ConfigError) as error:
+        parse_experiment(settings, "x.yaml")
+    assert message in str(error.value)
+
+
+def test_a_wrong_key_is_told_as_ever(tmp_path):
+    with pytest.raises(ConfigError, match="x.yaml: sed: Extra inputs are not permitted"):
+        parse_experiment(_digits(sed=3), "x.yaml")
+    with pytest.raises(ConfigError, match="no such config file"):
+        load_experiment(tmp_path / "none.yaml")

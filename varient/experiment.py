@@ -1,0 +1,60 @@
+"""An experiment as the command line and the workflow take it: a config whose rows, families and ablations resolve too.
+
+`varient.config` sees to the settings themselves and knows no system, so that what trains and samples does not depend on
+what is compared with what.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from varient.ablations import arms
+from varient.config import ConfigError, ExperimentConfig, load_config, parse_config
+from varient.systems import NAME, networks_of, resolve_system
+
+
+def load_experiment(path: Path) -> ExperimentConfig:
+    """Read and validate a YAML or JSON config with all that it names.
+
+    Raises:
+        ConfigError: as `load_config` and `check_systems`, each line with the file's name.
+    """
+    return _checked(load_config(path), str(path))
+
+
+def parse_experiment(settings: object, origin: str) -> ExperimentConfig:
+    """Validate settings read from ``origin`` (a file name for the message) with all that they name.
+
+    Raises:
+        ConfigError: as `parse_config` and `check_systems`, each line with the origin.
+    """
+    return _checked(parse_config(settings, origin), origin)
+
+
+def check_systems(config: ExperimentConfig) -> None:
+    """See that families, their networks, the arms of the ablations and the rows can be had.
+
+    Raises:
+        ValueError: settings of a family, its networks, an arm or a row's id are wrong.
+    """
+    networks_of(config)
+    if config.ablations:
+        arms(config)
+    stands_for: dict[str, str] = {}
+    for name in config.rows:
+        try:
+            system = resolve_system(name, config)
+        except ValueError as error:
+            raise ConfigError(f"rows: {error}") from None
+        if not NAME.fullmatch(name):
+            raise ConfigError(f"rows: {name!r}: ids are of lower-case letters, digits and dashes")
+        if (other := stands_for.setdefault(system.published_as, name)) != name:
+            raise ConfigError(f"rows: {other} and {name} both stand for {system.published_as}; one row can")
+
+
+def _checked(config: ExperimentConfig, origin: str) -> ExperimentConfig:
+    try:
+        check_systems(config)
+    except ValueError as error:
+        raise ConfigError("\n".join(f"{origin}: {line}" for line in str(error).splitlines())) from None
+    return config
