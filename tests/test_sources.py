@@ -1,5 +1,6 @@
 """The file lists that decide what the workflow reruns."""
 
+import ast
 import json
 import subprocess
 import sys
@@ -11,12 +12,15 @@ from varient.sources import stage_sources
 
 STAGES = ["varient.training.tokenizer", "varient.training.classifier", "varient.training.supernet",
           "varient.models.official", "varient.generation", "varient.evaluation.reference", "varient.evaluation.scoring",
-          "varient.profiling.profiler", "varient.report.tables", "varient.report.table3"]
+          "varient.profiling.profiler", "varient.report.tables", "varient.report.table3", "varient.report.opening",
+          "baselines.code.training", "baselines.dit.training", "baselines.llamagen.training"]
+BASELINES = [stage for stage in STAGES if stage.startswith("baselines")]
 
 LOADED = """
 import importlib, json, sys
 importlib.import_module(sys.argv[1])
-print(json.dumps([m.__file__ for name, m in sys.modules.items() if name.split(".")[0] == "varient" and m.__file__]))
+print(json.dumps([module.__file__ for name, module in sys.modules.items()
+                  if name.split(".")[0] in ("varient", "baselines") and module.__file__]))
 """
 
 
@@ -24,14 +28,37 @@ print(json.dumps([m.__file__ for name, m in sys.modules.items() if name.split(".
 def test_the_list_covers_what_the_stage_really_loads(stage):
     result = subprocess.run([sys.executable, "-c", LOADED, stage], capture_output=True, text=True, check=True, cwd=ROOT)
     loaded = {str(path.removeprefix(f"{ROOT}/")) for path in json.loads(result.stdout)}
-    boundary = {path for path in loaded if path.endswith("__init__.py")}  # docstrings, and the version
-    assert loaded - boundary <= set(stage_sources(stage))
+    assert {path for path in loaded if _has_code(path)} <= set(stage_sources(stage))
+
+
+def _has_code(path: str) -> bool:
+    """Whether there is more than a docstring; the package's version is no code of a stage."""
+    rest = ast.parse((ROOT / path).read_text()).body[1:]
+    return bool(rest) and path != "varient/__init__.py"
 
 
 def test_rendering_and_profiling_code_is_no_reason_to_train_again():
     training = stage_sources("varient.training.supernet", "varient.models.official")
     assert not any("report" in path or "profiling" in path or "sampling" in path or "kv_cache" in path
                    for path in training)
+
+
+@pytest.mark.parametrize("stage", [stage for stage in STAGES if stage.startswith("varient.training")])
+def test_what_is_compared_with_what_is_no_reason_to_train_again(stage):
+    assert not {"varient/systems.py", "varient/ablations.py", "varient/experiment.py"} & set(stage_sources(stage))
+
+
+@pytest.mark.parametrize("stage", BASELINES)
+def test_a_package_counts_where_a_module_of_it_does_but_not_what_it_imports_for_others(stage):
+    sources = stage_sources(stage)
+    assert f"{stage.rpartition('.')[0].replace('.', '/')}/__init__.py" in sources
+    assert not any(name in path for path in sources for name in ("sampling", "decoding", "pipeline", "kv_cache"))
+    assert any("sampling" in path for path in stage_sources(stage.rpartition(".")[0]))
+
+
+def test_files_without_code_do_not_count():
+    sources = stage_sources("varient.training.supernet", "baselines.dit.training")
+    assert not {"varient/__init__.py", "varient/training/__init__.py", "baselines/__init__.py"} & set(sources)
 
 
 def test_a_misspelt_stage_is_refused():

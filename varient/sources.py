@@ -3,55 +3,92 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 _ROOT = Path(__file__).parent.parent
 _PACKAGES = ("varient", "baselines")
+_VERSION = _ROOT / "varient" / "__init__.py"
+
+
+class _Use(NamedTuple):
+    """A file and how much of it a stage uses: all, or what runs when it is imported."""
+
+    path: Path
+    whole: bool
 
 
 def stage_sources(*modules: str) -> list[str]:
     """Files of the named modules of ours and of all that they import of ours, as paths from the project's root.
 
-    Read from the syntax tree, imports inside functions included, imports for type checkers left out; nothing is run.
-    The package's own `__init__` (a version number) does not count, nor do modules of other packages: what is installed
-    belongs to the environment.
+    Read from the syntax tree; nothing is run.  Imports inside functions count, imports for type checkers do not.
+    Importing a.b.c runs the `__init__` of a and of a.b as well: these files count too, with what they import in their
+    turn when they run, but without what their functions import for others.  A docstring alone is no code, and the
+    version in `varient/__init__.py` is no reason to run anything.  Nor do modules of other packages count: what is
+    installed belongs to the environment.
 
     Raises:
         ValueError: a module of ours that does not exist.
     """
-    seen: set[Path] = set()
-    waiting = [_file_of(module) for module in modules if module.split(".")[0] in _PACKAGES]
-    if None in waiting:
+    ours = [module for module in modules if module.split(".")[0] in _PACKAGES]
+    if not all(map(_file_of, ours)):
         raise ValueError(f"no such module among {', '.join(modules)}")
+    seen: set[_Use] = set()
+    waiting = [use for module in ours for use in _uses(module, whole=True)]
     while waiting:
-        path = waiting.pop()
-        if path not in seen:
-            seen.add(path)
-            waiting.extend(_imports(path))
-    seen.discard(_ROOT / "varient" / "__init__.py")
-    return sorted(str(path.relative_to(_ROOT)) for path in seen)
+        use = waiting.pop()
+        if use not in seen:
+            seen.add(use)
+            waiting.extend(_imports(use))
+    return sorted({str(path.relative_to(_ROOT)) for path, _ in seen if path != _VERSION and _has_code(path)})
+
+
+def _uses(module: str, *, whole: bool) -> Iterator[_Use]:
+    """The file of a module, or of the module that a name is in, and the packages on the way to it."""
+    if module.split(".")[0] not in _PACKAGES:
+        return
+    while not (path := _file_of(module)):
+        module = module.rpartition(".")[0]
+    yield _Use(path, whole)
+    while package := module.rpartition(".")[0]:
+        yield _Use(_file_of(package), whole=False)
+        module = package
 
 
 @cache
-def _imports(path: Path) -> tuple[Path, ...]:
-    """Files of ours that one file imports."""
+def _imports(use: _Use) -> tuple[_Use, ...]:
+    """What one file imports of ours."""
     names = []
-    tree = ast.parse(path.read_text())
-    for block in [node for node in ast.walk(tree) if isinstance(node, ast.If)]:
-        if ast.unparse(block.test) == "TYPE_CHECKING":
-            block.body = []
-    for node in ast.walk(tree):
+    for node in _nodes(_tree(use.path), into_functions=use.whole):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-    return tuple(file for file in map(_file_of, names) if file)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            names += [f"{node.module}.{alias.name}" for alias in node.names]
+    return tuple(found for name in names for found in _uses(name, whole=use.whole))
+
+
+def _nodes(node: ast.AST, *, into_functions: bool) -> Iterator[ast.AST]:
+    """All below a node, but for what only type checkers read and, unless asked for, the bodies of functions."""
+    for child in ast.iter_child_nodes(node):
+        yield child
+        if isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING":
+            child = ast.Module(child.orelse, [])
+        if into_functions or not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield from _nodes(child, into_functions=into_functions)
+
+
+@cache
+def _tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+def _has_code(path: Path) -> bool:
+    return any(not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)) for node in _tree(path).body)
 
 
 def _file_of(module: str) -> Path | None:
-    """The file of a module of `varient` or `baselines`; None for other people's and for names inside a module."""
-    if module.split(".")[0] not in _PACKAGES:
-        return None
+    """The file of a module of ours; None where no module has that name."""
     base = _ROOT.joinpath(*module.split("."))
     return next((file for file in (base.with_suffix(".py"), base / "__init__.py") if file.exists()), None)
