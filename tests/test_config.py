@@ -82,6 +82,20 @@ def test_digest_follows_the_named_sections_and_the_seed():
     assert config.digest("base") != parse_config(_changed(("seed",), 1), "x").digest("base")
 
 
+@pytest.mark.parametrize(("section", "place"), [("data", "root"), ("tokenizer", "weights"), ("base", "weights")])
+def test_digest_does_not_follow_where_files_lie(section, place):
+    settings = _settings("imagenet256")
+    config = parse_config(settings, "x")
+    settings[section] = settings[section] | {place: "/elsewhere"}
+    moved = parse_config(settings, "x")
+    assert moved != config and moved.digest(section) == config.digest(section) and moved.digest() == config.digest()
+
+
+def test_digest_tells_a_released_network_from_a_trained_one():
+    trained = _settings("imagenet256") | {"base": _settings()["base"]}
+    assert parse_config(trained, "x").digest("base") != parse_config(_settings("imagenet256"), "x").digest("base")
+
+
 def test_counterparts():
     config = load_config(ROOT / "workflow/config/smoke.yaml")
     assert [config.counterpart(d) for d in (16, 8, 4, 2)] == [4, None, 2, None]

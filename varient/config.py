@@ -241,8 +241,12 @@ class SupernetConfig(Strict):
 
     def phases_of(self, depth: int, recipe: Recipe) -> tuple[int, int, int]:
         """Epochs of the three phases of a subnet; of a shared supernet, those of its shallowest subnet."""
-        depth = min(self.depths) if recipe.shared else depth
+        depth = self.paced_by(depth, recipe)
         return recipe.phases.get(depth) or self.phases[depth]
+
+    def paced_by(self, depth: int, recipe: Recipe) -> int:
+        """The d whose phases a training has: its own, or that of the shallowest subnet where it is shared."""
+        return min(self.depths) if recipe.shared else depth
 
     def kept_epochs(self, depth: int, recipe: Recipe) -> tuple[int, ...]:
         """E_1 and E_2, after which a training keeps its weights (Fig. 2c, Fig. 7); fixed ratios do so too."""
@@ -308,6 +312,12 @@ class AblationConfig(Strict):
     zones: tuple[tuple[Positive, Positive], ...] = Field((), description="first and last scale of each (Table 1)")
     zone_depths: tuple[int, ...] = Field((), description="untrained subnets that are put into the zones")
     bridges: tuple[Positive, ...] = Field((), description="N of the grid d x N (Table 8)")
+
+
+# Where files of the user's lie.  What is in them is told otherwise: the identity of a training holds the images of its
+# folder (`TokenBatches.digests`) and the hashes of the networks it reads; released weights are inputs of the workflow's
+# rules, and rules that read images name their folder.
+_PLACES = (("data", "root"), ("tokenizer", "weights"), ("base", "weights"))
 
 
 class ExperimentConfig(Strict):
@@ -380,9 +390,12 @@ class ExperimentConfig(Strict):
     def digest(self, *sections: str) -> str:
         """SHA-256 over the seed and the named sections (default: all), to tell whether a result is still current.
 
-        A dot names a section of a section, as in `systems.dit`; one that is absent counts as empty.
+        A dot names a section of a section, as in `systems.dit`; one that is absent counts as empty.  Where images and
+        released weights lie is left out: what is made from them goes by their contents, wherever they are mounted.
         """
         settings = self.model_dump(mode="json")
+        for section, place in _PLACES:
+            del settings[section][place]
         chosen = settings
         if sections:
             chosen = {name: reduce(lambda part, key: part.get(key, {}), name.split("."), settings)

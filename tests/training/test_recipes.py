@@ -195,6 +195,41 @@ def test_an_automatic_training_that_was_stopped_goes_on_to_the_same_bits(experim
     assert len(curves["validation/subnet"][0]) == 5  # after each of six epochs but the last
 
 
+def _identity(config, supernet, **changes):
+    """Digest of a supernet's settings with changes of the section `supernet`; keys of dicts in it are added."""
+    settings = config.model_dump(mode="json") | {"ablations": None}
+    for name, value in changes.items():
+        old = settings["supernet"][name]
+        settings["supernet"][name] = old | value if isinstance(old, dict) else value
+    changed = parse_config(settings, "test")
+    return changed.digest(*supernet.depends(changed))
+
+
+ALONE, TOGETHER, FIXED = Supernet(4), Supernet(4, "multi"), Supernet(4, "p50")
+
+
+@pytest.mark.parametrize(("changes", "retrained"), [
+    ({"phases": {"4": [2, 2, 2]}}, {ALONE, FIXED}),
+    ({"phases": {"2": [2, 2, 3]}}, {TOGETHER}),  # it has as many epochs as its shallowest subnet
+    ({"depths": [4, 3, 2], "phases": {"3": [1, 1, 1]}}, {TOGETHER}),
+    ({"recipes": {"p50": {"ratio": 0.4}}}, {FIXED}),
+    ({"recipes": {"p30": {"ratio": 0.3}}}, set()),
+    ({"counterparts": {"16": 2, "4": 4}}, set()),
+    ({"bridge": 5}, {ALONE, TOGETHER, FIXED}),
+    ({"selection": "nested"}, {ALONE, TOGETHER, FIXED}),
+    ({"training": {"learning_rate": 1e-5}}, {ALONE, TOGETHER, FIXED}),
+])
+def test_a_supernet_is_trained_again_for_what_its_weights_depend_on(experiment, changes, retrained):
+    assert {supernet for supernet in (ALONE, TOGETHER, FIXED)
+            if _identity(experiment, supernet, **changes) != _identity(experiment, supernet)} == retrained
+
+
+def test_a_nested_subnet_depends_on_the_depths_it_is_chosen_through(experiment):
+    more = {"depths": [5, 4, 2], "phases": {"5": [1, 1, 1]}}
+    assert _identity(experiment, ALONE, selection="nested") != _identity(experiment, ALONE, selection="nested", **more)
+    assert _identity(experiment, ALONE) == _identity(experiment, ALONE, **more)
+
+
 @pytest.mark.parametrize(("recipe", "message"), [
     ({"full": {}}, "no recipe can be called 'full'"),
     ({"n7": {}}, "should match pattern"),

@@ -159,6 +159,7 @@ def test_a_training_that_was_stopped_goes_on_to_the_same_bits(root, tmp_path, mo
         patch.setattr(TokenBatches, "batch", stop)
         with pytest.raises(KeyboardInterrupt):
             _supernet(config, files, tmp_path / "stopped/s.safetensors", recipe)
+    config = experiment(root.rename(tmp_path / "elsewhere"), PAPER)  # the same images, mounted at another place
     monkeypatch.setattr(torch.Tensor, "backward", counted := _Counter(torch.Tensor.backward))
     _supernet(config, files, tmp_path / "stopped/s.safetensors", recipe)
     assert counted.calls < 10  # of 15 steps: it did go on

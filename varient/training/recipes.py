@@ -31,11 +31,19 @@ class Supernet:
         parts += [self.recipe] if self.recipe else []
         return "-".join(["supernet", *parts, *([f"s{self.seed}"] if self.seed else [])])
 
-    def depends(self) -> tuple[str, ...]:
-        """Config sections that its weights depend on; other recipes are none of them."""
-        own = (f"supernet.recipes.{self.recipe}",) if self.recipe else ()
-        return ("data", "patch_nums", "tokenizer", "transformer", "base",
-                *(f"supernet.{key}" for key in ("depths", "bridge", "selection", "phases", "training")), *own)
+    def depends(self, config: ExperimentConfig) -> tuple[str, ...]:
+        """Config sections that its weights depend on; other recipes are none of them, nor are other depths as a rule.
+
+        Raises:
+            ValueError: a recipe that the config does not have.
+        """
+        settings, recipe = config.supernet, config.recipe(self.recipe)
+        own = ["bridge", "selection", f"phases.{settings.paced_by(self.depth, recipe)}", "training"]
+        if recipe.shared or settings.selection == "nested":
+            own.append("depths")
+        if self.recipe:
+            own.append(f"recipes.{self.recipe}")
+        return ("data", "patch_nums", "tokenizer", "transformer", "base", *(f"supernet.{key}" for key in own))
 
 
 def supernet_of(weights: str, config: ExperimentConfig) -> Supernet:

@@ -67,7 +67,7 @@ def train_supernet(config: ExperimentConfig, supernet: Supernet, tokenizer: Path
                               keep_after=config.supernet.kept_epochs(supernet.depth, recipe))
     name = supernet.weights(config)
     training.run(output, name, seed, {"kind": "supernet", "subnet_depths": depths, "recipe": supernet.recipe},
-                 [config.digest(*supernet.depends()), name, sha256_of(tokenizer), sha256_of(base)])
+                 [config.digest(*supernet.depends(config)), name, sha256_of(tokenizer), sha256_of(base)])
 
 
 def copy_kept_weights(supernet: Path, epoch: int, output: Path) -> None:

@@ -1,3 +1,5 @@
+import hashlib
+import json
 from pathlib import Path
 
 from varient.ablations import arms
@@ -80,14 +82,14 @@ def code_of(stage):
 
 
 def settings_of(*sections):
-    """Params function: digest of some sections and of the settings of the wildcards' system."""
-    plan = ("supernet.bridge", "supernet.selection", "supernet.depths")
+    """Params function: digests of some sections, of the settings of the wildcards' system, and of what it draws by: its
+    layers at each scale, its guidance.  How its weights were trained shows in their files."""
 
     def digest(wildcards):
         family = family_of(wildcards.system, EXPERIMENT)
-        recipe = getattr(resolve_system(wildcards.system, EXPERIMENT), "recipe", None)
-        own = [f"supernet.recipes.{recipe}"] if recipe else []
-        return EXPERIMENT.digest(*sections, *plan, f"systems.{family}", *own)
+        protocol = resolve_system(wildcards.system, EXPERIMENT).protocol()
+        drawn_by = hashlib.sha256(json.dumps(protocol, sort_keys=True).encode())
+        return f"{EXPERIMENT.digest(*sections, f'systems.{family}')}:{drawn_by.hexdigest()}"
 
     return digest
 
@@ -102,6 +104,10 @@ def supernet_options(supernet):
     recipe = f" --recipe {supernet.recipe}" if supernet.recipe else ""
     return f"--depth {supernet.depth}{recipe} --seed {supernet.seed}"
 
+
+# Where a folder of images lies.  Its content is no input of a rule, so that another place has to count as other images;
+# a training that was stopped knows them by name and size, and goes on wherever they are mounted.
+IMAGES = str(EXPERIMENT.data.root or "")
 
 # Tokens of a folder whose augmentation, at most a flip, lets them be made once; the list stands for all their files.
 TOKENS = f"runs/{EXPERIMENT.name}/tokens"

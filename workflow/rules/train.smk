@@ -52,6 +52,7 @@ rule cache_tokens:
     threads: 4
     params:
         settings=EXPERIMENT.digest("data", "patch_nums", "tokenizer"),
+        images=IMAGES,
         folder=TOKENS,
     shell:
         "python -m varient cache-tokens --config {input.config} --workers {threads} {input.tokenizer}"
@@ -77,6 +78,7 @@ rule train_base:
         settings=EXPERIMENT.digest(
             "data", "patch_nums", "tokenizer", "transformer", "base"
         ),
+        images=IMAGES if EXPERIMENT.base.training else "",
         tokens=TOKENS_OPTION if EXPERIMENT.base.training else "",
     shell:
         "python -m varient train base --config {input.config}{params.tokens} {input.tokenizer} --output {output}"
@@ -100,7 +102,10 @@ rule train_supernet:
     conda:
         "../../environment.yml"
     params:
-        settings=lambda wildcards: EXPERIMENT.digest(*supernet(wildcards).depends()),
+        settings=lambda wildcards: EXPERIMENT.digest(
+            *supernet(wildcards).depends(EXPERIMENT)
+        ),
+        images=IMAGES,
         options=lambda wildcards: supernet_options(supernet(wildcards)) + TOKENS_OPTION,
     shell:
         "python -m varient train supernet --config {input.config} {params.options} {input.tokenizer} {input.base}"
@@ -143,6 +148,7 @@ rule train_network:
         settings=lambda wildcards: EXPERIMENT.digest(
             *NETWORKS[wildcards.network].depends
         ),
+        images=lambda wildcards: "" if NETWORKS[wildcards.network].released else IMAGES,
     shell:
         "python -m varient train network --config {input.config} {wildcards.network}"
         " --run-dir runs/{wildcards.experiment} --output {output} > {log} 2>&1"
