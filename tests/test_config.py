@@ -82,6 +82,26 @@ def test_digest_follows_the_named_sections_and_the_seed():
     assert config.digest("base") != parse_config(_changed(("seed",), 1), "x").digest("base")
 
 
+@pytest.mark.parametrize(("precision", "free"), [
+    ("fp32", {"shards", "batch_size", "decoded_at_once"}),
+    ("fp16", {"decoded_at_once"}),
+    ("bf16", {"decoded_at_once"}),
+])
+def test_images_are_known_by_what_can_change_them(precision, free):
+    """In 16 bits a token hangs on the size of a batch often enough; what only divides the work is no part of them."""
+    settings = _settings() | {"sampling": _settings()["sampling"] | {"precision": precision}}
+    config = parse_config(settings, "x")
+    changes = {"num_images": 100, "shards": 7, "batch_size": 8, "cfg": 2.0, "top_k": 3, "top_p": 0.5,
+               "decoded_at_once": 2, "precision": "fp32" if precision == "fp16" else "fp16"}
+    assert set(changes) == set(type(config.sampling).model_fields)
+    same = set()
+    for name, value in changes.items():
+        changed = parse_config(settings | {"sampling": settings["sampling"] | {name: value}}, "x")
+        if config.digest(*config.sampling.image_sections) == changed.digest(*changed.sampling.image_sections):
+            same.add(name)
+    assert same == free
+
+
 @pytest.mark.parametrize(("section", "place"), [("data", "root"), ("tokenizer", "weights"), ("base", "weights")])
 def test_digest_does_not_follow_where_files_lie(section, place):
     settings = _settings("imagenet256")

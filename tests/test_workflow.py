@@ -105,6 +105,11 @@ def test_smoke_run_end_to_end(copy):
     rendered = {"all", "claims", "figure", "opening", "report_page", "table"}  # any setting may show there
     assert jobs(config, old="repeats: 3", new="repeats: 4") == {"profile", *rendered}
     assert jobs(config, old="repeats: 4", new="repeats: 3") == set()
+    assert jobs(config, old="batch_size: 40", new="batch_size: 30, decoded_at_once: 7") == rendered  # the same images
+    resharded = jobs(config, old="shards: 2", new="shards: 4")  # in other files
+    assert {"generate_shard", "score"} <= resharded and not any(rule.startswith("train") for rule in resharded)
+    jobs(config, old="shards: 4", new="shards: 2")
+    assert jobs(config, old="batch_size: 30, decoded_at_once: 7", new="batch_size: 40") == set()
     retrained = jobs(config, old="2: [1, 2, 2]", new="2: [1, 2, 3]")
     assert "train_supernet" in retrained and not retrained & {"train_base", "train_tokenizer", "train_network"}
     jobs(config, old="2: [1, 2, 3]", new="2: [1, 2, 2]")

@@ -266,6 +266,24 @@ class SamplingConfig(Strict):
     decoded_at_once: Positive = Field(16, description="images in the decoder together")
     precision: Precision = Field("fp32", description="of weights and matrix products")
 
+    def of_images(self) -> dict[str, Any]:
+        """The settings that decide what the images are, JSON-able; the others only divide the work.
+
+        An image is a function of its seed, index and label; what it is computed together with moves roundings at most.
+        In the decoder they are a pixel's last step.  In the transformer a token can hang on them: in 16 bits those of
+        many images do, so there the size of a batch counts, and the number of shards, whose last batches are smaller.
+        In float32 hardly any does, no more than on another machine.
+        """
+        only_divides = {"decoded_at_once"}
+        if self.precision == "fp32":
+            only_divides |= {"batch_size", "shards"}
+        return self.model_dump(mode="json", exclude=only_divides)
+
+    @property
+    def image_sections(self) -> tuple[str, ...]:
+        """The same settings by name, for `ExperimentConfig.digest`."""
+        return tuple(f"sampling.{name}" for name in self.of_images())
+
 
 class EvaluationConfig(Strict):
     """Scores and the networks that they need (docs/protocol.md)."""

@@ -52,7 +52,7 @@ def generate_shard(config: ExperimentConfig, system: str, shard: int, run_dir: P
 
 
 def _origin(config: ExperimentConfig, system: System, weights: dict[str, str]) -> dict:
-    settings = config.digest("sampling", f"systems.{family_of(system.name, config)}")
+    settings = config.digest(*config.sampling.image_sections, f"systems.{family_of(system.name, config)}")
     return {"system": system.name, "experiment": config.name, "seed": config.seed, "protocol": system.protocol(),
-            "sampling": config.sampling.model_dump(mode="json"), "settings": settings, "weights_sha256": weights,
+            "sampling": config.sampling.of_images(), "settings": settings, "weights_sha256": weights,
             "torch": version("torch")}

@@ -153,6 +153,23 @@ def test_samples_of_another_experiment_are_refused(smoke, images, tmp_path, orig
         score_experiment(smoke, [shard], [shard], tmp_path, tmp_path / "out.json")
 
 
+@pytest.mark.parametrize(("precision", "changes", "refused"), [
+    ("fp32", {"shards": 9, "batch_size": 7, "decoded_at_once": 3}, False),
+    ("fp32", {"cfg": 3.0}, True),
+    ("fp16", {"decoded_at_once": 3}, False),
+    ("fp16", {"batch_size": 7}, True),
+])
+@pytest.mark.parametrize("whole", [True, False])
+def test_samples_are_refused_only_for_what_can_change_them(smoke, images, tmp_path, precision, changes, refused, whole):
+    """Also where an archive says more of its sampling than that."""
+    settings = smoke.sampling.model_copy(update={"precision": precision})
+    config, drawn = smoke.model_copy(update={"sampling": settings}), settings.model_copy(update=changes)
+    sampling = drawn.model_dump(mode="json") if whole else drawn.of_images()
+    shard = _archive(tmp_path / "s.npz", images[0][:50], experiment="smoke", seed=0, sampling=sampling)
+    with pytest.raises(ScoreError, match="sampled with other settings" if refused else "a shard is missing"):
+        score_experiment(config, [shard], [shard], tmp_path, tmp_path / "out.json")
+
+
 def test_too_few_images_for_an_extra_cost_only_the_extra(classifier, images, sources, tmp_path):
     few = open_samples([_archive(tmp_path / "few.npz", images[0][:16])])
     protocol = protocol_of(SETTINGS, 16, 300)

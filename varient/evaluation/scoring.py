@@ -62,7 +62,8 @@ def score_experiment(config: ExperimentConfig, samples: Sequence[Path], referenc
     record = score(protocol, extractor, generated, real, folder=folder, extrapolate=settings.fid_infinity)
     recognised = recognised_share(judge, generated) if judge and generated.labels is not None else None
     used = record.provenance.model_copy(update={
-        "experiment": config.name, "seed": config.seed, "settings": config.digest("sampling", "evaluation"),
+        "experiment": config.name, "seed": config.seed,
+        "settings": config.digest(*config.sampling.image_sections, "evaluation"),
         "weights_sha256": record.provenance.weights_sha256 | weights})
     record = record.model_copy(update={"warnings": (*found, *record.warnings), "recognised": recognised,
                                        "provenance": used})
@@ -192,7 +193,8 @@ def _check_origin(config: ExperimentConfig, samples: ImageSource) -> None:
             raise ScoreError(f"{samples.place}: its {key} is {origin[key]!r}, the config's is {own!r}")
     if samples.side != config.data.image_size:
         raise ScoreError(f"{samples.place}: images of side {samples.side}; {config.name} has {config.data.image_size}")
-    if "sampling" in origin and origin["sampling"] != config.sampling.model_dump(mode="json"):
+    wanted = config.sampling.of_images()
+    if "sampling" in origin and {name: origin["sampling"].get(name) for name in wanted} != wanted:
         raise ScoreError(f"{samples.place}: sampled with other settings than the config's `sampling`")
 
 

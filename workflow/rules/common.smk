@@ -83,7 +83,8 @@ def code_of(stage):
 
 def settings_of(*sections):
     """Params function: digests of some sections, of the settings of the wildcards' system, and of what it draws by: its
-    layers at each scale, its guidance.  How its weights were trained shows in their files."""
+    layers at each scale, its guidance.  How its weights were trained shows in their files.
+    """
 
     def digest(wildcards):
         family = family_of(wildcards.system, EXPERIMENT)

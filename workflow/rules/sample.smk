@@ -12,7 +12,8 @@ rule generate_shard:
     conda:
         "../../environment.yml"
     params:
-        settings=settings_of("sampling"),
+        # The number of shards decides which images lie in which file: with another one each file has to be made again.
+        settings=settings_of(*EXPERIMENT.sampling.image_sections, "sampling.shards"),
     shell:
         "python -m varient generate --config {input.config} --system {wildcards.system} --shard {wildcards.shard}"
         " --run-dir runs/{wildcards.experiment} --output {output} > {log} 2>&1"

@@ -1,0 +1,63 @@
+"""Shards of a system's images: the same images however the work is divided."""
+
+import numpy as np
+import pytest
+import torch
+
+from varient.archive import ArchiveError, read_archives
+from varient.generation import generate_shard, shard_indices
+from varient.models.checkpoint import save_weights
+from varient.systems import resolve_system
+
+
+@pytest.fixture
+def run(smoke, tmp_path):
+    """Draw a shard of `variant-d2`, from random weights, with some settings of `sampling` changed; its file."""
+    torch.manual_seed(0)
+    pipeline = resolve_system("variant-d2", smoke).load(None, "fp32")
+    with torch.no_grad():
+        pipeline.model.head.weight.normal_()  # the initial head is nearly zero; images should differ
+    save_weights(tmp_path / "tokenizer.safetensors", pipeline.tokenizer, {})
+    save_weights(tmp_path / "supernet-d2.safetensors", pipeline.model, {})
+
+    def draw(shard=0, **changes):
+        sampling = smoke.sampling.model_copy(update={"num_images": 30, "shards": 1} | changes)
+        output = tmp_path / f"{sampling.shards}/shard-{shard}.npz"
+        generate_shard(smoke.model_copy(update={"sampling": sampling}), "variant-d2", shard, tmp_path, output)
+        return output
+
+    return draw
+
+
+def _same(ours, theirs):
+    """The same images; kernels that round otherwise for another number of rows may move a few pixels by one of 256."""
+    moved = ours.images.astype(int) - theirs.images
+    return abs(moved).max() <= 1 and (moved != 0).mean() < 1e-3
+
+
+@pytest.mark.parametrize("changes", [{"batch_size": 7}, {"batch_size": 1}, {"decoded_at_once": 4}])
+def test_what_divides_the_work_changes_no_image(run, changes):
+    whole, other = read_archives([run(batch_size=30)]), read_archives([run(**changes)])
+    assert _same(other, whole) and other.origin == whole.origin
+    guided = read_archives([run(cfg=3.0)])
+    assert not _same(guided, whole) and guided.origin != whole.origin
+
+
+def test_shards_of_any_number_are_one_set_and_those_of_two_numbers_are_none(run):
+    whole = read_archives([run()])
+    halves, thirds = ([run(shard, shards=count) for shard in range(count)] for count in (2, 3))
+    for parts in (halves, thirds):
+        merged = read_archives(parts)
+        assert _same(merged, whole) and merged.origin == whole.origin
+    assert len(np.unique(whole.images.reshape(30, -1), axis=0)) > 20
+    for mixed in ([halves[0], thirds[1], thirds[2]], [thirds[0], halves[1]]):  # as files of a former number lie about
+        with pytest.raises(ArchiveError, match="a shard is missing, doubled or out of order"):
+            read_archives(mixed)
+
+
+@pytest.mark.parametrize(("shards", "num_images"), [(1, 7), (3, 7), (7, 7), (50, 50_000)])
+def test_shards_divide_the_images_in_order(shards, num_images):
+    parts = [shard_indices(shard, shards=shards, num_images=num_images) for shard in range(shards)]
+    assert [index for part in parts for index in part] == list(range(num_images))
+    with pytest.raises(ValueError, match=f"shard {shards} is outside"):
+        shard_indices(shards, shards=shards, num_images=num_images)
