@@ -9,7 +9,7 @@ from functools import cache
 from math import inf, isqrt
 
 from varient.claims.claims import FULL, LAST_SCALE, Claim
-from varient.claims.judgement import Finding
+from varient.claims.judgement import Evidence
 from varient.claims.quantity import Interval, Quantity
 from varient.paper import DEPTH
 from varient.plan import DepthPlan, equidistant_layers
@@ -110,7 +110,7 @@ class Exact:
     bound: bool = False
 
 
-def arithmetic(claim: Claim) -> Finding | None:
+def arithmetic(claim: Claim) -> Evidence | None:
     """What arithmetic says about a claim; None where it says nothing.
 
     A bound (the parts that a total has at least) may leave the claim undecided.
@@ -123,7 +123,7 @@ def arithmetic(claim: Claim) -> Finding | None:
     if agrees and exact.bound and not all(
             ours.within(printed) for ours, printed in zip(exact.values, claim.values, strict=True)):
         agrees = None
-    return Finding(agrees, _shown(claim.quantity, exact), f"From shapes: {exact.sentence}", "arithmetic", exact.command)
+    return Evidence(agrees, _shown(claim.quantity, exact), f"From shapes: {exact.sentence}", "arithmetic", exact.command)
 
 
 def _shown(quantity: Quantity, exact: Exact) -> str:

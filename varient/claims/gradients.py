@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from varient.claims.claims import Claim
-from varient.claims.judgement import Finding
+from varient.claims.judgement import Evidence
 from varient.claims.records import Records
 from varient.config import ExperimentConfig
 from varient.report.inputs import DEFAULT_EXPERIMENT
@@ -46,7 +46,7 @@ class Support:
                 f"{self.bridge:.2g} in phase 3)")
 
 
-def gradient_support(claim: Claim, records: Records, run_dir: Path | None) -> Finding | None:
+def gradient_support(claim: Claim, records: Records, run_dir: Path | None) -> Evidence | None:
     """What the curves in a run folder say about the claim; None for other claims, and without curves."""
     if claim.quantity.name != "gradient_support" or run_dir is None:
         return None
@@ -57,7 +57,7 @@ def gradient_support(claim: Claim, records: Records, run_dir: Path | None) -> Fi
     # Under fp16 the probes are not scaled (`varient.training.curves.Curves`): what is zero may have been lost.
     agrees = None if lost and records.config.supernet.training.precision == "fp16" else lost
     sentence = f"Norm of the flexible zone's gradient in full-only layers: {'; '.join(map(str, found))}."
-    return Finding(agrees, " to ".join(dict.fromkeys(f"{end([s.last for s in found]):.2g}" for end in (min, max))),
+    return Evidence(agrees, " to ".join(dict.fromkeys(f"{end([s.last for s in found]):.2g}" for end in (min, max))),
                    sentence if lost else f"{sentence} {_WHY}", f"measured ({records.config.name})",
                    figure_command(records.config.name))
 

@@ -7,28 +7,40 @@ from enum import StrEnum
 
 
 class Verdict(StrEnum):
-    """The words of the project, strongest against the paper first."""
+    """The words of the project, each with its heading and its meaning; every page takes all three from here."""
 
-    CONTRADICTS = "contradicts"
-    """Arithmetic, or another printed number of the same quantity, says otherwise."""
-    NOT_REPRODUCED = "not reproduced"
-    """Measured at the paper's size, with another result."""
-    NOT_SEEN = "direction not seen in miniature"
-    """The experiment at hand shows the opposite beyond its noise."""
-    NOT_RESOLVED = "not resolved in miniature"
-    """Some difference lies within its noise, none is the opposite beyond it."""
-    SEEN = "direction reproduced in miniature"
-    """The experiment at hand shows every difference beyond its noise."""
-    REPRODUCED = "reproduced"
-    """Measured at the paper's size, with the same result."""
-    HOLDS = "holds"
-    """Arithmetic gives the printed number within its rounding."""
-    OPEN = "open"
-    """Needs weights, data or a GPU that nobody has put in."""
+    heading: str
+    meaning: str
+
+    def __new__(cls, word: str, heading: str, meaning: str) -> Verdict:
+        verdict = str.__new__(cls, word)
+        verdict._value_ = word
+        verdict.heading, verdict.meaning = heading, meaning
+        return verdict
+
+    CONTRADICTS = ("contradicts", "Contradicted",
+                   "arithmetic, or another printed number of the same quantity, gives another result")
+    NOT_REPRODUCED = ("not reproduced", "Not reproduced at the paper's size",
+                      "measured at the paper's size, with another result")
+    REVERSED = ("direction reversed in miniature", "The miniature shows the opposite",
+                "in the miniature every difference is the other way round, beyond its noise")
+    PARTLY_REVERSED = ("direction partly reversed in miniature", "The miniature reverses a part of it",
+                       "in the miniature some difference is the other way round, beyond its noise, but not every one")
+    NOT_RESOLVED = ("not resolved in miniature", "The miniature cannot decide",
+                    "in the miniature some difference is within its noise, and none is reversed beyond it")
+    SEEN = ("direction reproduced in miniature", "The miniature shows it",
+            "in the miniature every difference is as claimed, beyond its noise; no proof for ImageNet")
+    REPRODUCED = ("reproduced", "Reproduced at the paper's size",
+                  "measured at the paper's size, with the same result")
+    HOLDS = ("holds", "Holds by arithmetic", "arithmetic, from shapes alone, gives it within the printed rounding")
+    CONSISTENT = ("consistent", "Consistent with the paper's other numbers",
+                  "follows from other numbers that the paper prints; nobody has checked those")
+    OPEN = ("open", "Open", "needs weights, data or a GPU, has nothing to be checked against, or is measured at the "
+            "paper's size but within noise")
 
 
 @dataclass(frozen=True)
-class Finding:
+class Evidence:
     """What one kind of evidence says.
 
     Attributes:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from math import hypot
 
 from varient.claims.claims import FULL, Claim
-from varient.claims.judgement import Finding
+from varient.claims.judgement import Evidence
 from varient.claims.noise import RESOLVED, Noise, training_remark
 from varient.claims.quantity import QUALITY, Interval
 from varient.claims.records import SCORE_FIELDS, scores_command
@@ -21,7 +21,7 @@ LATENCY_TOLERANCE = 0.05
 """Relative: another driver, library or clock moves latency by as much."""
 
 
-def measured(claim: Claim, noise: Noise) -> Finding | None:
+def measured(claim: Claim, noise: Noise) -> Evidence | None:
     """What a measurement at the paper's size says about a claim; None without one."""
     name = claim.quantity.name
     if name in QUALITY:
@@ -31,7 +31,7 @@ def measured(claim: Claim, noise: Noise) -> Finding | None:
     return None
 
 
-def _quality(claim: Claim, noise: Noise) -> Finding | None:
+def _quality(claim: Claim, noise: Noise) -> Evidence | None:
     """A score agrees within the printed rounding and twice the spread of two of them, the paper's and ours.
 
     It decides only if it is of the paper's protocol and number of images and says how far it may be off.
@@ -47,16 +47,16 @@ def _quality(claim: Claim, noise: Noise) -> Finding | None:
     ours = noise.estimate(system, field)
     if (why := records.why_incomparable(system, field)) or ours is None:
         value = f"{getattr(record, field):.4g}"
-        return Finding(None, value, f"Measured {value} on {where}; not comparable with the paper's: {why}.", source,
+        return Evidence(None, value, f"Measured {value} on {where}; not comparable with the paper's: {why}.", source,
                        command)
     # The paper's is of one training and one draw, and taken to spread as one of ours.
     slack = RESOLVED * hypot(ours.sd, ours.error)
     sentence = f"Measured {ours.value:.4g} on {where}; up to {slack:.2g} off would be noise."
-    return Finding(claim.values[0].meets(Interval(ours.value - slack, ours.value + slack)), f"{ours.value:.4g}",
+    return Evidence(claim.values[0].meets(Interval(ours.value - slack, ours.value + slack)), f"{ours.value:.4g}",
                    " ".join(filter(None, (sentence, training_remark([ours])))), source, command)
 
 
-def _time(claim: Claim, profiles: Sequence[ProfileRecord]) -> Finding | None:
+def _time(claim: Claim, profiles: Sequence[ProfileRecord]) -> Evidence | None:
     ours, full = (_l20_profile(profiles, system) for system in (claim.quantity.systems[0], FULL))
     if ours is None or (claim.quantity.name == "speedup" and full is None):
         return None
@@ -65,7 +65,7 @@ def _time(claim: Claim, profiles: Sequence[ProfileRecord]) -> Finding | None:
         value = full.latency.median_s / value
     around = Interval(value * (1 - LATENCY_TOLERANCE), value * (1 + LATENCY_TOLERANCE))
     shown = claim.quantity.kind.show((Interval.point(value),))
-    return Finding(claim.values[0].meets(around), shown, f"Measured {shown} on {ours.provenance.device}; "
+    return Evidence(claim.values[0].meets(around), shown, f"Measured {shown} on {ours.provenance.device}; "
                    f"{LATENCY_TOLERANCE:.0%} off would agree.", f"measured ({ours.provenance.experiment})",
                    "python benchmarks/paper_scale.py --batch 64")
 

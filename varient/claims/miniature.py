@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from varient.claims.directions import Direction, Pair
-from varient.claims.judgement import Finding, Verdict
+from varient.claims.judgement import Evidence, Verdict
 from varient.claims.layout import layout_remark
 from varient.claims.noise import Estimate, Noise, resolved, training_remark
 from varient.claims.quantity import Quantity
 from varient.claims.records import SCORE_FIELDS, Records, claims_command
-from varient.report.results import Spread
+from varient.report.results import SeedSpread
 
 PROCESS_SPREAD = 0.05
 """Relative.  By how much latency differs between processes, which its repeats within one do not show: two runs of the
@@ -38,7 +38,7 @@ class Miniature:
         if record is None or record.latency is None:
             return None
         if name == "latency_s":
-            seconds, between_repeats = record.latency.median_s, Spread.of(record.latency.repeats_s).sd
+            seconds, between_repeats = record.latency.median_s, SeedSpread.of(record.latency.repeats_s).sd
             return Estimate(system, seconds, max(PROCESS_SPREAD * seconds, *filter(None, [between_repeats]), 0.0), 1)
         return None if record.memory.peak_mib is None else Estimate(system, record.memory.peak_mib, 0.0, 1)
 
@@ -74,7 +74,7 @@ class Look:
     """
 
     verdict: Verdict
-    finding: Finding
+    finding: Evidence
 
 
 def look(direction: Direction, needed: Sequence[Pair], miniature: Miniature, command: str) -> Look | None:
@@ -102,7 +102,7 @@ def look(direction: Direction, needed: Sequence[Pair], miniature: Miniature, com
                  f"{lacking} more pairs have no records." if lacking else ""]
     config = miniature.records.config
     all_there = miniature.records.at_paper_size and not lacking
-    return Look(verdict, Finding(
+    return Look(verdict, Evidence(
         verdict is Verdict.SEEN,
         f"of {len(seen)} pairs {right} as claimed, {wrong} the other way, {unclear} within noise",
         " ".join(filter(None, sentences)), f"measured ({config.name})",

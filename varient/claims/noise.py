@@ -22,7 +22,7 @@ from math import sqrt
 from statistics import NormalDist, mean
 
 from varient.claims.records import Records
-from varient.report.results import Spread
+from varient.report.results import SeedSpread
 
 RESOLVED = 2
 """Standard errors that a difference must exceed."""
@@ -102,7 +102,7 @@ class Noise:
         if self.records.score(system) is None:
             return None
         values, draws = self._values(self.records.replicas(system), field)
-        if (spread := Spread.of(values)) is None:
+        if (spread := SeedSpread.of(values)) is None:
             return None
         between = self._between_trainings(system, field)
         sds = [spread.sd, sqrt(mean(sd * sd for sd in draws)), None if between is None else between * abs(spread.mean)]
@@ -122,7 +122,7 @@ class Noise:
         """Relative standard deviation between trainings, pooled by degrees of freedom over systems with several."""
         squares = freedom = 0.0
         for group in self.records.groups:
-            spread = Spread.of(self._values(group, field)[0])
+            spread = SeedSpread.of(self._values(group, field)[0])
             if spread and spread.sd is not None and spread.mean:
                 squares += (spread.count - 1) * (spread.sd / spread.mean) ** 2
                 freedom += spread.count - 1

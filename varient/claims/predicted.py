@@ -7,7 +7,7 @@ from math import isinf
 
 from varient.claims.arithmetic import bridge_tokens, cost_command, paper_cost, python_command
 from varient.claims.claims import FULL, Claim
-from varient.claims.judgement import Finding
+from varient.claims.judgement import Evidence
 from varient.claims.quantity import Interval, Quantity
 from varient.profiling.cost_model import ANCHOR
 from varient.profiling.paper_systems import BRIDGE
@@ -24,7 +24,7 @@ def late_latency_share(system: str, bridge: int = BRIDGE) -> float:
     return 100 * sum(by_pass[bridge:]) / sum(by_pass)
 
 
-def predicted(claim: Claim) -> Finding | None:
+def predicted(claim: Claim) -> Evidence | None:
     """The prediction for a claim's quantity; None where there is none."""
     predict = _PREDICTIONS.get(claim.quantity.name)
     if predict is None or (prediction := predict(claim.quantity)) is None:
@@ -32,7 +32,7 @@ def predicted(claim: Claim) -> Finding | None:
     value, remark, command = prediction
     shown = claim.quantity.kind.show((Interval.point(value),))
     error = "" if isinf(claim.values[0].high) else f" ({value / claim.values[0].middle - 1:+.1%})"
-    return Finding(None, shown, f"The cost model predicts {shown}{error}{remark}.", "predicted", command)
+    return Evidence(None, shown, f"The cost model predicts {shown}{error}{remark}.", "predicted", command)
 
 
 Prediction = tuple[float, str, str]

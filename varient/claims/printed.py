@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from itertools import groupby, product
 
 from varient.claims.claims import FULL, TRAINED_FULL, Claim
-from varient.claims.judgement import Finding
+from varient.claims.judgement import Evidence
 from varient.claims.quantity import Interval, Quantity
 from varient.profiling.cost_model import PAPER_BATCH_SIZE
 
@@ -151,12 +151,12 @@ class Witnesses:
         return " ".join(filter(None, parts))
 
 
-def printed(claim: Claim, ledger: Ledger) -> Finding | None:
+def printed(claim: Claim, ledger: Ledger) -> Evidence | None:
     """What other printed numbers say about a claim; None where there are none."""
     witnesses = Witnesses.call(claim, ledger)
     if not witnesses.sources:
         return None
-    return Finding(witnesses.agrees, witnesses.found, witnesses.sentence, "paper",
+    return Evidence(witnesses.agrees, witnesses.found, witnesses.sentence, "paper",
                    data_command(claim, *witnesses.sources))
 
 

@@ -18,25 +18,14 @@ from varient.files import write_text
 from varient.paper import TITLE
 from varient.report.results import Results, comparable
 
-_MEANING = {
-    Verdict.CONTRADICTS: "arithmetic, or another printed number of the same quantity, says otherwise",
-    Verdict.NOT_REPRODUCED: "measured at the paper's size, with another result",
-    Verdict.NOT_SEEN: "the miniature shows the opposite beyond its noise",
-    Verdict.NOT_RESOLVED: "in the miniature some difference is within its noise, none is the opposite beyond it",
-    Verdict.SEEN: "the miniature shows every difference beyond its noise",
-    Verdict.REPRODUCED: "measured at the paper's size, with the same result",
-    Verdict.HOLDS: "arithmetic gives it within the printed rounding, from shapes or from other printed numbers",
-    Verdict.OPEN: "needs weights, data or a GPU, has nothing to be checked against, or is measured at the paper's size "
-                  "within noise",
-}
-
-_MINIATURE = (Verdict.SEEN, Verdict.NOT_SEEN, Verdict.NOT_RESOLVED)
-_LEGEND = (f"In orders ± is one standard error; > is a difference as claimed of more than {RESOLVED} of them, < one "
-           "the other way beyond what chance shows in as many tries as the order has pairs, ~ neither; the rule is in "
-           "`varient.claims.noise.resolved`.")
-_ONE_BASE = (" All of it is given one base network: seeds vary the fine-tuning alone. So what is no fine-tuning (base "
-             "network, untrained subnets, CoDe, DiT, LlamaGen) is taken to spread by "
-             f"{UNKNOWN_TRAINING_SPREAD:.0%} or more.")
+_MINIATURE = (Verdict.REVERSED, Verdict.PARTLY_REVERSED, Verdict.NOT_RESOLVED, Verdict.SEEN)
+_LEGEND = (f"In rankings each value stands with its standard error (SE). > is a difference in the claimed direction of "
+           f"more than {RESOLVED} SE, < one in the opposite direction beyond what chance produces in as many comparisons "
+           "as the ranking has pairs, ~ is neither, and ≥ means at least as good within the margin that the evidence "
+           "states. The rule is `varient.claims.noise.resolved`.")
+_ONE_BASE = (" All supernets are fine-tuned from one base network, and their seeds vary the fine-tuning only. What is not "
+             "fine-tuned (base network, untrained subnets, CoDe, DiT, LlamaGen) is therefore assumed to vary between "
+             f"trainings by at least {UNKNOWN_TRAINING_SPREAD:.0%} (standard deviation).")
 
 
 def write_claims(config: ExperimentConfig, results: Results, stem: Path, run_dir: Path | None = None) -> list[Path]:
@@ -65,7 +54,7 @@ def to_csv(judgements: Sequence[Judgement]) -> str:
 
 
 def to_markdown(judgements: Sequence[Judgement], experiment: str, remarks: Sequence[str] = ()) -> str:
-    """Counts, contradictions, what measurements show, what is open; then everything.
+    """Counts with the meaning of each verdict, a chapter for each; then everything.
 
     Args:
         remarks: records that are left out, and why.
@@ -73,24 +62,16 @@ def to_markdown(judgements: Sequence[Judgement], experiment: str, remarks: Seque
     counts = Counter(judgement.verdict for judgement in judgements)
     kinds = Counter(judgement.kind for judgement in judgements)
     chapters = [
-        f"# Verdicts on the paper's claims\n\n{TITLE}: {len(judgements)} claims, that is {kinds['text']} numbers and "
-        f"sentences of its text, {kinds['cell']} cells of tables 1 to 8, and {kinds['order']} orders that they are "
-        f"said to show. Each verdict is computed from the printed numbers, from arithmetic and from what the "
-        f"experiment `{experiment}` has measured.",
+        f"# Verdicts on the paper's claims\n\n{TITLE}: {len(judgements)} claims, namely {kinds['text']} numbers and "
+        f"sentences of its text, {kinds['cell']} cells of Tables 1 to 8, and {kinds['order']} rankings of systems. Each "
+        f"verdict is computed from the printed numbers, from arithmetic and from what the experiment `{experiment}` "
+        f"has measured.",
         _table(["Verdict", "Claims", "Meaning"],
-               ([verdict, str(counts[verdict]), _MEANING[verdict]] for verdict in Verdict if counts[verdict])),
+               ([verdict, str(counts[verdict]), verdict.meaning] for verdict in Verdict if counts[verdict])),
         _legend(judgements),
         f"Records left out: {'; '.join(remarks)}." if remarks else "",
-        *(_chapter(title, [j for j in judgements if j.verdict is verdict], line) for verdict, title, line in (
-            (Verdict.CONTRADICTS, "Contradicted", _contradiction),
-            (Verdict.NOT_REPRODUCED, "Not reproduced at the paper's size", _contradiction),
-            (Verdict.REPRODUCED, "Reproduced at the paper's size", _contradiction),
-            (Verdict.SEEN, "The miniature shows it", _order),
-            (Verdict.NOT_SEEN, "The miniature shows the opposite", _order),
-            (Verdict.NOT_RESOLVED, "The miniature cannot tell", _order))),
-        _by_place("Holds", [j for j in judgements if j.verdict is Verdict.HOLDS]),
-        _open_chapter([j for j in judgements if j.verdict is Verdict.OPEN]),
-        "## All claims\n\nNeighbours with the same evidence share a row.\n\n" + _table(
+        *(_chapter(verdict, [j for j in judgements if j.verdict is verdict]) for verdict in Verdict),
+        "## All claims\n\nConsecutive claims with the same evidence share a row.\n\n" + _table(
             ["Claim", "Where", "What", "Printed", "Verdict", "Found", "Source", "Evidence", "Shown by"],
             ([j.id, j.where, j.claim, j.printed, j.verdict, j.found, j.source, j.evidence, f"`{j.command}`"]
              for j in _shared(judgements)))]
@@ -98,17 +79,22 @@ def to_markdown(judgements: Sequence[Judgement], experiment: str, remarks: Seque
 
 
 def _legend(judgements: Sequence[Judgement]) -> str:
-    """How measured orders read; empty without any."""
+    """How measured rankings read; empty without any."""
     measured = [j for j in judgements if j.kind == "order" and j.source.startswith("measured")]
     in_miniature = any(j.verdict in _MINIATURE for j in measured)
     return (_LEGEND + (_ONE_BASE if in_miniature else "")) if measured else ""
 
 
-def _chapter(title: str, judgements: Sequence[Judgement], line: Callable[[Judgement], str]) -> str:
-    return f"## {title}: {len(judgements)}\n\n" + "\n".join(map(line, judgements)) if judgements else ""
+def _chapter(verdict: Verdict, judgements: Sequence[Judgement]) -> str:
+    """All claims with a verdict, in the form that suits it; empty without any."""
+    if not judgements:
+        return ""
+    body = _OF_MANY[verdict](judgements) if verdict in _OF_MANY else "\n".join(
+        map(_order if verdict in _MINIATURE else _number, judgements))
+    return f"## {verdict.heading}: {len(judgements)}\n\n{body}"
 
 
-def _contradiction(judgement: Judgement) -> str:
+def _number(judgement: Judgement) -> str:
     if judgement.kind == "order" and judgement.source.startswith("measured"):
         return _order(judgement)
     otherwise = "arithmetic" if judgement.source == "arithmetic" else (
@@ -121,28 +107,30 @@ def _order(judgement: Judgement) -> str:
     return f"- {judgement.where}, {judgement.claim}: {judgement.evidence} (`{judgement.id}`)"
 
 
-def _by_place(title: str, judgements: Sequence[Judgement]) -> str:
+def _by_place(judgements: Sequence[Judgement]) -> str:
     """How many claims of each place, in one line."""
     places = Counter(judgement.where for judgement in judgements)
-    counts = ", ".join(f"{where} ({count})" for where, count in places.items())
-    return f"## {title}: {len(judgements)}\n\n{counts}" if judgements else ""
+    return ", ".join(f"{where} ({count})" for where, count in places.items())
 
 
-def _open_chapter(judgements: Sequence[Judgement]) -> str:
+def _by_want(judgements: Sequence[Judgement]) -> str:
     """Open claims by what would close them."""
-    lines = [f"- {len(group)} in {', '.join(dict.fromkeys(j.where for j in group))}: {what}"
-             for what, group in _grouped(judgements, _wants).items()]
-    return f"## Open: {len(judgements)}\n\n" + "\n".join(lines) if lines else ""
+    return "\n".join(f"- {len(group)} in {', '.join(dict.fromkeys(j.where for j in group))}: {what}"
+                     for what, group in _grouped(judgements, _wants).items())
+
+
+_OF_MANY = {Verdict.HOLDS: _by_place, Verdict.CONSISTENT: _by_place, Verdict.OPEN: _by_want}
+"""Chapters that say something of all their claims together, and not a line of each."""
 
 
 def _wants(judgement: Judgement) -> str:
     if judgement.source == "predicted":
-        return "need the paper's GPU; what the cost model predicts stands beside them below"
+        return "need the paper's GPU; the table below gives the cost model's predictions"
     if judgement.command.startswith("snakemake"):
         return f"`{judgement.command}`"
     if judgement.source.startswith("measured"):
         return "measured, but within noise or not comparable; the evidence below says which"
-    return "settings, and numbers of which the paper does not say what they are of: nothing to check"
+    return "settings, and numbers for which the paper does not say what was measured: nothing to check them against"
 
 
 def _grouped(judgements: Iterable[Judgement], key: Callable[[Judgement], str]) -> dict[str, list[Judgement]]:

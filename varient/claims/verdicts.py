@@ -15,7 +15,7 @@ from varient.claims.arithmetic import arithmetic
 from varient.claims.claims import TRAINED_FULL, Claim, all_claims
 from varient.claims.directions import Direction, directions
 from varient.claims.gradients import figure_command, gradient_support
-from varient.claims.judgement import Finding, Judgement, Verdict
+from varient.claims.judgement import Evidence, Judgement, Verdict
 from varient.claims.measured import measured
 from varient.claims.miniature import Miniature, look
 from varient.claims.noise import Noise
@@ -34,7 +34,8 @@ from varient.config import ExperimentConfig
 from varient.report.inputs import DEFAULT_EXPERIMENT
 from varient.report.results import Results
 
-_AT_PAPER_SIZE = {Verdict.SEEN: Verdict.REPRODUCED, Verdict.NOT_SEEN: Verdict.NOT_REPRODUCED}
+_AT_PAPER_SIZE = {Verdict.SEEN: Verdict.REPRODUCED, Verdict.REVERSED: Verdict.NOT_REPRODUCED,
+                  Verdict.PARTLY_REVERSED: Verdict.NOT_REPRODUCED}
 """What a direction is called where the experiment is no miniature; what is not resolved there is open."""
 
 
@@ -63,9 +64,9 @@ def _judge_number(claim: Claim, ledger: Ledger, noise: Noise, orders: Sequence[D
         verdict = Verdict.OPEN
         remarks.append(_pointer(claim, orders))
     else:
-        seen = Verdict.SEEN if deciding.agrees else Verdict.NOT_SEEN
-        verdict = (_AT_PAPER_SIZE[seen] if deciding is at_size else _named(seen, noise.records)
-                   if deciding is in_training else Verdict.HOLDS if deciding.agrees else Verdict.CONTRADICTS)
+        agreeing, otherwise = ((Verdict.REPRODUCED, Verdict.NOT_REPRODUCED) if deciding is at_size else
+                               (Verdict.CONSISTENT if deciding is elsewhere else Verdict.HOLDS, Verdict.CONTRADICTS))
+        verdict = agreeing if deciding.agrees else otherwise
         said.sort(key=lambda finding: finding is not deciding)
     # Beside exact values a prediction of the same quantity says nothing.
     guess = predicted(claim) if deciding is None or deciding is elsewhere else None
@@ -82,22 +83,22 @@ def _named(verdict: Verdict, records: Records) -> Verdict:
     return _AT_PAPER_SIZE.get(verdict, Verdict.OPEN) if records.at_paper_size else verdict
 
 
-def _missing(claim: Claim) -> Finding:
+def _missing(claim: Claim) -> Evidence:
     """What a claim waits for that nothing can judge."""
     name, systems = claim.quantity.name, claim.quantity.systems
     if TRAINED_FULL in systems:
-        return Finding(None, "", "The paper does not say which supernet's full network it is.", "paper",
+        return Evidence(None, "", "The paper does not say which supernet's full network it is.", "paper",
                        data_command(claim))
     if name in TRAINED:
-        return Finding(None, "", "Needs the paper's weights, ImageNet and a GPU.", "paper",
+        return Evidence(None, "", "Needs the paper's weights, ImageNet and a GPU.", "paper",
                        scores_command(PAPER_EXPERIMENT, *systems))
     if name == "gradient_support":
-        return Finding(None, "", "Needs the curves of a training of a supernet.", "paper",
+        return Evidence(None, "", "Needs the curves of a training of a supernet.", "paper",
                        figure_command(DEFAULT_EXPERIMENT))
     if name == "setting":
-        return Finding(None, "", "A setting that the authors chose; nothing to check it against.", "paper",
+        return Evidence(None, "", "A setting that the authors chose; nothing to check it against.", "paper",
                        data_command(claim))
-    return Finding(None, "", "Nothing here to check it against.", "paper", data_command(claim))
+    return Evidence(None, "", "Nothing here to check it against.", "paper", data_command(claim))
 
 
 def _published(claim: Claim) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from varient.records import Record
-from varient.report.results import Spread
+from varient.report.results import SeedSpread
 
 ABSENT = "–"
 NORMAL_95 = 1.96
@@ -54,7 +54,7 @@ def measured(record: Record | None, name: str, digits: int, paper: str = "", mis
                 f"measured ({record.provenance.experiment})")
 
 
-def averaged(spread: Spread | None, digits: int, experiment: str, paper: str = "", missing: str = "") -> Cell:
+def averaged(spread: SeedSpread | None, digits: int, experiment: str, paper: str = "", missing: str = "") -> Cell:
     """The mean of several trainings, with the interval of that mean; a single training has none."""
     if spread is None:
         return Cell(paper=paper, source=missing)

@@ -1,4 +1,4 @@
-"""The first page of the report and the summary behind it: what holds, what does not, what is open, Table 2 in short.
+"""The report's first page and the summary behind it: what is contradicted, shown, reversed or open; Table 2 in short.
 
 The first page is a list that a screen or two hold; the summary is a page of its own with the evidence.
 """
@@ -15,23 +15,13 @@ from varient.claims.judgement import Verdict
 from varient.files import write_text
 from varient.paper import TITLE
 
-_SECTIONS = (
-    ("What does not hold", Verdict.CONTRADICTS,
-     "Printed numbers that arithmetic, or another printed number of the same quantity, contradicts."),
-    ("What measurements at the paper's size do not show", Verdict.NOT_REPRODUCED, "Measured, with another result."),
-    ("What measurements at the paper's size show", Verdict.REPRODUCED, "Measured, with the same result."),
-    ("Claims that the miniature shows", Verdict.SEEN,
-     "Directions that networks trained here show beyond their noise. They are no proof for ImageNet."),
-    ("Claims that the miniature reverses", Verdict.NOT_SEEN,
-     "Directions that these networks show the other way round, beyond their noise."),
-    ("Claims that the miniature cannot decide", Verdict.NOT_RESOLVED,
-     "Differences within the noise of these networks."),
-)
-_HOW = ("*holds* and *contradicts* come from arithmetic and from the paper's own numbers, at its own size; *in "
-        "miniature* from networks trained here; *open* needs the authors' weights, ImageNet or a GPU.")
+_TOLD = (Verdict.CONTRADICTS, Verdict.NOT_REPRODUCED, Verdict.REPRODUCED, Verdict.SEEN, Verdict.REVERSED,
+         Verdict.PARTLY_REVERSED, Verdict.NOT_RESOLVED)
+"""Verdicts whose claims are named, in this order; of the others their number is enough."""
 
+_TITLE = "Does VARiant hold?"
 _NAMED = 5
-"""Claims that the first page names of a section."""
+"""Claims that the first page names for one verdict."""
 
 _STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; color: #222; max-width: 68rem; margin: 2rem auto; padding: 0 1rem }
@@ -64,18 +54,21 @@ def write_opening(claims: Path, table2: Path, opening: Path, summary: Path) -> N
 
 def _opening(judged: pd.DataFrame) -> str:
     contradicted = judged[judged["verdict"] == Verdict.CONTRADICTS]
-    counted = contradicted[contradicted["source"] == "arithmetic"]
+    by_arithmetic = contradicted[contradicted["source"] == "arithmetic"]
     # One quantity may be printed in several tables.
-    slips = [_escaped(f"{row.where}, {row.claim}: {row.printed} ({row.found})")
-             for row in counted.drop_duplicates(["printed", "found"]).itertuples()]
-    parts = [_heading("Does VARiant hold?", "="),
-             f"{TITLE}, {len(judged)} claims: its text, its tables' cells, their orders. {_counts(judged)}. {_HOW}",
-             *_list(f"Does not hold by arithmetic (in brackets what does), {len(counted)} of {len(contradicted)} "
-                    "contradicted numbers", slips)]
-    for title, verdict, _ in _SECTIONS[1:]:
+    errors = [_escaped(f"{row.where}, {row.claim}: {row.printed} ({row.found})")
+              for row in by_arithmetic.drop_duplicates(["printed", "found"]).itertuples()]
+    parts = [_heading(_TITLE, "="),
+             f"{TITLE}: {len(judged)} claims, that is numbers and sentences of its text, cells of its tables, and "
+             f"rankings of systems. {_counts(judged)}.",
+             *_list(f"Contradicted by arithmetic, {len(by_arithmetic)} of the {len(contradicted)} contradicted claims "
+                    "(in brackets: the correct value)", errors)]
+    for verdict in _TOLD[1:]:
         found = judged[judged["verdict"] == verdict]
-        parts += [f"**{title} ({len(found)}):** {_escaped(_shortened(found['claim'], _NAMED))}."] if len(found) else []
-    parts.append("The evidence for each is in category 1, *summary*; tables, figures and ablations follow.")
+        named = _escaped(_shortened(found["claim"], _NAMED))
+        parts += [f"**{verdict.heading} ({len(found)}):** {named}."] if len(found) else []
+    parts += ["**What the verdicts mean:**", _meanings(judged),
+              "The evidence for each claim is under category 1, *summary*; tables, figures and ablations follow."]
     return "\n\n".join(parts) + "\n"
 
 
@@ -84,15 +77,23 @@ def _counts(judged: pd.DataFrame) -> str:
     return ", ".join(f"{verdict}: {counts[verdict]}" for verdict in Verdict if verdict in counts)
 
 
+def _meanings(judged: pd.DataFrame) -> str:
+    """A list of the verdicts that occur and what each means."""
+    return "\n".join(f"* *{verdict}*: {_escaped(verdict.meaning)}."
+                     for verdict in Verdict if (judged["verdict"] == verdict).any())
+
+
 def _summary(judged: pd.DataFrame, systems: pd.DataFrame) -> str:
-    parts = [_heading("Does VARiant hold?", "="),
-             f"{TITLE}: {len(judged)} claims of its text, the cells of its tables and the orders that they show, each "
-             f"with a verdict that is computed and, in claims.csv, a command that shows it. {_counts(judged)}.", _HOW]
-    for title, verdict, words in _SECTIONS:
+    parts = [_heading(_TITLE, "="),
+             f"{TITLE}: {len(judged)} claims, that is numbers and sentences of its text, cells of its tables, and "
+             f"rankings of systems. Each verdict is computed; claims.csv has, for each, a command that shows it. "
+             f"{_counts(judged)}.", _meanings(judged)]
+    for verdict in _TOLD:
         if len(found := judged[judged["verdict"] == verdict]):
-            parts += [_heading(title, "-"), words, _claims(found)]
-    parts += [_heading("Every system by the same hands", "-"),
-              "Measured here; ± is half of a 95 % interval. What each cell comes from: Table 2.", _systems(systems)]
+            parts += [_heading(verdict.heading, "-"), _claims(found)]
+    parts += [_heading("All systems under the same protocol", "-"),
+              "Measured here; ± is half the width of a 95 % interval. Table 2 gives the source of each cell.",
+              _systems(systems)]
     return "\n\n".join(parts) + "\n"
 
 

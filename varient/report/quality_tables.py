@@ -13,7 +13,7 @@ from varient.pyramid import Pyramid
 from varient.records import ScoreRecord
 from varient.report.cells import ARITHMETIC, NORMAL_95, Cell, Row, averaged, flatten, measured, number
 from varient.report.inputs import PAPER_DEPTHS
-from varient.report.results import Results, Spread
+from varient.report.results import Results, SeedSpread
 from varient.report.table2 import NO_COUNTERPART
 
 NO_RECORD = "no record"
@@ -132,8 +132,8 @@ def table5(config: ExperimentConfig, results: Results) -> pd.DataFrame:
     return flatten(rows)
 
 
-def _over(results: Results, systems: Iterable[str], name: str) -> Spread | None:
-    return Spread.of(getattr(results.scores.get(system), name, None) for system in systems)
+def _over(results: Results, systems: Iterable[str], name: str) -> SeedSpread | None:
+    return SeedSpread.of(getattr(results.scores.get(system), name, None) for system in systems)
 
 
 def table8(config: ExperimentConfig, results: Results) -> pd.DataFrame:

@@ -165,7 +165,7 @@ def write_ablations(config: ExperimentConfig, results: Results, output: Path) ->
     write_text(output, frame.to_csv(index=False, float_format="%.6g"))
 
 
-class Spread(NamedTuple):
+class SeedSpread(NamedTuple):
     """Of several trainings that differ in the seed alone."""
 
     mean: float
@@ -174,7 +174,7 @@ class Spread(NamedTuple):
     count: int
 
     @classmethod
-    def of(cls, values: Iterable[float | None]) -> Spread | None:
+    def of(cls, values: Iterable[float | None]) -> SeedSpread | None:
         """Of the values that are there; None where none is."""
         found = [value for value in values if value is not None and value == value]
         return cls(mean(found), stdev(found) if len(found) > 1 else None, len(found)) if found else None

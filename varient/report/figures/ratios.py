@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from varient.config import ExperimentConfig
 from varient.paper import paper_table
 from varient.report.inputs import figure_inputs
-from varient.report.results import Results, Spread, arm_scores, curves_of
+from varient.report.results import Results, SeedSpread, arm_scores, curves_of
 from varient.report.style import (
     BETTER,
     INK,
@@ -66,9 +66,9 @@ class Way:
         """p, where it is fixed."""
         return None if self.arm == THREE_PHASES else float(self.arm.removeprefix("p = "))
 
-    def spread(self, network: str) -> Spread:
+    def spread(self, network: str) -> SeedSpread:
         """FID of a network over the trainings."""
-        return Spread.of(self.fids[network])
+        return SeedSpread.of(self.fids[network])
 
 
 def draw_ratios(config: ExperimentConfig, results: Results, run_dir: Path) -> Figure:
