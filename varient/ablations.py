@@ -5,6 +5,7 @@
 | zones | at which scales an untrained subnet runs | Table 1 |
 | ratios | p(subnet): fixed, against the three phases | Fig. 2a |
 | stages | the fixed ones at the end of phase 1 | Fig. 2c |
+| refinement | the three phases before and after the third | Sec. 3.3.2 |
 | evolution | a subnet at the end of each phase | Fig. 7 |
 | bridge | with and without full depth at the first scales in training | Table 5 |
 | grid | d and N, of the supernets trained with the config's N | Table 8 |
@@ -50,8 +51,8 @@ def arms(config: ExperimentConfig) -> list[Arm]:
     settings = config.ablations
     if settings is None:
         raise ConfigError(f"{config.name} has no section 'ablations'")
-    found = [*_zones(config), *_ratios(config), *_stages(config), *_evolution(config), *_bridge(config),
-             *_grid(config), *_extensions(config)]
+    found = [*_zones(config), *_ratios(config), *_stages(config), *_refinement(config), *_evolution(config),
+             *_bridge(config), *_grid(config), *_extensions(config)]
     for arm in found:
         try:
             resolve_system(arm.system, config)
@@ -69,21 +70,31 @@ def _zones(config: ExperimentConfig) -> Iterator[Arm]:
     settings = config.ablations
     for depth in settings.zone_depths:
         for first, last in settings.zones:
-            yield Arm("zones", f"r{first}-r{last}", depth, 0, "subnet", zone_system(config, depth, first, last))
+            yield Arm("zones", f"r{first}-r{last}", depth, 0, "subnet",
+                      zone_system(depth, first, last, bridge=config.supernet.bridge,
+                                  num_scales=len(config.patch_nums)))
     full = config.transformer.depth
     yield Arm("zones", "none", full, 0, "full", f"var-d{full}")
 
 
-def zone_system(config: ExperimentConfig, depth: int, first: int, last: int) -> str:
+def zone_system(depth: int, first: int, last: int, *, bridge: int, num_scales: int) -> str:
     """Id of the untrained subnet at the scales first..last; behind the bridge zone it is Table 4's."""
-    behind_bridge = (first, last) == (config.supernet.bridge + 1, len(config.patch_nums))
-    return f"free-d{depth}" + ("" if behind_bridge else f"-r{first}to{last}")
+    return f"free-d{depth}" + ("" if (first, last) == (bridge + 1, num_scales) else f"-r{first}to{last}")
 
 
-def _pair(comparison: str, arm: str, depth: int, recipe: str | None, seeds: int) -> Iterator[Arm]:
-    """Subnet and full network of a supernet, for each seed."""
+def bridge_system(depth: int, sampled: int, *, bridge: int, num_scales: int) -> str:
+    """Id of a subnet trained with one N and sampled with another; with all scales in the bridge zone it is the full
+    network, which need not be drawn twice.
+    """
+    return f"variant-d{depth}" + {bridge: "", num_scales: "-full"}.get(sampled, f"-n{sampled}")
+
+
+def _pair(comparison: str, arm: str, depth: int, recipe: str | None, seeds: int,
+          epoch: int | None = None) -> Iterator[Arm]:
+    """Subnet and full network of a supernet, at the end or after an epoch, for each seed."""
     for seed in range(seeds):
-        stem = "-".join([f"variant-d{depth}", *([recipe] if recipe else []), *([f"s{seed}"] if seed else [])])
+        stem = "-".join([f"variant-d{depth}", *([recipe] if recipe else []), *([f"s{seed}"] if seed else []),
+                         *([f"e{epoch}"] if epoch else [])])
         yield Arm(comparison, arm, depth, seed, "subnet", stem)
         yield Arm(comparison, arm, depth, seed, "full", f"{stem}-full")
 
@@ -100,20 +111,31 @@ def _stages(config: ExperimentConfig) -> Iterator[Arm]:
     depth = config.ablations.depth
     for name in config.ablations.stages:
         for epoch in config.supernet.kept_epochs(depth, config.recipe(name))[:1]:
-            for network, ending in (("subnet", ""), ("full", "-full")):
-                yield Arm("stages", f"{_ratio(config, name)}, epoch {epoch}", depth, 0, network,
-                          f"variant-d{depth}-{name}-e{epoch}{ending}")
+            yield from _pair("stages", f"{_ratio(config, name)}, epoch {epoch}", depth, name, 1, epoch)
+
+
+def _refinement(config: ExperimentConfig) -> Iterator[Arm]:
+    """What the third phase does to both networks.  Every training keeps its weights of before, so none is added."""
+    settings = config.ablations
+    if not settings.ratios:
+        return
+    first, second, third = config.supernet.phases_of(settings.depth, config.recipe(None))
+    if second and third:
+        yield from _pair("refinement", f"epoch {first + second}, end of phase 2", settings.depth, None, settings.seeds,
+                         first + second)
+        yield from _pair("refinement", f"epoch {first + second + third}, end of phase 3", settings.depth, None,
+                         settings.seeds)
 
 
 def _ratio(config: ExperimentConfig, name: str) -> str:
-    """What a recipe of a fixed ratio is called.
+    """What a recipe of a fixed ratio is called; the paper's begin at 0.1, and p = 0 is a control of ours.
 
     Raises:
         ConfigError: another recipe.
     """
     if (ratio := config.recipe(name).ratio) is None:
         raise ConfigError(f"ablations: recipe {name!r} has no fixed ratio")
-    return f"p = {ratio:g}"
+    return f"p = {ratio:g}" if ratio else "p = 0, control"
 
 
 def _evolution(config: ExperimentConfig) -> Iterator[Arm]:
@@ -133,9 +155,8 @@ def _bridge(config: ExperimentConfig) -> Iterator[Arm]:
 def _grid(config: ExperimentConfig) -> Iterator[Arm]:
     for depth in config.supernet.depths:
         for bridge in config.ablations.bridges:
-            # With all scales in the bridge zone the subnet is the full network, and need not be drawn twice.
-            ending = {config.supernet.bridge: "", len(config.patch_nums): "-full"}.get(bridge, f"-n{bridge}")
-            yield Arm("grid", f"N = {bridge}", depth, 0, "subnet", f"variant-d{depth}{ending}")
+            yield Arm("grid", f"N = {bridge}", depth, 0, "subnet",
+                      bridge_system(depth, bridge, bridge=config.supernet.bridge, num_scales=len(config.patch_nums)))
 
 
 def _extensions(config: ExperimentConfig) -> Iterator[Arm]:

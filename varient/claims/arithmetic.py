@@ -26,6 +26,7 @@ from varient.profiling.paper_systems import BRIDGE, paper_system
 from varient.profiling.sizes import MIB
 from varient.profiling.work import PRECISIONS
 from varient.pyramid import VAR_256
+from varient.report.layout import token_share
 
 _DEPTH_OF = re.compile(r"-d(\d+)")
 
@@ -59,7 +60,7 @@ def kv_growth(system: str, larger: str) -> float:
 
 def bridge_tokens(bridge: int = BRIDGE) -> float:
     """Share of the tokens in r_1..r_N, %."""
-    return 100 * VAR_256.end(bridge) / VAR_256.length
+    return token_share(VAR_256, (1, bridge))
 
 
 def layer_reduction(depth: int) -> float:
@@ -83,6 +84,21 @@ def missing_layers(smaller: int, larger: int) -> tuple[int, ...]:
 def is_nested(smaller: int, larger: int) -> bool:
     """Whether Eq. 2's smaller subnet is a subset of the larger one."""
     return not missing_layers(smaller, larger)
+
+
+def reached_layers(depth: int) -> tuple[int, int]:
+    """Full-only layers that the gradient of the flexible zone's loss reaches in phase 3, and all full-only layers."""
+    return _reached(equidistant_layers(DEPTH, depth), DEPTH)
+
+
+def _reached(subnet: Sequence[int], depth: int) -> tuple[int, int]:
+    """As `reached_layers`, for any layers of a subnet.
+
+    In each layer of the subnet, tokens of the flexible zone attend to keys and values of bridge tokens, which went
+    through all the layers before it.  So the gradient reaches every layer before the subnet's last one.
+    """
+    full_only = set(range(depth)) - set(subnet)
+    return sum(layer < max(subnet) for layer in full_only), len(full_only)
 
 
 def zone_of(bridge: int = BRIDGE) -> tuple[int, ...]:
@@ -123,12 +139,15 @@ def arithmetic(claim: Claim) -> Evidence | None:
     if agrees and exact.bound and not all(
             ours.within(printed) for ours, printed in zip(exact.values, claim.values, strict=True)):
         agrees = None
-    return Evidence(agrees, _shown(claim.quantity, exact), f"From shapes: {exact.sentence}", "arithmetic", exact.command)
+    return Evidence(agrees, _shown(claim.quantity, exact), f"From shapes: {exact.sentence}", "arithmetic",
+                    exact.command)
 
 
 def _shown(quantity: Quantity, exact: Exact) -> str:
     if quantity.name == "nested":
         return str(bool(exact.values[0].low))
+    if quantity.name == "gradient_support":
+        return "reaches {} of {} full-only layers".format(*reached_layers(_depth(quantity.systems[0])))
     if quantity.name == "bridge_zone":
         return "N = {:.0f}, r{:.0f}-r{:.0f} full, r{:.0f}-r{:.0f} subnet".format(*(v.low for v in exact.values))
     return quantity.kind.show(exact.values)
@@ -227,6 +246,16 @@ def _nested(quantity: Quantity) -> Exact:
                  python_command(is_nested, depths))
 
 
+def _gradient_support(quantity: Quantity) -> Exact:
+    depth = _depth(quantity.systems[0])
+    reached, full_only = reached_layers(depth)
+    return Exact(_points(reached),
+                 f"In each layer of I_{depth}, tokens of the flexible zone attend to keys and values of bridge tokens, "
+                 f"which went through all the layers before. By this alone its gradient reaches {reached} of the "
+                 f"{full_only} full-only layers; how much of it is another question.",
+                 python_command(reached_layers, (depth,)))
+
+
 def _zone(quantity: Quantity) -> Exact:
     return Exact(_points(*zone_of()), f"Eq. 3 with N = {BRIDGE} and K = {LAST_SCALE} scales.",
                  python_command(zone_of, ()))
@@ -243,5 +272,6 @@ def _list(layers: Sequence[int]) -> str:
 _EXACT: dict[str, Callable[[Quantity], Exact | None]] = {
     "kv_mb": _kv, "memory_mb": _total, "params_mb": _params, "parameters": _parameters, "steps": _steps,
     "kv_reduction": _reduction, "kv_growth": _growth, "bridge_tokens": _bridge_tokens,
-    "layer_reduction": _layer_reduction, "nested": _nested, "bridge_zone": _zone}
+    "layer_reduction": _layer_reduction, "nested": _nested, "bridge_zone": _zone,
+    "gradient_support": _gradient_support}
 """How the value of each kind of quantity is computed; kinds that are absent need more than shapes."""

@@ -14,6 +14,7 @@ from importlib.resources import files
 from math import isqrt
 
 from baselines.sources import published
+from varient.ablations import bridge_system, zone_system
 from varient.claims.quantity import OUT_OF_MEMORY, Interval, Quantity, parse
 from varient.paper import DEPTH, paper_table, system_id
 from varient.profiling.cost_model import PAPER_BATCH_SIZE
@@ -109,8 +110,8 @@ READINGS: dict[str, tuple[Quantity, str]] = {
     "3.3.1-p01-loss": (Quantity.of("loss", "variant-d16-p10"), NO_DEPTH),
     "3.3.1-early-fid": (Quantity.of("early_fid", *_ENDS_OF_RATIOS), _RATIOS),
     "3.3.1-late-fid": (Quantity.of("late_fid", *_ENDS_OF_RATIOS), _RATIOS),
-    "3.3.2-gradient": (Quantity.of("gradient_support"), "\"Gradient support\" read as the gradient of the flexible "
-                       "zone's loss, \"completely\" as zero within float rounding."),
+    "3.3.2-gradient": (Quantity.of("gradient_support", "variant-d16"), "\"Gradient support\" read as a gradient of the "
+                       "flexible zone's loss, \"completely\" as for no full-only layer; d = 16 is the text's example."),
     "4.2-mem": (Quantity.of("kv_reduction", "variant-d16", "variant-d8"), _KV_READING),
     "4.2-d2-speed": (Quantity.of("speedup", "variant-d2"), ""),
     "4.2-d2-mem": (Quantity.of("kv_reduction", "variant-d2"), _KV_READING),
@@ -143,17 +144,24 @@ READINGS: dict[str, tuple[Quantity, str]] = {
     "6.3-rec-mem": (Quantity.of("kv_reduction", "variant-d16-n7"), _KV_READING),
     "6.3-rec-speed": (Quantity.of("speedup", "variant-d16-n7"), ""),
 }
-"""What each row of claims.csv denotes, and how it is read where that is a choice."""
+"""What each row of claims.csv denotes, and how it is read where that is a choice; rankings are `stated_rankings`."""
+RANKING = "ranking"
+"""The value of a sentence that prints no number but says which system is better."""
 
 _FROM_TO = re.compile(r"(\d[\d.]*[A-Z]+) to (\d[\d.]*[A-Z]+)")
 _ENDS = {"6.3-rec-mem": (Quantity.of("kv_mb", FULL), Quantity.of("kv_mb", "variant-d16-n7"))}
 """What "... to ..." in a claim's words denotes, where these numbers are claims too."""
 
 
+def stated_rankings() -> dict[str, tuple[str, str]]:
+    """Sentences of the text about which system is better: id -> where, and the claim."""
+    return {row["id"]: (row["where"], row["claim"]) for row in _text_rows() if row["value"] == RANKING}
+
+
 def text_claims() -> list[Claim]:
-    """The rows of claims.csv; one that nobody has read yet is kept, and stays open."""
+    """The rows of claims.csv but for rankings; one that nobody has read yet is kept, and stays open."""
     found = []
-    for row in _text_rows():
+    for row in (row for row in _text_rows() if row["value"] != RANKING):
         quantity, reading = READINGS.get(row["id"], (Quantity.of("unread", row["id"]), ""))
         found.append(Claim(row["id"], row["where"], row["claim"], row["value"], quantity, reading))
         if row["id"] in _ENDS and (ends := _FROM_TO.search(row["claim"])):
@@ -185,20 +193,19 @@ def table_claims() -> list[Claim]:
             for claim in read(row)]
 
 
-def window(depth: str, first: int, last: int) -> str:
+def window(depth: int, first: int, last: int) -> str:
     """Id of the untrained subnet at the scales first..last; with the bridge in front it is `free-d16`."""
-    flexible = (first, last) == (BRIDGE + 1, LAST_SCALE)
-    return f"free-d{depth}" + ("" if flexible else f"-r{first}to{last}")
+    return zone_system(depth, first, last, bridge=BRIDGE, num_scales=LAST_SCALE)
 
 
-def subnet(depth: str, bridge: int) -> str:
+def subnet(depth: int, bridge: int) -> str:
     """Id of a trained subnet with N bridge scales; with all scales in the bridge it is the full network."""
-    return f"variant-d{depth}" + {BRIDGE: "", LAST_SCALE: "-full"}.get(bridge, f"-n{bridge}")
+    return bridge_system(depth, bridge, bridge=BRIDGE, num_scales=LAST_SCALE)
 
 
 def _table1(row: dict[str, str]) -> Iterator[Claim]:
     scales = re.fullmatch(r"r(\d+)-r(\d+)", row["subnet_scales"])
-    system = window(row["subnet_depth"], int(scales[1]), int(scales[2])) if scales else FULL
+    system = window(int(row["subnet_depth"]), int(scales[1]), int(scales[2])) if scales else FULL
     yield Claim(f"table1-{row['strategy'].split()[0].lower()}", "Table 1",
                 f"FID, subnet untrained at {row['subnet_scales']}", row["fid"], Quantity.of("fid", system))
 
@@ -271,7 +278,7 @@ def _table8(row: dict[str, str]) -> Iterator[Claim]:
         full = int(depth) == DEPTH
         no_flexible_zone = bridge == LAST_SCALE and not full
         yield Claim(f"table8-d{depth}-n{bridge}", "Table 8", f"FID at d = {depth}, N = {bridge}", row[column],
-                    Quantity.of("fid", TRAINED_FULL if full else subnet(depth, bridge)),
+                    Quantity.of("fid", TRAINED_FULL if full else subnet(int(depth), bridge)),
                     f"With N = {bridge} no flexible zone is left: this is the full network of the supernet of "
                     f"d = {depth}." if no_flexible_zone else "")
 

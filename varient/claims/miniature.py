@@ -1,9 +1,10 @@
-"""Orders shown by the records of an experiment, held against their noise (`varient.claims.noise`)."""
+"""Rankings shown by the records of an experiment, against their noise (`varient.claims.noise`)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import stdev
 
 from varient.claims.directions import Direction, Pair
 from varient.claims.judgement import Evidence, Verdict
@@ -11,11 +12,10 @@ from varient.claims.layout import layout_remark
 from varient.claims.noise import Estimate, Noise, resolved, training_remark
 from varient.claims.quantity import Quantity
 from varient.claims.records import SCORE_FIELDS, Records, claims_command
-from varient.report.results import SeedSpread
 
 PROCESS_SPREAD = 0.05
-"""Relative.  By how much latency differs between processes, which its repeats within one do not show: two runs of the
-digits on one machine timed five systems 2 to 11 % apart."""
+"""Relative standard deviation of latency between processes, which its repeats within one do not show: two runs of the
+digits timed five systems 2 to 11 % apart, which pooled is 5 % (benchmarks/records/digits-runs.json)."""
 
 
 class Miniature:
@@ -38,12 +38,13 @@ class Miniature:
         if record is None or record.latency is None:
             return None
         if name == "latency_s":
-            seconds, between_repeats = record.latency.median_s, SeedSpread.of(record.latency.repeats_s).sd
-            return Estimate(system, seconds, max(PROCESS_SPREAD * seconds, *filter(None, [between_repeats]), 0.0), 1)
+            seconds, repeats_s = record.latency.median_s, record.latency.repeats_s
+            between_repeats = stdev(repeats_s) if len(repeats_s) > 1 else 0.0
+            return Estimate(system, seconds, max(PROCESS_SPREAD * seconds, between_repeats), 1)
         return None if record.memory.peak_mib is None else Estimate(system, record.memory.peak_mib, 0.0, 1)
 
     def why_incomparable(self, quantities: Sequence[Quantity], *, ablated: bool) -> str:
-        """Why scores at the paper's size cannot show an order of the paper's; empty where they can."""
+        """Why scores at the paper's size cannot show a ranking of the paper's; empty where they can."""
         if not self.records.at_paper_size:
             return ""
         pairs = [(self.records.here(quantity.systems[0], ablated=ablated), SCORE_FIELDS.get(quantity.name))
@@ -80,7 +81,8 @@ class Look:
 def look(direction: Direction, needed: Sequence[Pair], miniature: Miniature, command: str) -> Look | None:
     """What an experiment says about a direction; None without a record of both sides of any pair.
 
-    One pair the other way is enough not to see it; to see it, all needed pairs must have records.
+    It is shown if all pairs are as claimed and all needed ones have records, reversed if all are the other way round,
+    and partly reversed if some are.
 
     Args:
         command: makes the records.
@@ -93,18 +95,21 @@ def look(direction: Direction, needed: Sequence[Pair], miniature: Miniature, com
     right, wrong, unclear = (signs.count(sign) for sign in (1, -1, 0))
     lacking = sum(pair not in by_pair for pair in needed)
     why = miniature.why_incomparable([quantity for pair in by_pair for quantity in pair], ablated=direction.ablated)
-    verdict = Verdict.OPEN if why else Verdict.NOT_SEEN if wrong else Verdict.OPEN if lacking else (
+    reversal = Verdict.REVERSED if wrong == len(seen) and not lacking else Verdict.PARTLY_REVERSED
+    verdict = Verdict.OPEN if why else reversal if wrong else Verdict.OPEN if lacking else (
         Verdict.NOT_RESOLVED if unclear else Verdict.SEEN)
-    sentences = [f"{_chains(seen)}.", training_remark([side for pair in seen for side in (pair.larger, pair.smaller)]),
+    sentences = [f"{_chains(seen, '≥' if direction.margin else '>')}.",
+                 training_remark([side for pair in seen for side in (pair.larger, pair.smaller)]),
                  _depth_remark(direction, miniature), layout_remark(
                      direction, {pair: found.sign for pair, found in by_pair.items()}, miniature.records),
                  f"Not comparable with the paper's: {why}." if why else "",
-                 f"{lacking} more pairs have no records." if lacking else ""]
+                 f"No records of {lacking} more {'pair' if lacking == 1 else 'pairs'}." if lacking else ""]
     config = miniature.records.config
     all_there = miniature.records.at_paper_size and not lacking
     return Look(verdict, Evidence(
         verdict is Verdict.SEEN,
-        f"of {len(seen)} pairs {right} as claimed, {wrong} the other way, {unclear} within noise",
+        f"of {len(seen)} {'pair' if len(seen) == 1 else 'pairs'} {right} as claimed, {wrong} reversed, "
+        f"{unclear} within noise",
         " ".join(filter(None, sentences)), f"measured ({config.name})",
         claims_command(config.name) if all_there else command))
 
@@ -114,20 +119,20 @@ def _seen(direction: Direction, miniature: Miniature) -> dict[Pair, Seen]:
     sides = {pair: [miniature.estimate(quantity, ablated=direction.ablated) for quantity in pair]
              for pair in direction.pairs}
     there = {pair: found for pair, found in sides.items() if None not in found}
-    return {pair: Seen(larger, smaller, resolved(larger, smaller, len(there)))
+    return {pair: Seen(larger, smaller, resolved(larger, smaller, len(there), direction.margin))
             for pair, (larger, smaller) in there.items()}
 
 
 def _depth_remark(direction: Direction, miniature: Miniature) -> str:
-    """At which depth an ablation was looked at, where that is not the paper's."""
+    """At which depth an ablation was made, where that is not the paper's."""
     config = miniature.records.config
     if not direction.ablated or config.ablations.depth == config.counterpart(16):
         return ""
     papers = "" if direction.reading else ", where the paper has d = 16"
-    return f"Here at d = {config.ablations.depth}{papers}."
+    return f"Measured at d = {config.ablations.depth}{papers}."
 
 
-def _chains(seen: Sequence[Seen]) -> str:
+def _chains(seen: Sequence[Seen], as_claimed: str) -> str:
     """Pairs as text, joined where one goes on from the last: "a > b ~ c; d < e", where ~ is within the noise."""
     chains: list[list[Seen]] = []
     for pair in seen:
@@ -135,9 +140,9 @@ def _chains(seen: Sequence[Seen]) -> str:
             chains[-1].append(pair)
         else:
             chains.append([pair])
-    return "; ".join(_chain(chain) for chain in chains)
+    return "; ".join(_chain(chain, as_claimed) for chain in chains)
 
 
-def _chain(chain: Sequence[Seen]) -> str:
-    relations = {1: ">", -1: "<", 0: "~"}
+def _chain(chain: Sequence[Seen], as_claimed: str) -> str:
+    relations = {1: as_claimed, -1: "<", 0: "~"}
     return " ".join([str(chain[0].larger), *(f"{relations[pair.sign]} {pair.smaller}" for pair in chain)])

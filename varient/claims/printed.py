@@ -143,11 +143,11 @@ class Witnesses:
     @property
     def sentence(self) -> str:
         """All of it in words."""
-        parts = [f"Printed alike in {_places(self.same)}." if self.same else "",
-                 f"Printed otherwise: {_places(self.other, with_value=True)}." if self.other else "",
-                 f"Follows from its own numbers: {_sayings(self.follows, self.claim)}." if self.follows else "",
-                 f"By its own numbers otherwise: {_sayings(self.against, self.claim)}." if self.against else "",
-                 f"On the limit, within rounding: {_sayings(self.astride, self.claim)}." if self.astride else ""]
+        parts = [f"Same value in {_places(self.same)}." if self.same else "",
+                 f"Different value: {_places(self.other, with_value=True)}." if self.other else "",
+                 f"Follows from the paper's own numbers: {_sayings(self.follows, self.claim)}." if self.follows else "",
+                 f"Does not follow from the paper's own numbers: {_sayings(self.against, self.claim)}." if self.against else "",
+                 f"On the limit within rounding: {_sayings(self.astride, self.claim)}." if self.astride else ""]
         return " ".join(filter(None, parts))
 
 
@@ -178,7 +178,7 @@ def late_fid_remark(claim: Claim, ledger: Ledger) -> str:
         return ""
     outside = [f"{other.printed} ({other.where}, {other.claim})" for other in ledger.named("fid")
                if _FIXED_FULL.fullmatch(other.quantity.systems[0]) and not other.values[0].meets(claim.values[0])]
-    return f"Printed beyond it, if Fig. 2c shows this ratio: {', '.join(outside)}." if outside else ""
+    return f"Beyond it, if Fig. 2c shows this ratio: {', '.join(outside)}." if outside else ""
 
 
 def unnamed_full_remark(claim: Claim, ledger: Ledger) -> str:

@@ -31,6 +31,7 @@ _SLACK = 1e-9
 _NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e-?\d+)?")
 _UNIT_SIZES = {"GB": 1e3, "K": 1e3, "M": 1e6, "B": 1e9}
 _BOUND = re.compile(rf"(over|exceeding|less than|at most) ({_NUMBER.pattern})")
+_WORDS = {"true": 1, "completely": 0}
 _UNIT = re.compile(rf"\d({'|'.join(_UNIT_SIZES)})$")
 
 
@@ -135,7 +136,8 @@ KINDS = {
     "early_fid": Kind("FID of the full network after phase 1", decimals=1),
     "late_fid": Kind("FID of the full network at the end", decimals=1),
     "loss": Kind("loss", decimals=2),
-    "gradient_support": Kind("gradient of the flexible zone in full-only layers in phase 3"),
+    "gradient_support": Kind("full-only layers that a gradient of the flexible zone reaches in phase 3", exact=True,
+                             shown=0),
     "steps": Kind("steps", exact=True, shown=0),
     "kv_reduction": Kind("reduction of the KV cache", "%", shown=1),
     "kv_growth": Kind("growth of the KV cache", "%", shown=1),
@@ -188,13 +190,13 @@ class Quantity:
 def parse(text: str, kind: Kind) -> tuple[Interval, ...]:
     """The numbers in a printed text, in the kind's unit.
 
-    A unit at the end ("2.0+0.3B") holds for all, and "over 50" means all values above.  "true" counts as 1, and OOM
-    says that a total is above the memory of the paper's GPU.
+    A unit at the end ("2.0+0.3B") holds for all, and "over 50" means all values above.  "true" counts as 1 and
+    "completely" (lost) as 0, and OOM says that a total is above the memory of the paper's GPU.
     """
     if text == OUT_OF_MEMORY:
         return (Interval(device(PAPER_DEVICE).memory_mib, inf),)
-    if text == "true":
-        return (Interval.point(1),)
+    if text in _WORDS:
+        return (Interval.point(_WORDS[text]),)
     if bound := _BOUND.match(text):
         value = float(bound[2])
         return (Interval(value, inf) if bound[1] in ("over", "exceeding") else Interval(0, value),)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from functools import cache, cached_property
-from typing import TypeVar
 
 from varient.ablations import arms
 from varient.claims.claims import FULL
@@ -13,10 +12,8 @@ from varient.config import ExperimentConfig
 from varient.paper import DEPTH
 from varient.records import ProfileRecord, ScoreRecord
 from varient.report.inputs import DEFAULT_EXPERIMENT
-from varient.report.results import Results, comparable
+from varient.report.results import AnyRecord, Results, comparable
 from varient.systems import networks_of, resolve_system
-
-AnyRecord = TypeVar("AnyRecord", ScoreRecord, ProfileRecord)
 
 PAPER_EXPERIMENT = "imagenet256"
 """The paper's own."""
@@ -84,6 +81,12 @@ class Records:
                    f"{self.config.sampling.num_images} and the paper's protocol for {PAPER_IMAGES}")
         if getattr(record, f"{field}_sd") is None:
             yield f"no standard deviation says how far the {field.replace('_', ' ')} of {record.system} may be off"
+
+    @property
+    def ratios(self) -> tuple[int, ...]:
+        """p(subnet) of the fixed ratios that are trained here, in percent; p = 0 is a control and none of them."""
+        names = self.config.ablations.ratios if self.config.ablations else ()
+        return tuple(percent for name in names if (percent := _percent(self.config.recipe(name).ratio)))
 
     def trained_here(self, system: str) -> bool:
         """Whether a network of it that draws tokens comes from a training of the experiment."""
@@ -157,7 +160,7 @@ class Records:
         if skip:
             return settings.skip_all and f"-{settings.skip_all}"
         ratios: Iterable[str] = (f"-{name}" for name in settings.ratios
-                                 if round(100 * self.config.recipe(name).ratio) == int(percent))
+                                 if _percent(self.config.recipe(name).ratio) == int(percent))
         return next(ratios, None)
 
     def _epoch(self, depth: int | None, phase: str | None) -> str | None:
@@ -169,3 +172,7 @@ class Records:
         # A phase of no epochs has no end of its own: it would be that of the one before.
         is_kept = phases[int(phase) - 1] and end in self.config.supernet.kept_epochs(depth, recipe)
         return f"-e{end}" if is_kept else None
+
+
+def _percent(ratio: float) -> int:
+    return round(100 * ratio)

@@ -19,13 +19,13 @@ from varient.paper import TITLE
 from varient.report.results import Results, comparable
 
 _MINIATURE = (Verdict.REVERSED, Verdict.PARTLY_REVERSED, Verdict.NOT_RESOLVED, Verdict.SEEN)
-_LEGEND = (f"In rankings each value stands with its standard error (SE). > is a difference in the claimed direction of "
-           f"more than {RESOLVED} SE, < one in the opposite direction beyond what chance produces in as many comparisons "
-           "as the ranking has pairs, ~ is neither, and ≥ means at least as good within the margin that the evidence "
-           "states. The rule is `varient.claims.noise.resolved`.")
-_ONE_BASE = (" All supernets are fine-tuned from one base network, and their seeds vary the fine-tuning only. What is not "
-             "fine-tuned (base network, untrained subnets, CoDe, DiT, LlamaGen) is therefore assumed to vary between "
-             f"trainings by at least {UNKNOWN_TRAINING_SPREAD:.0%} (standard deviation).")
+_LEGEND = (f"In rankings each value stands with its standard error (SE). > is a difference in the claimed direction "
+           f"of more than {RESOLVED} SE, < one in the opposite direction beyond what chance produces in as many "
+           "comparisons as the ranking has pairs, ~ is neither, and ≥ means at least as good within the margin that the "
+           "evidence states. The rule is `varient.claims.noise.resolved`.")
+_ONE_BASE = (" All supernets are fine-tuned from one base network, and their seeds vary the fine-tuning only. What is "
+             "not fine-tuned (base network, untrained subnets, CoDe, DiT, LlamaGen) is therefore assumed to vary "
+             f"between trainings by at least {UNKNOWN_TRAINING_SPREAD:.0%} (standard deviation).")
 
 
 def write_claims(config: ExperimentConfig, results: Results, stem: Path, run_dir: Path | None = None) -> list[Path]:
@@ -63,9 +63,9 @@ def to_markdown(judgements: Sequence[Judgement], experiment: str, remarks: Seque
     kinds = Counter(judgement.kind for judgement in judgements)
     chapters = [
         f"# Verdicts on the paper's claims\n\n{TITLE}: {len(judgements)} claims, namely {kinds['text']} numbers and "
-        f"sentences of its text, {kinds['cell']} cells of Tables 1 to 8, and {kinds['order']} rankings of systems. Each "
-        f"verdict is computed from the printed numbers, from arithmetic and from what the experiment `{experiment}` "
-        f"has measured.",
+        f"sentences of its text, {kinds['cell']} cells of Tables 1 to 8, and {kinds['order']} rankings of systems. "
+        f"Each verdict is computed from the printed numbers, from arithmetic and from what the experiment "
+        f"`{experiment}` has measured.",
         _table(["Verdict", "Claims", "Meaning"],
                ([verdict, str(counts[verdict]), verdict.meaning] for verdict in Verdict if counts[verdict])),
         _legend(judgements),

@@ -1,8 +1,8 @@
 """The verdict on every claim.
 
 Evidence is asked in this order, and the first that decides gives the verdict: arithmetic; a measurement at the paper's
-size; curves of a training; the paper's other printed numbers.  A prediction never decides.  What nothing decides is
-open.  Orders are held against the printed numbers, then looked for in the records of the experiment.
+size; the paper's other printed numbers.  A prediction never decides, nor do curves of a training.  What nothing decides
+is open.  Rankings are held against the printed numbers, then looked for in the records of the experiment.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from pathlib import Path
 from baselines.sources import published
 from varient.claims.arithmetic import arithmetic
 from varient.claims.claims import TRAINED_FULL, Claim, all_claims
-from varient.claims.directions import Direction, directions
-from varient.claims.gradients import figure_command, gradient_support
+from varient.claims.directions import Direction, Pair, directions
+from varient.claims.gradients import gradient_support
 from varient.claims.judgement import Evidence, Judgement, Verdict
 from varient.claims.measured import measured
 from varient.claims.miniature import Miniature, look
@@ -31,7 +31,6 @@ from varient.claims.printed import (
 from varient.claims.quantity import TRAINED, Quantity
 from varient.claims.records import PAPER_EXPERIMENT, Records, scores_command
 from varient.config import ExperimentConfig
-from varient.report.inputs import DEFAULT_EXPERIMENT
 from varient.report.results import Results
 
 _AT_PAPER_SIZE = {Verdict.SEEN: Verdict.REPRODUCED, Verdict.REVERSED: Verdict.NOT_REPRODUCED,
@@ -40,14 +39,14 @@ _AT_PAPER_SIZE = {Verdict.SEEN: Verdict.REPRODUCED, Verdict.REVERSED: Verdict.NO
 
 
 def judge(config: ExperimentConfig, results: Results, run_dir: Path | None = None) -> list[Judgement]:
-    """A judgement for every claim of the text, every cell of tables 1 to 8, and every order that they claim.
+    """A judgement for every claim of the text, every cell of tables 1 to 8, and every ranking that they claim.
 
     Args:
         results: records that cannot stand beside the others are left out (`varient.report.results.comparable`).
-        run_dir: of the experiment; with the curves of its trainings a sentence about them is judged too.
+        run_dir: of the experiment; what the curves of its trainings show stands beside the sentence about them.
     """
     claims, records = all_claims(), Records(config, results)
-    ledger, orders, miniature = Ledger(claims), directions(), Miniature(records)
+    ledger, orders, miniature = Ledger(claims), directions(records.ratios), Miniature(records)
     return [*(_judge_number(claim, ledger, miniature.noise, orders, run_dir) for claim in claims),
             *(_judge_order(order, ledger, miniature) for order in orders)]
 
@@ -70,11 +69,11 @@ def _judge_number(claim: Claim, ledger: Ledger, noise: Noise, orders: Sequence[D
         said.sort(key=lambda finding: finding is not deciding)
     # Beside exact values a prediction of the same quantity says nothing.
     guess = predicted(claim) if deciding is None or deciding is elsewhere else None
-    undecided = at_size or in_training
-    shown = deciding or guess or undecided or _missing(claim)
+    shown = deciding or guess or at_size or _missing(claim)
     evidence = [claim.reading, *(finding.sentence for finding in said), guess.sentence if guess else "",
-                "" if deciding or guess or undecided else shown.sentence, *remarks]
-    return Judgement(claim.id, claim.where, claim.claim, claim.printed, verdict, shown.found,
+                "" if deciding or guess or at_size else shown.sentence, *remarks]
+    found = f"{shown.found}; {in_training.source}: {in_training.found}" if in_training else shown.found
+    return Judgement(claim.id, claim.where, claim.claim, claim.printed, verdict, found,
                      " ".join(filter(None, evidence)), shown.source, shown.command, "cell" if claim.is_cell else "text")
 
 
@@ -92,9 +91,6 @@ def _missing(claim: Claim) -> Evidence:
     if name in TRAINED:
         return Evidence(None, "", "Needs the paper's weights, ImageNet and a GPU.", "paper",
                        scores_command(PAPER_EXPERIMENT, *systems))
-    if name == "gradient_support":
-        return Evidence(None, "", "Needs the curves of a training of a supernet.", "paper",
-                       figure_command(DEFAULT_EXPERIMENT))
     if name == "setting":
         return Evidence(None, "", "A setting that the authors chose; nothing to check it against.", "paper",
                        data_command(claim))
@@ -110,9 +106,9 @@ def _published(claim: Claim) -> str:
 
 
 def _pointer(claim: Claim, orders: Sequence[Direction]) -> str:
-    """The orders that the number takes part in."""
+    """The rankings that the number takes part in."""
     names = [order.id for order in orders if claim.quantity in order.quantities]
-    return f"Orders that it stands in: {', '.join(names)}." if names else ""
+    return f"Rankings that it takes part in: {', '.join(names)}." if names else ""
 
 
 def _judge_order(order: Direction, ledger: Ledger, miniature: Miniature) -> Judgement:
@@ -120,15 +116,15 @@ def _judge_order(order: Direction, ledger: Ledger, miniature: Miniature) -> Judg
     shown = "; ".join(dict.fromkeys(text for pair in order.pairs if (text := _printed_pair(pair, ledger, order))))
     systems = [system for quantity in order.quantities for system in quantity.systems]
     command = scores_command(config.name, *systems)
-    if broken := [pair for pair in order.pairs if _printed_sign(pair, ledger, order) < 0]:
+    if broken := [pair for pair in order.pairs if _is_broken(pair, ledger, order)]:
         evidence = "; ".join(_printed_pair(pair, ledger, order) for pair in broken)
         return Judgement(order.id, order.where, order.claim, shown, Verdict.CONTRADICTS, evidence,
                          f"{reading} The paper's own numbers are the other way round: {evidence}.".strip(), "paper",
                          "cat varient/paper/*.csv", "order")
     needed = [pair for pair in order.pairs if _printed_pair(pair, ledger, order)] or order.pairs
     if (found := look(order, needed, miniature, command)) is None:
-        lacking = "" if config.ablations else f" {config.name} has no section `ablations`, which some orders need."
-        evidence = f"{reading} No printed number is against it. No records of it here yet.{lacking}".strip()
+        lacking = "" if config.ablations else f" {config.name} has no section `ablations`, which some rankings need."
+        evidence = f"{reading} No printed number contradicts it. No records of it here yet.{lacking}".strip()
         return Judgement(order.id, order.where, order.claim, shown, Verdict.OPEN, "", evidence, "paper", command,
                          "order")
     finding = found.finding
@@ -136,17 +132,17 @@ def _judge_order(order: Direction, ledger: Ledger, miniature: Miniature) -> Judg
                      f"{reading} {finding.sentence}".strip(), finding.source, finding.command, "order")
 
 
-def _printed_pair(pair: tuple[Quantity, Quantity], ledger: Ledger, order: Direction) -> str:
+def _printed_pair(pair: Pair, ledger: Ledger, order: Direction) -> str:
     """"12.91 > 8.5", as printed; empty where a side is not."""
-    sides = [ledger.at(quantity, order.where) for quantity in pair]
-    relation = {1: ">", 0: "=", -1: "<"}[_printed_sign(pair, ledger, order)]
-    return f"{sides[0].printed} {relation} {sides[1].printed}" if all(sides) else ""
+    larger, smaller = (ledger.at(quantity, order.where) for quantity in pair)
+    if larger is None or smaller is None:
+        return ""
+    first, second = (side.values[0].middle for side in (larger, smaller))
+    return f"{larger.printed} {'>' if first > second else '<' if first < second else '='} {smaller.printed}"
 
 
-def _printed_sign(pair: tuple[Quantity, Quantity], ledger: Ledger, order: Direction) -> int:
-    """1 where the first is printed larger, -1 where it is smaller; 0 where they are equal or not both printed."""
-    sides = [ledger.at(quantity, order.where) for quantity in pair]
-    if not all(sides):
-        return 0
-    larger, smaller = (side.values[0].middle for side in sides)
-    return (larger > smaller) - (larger < smaller)
+def _is_broken(pair: Pair, ledger: Ledger, order: Direction) -> bool:
+    """Whether the printed numbers are the other way round, by more than the ranking's margin."""
+    larger, smaller = (ledger.at(quantity, order.where) for quantity in pair)
+    return larger is not None and smaller is not None and (
+        larger.values[0].middle * (1 + order.margin) < smaller.values[0].middle)

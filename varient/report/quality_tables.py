@@ -13,6 +13,7 @@ from varient.pyramid import Pyramid
 from varient.records import ScoreRecord
 from varient.report.cells import ARITHMETIC, NORMAL_95, Cell, Row, averaged, flatten, measured, number
 from varient.report.inputs import PAPER_DEPTHS
+from varient.report.layout import Zone, token_share
 from varient.report.results import Results, SeedSpread
 from varient.report.table2 import NO_COUNTERPART
 
@@ -33,9 +34,11 @@ def table1(config: ExperimentConfig, results: Results) -> pd.DataFrame:
         zone = _zone(printed["subnet_scales"])
         here = zone is None or zone[1] <= pyramid.num_scales
         row: dict[str, str | Cell] = {"strategy": printed["strategy"], "scales": printed["subnet_scales"],
-                                      "tokens": _share(pyramid, *zone) if zone and here else ""}
+                                      "tokens": _share(pyramid, zone) if zone and here else ""}
         for paper_depth, depth in depths.items():
-            system = zone_system(config, depth, *zone) if zone and depth else base
+            system = base
+            if zone and depth:
+                system = zone_system(depth, *zone, bridge=config.supernet.bridge, num_scales=pyramid.num_scales)
             paper = printed["fid"] if paper_depth == int(printed["subnet_depth"] or PAPER_DEPTHS[0]) else ""
             row[f"fid_d{depth or paper_depth}"] = measured(results.scores.get(system) if here and depth else None,
                                                            "fid", 3, paper, NO_RECORD if here and depth else "")
@@ -43,7 +46,7 @@ def table1(config: ExperimentConfig, results: Results) -> pd.DataFrame:
     scales = results.reconstruction.scales if results.reconstruction else ()
     source = f"measured ({config.name})"
     rows += [{"strategy": f"Real images rebuilt (r{scale.scale}: {scale.side} x {scale.side})",
-              "scales": f"r1-r{scale.scale}", "tokens": _share(pyramid, 1, scale.scale),
+              "scales": f"r1-r{scale.scale}", "tokens": _share(pyramid, (1, scale.scale)),
               "rebuilt_fid": Cell(number(scale.fid, 3), number(NORMAL_95 * scale.fid_sd, 3), source=source),
               "recognised": Cell(number(scale.recognised, 3), source=source)} for scale in scales]
     return flatten(rows)
@@ -56,7 +59,7 @@ def _zone_depths(config: ExperimentConfig) -> dict[int, int | None]:
     return {paper: depth for paper, depth in here.items() if paper == PAPER_DEPTHS[0] or depth in measured_at}
 
 
-def _zone(scales: str) -> tuple[int, int] | None:
+def _zone(scales: str) -> Zone | None:
     """(4, 6) for "r4-r6"; None for "none"."""
     if scales == "none":
         return None
@@ -64,10 +67,8 @@ def _zone(scales: str) -> tuple[int, int] | None:
     return first, last
 
 
-def _share(pyramid: Pyramid, first: int, last: int) -> Cell:
-    """Of the tokens of an image, those of the scales first..last."""
-    tokens = sum(pyramid.tokens(k) for k in pyramid.scales if first <= k <= last)
-    return Cell(f"{100 * tokens / pyramid.length:.1f} %", source=ARITHMETIC)
+def _share(pyramid: Pyramid, zone: Zone) -> Cell:
+    return Cell(f"{token_share(pyramid, zone):.1f} %", source=ARITHMETIC)
 
 
 def table4(config: ExperimentConfig, results: Results) -> pd.DataFrame:
