@@ -16,7 +16,6 @@ from varient.evaluation.scores import (
     kernel_distance,
 )
 from varient.evaluation.uncertainty import (
-    Spread,
     frechet_bias,
     frechet_infinity,
     frechet_spread,
@@ -43,11 +42,6 @@ def _logits(count, seed):
 @pytest.fixture(scope="module")
 def reference():
     return FrechetReference(Gaussian(np.zeros(8), np.diag(SCALE ** 2)))
-
-
-def test_interval_lies_around_the_point():
-    assert Spread(10.0, 2.0).interval() == pytest.approx((6.08, 13.92))
-    assert Spread(10.0, 2.0).interval(z=1) == (8, 12)
 
 
 @pytest.mark.parametrize("count", [1000, 1001])

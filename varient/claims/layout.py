@@ -3,8 +3,8 @@
 An untrained subnet does the more harm the more of the picture is made at the scales where it runs.  A ranking of zones
 may thus say where the layout makes the picture, and not at which scales a network needs its depth.  Where a picture is
 made is measured by what a zone adds to a judge's accuracy: the share of real images, rebuilt from the scales so far,
-whose class a classifier sees.  The shares of tokens do not show it (of two layouts on digits one has most tokens where a
-subnet does no harm), nor do FIDs, whose differences and those of their roots may be ranked differently; both are
+whose class a classifier sees.  The shares of tokens do not show it (of two layouts on digits one has most tokens where
+a subnet does no harm), nor do FIDs, whose differences and those of their roots may be ranked differently; both are
 reported beside it.
 """
 

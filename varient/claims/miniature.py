@@ -15,7 +15,7 @@ from varient.claims.records import SCORE_FIELDS, Records, claims_command
 
 PROCESS_SPREAD = 0.05
 """Relative standard deviation of latency between processes, which its repeats within one do not show: two runs of the
-digits timed five systems 2 to 11 % apart, which pooled is 5 % (benchmarks/records/digits-runs.json)."""
+digits timed five systems 2 to 11 % apart, a pooled deviation of 4.4 % (benchmarks/records/digits-runs.json)."""
 
 
 class Miniature:

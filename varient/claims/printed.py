@@ -145,8 +145,10 @@ class Witnesses:
         """All of it in words."""
         parts = [f"Same value in {_places(self.same)}." if self.same else "",
                  f"Different value: {_places(self.other, with_value=True)}." if self.other else "",
-                 f"Follows from the paper's own numbers: {_sayings(self.follows, self.claim)}." if self.follows else "",
-                 f"Does not follow from the paper's own numbers: {_sayings(self.against, self.claim)}." if self.against else "",
+                 f"Follows from the paper's other numbers: {_sayings(self.follows, self.claim)}."
+                 if self.follows else "",
+                 f"The paper's other numbers give another value: {_sayings(self.against, self.claim)}."
+                 if self.against else "",
                  f"On the limit within rounding: {_sayings(self.astride, self.claim)}." if self.astride else ""]
         return " ".join(filter(None, parts))
 

@@ -21,8 +21,8 @@ from varient.report.results import Results, comparable
 _MINIATURE = (Verdict.REVERSED, Verdict.PARTLY_REVERSED, Verdict.NOT_RESOLVED, Verdict.SEEN)
 _LEGEND = (f"In rankings each value stands with its standard error (SE). > is a difference in the claimed direction "
            f"of more than {RESOLVED} SE, < one in the opposite direction beyond what chance produces in as many "
-           "comparisons as the ranking has pairs, ~ is neither, and ≥ means at least as good within the margin that the "
-           "evidence states. The rule is `varient.claims.noise.resolved`.")
+           "comparisons as the ranking has pairs, ~ is neither, and ≥ means at least as good within the margin that "
+           "the evidence states. The rule is `varient.claims.noise.resolved`.")
 _ONE_BASE = (" All supernets are fine-tuned from one base network, and their seeds vary the fine-tuning only. What is "
              "not fine-tuned (base network, untrained subnets, CoDe, DiT, LlamaGen) is therefore assumed to vary "
              f"between trainings by at least {UNKNOWN_TRAINING_SPREAD:.0%} (standard deviation).")

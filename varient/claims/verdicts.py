@@ -28,7 +28,7 @@ from varient.claims.printed import (
     total_memory_remark,
     unnamed_full_remark,
 )
-from varient.claims.quantity import TRAINED, Quantity
+from varient.claims.quantity import TRAINED
 from varient.claims.records import PAPER_EXPERIMENT, Records, scores_command
 from varient.config import ExperimentConfig
 from varient.report.results import Results

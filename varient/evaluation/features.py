@@ -69,11 +69,4 @@ def register_classifier(classifier: Classifier) -> str:
     return name
 
 
-def classifier_features(classifier: Classifier, images: np.ndarray, batch_size: int = 64) -> np.ndarray:
-    """Features (N, F), float32, of uint8 images (N, 3, S, S)."""
-    with torch.no_grad():
-        return np.concatenate([classifier(torch.from_numpy(images[at:at + batch_size]))[0].numpy()
-                               for at in range(0, len(images), batch_size)])
-
-
 _registered: set[str] = set()

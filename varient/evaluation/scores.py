@@ -1,4 +1,4 @@
-"""Inception score, KID and FID from features and logits.
+"""Inception score and KID from features and logits; FID is `varient.evaluation.moments.FrechetReference`'s.
 
 FID and sFID differ in the features alone: pool_3 (2048) and the first seven channels of Mixed_6d.branch1x1 (2023).
 """
@@ -10,21 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from varient.evaluation.moments import FeatureError, FrechetReference, Moments, check_features, check_pair, chunks
+from varient.evaluation.moments import FeatureError, check_features, check_pair, chunks
 
 SEED = 2020
 """torch-fidelity's, of the permutation behind IS and of the subsets of KID."""
 ADM_BLOCK = 5000
 """Images in a block of ADM's Inception score."""
-
-
-def frechet_inception_distance(generated_NF: np.ndarray, reference: FrechetReference) -> float:
-    """FID of generated images' features against a reference, float64.
-
-    Raises:
-        FeatureError: features that are not finite, no more images than features, or a reference of other features.
-    """
-    return reference.distance(Moments.of(generated_NF).gaussian())
 
 
 # Inception score

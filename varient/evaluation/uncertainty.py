@@ -1,6 +1,7 @@
 """How far a score would move if the images were drawn again, and how far the number of images alone moves it.
 
-The reference stands still throughout, as it does in the protocol.
+Drawn again are the generated images; the reference stands still, as it does in the protocol.  Recall is the exception:
+its spread is over redraws of the real images (`share_spread`).
 
 Standard deviations come from a bootstrap without replacement: the images are cut at random into two halves, a score is
 computed on each, and half the difference of the two varies as the score of all images does. Why not resample with
@@ -38,14 +39,14 @@ TILE = 2048
 
 @dataclass(frozen=True)
 class Spread:
-    """A score with its standard deviation over repeated draws of the images, both in the score's own unit."""
+    """A score with its standard deviation over redraws of the images, both in the score's own unit.
+
+    Over redraws of the generated images, except for recall: of the real ones.  Trainings that differ in their seed are
+    another matter (`varient.report.results.SeedSpread`).
+    """
 
     point: float
     sd: float
-
-    def interval(self, z: float = 1.96) -> tuple[float, float]:
-        """Point ± z sd; the default covers 95 % of a normal distribution."""
-        return self.point - z * self.sd, self.point + z * self.sd
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,11 @@ from varient.report.results import Results
 from varient.report.table2 import is_paper_size
 from varient.report.table3 import TABLE3_NOTE
 
-_REDRAWS = ("± is half of the 95 % interval over redraws of the generated images; what another training would change "
-            "comes on top.")
-_TRAININGS = ("± is half of the 95 % interval (Student's) of a mean over trainings of the supernet that differ in the "
-              "seed alone; all start from one base.")
+_REDRAWS = ("± is half the width of a 95 % interval over redraws of the generated images; another training would "
+            "change the values further.")
+_REDRAWS_OF_REAL = "The ± of recall is over redraws of the real images instead."
+_TRAININGS = ("± is half the width of a 95 % interval (Student's t) of the mean over trainings of the supernet that "
+              "differ only in their seed; all start from one base network.")
 
 
 def table_notes(number: int, config: ExperimentConfig, results: Results, frame: pd.DataFrame) -> list[str]:
@@ -28,9 +29,9 @@ def table_notes(number: int, config: ExperimentConfig, results: Results, frame: 
     if number == 3:
         return [f"{title} {TABLE3_NOTE}"]
     if number in (6, 7):
-        return [f"{title} Ours is the config of {config.name}."]
-    notes = [f"{title} Ours ({config.name}): {ABSENT} where there is none, {MARKS[ARITHMETIC]} exact from shapes, "
-             f"{MARKS[PREDICTED]} predicted by the cost model, what has no mark measured.",
+        return [f"{title} Ours comes from the config of {config.name}."]
+    notes = [f"{title} Ours ({config.name}): {ABSENT} means no value, {MARKS[ARITHMETIC]} exact from shapes, "
+             f"{MARKS[PREDICTED]} predicted by the cost model; unmarked values are measured.",
              " ".join(_reading(number, config, results, frame))]
     wanted = table_inputs(number, config)
     absent = {kind: [name for name in wanted[kind] if name not in getattr(results, f"{kind}s")]
@@ -42,24 +43,29 @@ def table_notes(number: int, config: ExperimentConfig, results: Results, frame: 
 
 
 def _reading(number: int, config: ExperimentConfig, results: Results, frame: pd.DataFrame) -> Iterator[str]:
-    """How to read what this table really shows; nothing is said of rows that are not there."""
+    """How to read what this table really shows; rows that are not there are not mentioned."""
     if number == 1:
         yield "Subnets are not trained."
         if "rebuilt_fid" in frame:
-            yield ("The order of the zones belongs to this layout of scales, not to depth alone: compare it with what "
-                   "the scales hold, in the rows of real images, which are the reference's own.")
+            yield ("The ranking of the zones depends on this layout of scales, not on depth alone: compare it with "
+                   "what the scales hold. That is shown by the last rows, for the training images, which are also the "
+                   "FID reference.")
     if number == 2:
         yield from _settings(config, results)
-        yield "What was published elsewhere is listed, first- and second-hand, in baselines/sources.yaml."
+        yield ("Judge accuracy is the share of samples that a second classifier, used for nothing else, assigns to the "
+               "requested class. Numbers published elsewhere are listed with their sources in baselines/sources.yaml.")
     if number == 4 and (frame["training"] != THREE_PHASES).any():
-        yield "Rows behind the paper's four are other ways of training, in as many epochs unless they say otherwise."
+        yield ("The rows after the paper's four are other ways of training, with the same number of epochs unless they "
+               "state another.")
     if number == 5:
         yield "The paper has d = 16."
     if number == 8:
-        yield ("Each row is one supernet, trained with one N and sampled with all; d = 30 is the network before any of "
-               "these trainings, the paper does not say which its own is.")
+        yield ("Each row is one supernet, trained with a single N and sampled with every N. Our row d = 30 is the "
+               "network before any of these trainings; the paper does not say which network its row is.")
     if any(column.endswith("_pm") for column in frame):
         yield _TRAININGS if number == 5 else _REDRAWS
+    if "recall_pm" in frame:
+        yield _REDRAWS_OF_REAL
 
 
 def _settings(config: ExperimentConfig, results: Results) -> Iterator[str]:
@@ -69,5 +75,6 @@ def _settings(config: ExperimentConfig, results: Results) -> Iterator[str]:
                f"{record.precision}, {record.cache_policy} cache"
                + ("." if is_paper_size(config) else ": compare ratios with the paper's, not seconds or MiB."))
     if is_paper_size(config):
-        yield (f"{MARKS[ARITHMETIC]} and {MARKS[PREDICTED]} are the paper's setting: {PAPER_DEVICE.upper()}, batch "
-               f"{PAPER_BATCH_SIZE}, float32 weights under fp16 autocast, reference cache.")
+        yield (f"Values marked {MARKS[ARITHMETIC]} or {MARKS[PREDICTED]} are for the paper's setting: "
+               f"{PAPER_DEVICE.upper()}, batch {PAPER_BATCH_SIZE}, float32 weights under fp16 autocast, reference "
+               "cache.")

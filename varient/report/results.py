@@ -40,8 +40,8 @@ class Results:
         """Read record files.
 
         Args:
-            found_in: run folder, whose records are read besides those named; a damaged one is left out and told of in
-                the remarks.
+            found_in: run folder, whose records are read besides those named; a damaged one is left out and
+                named in the remarks.
 
         Raises:
             RecordError: a file named that is no such record.
@@ -60,11 +60,6 @@ class Results:
     def found_in(cls, run_dir: Path) -> Results:
         """Whatever records a run folder holds."""
         return cls.read([], found_in=run_dir)
-
-    def fid(self, system: str) -> float | None:
-        """FID of a system, None where there is no record."""
-        record = self.scores.get(system)
-        return record and record.fid
 
 
 AnyRecord = TypeVar("AnyRecord", ScoreRecord, ProfileRecord)

@@ -45,7 +45,7 @@ def table2(config: ExperimentConfig, results: Results) -> pd.DataFrame:
         row |= {column: _beside(ours.get(column), paper.get(column, ""), system, results) for column in COLUMNS}
         rows.append(row | {"recognised": ours.get("recognised", ""), "published": source.cell() if source else ""})
     if floor := results.scores.get("real-holdout"):
-        rows.append({"method": "real images not trained on", "system": floor.system} | _scores(floor))
+        rows.append({"method": "Real images (held out)", "system": floor.system} | _scores(floor))
     return flatten(rows)
 
 

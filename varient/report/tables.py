@@ -27,7 +27,7 @@ TABLES: dict[int, Callable[[ExperimentConfig, Results], pd.DataFrame]] = {
 
 _HEADINGS = {"method": "Method", "system": "Counterpart here", "steps": "#Steps", "speedup": "Speedup",
              "latency_s": "Latency (s)", "memory_mb": "Mem (MiB)", "kv_cache_mb": "KV (MiB)", "params": "#Param",
-             "fid": "FID", "is": "IS", "precision": "Prec", "recall": "Rec", "recognised": "Recognised",
+             "fid": "FID", "is": "IS", "precision": "Prec", "recall": "Rec", "recognised": "Judge accuracy",
              "published": "Published elsewhere", "subnet_depth": "d", "training": "Training",
              "training_free_subnet_fid": "Training-free subnet FID", "training_free_full_fid": "Training-free full FID",
              "joint_subnet_fid": "Joint subnet FID", "joint_full_fid": "Joint full FID",
@@ -39,7 +39,7 @@ _HEADINGS = {"method": "Method", "system": "Counterpart here", "steps": "#Steps"
              "rebuilt_fid": "FID rebuilt", "design": "Design", "subnet_fid": "Subnet FID",
              "subnet_is": "Subnet IS", "full_fid": "Full FID", "full_is": "Full IS", "configuration": "Configuration",
              "value": "Value", "depth": "d", "phase1_epochs": "Phase 1", "phase2_epochs": "Phase 2",
-             "phase3_epochs": "Phase 3", "total_epochs": "Total", "batches_per_epoch": "Batches an epoch",
+             "phase3_epochs": "Phase 3", "total_epochs": "Total", "batches_per_epoch": "Batches per epoch",
              **{f"N{n}": f"N = {n}" for n in range(6, 11)}, **{f"fid_d{d}": f"FID at d = {d}" for d in range(2, 31)}}
 
 

@@ -55,5 +55,6 @@ def table7(config: ExperimentConfig, results: Results) -> pd.DataFrame:
         row |= {column: Cell(str(epochs[column]) if depth else "", paper=printed[column],
                              source=f"config of {config.name}" if depth else "")
                 for column in printed.index.drop("depth")}
-        rows.append(row | {"batches_per_epoch": str(batches or "all data") if depth else ""})
+        rows.append(row | {"batches_per_epoch": Cell(str(batches or "all data"), source=f"config of {config.name}")
+                           if depth else ""})
     return flatten(rows)

@@ -66,6 +66,11 @@ class Way:
         """p, where it is fixed."""
         return None if self.arm == THREE_PHASES else float(self.arm.removeprefix("p = "))
 
+    @property
+    def is_control(self) -> bool:
+        """Whether the subnet is never trained; the paper's ratios begin at 0.1."""
+        return self.ratio == 0
+
     def spread(self, network: str) -> SeedSpread:
         """FID of a network over the trainings."""
         return SeedSpread.of(self.fids[network])
@@ -87,8 +92,8 @@ def draw_ratios(config: ExperimentConfig, results: Results, run_dir: Path) -> Fi
     panels["stages/full"].set_title("(c) FID early and late")
     _draw_losses([panels[f"loss/{network}"] for network in NETWORKS], config, losses)
     _draw_stages([panels[f"stages/{network}"] for network in NETWORKS], ways(config, results, "stages"), at_end, absent)
-    note_below(figure, f"{_measured_note(config, at_end, losses)}Paper: Sec. 3.3.1, which does not say its d; "
-                       f"star: Table 4's d = {STAR_DEPTH}", results.remarks)
+    note_below(figure, f"{_measured_note(config, at_end, losses)}Paper: Sec. 3.3.1, which does not state d; "
+                       f"star: Table 4, d = {STAR_DEPTH}", results.remarks)
     fronts = {panels["ours"]: at_end, panels["paper"]: paper_ways()}
     label_points({axis: _draw_front(axis, found, absent) for axis, found in fronts.items()})
     return figure
@@ -98,11 +103,13 @@ def _measured_note(config: ExperimentConfig, found: Sequence[Way], losses: _Loss
     """What is ours and how to read it; empty where nothing is."""
     parts = [f"Measured ({config.name})"] if found or losses else []
     if any(len(way.fids) > 1 for way in found):
-        parts.append("bars: one standard deviation over trainings (small dots)")
+        parts.append("bars: 95 % interval of the mean over trainings (small dots)")
+    if any(way.is_control for way in found):
+        parts.append("p = 0: our control, the full network trained alone")
     if losses:
         every = sorted({config.recipe(supernet_of(name, config).recipe).validate_every for name in losses})
         unit = "epoch" if every == [1] else f"{' or '.join(map(str, every))} epochs"
-        parts.append(f"(b) on images not trained on, every {unit}, not after the last")
+        parts.append(f"(b) on held-out images, every {unit}, not after the last")
     return "; ".join(parts) + ".\n" if parts else ""
 
 
@@ -136,22 +143,22 @@ def _draw_front(axis: Axes, found: Sequence[Way], absent: Sequence[str]) -> list
     if not found:
         missing_records(axis, "scores", absent)
         return []
-    fixed = [way for way in found if way.ratio is not None]
+    fixed = [way for way in found if way.ratio]  # the paper's: without our control
     centres = {way.arm: (way.spread("full").mean, way.spread("subnet").mean) for way in found}
     axis.plot(*zip(*(centres[way.arm] for way in fixed), strict=True), color=LIGHT_GREY, linewidth=1, zorder=1)
     for way in found:
         colour = STAR["color"] if way.ratio is None else INK
         if len(way.fids) > 1:
             axis.plot(way.fids["full"], way.fids["subnet"], ".", color=colour, alpha=0.3, markersize=4, zorder=2)
-        axis.errorbar(*centres[way.arm], xerr=way.spread("full").sd, yerr=way.spread("subnet").sd, color=colour,
-                      elinewidth=0.8, fmt="none")
+        axis.errorbar(*centres[way.arm], xerr=way.spread("full").half_width_95,
+                      yerr=way.spread("subnet").half_width_95, color=colour, elinewidth=0.8, fmt="none")
         axis.plot(*centres[way.arm], **(STAR if way.ratio is None else {"marker": "o", "color": INK}), zorder=4)
     axis.set_xlabel(f"FID, full network {BETTER}")
     axis.set_ylabel(f"FID, subnet {BETTER}")
     log_scale(axis, "x")
     log_scale(axis, "y")
     axis.margins(0.2, 0.15)  # room for names at the left
-    return [(*centres[way.arm], way.arm) for way in found]
+    return [(*centres[way.arm], f"{way.arm} (control)" if way.is_control else way.arm) for way in found]
 
 
 def _validated(config: ExperimentConfig, run_dir: Path) -> _Losses:
@@ -195,7 +202,7 @@ def _draw_stages(axes: Sequence[Axes], early: Sequence[Way], late: Sequence[Way]
             fixed = sorted((way for way in found if way.ratio), key=lambda way: way.ratio)
             spreads = [way.spread(network) for way in fixed]
             axis.errorbar([way.ratio for way in fixed], [spread.mean for spread in spreads],
-                          yerr=[spread.sd or 0 for spread in spreads], color=INK, marker="o", markersize=3.5,
+                          yerr=[spread.half_width_95 or 0 for spread in spreads], color=INK, marker="o", markersize=3.5,
                           linewidth=1, elinewidth=0.8, label=name, **look)
         for way in (way for way in late if way.ratio is None):
             axis.axhline(way.spread(network).mean, color=STAR["color"], linestyle=":", linewidth=1, label=THREE_PHASES)
