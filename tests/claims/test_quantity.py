@@ -33,7 +33,7 @@ def _ends(text, kind):
     ("over 130", "fid_limit", [(130, inf)]),
     ("2.00", "fid", [(1.995, 2.005)]),
     ("3.6-4.6", "early_fid", [(3.55, 3.65), (4.55, 4.65)]),
-    ("completely", "gradient_support", []),
+    ("completely", "gradient_support", [(0, 0)]),
 ])
 def test_what_a_printed_number_may_stand_for(text, kind, expected):
     assert _ends(text, kind) == expected

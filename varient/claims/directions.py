@@ -19,7 +19,7 @@ from varient.report.layout import Zone
 Pair = tuple[Quantity, Quantity]
 
 SHALLOW_FIRST = tuple(sorted(PAPER_DEPTHS))
-RATIOS = range(10, 101, 10)
+PRINTED_RATIOS = (10, 100)
 """p(subnet), in percent: Sec. 3.3.1 varies it from 0.1 to 1, and prints the FIDs of both ends."""
 NEARLY_EQUIVALENT = 0.05
 """Relative.  How much worse a score may be that counts as at least as good, our choice: the abstract calls an FID of
@@ -57,13 +57,13 @@ class Direction:
         return tuple(dict.fromkeys(quantity for pair in self.pairs for quantity in pair))
 
 
-def directions(ratios: Sequence[int] = RATIOS) -> list[Direction]:
+def directions(ratios: Sequence[int] = ()) -> list[Direction]:
     """All rankings, in the paper's order.
 
     Args:
-        ratios: p(subnet) of the fixed ratios that there are, in percent; the paper's two ends are always among them.
+        ratios: p(subnet) that an experiment compares besides the paper's two, in percent.
     """
-    ratios = sorted({*ratios, RATIOS[0], RATIOS[-1]})
+    ratios = sorted({*ratios, *PRINTED_RATIOS})
     variants = [f"variant-d{depth}" for depth in SHALLOW_FIRST]
     full = [f"variant-d{depth}-full" for depth in SHALLOW_FIRST]
     free = [f"free-d{depth}" for depth in SHALLOW_FIRST]

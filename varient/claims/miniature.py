@@ -78,11 +78,11 @@ class Look:
     finding: Evidence
 
 
-def look(direction: Direction, needed: Sequence[Pair], miniature: Miniature, command: str) -> Look | None:
+def look(direction: Direction, miniature: Miniature, command: str) -> Look | None:
     """What an experiment says about a direction; None without a record of both sides of any pair.
 
-    It is shown if all pairs are as claimed and all needed ones have records, reversed if all are the other way round,
-    and partly reversed if some are.
+    It is shown if all pairs have records and are as claimed, reversed if all are the other way round, and partly
+    reversed if some are.
 
     Args:
         command: makes the records.
@@ -93,7 +93,7 @@ def look(direction: Direction, needed: Sequence[Pair], miniature: Miniature, com
     seen = list(by_pair.values())
     signs = [pair.sign for pair in seen]
     right, wrong, unclear = (signs.count(sign) for sign in (1, -1, 0))
-    lacking = sum(pair not in by_pair for pair in needed)
+    lacking = len(direction.pairs) - len(seen)
     why = miniature.why_incomparable([quantity for pair in by_pair for quantity in pair], ablated=direction.ablated)
     reversal = Verdict.REVERSED if wrong == len(seen) and not lacking else Verdict.PARTLY_REVERSED
     verdict = Verdict.OPEN if why else reversal if wrong else Verdict.OPEN if lacking else (

@@ -121,8 +121,7 @@ def _judge_order(order: Direction, ledger: Ledger, miniature: Miniature) -> Judg
         return Judgement(order.id, order.where, order.claim, shown, Verdict.CONTRADICTS, evidence,
                          f"{reading} The paper's own numbers are the other way round: {evidence}.".strip(), "paper",
                          "cat varient/paper/*.csv", "order")
-    needed = [pair for pair in order.pairs if _printed_pair(pair, ledger, order)] or order.pairs
-    if (found := look(order, needed, miniature, command)) is None:
+    if (found := look(order, miniature, command)) is None:
         lacking = "" if config.ablations else f" {config.name} has no section `ablations`, which some rankings need."
         evidence = f"{reading} No printed number contradicts it. No records of it here yet.{lacking}".strip()
         return Judgement(order.id, order.where, order.claim, shown, Verdict.OPEN, "", evidence, "paper", command,
