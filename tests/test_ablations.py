@@ -4,10 +4,11 @@ import pandas as pd
 import pytest
 from conftest import ROOT
 
-from varient.ablations import arms
+from varient.ablations import arms, bridge_system, zone_system
 from varient.config import ConfigError, load_config
 from varient.records import Provenance, ScoreRecord, write_record
 from varient.report.results import Results, write_ablations
+from varient.systems import resolve_system
 
 DIGITS = load_config(ROOT / "workflow/config/digits.yaml")
 
@@ -26,15 +27,38 @@ def test_every_comparison_of_the_paper_is_there():
     by = {name: [arm for arm in found if arm.comparison == name] for name in {arm.comparison for arm in found}}
     assert {arm.system for arm in by["zones"]} >= {"free-d16-r1to3", "free-d16-r4to6", "free-d16", "var-d30"}
     ratios = {(arm.arm, arm.seed, arm.network) for arm in by["ratios"]}
-    fixed = {f"p = {ratio}" for ratio in ("0", "0.1", "0.2", "0.5", "0.8", "1")}
+    fixed = {"p = 0, control", *(f"p = {ratio}" for ratio in ("0.1", "0.2", "0.5", "0.8", "1"))}
     assert {name for name, *_ in ratios} == {"three phases", *fixed}
     assert len(ratios) == (4 * 3 + 3) * 2  # three trainings of the three phases, p = 0.5, 0.8 and 1, one of the rest
     assert {(arm.arm, arm.seed, arm.network) for arm in by["stages"]} == {
-        (f"{name}, epoch 5", 0, network) for name in fixed - {"p = 0"} for network in ("subnet", "full")}
+        (f"{name}, epoch 5", 0, network) for name in fixed - {"p = 0, control"} for network in ("subnet", "full")}
+    assert [(arm.arm, arm.system) for arm in by["refinement"] if arm.network == "full"] == [
+        ("epoch 20, end of phase 2", "variant-d4-e20-full"), ("epoch 20, end of phase 2", "variant-d4-s1-e20-full"),
+        ("epoch 20, end of phase 2", "variant-d4-s2-e20-full"), ("epoch 32, end of phase 3", "variant-d4-full"),
+        ("epoch 32, end of phase 3", "variant-d4-s1-full"), ("epoch 32, end of phase 3", "variant-d4-s2-full")]
     assert [arm.system for arm in by["evolution"]] == ["variant-d16-e5", "variant-d16-e20", "variant-d16"]
     assert {arm.arm for arm in by["bridge"]} == {"N = 6", "skip all"} and len(by["bridge"]) == 2 * 3 * 2
     assert {arm.system for arm in by["grid"]} >= {"variant-d8", "variant-d8-n7", "variant-d2-full"}
     assert {arm.system for arm in by["extensions"]} >= {"variant-d16-multi", "variant-d2-multi-full", "variant-d4-auto"}
+
+
+def test_the_third_phase_is_looked_at_without_another_training():
+    """Its arms are weights that trainings of other arms keep; a third phase of no epochs has no before and after."""
+    found = arms(DIGITS)
+    trained = {network for arm in found if arm.comparison != "refinement"
+               for network in resolve_system(arm.system, DIGITS).weights}
+    for arm in (arm for arm in found if arm.comparison == "refinement"):
+        assert {network.removesuffix("-e20") for network in resolve_system(arm.system, DIGITS).weights} <= trained
+    phases = DIGITS.supernet.phases | {4: (5, 15, 0)}
+    config = DIGITS.model_copy(update={"supernet": DIGITS.supernet.model_copy(update={"phases": phases})})
+    assert "refinement" not in {arm.comparison for arm in arms(config)}
+
+
+def test_one_id_for_a_subnet_at_some_scales():
+    zone = {"bridge": 6, "num_scales": 10}
+    assert zone_system(16, 1, 3, **zone) == "free-d16-r1to3" and zone_system(16, 7, 10, **zone) == "free-d16"
+    assert [bridge_system(8, sampled, **zone) for sampled in (6, 7, 10)] == ["variant-d8", "variant-d8-n7",
+                                                                            "variant-d8-full"]
 
 
 def test_the_file_has_a_row_an_arm_and_gaps_where_no_record_is(tmp_path):
@@ -43,7 +67,7 @@ def test_the_file_has_a_row_an_arm_and_gaps_where_no_record_is(tmp_path):
     table = pd.read_csv(tmp_path / "ablations.csv", keep_default_na=False)
     assert len(table) == len(arms(DIGITS))
     rows = table[table["system"] == "variant-d4"]
-    assert set(rows["comparison"]) == {"ratios", "bridge", "grid"} and set(rows["fid"].astype(float)) == {1.5}
+    assert set(rows["comparison"]) == {"ratios", "refinement", "bridge", "grid"} and set(rows["fid"].astype(float)) == {1.5}
     skipped = table[table["system"] == "variant-d4-skip-s1-full"].iloc[0]
     assert (skipped["arm"], skipped["seed"], skipped["network"]) == ("skip all", 1, "full")
     assert float(skipped["fid_sd"]) == 0.1

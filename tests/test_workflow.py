@@ -83,7 +83,8 @@ def test_smoke_run_end_to_end(copy):
     arms = _snakemake(copy, "results/smoke/ablations.csv", "--cores", "all", *SMOKE)
     assert arms.returncode == 0, arms.stdout + arms.stderr
     ablations = pd.read_csv(copy / "results/smoke/ablations.csv")
-    assert set(ablations["comparison"]) == {"zones", "ratios", "stages", "evolution", "bridge", "grid", "extensions"}
+    assert set(ablations["comparison"]) == {"zones", "ratios", "stages", "refinement", "evolution", "bridge", "grid",
+                                            "extensions"}
     assert ablations["fid"].notna().all() and (ablations["fid"] > 0).all()
 
     begin = time.monotonic()

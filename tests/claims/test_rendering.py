@@ -4,6 +4,7 @@ import json
 import re
 import shlex
 from contextlib import redirect_stdout
+from dataclasses import replace
 
 import pytest
 from claim_fixtures import DIGITS, IMAGENET, NOTHING, of, paper_size_score, score, scores
@@ -31,9 +32,10 @@ def test_both_files_are_written_and_the_csv_has_every_judgement(tmp_path):
 def test_the_page_opens_with_counts_and_contradictions(tmp_path):
     page = write_claims(DIGITS, scores(variant__d4__p100=1.5, variant__d4__p10=5.0), tmp_path / "claims")[1].read_text()
     counts = dict(re.findall(r"^\| ([a-z ]+) \| (\d+) \|", page, re.MULTILINE))
-    assert counts["contradicts"] == "25" and sum(map(int, counts.values())) == len(judge(DIGITS, NOTHING))
-    titles = re.findall(r"^## ([A-Za-z ]+)", page, re.MULTILINE)
-    assert titles == ["Contradicted", "The miniature shows it", "Holds", "Open", "All claims"]
+    assert counts["contradicts"] == "26" and sum(map(int, counts.values())) == len(judge(DIGITS, NOTHING))
+    titles = re.findall(r"^## ([^:\n]+)", page, re.MULTILINE)
+    assert titles == ["Contradicted", "The miniature shows it", "Holds by arithmetic",
+                      "Consistent with the paper's other numbers", "Open", "All claims"]
     assert ("- section 4.5.2, memory increase from N=6 to N=7 at d=16: printed **14%**, arithmetic: **7.4 %** "
             "(`4.5.2-mem`)") in page
 
@@ -41,21 +43,23 @@ def test_the_page_opens_with_counts_and_contradictions(tmp_path):
 GOLDEN = """\
 # Verdicts on the paper's claims
 
-Progressive Supernet Training for Efficient Visual Autoregressive Modeling (arXiv 2511.16546v1): 4 claims, that is \
-1 numbers and sentences of its text, 2 cells of tables 1 to 8, and 1 orders that they are said to show. Each verdict \
-is computed from the printed numbers, from arithmetic and from what the experiment `digits` has measured.
+Progressive Supernet Training for Efficient Visual Autoregressive Modeling (arXiv 2511.16546v1): 4 claims, namely \
+1 numbers and sentences of its text, 2 cells of Tables 1 to 8, and 1 rankings of systems. Each verdict is computed \
+from the printed numbers, from arithmetic and from what the experiment `digits` has measured.
 
 | Verdict | Claims | Meaning |
 | --- | --- | --- |
-| contradicts | 1 | arithmetic, or another printed number of the same quantity, says otherwise |
-| direction not seen in miniature | 1 | the miniature shows the opposite beyond its noise |
-| open | 2 | needs weights, data or a GPU, has nothing to be checked against, or is measured at the paper's size \
+| contradicts | 1 | arithmetic, or another printed number of the same quantity, gives another result |
+| direction reversed in miniature | 1 | in the miniature every difference is the other way round, beyond its noise |
+| open | 2 | needs weights, data or a GPU, has nothing to be checked against, or is measured at the paper's size but \
 within noise |
 
-In orders ± is one standard error; > is a difference as claimed of more than 2 of them, < one the other way beyond \
-what chance shows in as many tries as the order has pairs, ~ neither; the rule is in `varient.claims.noise.resolved`. \
-All of it is given one base network: seeds vary the fine-tuning alone. So what is no fine-tuning (base network, \
-untrained subnets, CoDe, DiT, LlamaGen) is taken to spread by 15% or more.
+In rankings each value stands with its standard error (SE). > is a difference in the claimed direction of more than \
+2 SE, < one in the opposite direction beyond what chance produces in as many comparisons as the ranking has pairs, ~ \
+is neither, and ≥ means at least as good within the margin that the evidence states. The rule is \
+`varient.claims.noise.resolved`. All supernets are fine-tuned from one base network, and their seeds vary the \
+fine-tuning only. What is not fine-tuned (base network, untrained subnets, CoDe, DiT, LlamaGen) is therefore assumed \
+to vary between trainings by at least 15% (standard deviation).
 
 Records left out: score of x, which is of smoke.
 
@@ -73,13 +77,13 @@ Records left out: score of x, which is of smoke.
 
 ## All claims
 
-Neighbours with the same evidence share a row.
+Consecutive claims with the same evidence share a row.
 
 | Claim | Where | What | Printed | Verdict | Found | Source | Evidence | Shown by |
 | --- | --- | --- | --- | --- | --- | --- | --- | --- |
 | a | introduction | FID | 2.15 | contradicts | 2.12 | paper | Table 2. | `cat` |
 | b; c | Table 8 | FID 1; FID 2 | 2.0; 2.1 | open |  | paper | Needs weights. | `snakemake x` |
-| d | Table 1 | early > late | 3 > 2 | direction not seen in miniature | of 1 pairs 0 as claimed, 1 the other way, 0 \
+| d | Table 1 | early > late | 3 > 2 | direction reversed in miniature | of 1 pair 0 as claimed, 1 reversed, 0 \
 within noise | measured (digits) | a \\| b. | `snakemake y` |
 """
 
@@ -90,15 +94,23 @@ def test_the_page():
                   "text"),
         Judgement("b", "Table 8", "FID 1", "2.0", Verdict.OPEN, "", "Needs weights.", "paper", "snakemake x", "cell"),
         Judgement("c", "Table 8", "FID 2", "2.1", Verdict.OPEN, "", "Needs weights.", "paper", "snakemake x", "cell"),
-        Judgement("d", "Table 1", "early > late", "3 > 2", Verdict.NOT_SEEN, "of 1 pairs 0 as claimed, 1 the other "
-                  "way, 0 within noise", "a | b.", "measured (digits)", "snakemake y", "order")]
+        Judgement("d", "Table 1", "early > late", "3 > 2", Verdict.REVERSED, "of 1 pair 0 as claimed, 1 reversed, "
+                  "0 within noise", "a | b.", "measured (digits)", "snakemake y", "order")]
     assert to_markdown(judgements, "digits", ["score of x, which is of smoke"]) == GOLDEN
+
+
+def test_every_verdict_has_one_meaning_and_the_page_prints_it():
+    for words in ({verdict.meaning for verdict in Verdict}, {verdict.heading for verdict in Verdict}):
+        assert len(words) == len(Verdict)
+    page = to_markdown([replace(JUDGED[0], verdict=verdict) for verdict in Verdict], "digits")
+    for verdict in Verdict:
+        assert f"| {verdict} | 1 | {verdict.meaning} |" in page and f"## {verdict.heading}: 1\n" in page
 
 
 def test_the_page_counts_its_claims():
     text, cells, orders = (sum(judgement.kind == kind for judgement in JUDGED) for kind in ("text", "cell", "order"))
     page = to_markdown(JUDGED, "digits")
-    assert f"{text} numbers and sentences of its text, {cells} cells of tables 1 to 8, and {orders} orders" in page
+    assert f"{text} numbers and sentences of its text, {cells} cells of Tables 1 to 8, and {orders} rankings" in page
     assert (text, cells, orders) == (len(text_claims()), len(table_claims()), len(directions()))
 
 
@@ -111,12 +123,12 @@ def test_a_foreign_score_is_named_and_left_out(tmp_path):
 
 def test_the_legend_speaks_of_one_base_network_in_miniature_alone():
     small = to_markdown(judge(DIGITS, scores(free__d2=20.0, free__d4=2.0)), "digits")
-    assert "given one base network" not in to_markdown(JUDGED, "digits") + small  # two pairs lack records: open
+    assert "from one base network" not in to_markdown(JUDGED, "digits") + small  # two pairs lack records: open
     small = to_markdown(judge(DIGITS, scores(variant__d4=1.0, variant__d4__skip=3.0)), "digits")
-    assert "given one base network" in small and "is taken to spread by 15% or more" in small
+    assert "from one base network" in small and "by at least 15%" in small
     large = judge(IMAGENET, of(paper_size_score("variant-d16", 2.05), paper_size_score("variant-d16-skip", 9.44)))
     page = to_markdown(large, "imagenet256")
-    assert "± is one standard error" in page and "given one base network" not in page
+    assert "stands with its standard error (SE)" in page and "from one base network" not in page
 
 
 def test_what_is_measured_and_open_is_not_asked_for_again():

@@ -140,8 +140,16 @@ def test_fig2a_shows_seed_means_and_the_star_on_axes_that_have_room_for_p0(shown
     [star] = [line for line in axis.lines if line.get_marker() == "*"]
     assert star.get_xydata()[0] == pytest.approx((0.73, 1.03))
     texts = {text.get_text() for text in axis.texts} - {""}  # of lines to labels
-    assert {"p = 0", "p = 0.1", "p = 0.2", "p = 0.5", "p = 0.8", "p = 1", "three phases"} == texts
+    assert {"p = 0 (control)", "p = 0.1", "p = 0.2", "p = 0.5", "p = 0.8", "p = 1", "three phases"} == texts
     assert (axis.get_xscale(), axis.get_yscale()) == ("log", "log")
+
+
+def test_fig2a_keeps_our_control_out_of_the_papers_front(shown):
+    figure = shown("fig2", results="ratios")
+    front = next(line for line in _panel(figure, "(a) digits").lines if line.get_linestyle() == "-" and
+                 len(line.get_xdata()) > 1)
+    assert (0.6, 16.0) not in {tuple(point) for point in front.get_xydata()} and len(front.get_xdata()) == 5
+    assert "p = 0: our control, the full network trained alone" in " ".join(figure.texts[-1].get_text().split())
 
 
 def test_fig2_spreads_are_over_seeds():
@@ -188,7 +196,7 @@ def test_fig2b_draws_however_many_are_validated(tmp_path):
 
 def test_fig2_says_that_the_paper_names_no_depth(shown):
     note = " ".join(shown("fig2", "imagenet256").texts[-1].get_text().split())
-    assert "Sec. 3.3.1, which does not say its d; star: Table 4's d = 16" in note
+    assert "Sec. 3.3.1, which does not state d; star: Table 4, d = 16" in note
 
 
 def test_fig2c_sets_the_end_of_phase_1_against_the_end(shown):

@@ -56,7 +56,7 @@ def test_table2_has_the_papers_rows_in_its_order_then_ours_and_the_floor():
     frame = table2(DIGITS, RESULTS)
     papers = paper_table(2)["method"].tolist()
     assert frame["method"].tolist()[:len(papers)] == papers
-    assert frame["method"].tolist()[-1] == "real images not trained on"
+    assert frame["method"].tolist()[-1] == "Real images (held out)"
     assert frame["system"].tolist() == ["dit-mini", "llamagen-mini", "var-d30", "code-n6", "variant-d16", "variant-d8",
                                         "variant-d4", "variant-d2", "free-code-n6", "dit-mini-250", "real-holdout"]
 
@@ -79,7 +79,7 @@ def test_table2_cells():
     missing = rows.loc["VARiant-d8"]
     assert missing["fid"] == "" and missing["fid_paper"] == "2.12" and missing["fid_source"] == "no record"
     assert rows.loc["DiT-XL/2", "fid"] == "" and rows.loc["DiT-XL/2", "fid_paper"] == "2.26"
-    assert rows.loc["real images not trained on", "fid"] == "0.170"
+    assert rows.loc["Real images (held out)", "fid"] == "0.170"
 
 
 def test_table2_takes_the_allocators_peak_where_there_is_one():
@@ -244,13 +244,58 @@ def test_at_the_papers_size_what_nobody_measured_is_counted_or_predicted(tmp_pat
     assert "predicted" not in table2(DIGITS, Results({}, {})).to_csv()  # a miniature is not the paper's size
 
 
-def test_nothing_looks_measured_where_nothing_was(tmp_path):
+LABELS = {1: ["strategy", "scales"], 2: ["method", "system", "published"], 4: ["training", "subnet_depth"],
+          5: ["design", "subnet_depth"], 6: ["configuration"], 7: ["depth"], 8: ["depth"]}
+"""Columns that say what a row is, or whose text names its own source; every other value needs one."""
+NOT_MEASURED = ("arithmetic", "predicted", "config of")
+
+
+def _sources(frame, number):
+    """The source of each value of ours in a table, by column; a value without one fails."""
+    found = {}
+    for column in frame:
+        if column in LABELS[number] or column.endswith(("_source", "_paper", "_pm")):
+            continue
+        shown = frame[column] != ""
+        if shown.any():
+            assert f"{column}_source" in frame, (number, column)
+            found[column] = frame.loc[shown, f"{column}_source"]
+            assert (found[column] != "").all(), (number, column)
+    return found
+
+
+@pytest.mark.parametrize("config", [PAPER, DIGITS], ids=lambda config: config.name)
+@pytest.mark.parametrize("number", LABELS)
+def test_nothing_looks_measured_where_nothing_was(number, config):
     """Each value that a table shows without a single record says what it is."""
-    for number in (1, 2, 4, 5, 6, 7, 8):
-        frame = TABLES[number](PAPER, Results({}, {}))
-        for column in [column for column in frame if f"{column}_source" in frame]:
-            sources = frame.loc[frame[column] != "", f"{column}_source"]
-            assert sources.str.startswith(("arithmetic", "predicted", "config of")).all(), (number, column)
+    for column, sources in _sources(TABLES[number](config, Results({}, {})), number).items():
+        assert sources.str.startswith(NOT_MEASURED).all(), column
+
+
+@pytest.mark.parametrize("number", LABELS)
+def test_every_value_has_a_source(number):
+    wanted = table_inputs(number, DIGITS)
+    scale = {"side": 1, "tokens": 1, "fid": 2.5, "fid_sd": 0.1, "recognised": 0.5}
+    record = ReconstructionRecord(
+        protocol="digits", extractor="x", num_images=9, images_sha256="a", reference_sha256="b",
+        patch_nums=DIGITS.patch_nums, provenance=PROVENANCE, scales=[{**scale, "scale": k} for k in (1, 2)])
+    results = Results({name: _score(name, 0.5) for name in wanted["score"]},
+                      {name: _profile(name, 0.5, 1.0) for name in wanted["profile"]}, reconstruction=record)
+    found = _sources(TABLES[number](DIGITS, results), number)
+    measured = [column for column, sources in found.items() if sources.str.startswith("measured (digits)").any()]
+    assert bool(measured) == (number not in (6, 7)) and found
+
+
+def test_every_value_of_table_3_has_a_source():
+    """Its one column says the kinds; what a GPU measured says on which."""
+    frame = TABLES[3](PAPER, Results({}, {}))
+    kinds = "arithmetic (KV, parameters), predicted (totals)"
+    assert set(frame["source"]) == {kinds}
+    values = {"kv_cache_mb", "params_mb", "total_mb", "predicted_total_mb", "set_by", "largest_batch_48gb"}
+    labels = {"block", "batch_size", "method", "note", "source"}
+    printed = {column for column in frame if column.endswith("_paper")}
+    assert set(frame) == values | labels | printed | {"measured_kv_mb", "measured_total_mb"}
+    assert (frame[["measured_kv_mb", "measured_total_mb"]] == "").all(axis=None)
 
 
 def test_a_damaged_record_of_a_run_folder_is_named_and_the_rest_is_read(tmp_path):
