@@ -94,7 +94,7 @@ def test_only_arithmetic_makes_a_claim_hold(judged):
     """That the paper's numbers fit together says nothing of what they were measured from."""
     by_source = {(j.verdict, j.source) for j in judged.values() if j.verdict in (HOLDS, CONSISTENT)}
     assert by_source == {(HOLDS, "arithmetic"), (CONSISTENT, "paper")}
-    assert Counter(j.verdict for j in judged.values() if j.kind != "order") == {
+    assert Counter(j.verdict for j in judged.values() if j.kind != "ranking") == {
         HOLDS: 51, CONSISTENT: 41, CONTRADICTS: 26, OPEN: 128}
 
 

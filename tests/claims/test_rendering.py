@@ -61,7 +61,7 @@ is neither, and ≥ means at least as good within the margin that the evidence s
 fine-tuning only. What is not fine-tuned (base network, untrained subnets, CoDe, DiT, LlamaGen) is therefore assumed \
 to vary between trainings by at least 15% (standard deviation).
 
-Records left out: score of x, which is of smoke.
+Records left out: score of x, which belongs to smoke.
 
 ## Contradicted: 1
 
@@ -95,8 +95,8 @@ def test_the_page():
         Judgement("b", "Table 8", "FID 1", "2.0", Verdict.OPEN, "", "Needs weights.", "paper", "snakemake x", "cell"),
         Judgement("c", "Table 8", "FID 2", "2.1", Verdict.OPEN, "", "Needs weights.", "paper", "snakemake x", "cell"),
         Judgement("d", "Table 1", "early > late", "3 > 2", Verdict.REVERSED, "of 1 pair 0 as claimed, 1 reversed, "
-                  "0 within noise", "a | b.", "measured (digits)", "snakemake y", "order")]
-    assert to_markdown(judgements, "digits", ["score of x, which is of smoke"]) == GOLDEN
+                  "0 within noise", "a | b.", "measured (digits)", "snakemake y", "ranking")]
+    assert to_markdown(judgements, "digits", ["score of x, which belongs to smoke"]) == GOLDEN
 
 
 def test_every_verdict_has_one_meaning_and_the_page_prints_it():
@@ -108,7 +108,7 @@ def test_every_verdict_has_one_meaning_and_the_page_prints_it():
 
 
 def test_the_page_counts_its_claims():
-    text, cells, orders = (sum(judgement.kind == kind for judgement in JUDGED) for kind in ("text", "cell", "order"))
+    text, cells, orders = (sum(judgement.kind == kind for judgement in JUDGED) for kind in ("text", "cell", "ranking"))
     page = to_markdown(JUDGED, "digits")
     assert f"{text} numbers and sentences of its text, {cells} cells of Tables 1 to 8, and {orders} rankings" in page
     assert (text, cells, orders) == (len(text_claims()), len(table_claims()), len(directions()))
@@ -117,7 +117,7 @@ def test_the_page_counts_its_claims():
 def test_a_foreign_score_is_named_and_left_out(tmp_path):
     found = of(score("var-d30", 0.6), score("free-d16", 3.0, experiment="smoke"))
     page = write_claims(DIGITS, found, tmp_path / "claims")[1].read_text()
-    assert "Records left out: score of free-d16, which is of smoke." in page
+    assert "Records left out: score of free-d16, which belongs to smoke." in page
     assert "Records left out" not in write_claims(DIGITS, NOTHING, tmp_path / "claims")[1].read_text()
 
 

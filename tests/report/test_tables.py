@@ -205,7 +205,7 @@ _ODD = {"protocol": "adm"}, {"num_images": 50}, {"reference_sha256": "other"}
     ([_profile("variant-d16", 9.0, 1.0, weights="random, seed 0")], "profile of variant-d16, whose weights is random"),
     ([_profile("variant-d16", 9.0, 1.0), _profile("variant-d16", 8.0, 1.0)], "two profile records of variant-d16 that"),
     ([_score("variant-d16", 9.0).model_copy(update={"provenance": PROVENANCE.model_copy(
-        update={"experiment": "smoke"})})], "score of variant-d16, which is of smoke"),
+        update={"experiment": "smoke"})})], "score of variant-d16, which belongs to smoke"),
 ])
 def test_numbers_that_mean_different_things_share_no_column(tmp_path, records, remark):
     """The table says which it leaves out, and renders the rest."""

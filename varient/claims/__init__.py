@@ -1,4 +1,4 @@
-"""A verdict on each claim of the paper (claims.csv, cells, orders), computed from its numbers, arithmetic and records.
+"""A verdict on each claim of the paper (claims.csv, cells, rankings), computed from its numbers, arithmetic, records.
 
 Nothing here knows an answer: a claim says which quantity it prints, and whoever can compute that quantity (arithmetic),
 has printed it too (another table, the text) or has measured it (records) is asked.  Change a printed number, and its

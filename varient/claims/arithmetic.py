@@ -179,7 +179,7 @@ def _total(quantity: Quantity) -> Exact:
     system = quantity.systems[0]
     parts = kv_mb(system, quantity.batch) + params_mb(system)
     return Exact((Interval(parts, inf),),
-                 f"KV cache and parameters alone take {parts:.0f} MB, the L20 has "
+                 f"KV cache and parameters alone take {parts:.0f} MB; the L20 has "
                  f"{device(PAPER_DEVICE).memory_mib}.", cost_command(system, quantity.batch), bound=True)
 
 
@@ -241,8 +241,8 @@ def _nested(quantity: Quantity) -> Exact:
                         for d in halves)
     sentence = f"I_{depths[0]} has {_list(lacking)}, which I_{depths[1]} lacks." if lacking else (
         f"Every layer of I_{depths[0]} is in I_{depths[1]}.")
-    return Exact(_points(is_nested(*depths)), f"{sentence} Taken to the letter, 0.5 D = {DEPTH // 2} and 0.25 D = "
-                 f"{DEPTH / 4:g} is no number of layers; of layers that I_{DEPTH // 2} lacks, {literal}.",
+    return Exact(_points(is_nested(*depths)), f"{sentence} Taken literally, 0.5 D = {DEPTH // 2} and 0.25 D = "
+                 f"{DEPTH / 4:g}, which is not a whole number; of the layers that I_{DEPTH // 2} lacks, {literal}.",
                  python_command(is_nested, depths))
 
 

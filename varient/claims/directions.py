@@ -69,8 +69,8 @@ def directions(ratios: Sequence[int] = ()) -> list[Direction]:
     free = [f"free-d{depth}" for depth in SHALLOW_FIRST]
     three_phases, skip_all = "variant-d16", "variant-d16-skip"
     return [
-        Direction("table1-order", "Table 1", "an untrained subnet costs most FID at r1-r3, less at r4-r6, least at "
-                  "r7-r10, and full depth is best",
+        Direction("table1-order", "Table 1", "an untrained subnet raises FID most at r1-r3, less at r4-r6 and least "
+                  "at r7-r10, and full depth is best",
                   _chain("fid", *(window(16, *zone) for zone in TABLE1_ZONES), FULL), zones=TABLE1_ZONES),
         Direction("table2-fid-order", "Table 2", "FID falls as the subnet gets deeper",
                   _chain("fid", *variants)),

@@ -63,15 +63,15 @@ class Judgement:
     """A claim with its verdict.
 
     Attributes:
-        id: of the claim: that of claims.csv, a cell ("table2-variant-d16-fid"), or an order ("table1-order").
+        id: of the claim: that of claims.csv, a cell ("table2-variant-d16-fid"), or a ranking ("table1-order").
         where: in the paper.
         claim: what is claimed, in words.
-        printed: the value as printed, or the order of values.
+        printed: the value as printed, or the ranking of values.
         found: what the evidence gives; empty where there is none.
         evidence: in sentences.
         source: of `found`: paper, arithmetic, predicted or measured (...).
         command: shows the evidence again, or would make it.
-        kind: "text", "cell" of a table, or "order".
+        kind: "text", "cell" of a table, or "ranking".
     """
 
     id: str

@@ -63,7 +63,7 @@ def to_markdown(judgements: Sequence[Judgement], experiment: str, remarks: Seque
     kinds = Counter(judgement.kind for judgement in judgements)
     chapters = [
         f"# Verdicts on the paper's claims\n\n{TITLE}: {len(judgements)} claims, namely {kinds['text']} numbers and "
-        f"sentences of its text, {kinds['cell']} cells of Tables 1 to 8, and {kinds['order']} rankings of systems. "
+        f"sentences of its text, {kinds['cell']} cells of Tables 1 to 8, and {kinds['ranking']} rankings of systems. "
         f"Each verdict is computed from the printed numbers, from arithmetic and from what the experiment "
         f"`{experiment}` has measured.",
         _table(["Verdict", "Claims", "Meaning"],
@@ -80,7 +80,7 @@ def to_markdown(judgements: Sequence[Judgement], experiment: str, remarks: Seque
 
 def _legend(judgements: Sequence[Judgement]) -> str:
     """How measured rankings read; empty without any."""
-    measured = [j for j in judgements if j.kind == "order" and j.source.startswith("measured")]
+    measured = [j for j in judgements if j.kind == "ranking" and j.source.startswith("measured")]
     in_miniature = any(j.verdict in _MINIATURE for j in measured)
     return (_LEGEND + (_ONE_BASE if in_miniature else "")) if measured else ""
 
@@ -95,7 +95,7 @@ def _chapter(verdict: Verdict, judgements: Sequence[Judgement]) -> str:
 
 
 def _number(judgement: Judgement) -> str:
-    if judgement.kind == "order" and judgement.source.startswith("measured"):
+    if judgement.kind == "ranking" and judgement.source.startswith("measured"):
         return _order(judgement)
     otherwise = "arithmetic" if judgement.source == "arithmetic" else (
         "other printed numbers" if judgement.source == "paper" else judgement.source)

@@ -120,15 +120,16 @@ def _judge_order(order: Direction, ledger: Ledger, miniature: Miniature) -> Judg
         evidence = "; ".join(_printed_pair(pair, ledger, order) for pair in broken)
         return Judgement(order.id, order.where, order.claim, shown, Verdict.CONTRADICTS, evidence,
                          f"{reading} The paper's own numbers are the other way round: {evidence}.".strip(), "paper",
-                         "cat varient/paper/*.csv", "order")
+                         "cat varient/paper/*.csv", "ranking")
     if (found := look(order, miniature, command)) is None:
         lacking = "" if config.ablations else f" {config.name} has no section `ablations`, which some rankings need."
         evidence = f"{reading} No printed number contradicts it. No records of it here yet.{lacking}".strip()
         return Judgement(order.id, order.where, order.claim, shown, Verdict.OPEN, "", evidence, "paper", command,
-                         "order")
+                         "ranking")
     finding = found.finding
     return Judgement(order.id, order.where, order.claim, shown, _named(found.verdict, miniature.records), finding.found,
-                     f"{reading} {finding.sentence}".strip(), finding.source, finding.command, "order")
+                     f"{reading} {finding.sentence}".strip(), finding.source, finding.command,
+                     "ranking")
 
 
 def _printed_pair(pair: Pair, ledger: Ledger, order: Direction) -> str:

@@ -24,7 +24,7 @@ THREE_PHASES = "three phases"
 def table1(config: ExperimentConfig, results: Results) -> pd.DataFrame:
     """Table 1: the untrained subnet at early, middle or late scales; behind it, where the layout puts the information.
 
-    The paper has d = 16.  The rows of real images rebuilt from their first scales are ours: without them the order of
+    The paper has d = 16.  The rows of real images rebuilt from their first scales are ours: without them the ranking of
     the zones would be read as a law of depth.
     """
     pyramid, base = config.pyramid, f"var-d{config.transformer.depth}"

@@ -89,7 +89,7 @@ def comparable(experiment: str, results: Results) -> Results:
 
 def _own(experiment: str, records: Iterable[AnyRecord], remarks: list[str]) -> list[AnyRecord]:
     found = list(records)
-    remarks += [f"{record.kind} of {record.system}, which is of {record.provenance.experiment}"
+    remarks += [f"{record.kind} of {record.system}, which belongs to {record.provenance.experiment}"
                 for record in found if record.provenance.experiment != experiment]
     return [record for record in found if record.provenance.experiment == experiment]
 

@@ -104,7 +104,7 @@ def draw_kv_live(_config: ExperimentConfig, _results: Results, _run_dir: Path) -
 
 
 def _draw_policy(axis: Axes, policy: CachePolicy, line: str) -> None:
-    """A line a depth, with a dot at its peak, which the legend tells."""
+    """A line a depth, with a dot at its peak, which the legend gives."""
     axis.axvspan(0, BRIDGE, color=LIGHT_GREY, alpha=0.4, linewidth=0)
     for depth in (DEPTH, *PAPER_DEPTHS):
         times, mib = PAPER_SIZE.in_flight_mib(paper_plan(depth), policy)

@@ -204,7 +204,7 @@ def _sources(config: ExperimentConfig, results: Results, panels: Sequence[_Panel
         made.append(f"Images: generated ({config.name}), the same seed down each column.")
     if counts := sorted({results.scores[row.system].num_images for row in rows if row.system in results.scores}):
         made.append(f"FID: measured ({config.name}) of {' or '.join(f'{count:,}' for count in counts)} images, ± half "
-                    "of its 95 % interval over redraws of them.")
+                    "the width of a 95 % interval over redraws of them.")
     if any("KV cache" in row.numbers for row in rows):
         settings = config.profiling
         counted.append(f"KV cache: arithmetic from the plan ({config.name}; peak, lean cache, batch "
