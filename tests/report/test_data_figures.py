@@ -397,8 +397,8 @@ def test_records_that_are_not_comparable_are_left_out_and_named(name, tmp_path, 
     assert not any("0.1 ±" in text or "0.10 ±" in text for text in texts)
     assert 0.1 not in {y for axis in figure.axes for line in axis.lines for y in line.get_ydata()}
     note = " ".join(figure.texts[-1].get_text().split())
-    assert note.endswith("Left out: score of variant-d8, which is of imagenet256; score of variant-d16, whose protocol "
-                         "is adm and not digits.")
+    assert note.endswith("Left out: score of variant-d8, which belongs to imagenet256; score of variant-d16, whose "
+                         "protocol is adm and not digits.")
     plt.close(figure)
 
 
