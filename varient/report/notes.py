@@ -16,8 +16,8 @@ from varient.report.results import Results
 from varient.report.table2 import is_paper_size
 from varient.report.table3 import TABLE3_NOTE
 
-_REDRAWS = ("± is half the width of a 95 % interval over redraws of the generated images; another training would "
-            "change the values further.")
+_REDRAWS = ("± is half the width of a 95 % interval over redraws of the scored images, with the reference fixed; "
+            "another training would change the values further.")
 _REDRAWS_OF_REAL = "The ± of recall is over redraws of the real images instead."
 _TRAININGS = ("± is half the width of a 95 % interval (Student's t) of the mean over trainings of the supernet that "
               "differ only in their seed; all start from one base network.")
