@@ -56,7 +56,7 @@ def test_ids_are_unique_and_every_claim_has_a_judgement():
 CONTRADICTED = {
     "4.2-d8-fid": "2.12", "4.2-d2-fid": "2.97", "intro-early": "+10.95", "4.4.1-d2-gain": "44.4 x",
     "intro-d8-fid": "2.12", "intro-d2-fid": "2.97", "4.2-d4-fid": "2.28",
-    "intro-d16-mem": "40.4 %", "4.5.2-mem": "7.4 %", "3.3.1-bridge-tokens": "13.4 %", "3.2.2-nested": "False",
+    "intro-d16-mem": "40.4 %", "4.5.2-mem": "7.4 %", "3.3.1-bridge-tokens": "13.4 %", "3.2.2-nested": "false",
     "table2-variant-d16-kv_cache_mb": "17091.6 MB", "table2-variant-d8-kv_cache_mb": "10465.3 MB",
     "table2-variant-d4-kv_cache_mb": "7152.2 MB",
     "table3-b64-variant-d16-kv_cache_mb": "17091.6 MB", "table3-b64-variant-d8-kv_cache_mb": "10465.3 MB",

@@ -145,7 +145,7 @@ def arithmetic(claim: Claim) -> Evidence | None:
 
 def _shown(quantity: Quantity, exact: Exact) -> str:
     if quantity.name == "nested":
-        return str(bool(exact.values[0].low))
+        return str(bool(exact.values[0].low)).lower()
     if quantity.name == "gradient_support":
         return "reaches {} of {} full-only layers".format(*reached_layers(_depth(quantity.systems[0])))
     if quantity.name == "bridge_zone":

@@ -24,7 +24,7 @@ class Verdict(StrEnum):
                       "measured at the paper's size, with another result")
     REVERSED = ("direction reversed in miniature", "The miniature shows the opposite",
                 "in the miniature every difference is the other way round, beyond its noise")
-    PARTLY_REVERSED = ("direction partly reversed in miniature", "The miniature reverses a part of it",
+    PARTLY_REVERSED = ("direction partly reversed in miniature", "The miniature reverses part of it",
                        "in the miniature some difference is the other way round, beyond its noise, but not every one")
     NOT_RESOLVED = ("not resolved in miniature", "The miniature cannot decide",
                     "in the miniature some difference is within its noise, and none is reversed beyond it")

@@ -60,9 +60,9 @@ def _opening(judged: pd.DataFrame) -> str:
               for row in by_arithmetic.drop_duplicates(["printed", "found"]).itertuples()]
     parts = [_heading(_TITLE, "="),
              f"{TITLE}: {len(judged)} claims, that is numbers and sentences of its text, cells of its tables, and "
-             f"rankings of systems. {_counts(judged)}.",
+             f"rankings of systems. Counts of the verdicts: {_counts(judged)}.",
              *_list(f"Contradicted by arithmetic, {len(by_arithmetic)} of the {len(contradicted)} contradicted claims "
-                    "(in brackets: the correct value)", errors)]
+                    "(in brackets: what arithmetic gives)", errors)]
     for verdict in _TOLD[1:]:
         found = judged[judged["verdict"] == verdict]
         named = _escaped(_shortened(found["claim"], _NAMED))
@@ -87,7 +87,7 @@ def _summary(judged: pd.DataFrame, systems: pd.DataFrame) -> str:
     parts = [_heading(_TITLE, "="),
              f"{TITLE}: {len(judged)} claims, that is numbers and sentences of its text, cells of its tables, and "
              f"rankings of systems. Each verdict is computed; claims.csv has, for each, a command that shows it. "
-             f"{_counts(judged)}.", _meanings(judged)]
+             f"Counts of the verdicts: {_counts(judged)}.", _meanings(judged)]
     for verdict in _TOLD:
         if len(found := judged[judged["verdict"] == verdict]):
             parts += [_heading(verdict.heading, "-"), _claims(found)]

@@ -80,7 +80,7 @@ def framework(config: ExperimentConfig, depth: int, bridge: int | None = None) -
     _explain_training(figure, plan)
     note_source(figure, f"Arithmetic from the plan ({config.name}: D = {plan.depth}, d = {depth}, "
                         f"N = {len(zones(plan)['bridge'])}). Column width: logarithm of the number of tokens.\n"
-                        "A layer receives gradients from the tokens that pass through it; the darker the colour, the "
+                        "A layer receives its gradients at the tokens that pass through it; the darker the colour, the "
                         "larger the share of an epoch's batches in which they do.")
     return figure
 
