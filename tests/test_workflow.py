@@ -1,6 +1,7 @@
 """The DAG: checked dry on every run, and run end to end in its smoke configuration (slow)."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -19,9 +20,9 @@ RELEASED = ("vae_ch160v4096z32.pth", "var_d30.pth", "var_d16.pth", "drafter_6.pt
 SMOKE = ["--configfile", "workflow/config/smoke.yaml"]
 
 
-def _snakemake(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
+def _snakemake(folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess:
     """Run the workflow of a copy of the project, with that copy's code."""
-    environment = os.environ | {"PYTHONPATH": str(folder)}
+    environment = os.environ | {"PYTHONPATH": str(folder)} | variables
     return subprocess.run([BIN / "snakemake", *arguments], cwd=folder, env=environment, capture_output=True, text=True)
 
 
@@ -36,12 +37,20 @@ def copy(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("config", ["digits", "digits_c", "smoke", "imagenet256"])
+def _give(folder: Path, *splits: str) -> None:
+    """The user's files, which the paper's experiment starts from, and folders of ImageNet's classes."""
+    for released in RELEASED:
+        (folder / "weights" / released).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "weights" / released).touch()
+    shutil.rmtree(folder / "data", ignore_errors=True)
+    for split in splits:
+        for number in range(1000):
+            (folder / f"data/imagenet/{split}/n{number:08d}").mkdir(parents=True)
+
+
+@pytest.mark.parametrize("config", ["digits", "digits_c", "smoke", "imagenet256", "imagenet256_var"])
 def test_the_dag_of_every_shipped_config_resolves(copy, config):
-    (copy / "weights").mkdir(exist_ok=True)
-    for released in RELEASED:  # the user's files, which the paper's experiment starts from
-        (copy / "weights" / released).parent.mkdir(exist_ok=True)
-        (copy / "weights" / released).touch()
+    _give(copy, "train", "val")
     result = _snakemake(copy, "-n", "--configfile", f"workflow/config/{config}.yaml")
     assert result.returncode == 0, result.stdout + result.stderr
 
@@ -51,6 +60,40 @@ def test_weight_files_that_are_missing_are_named_before_any_job(copy):
     result = _snakemake(copy, "-n", "--configfile", "workflow/config/imagenet256.yaml")
     assert result.returncode != 0
     assert "var_d30.pth" in result.stdout + result.stderr
+
+
+@pytest.mark.parametrize(("target", "splits", "missing"), [
+    ("runs/imagenet256/supernet-d16.safetensors", ("train",), None),
+    ("runs/imagenet256/supernet-d16.safetensors", (), "train"),
+    ("runs/imagenet256/supernet-d16-p10.safetensors", ("train",), "val"),  # whose losses are in Fig. 2b
+    ("results/imagenet256/table1.csv", (), None),  # untrained subnets
+])
+def test_imagenet_is_asked_for_before_any_job_where_a_training_needs_it(copy, target, splits, missing):
+    _give(copy, *splits)
+    result = _snakemake(copy, "-n", "--configfile", "workflow/config/imagenet256.yaml", "--", target)
+    said = f"data/imagenet/{missing} has 0 class folders, data.num_classes = 1000"
+    assert (result.returncode == 0) == (missing is None), result.stdout + result.stderr
+    assert missing is None or said in result.stdout + result.stderr
+
+
+@pytest.mark.parametrize(("variables", "training", "sampling"), [
+    ({}, 0, 1),
+    ({"VARIENT_DEVICE": "cpu"}, 0, 0),
+    ({"VARIENT_DEVICE": "cuda"}, 1, 1),
+    ({"VARIENT_DEVICE": "cuda", "VARIENT_LAUNCH": "torchrun --standalone --nproc-per-node 4"}, 4, 1),
+])
+def test_jobs_say_how_many_gpus_they_take(copy, variables, training, sampling):
+    empty = {"VARIENT_DEVICE": "", "VARIENT_LAUNCH": ""}
+    dry = _snakemake(copy, "-n", *SMOKE, "--", "runs/smoke/samples/variant-d4/shard-0.npz", **empty | variables).stdout
+    jobs = re.findall(r"^rule (\w+):$.*?^    resources: (.*?)$", dry, re.MULTILINE | re.DOTALL)
+    taken = {rule: re.search(r"gpu=(\d+)", resources) for rule, resources in jobs}
+    assert {rule: int(found[1]) if found else 0 for rule, found in taken.items()} == {
+        "train_tokenizer": 0, "train_base": training, "train_supernet": training, "generate_shard": sampling}
+
+
+def test_a_launcher_that_does_not_say_how_many_processes_stops_before_any_job(copy):
+    result = _snakemake(copy, "-n", *SMOKE, VARIENT_LAUNCH="torchrun --standalone", VARIENT_DEVICE="cuda")
+    assert result.returncode != 0 and "must say as a number how many processes" in result.stdout + result.stderr
 
 
 def test_lint_and_format_are_clean(copy):
@@ -118,6 +161,20 @@ def test_smoke_run_end_to_end(copy):
     assert "generate_shard" in jobs("varient/sampling.py")
     assert not jobs("varient/models/kv_cache.py") & {"train_base", "train_supernet", "train_tokenizer"}
     assert "train_supernet" in jobs("varient/training/supernet.py")
+
+
+@pytest.mark.slow
+def test_a_launcher_starts_the_trainings_of_the_dag(tmp_path, copy):
+    """Two processes under gloo; the files are those of one process."""
+    folder = tmp_path / "project"
+    shutil.copytree(copy, folder, ignore=shutil.ignore_patterns("runs", "results", "figures", ".snakemake", "data"))
+    result = _snakemake(folder, "--cores", "1", *SMOKE, "--", "runs/smoke/supernet-d4.safetensors",
+                        VARIENT_LAUNCH="torchrun --standalone --nproc-per-node 2", VARIENT_DEVICE="cpu")
+    assert result.returncode == 0, result.stdout + result.stderr
+    for name in ("base", "supernet-d4"):
+        log = (folder / f"runs/smoke/logs/train_{name}.log").read_text()
+        assert log.count(f"wrote runs/smoke/{name}.safetensors") == 2  # each process says so
+        assert (folder / f"runs/smoke/training-{name}/losses.json").exists()
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Annotated, Any
 import typer
 
 from varient.config import ExperimentConfig
+from varient.devices import VARIABLE, Wanted, settle_device
 from varient.experiment import load_experiment
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
@@ -39,14 +41,22 @@ FoundIn = Annotated[Path | None, typer.Option("--found-in", help="run folder: wh
                                                                  "those named one by one")]
 
 
-def verb(group: typer.Typer, name: str | None = None, *,
-         hidden: bool = False) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Register a command whose foreseeable errors end in one line on stderr and exit code 1."""
+def verb(group: typer.Typer, name: str | None = None, *, hidden: bool = False,
+         device: Wanted | None = None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Register a command whose foreseeable errors end in one line on stderr and exit code 1.
+
+    Args:
+        device: what it computes on where neither its option `--device` nor VARIENT_DEVICE says; None: on nothing.
+    """
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)
         def guarded(*args: Any, **kwargs: Any) -> None:
             try:
+                if device and not kwargs.get("dry_run"):
+                    if kwargs.get("device"):
+                        os.environ[VARIABLE] = kwargs["device"]
+                    settle_device(device)
                 function(*args, **kwargs)
             except (ValueError, OSError) as error:
                 sys.exit(f"varient: {error}")
@@ -91,7 +101,7 @@ def train_classifier_verb(config: Config, role: Annotated[str, typer.Option(help
     _wrote(output)
 
 
-@verb(app, "cache-tokens")
+@verb(app, "cache-tokens", device="cpu")
 def cache_tokens_verb(config: Config, tokenizer: Path,
                       output: Annotated[Path, typer.Option("--output", "-o", help="folder to fill")],
                       workers: Annotated[int, typer.Option(min=0, help="processes that read images")] = 0) -> None:
@@ -102,12 +112,13 @@ def cache_tokens_verb(config: Config, tokenizer: Path,
     _wrote(output)
 
 
-@verb(train, "base")
+@verb(train, "base", device="cpu")
 def train_base_verb(config: Config, tokenizer: Path, output: Output, tokens: Tokens = None,
                     dry_run: DryRun = None) -> None:
     """The full network, or its import from a released file where the config names one."""
     from varient.models.checkpoint import save_weights
     from varient.models.official import import_transformer
+    from varient.training.distributed import is_main_process
     from varient.training.supernet import train_base
 
     experiment = load_experiment(config)
@@ -117,14 +128,14 @@ def train_base_verb(config: Config, tokenizer: Path, output: Output, tokens: Tok
 
         show_training(plan_base(experiment, setting_of(dry_run, experiment.base.training, token_cache=bool(tokens))))
         return
-    if experiment.base.weights:
-        save_weights(output, *import_transformer(experiment, experiment.base.weights))
-    else:
+    if not experiment.base.weights:
         train_base(experiment, tokenizer, output, tokens)
+    elif is_main_process():
+        save_weights(output, *import_transformer(experiment, experiment.base.weights))
     _wrote(output)
 
 
-@verb(train, "supernet")
+@verb(train, "supernet", device="cpu")
 def train_supernet_verb(config: Config, depth: Annotated[int, typer.Option(help="d of the subnet")], tokenizer: Path,
                         base: Path, output: Output,
                         recipe: Annotated[str | None, typer.Option(help="of the config; default the paper's")] = None,
@@ -170,7 +181,7 @@ def train_network_verb(config: Config, name: Annotated[str, typer.Argument(help=
     _wrote(output)
 
 
-@verb(app)
+@verb(app, device="auto")
 def generate(config: Config, system: Annotated[str, typer.Option(help="e.g. variant-d16-n7")],
              shard: Annotated[int, typer.Option(min=0)], output: Output, run_dir: RunDir = None) -> None:
     """One shard of a system's images, as a sample archive."""
@@ -190,7 +201,7 @@ def real(config: Config, split: Annotated[str, typer.Option(help="train or holdo
     _wrote(output)
 
 
-@verb(app)
+@verb(app, device="auto")
 def score(samples: Annotated[list[Path], typer.Argument(help="all shards of a system, a folder of PNGs, an ADM .npz")],
           reference: Annotated[list[Path], typer.Option(help="real images, or ADM's reference batch")], output: Output,
           config: Annotated[Path | None, typer.Option("--config", help="of the experiment of the samples")] = None,
@@ -199,13 +210,13 @@ def score(samples: Annotated[list[Path], typer.Argument(help="all shards of a sy
           weights: Annotated[Path | None, typer.Option(help="the protocol's Inception; without --config")] = None,
           sha256: Annotated[str | None, typer.Option(help="of --weights, where it is not the published file")] = None,
           fid_infinity: Annotated[bool, typer.Option("--fid-infinity", help="extrapolate FID too")] = False,
-          device: Annotated[str | None, typer.Option(help="cpu or cuda; default: a GPU where there is one")]
+          device: Annotated[str | None, typer.Option(help="auto, cpu or cuda; default: VARIENT_DEVICE")]
           = None) -> None:
     """FID, sFID, KID, IS, precision and recall with their spread, as a record: an experiment's samples or anybody's."""
     from varient.evaluation.scoring import score_experiment, score_files
     from varient.pipeline import default_device
 
-    device = device or str(default_device())
+    device = str(default_device())
     if (config is None) == (protocol is None):
         raise ValueError("score needs either --config (samples of an experiment) or --protocol (any samples)")
     if config and (weights or sha256 or fid_infinity):
@@ -223,12 +234,12 @@ def score(samples: Annotated[list[Path], typer.Argument(help="all shards of a sy
     _wrote(output)
 
 
-@verb(app)
+@verb(app, device="auto")
 def reconstruct(config: Config, tokenizer: Path,
                 samples: Annotated[list[Path], typer.Argument(help="real images: archives, or a folder of PNGs")],
                 reference: Annotated[list[Path], typer.Option(help="real images, or ADM's reference batch")],
                 output: Output, run_dir: RunDir = None,
-                device: Annotated[str | None, typer.Option(help="cpu or cuda; default: a GPU where there is one")]
+                device: Annotated[str | None, typer.Option(help="auto, cpu or cuda; default: VARIENT_DEVICE")]
                 = None) -> None:
     """FID of real images rebuilt from their first k scales, for each k: where a layout puts the information."""
     from varient.evaluation.reconstruction import score_reconstructions
@@ -236,7 +247,7 @@ def reconstruct(config: Config, tokenizer: Path,
 
     experiment = load_experiment(config)
     record = score_reconstructions(experiment, tokenizer, samples, reference, _run_dir(experiment, run_dir), output,
-                                   device or str(default_device()))
+                                   str(default_device()))
     for scale in record.scales:
         print(f"r1..r{scale.scale}: FID {scale.fid:.4g} ± {2 * scale.fid_sd:.2g}")
     _wrote(output)
@@ -306,7 +317,7 @@ def profile(config: Config, system: Annotated[str, typer.Option(help="e.g. varia
     _wrote(output)
 
 
-@verb(app, "profile-worker", hidden=True)
+@verb(app, "profile-worker", hidden=True, device="auto")
 def profile_worker(config: Config, wanted: Annotated[str, typer.Argument(help="configuration, JSON")],
                    run_dir: Annotated[Path, typer.Option()], output: Output) -> None:
     """The process that `profile` starts."""
@@ -378,7 +389,7 @@ def ablations(config: Config, output: Output, scores: Scores = None) -> None:
     _wrote(output)
 
 
-@verb(app)
+@verb(app, device="auto")
 def sample(config: Config, output: Output,
            label: Annotated[list[int], typer.Option("--class", help="class to draw; repeat for several")],
            depth: Annotated[list[int], typer.Option(help="subnet depth d; repeat for several rows")],

@@ -12,6 +12,7 @@ from tqdm import tqdm
 from varient.archive import Archive, write_archive
 from varient.config import ExperimentConfig
 from varient.files import sha256_of
+from varient.pipeline import default_device, named_device
 from varient.systems import Sampler, System, family_of, resolve_system, user_files
 
 
@@ -37,7 +38,12 @@ def shard_indices(shard: int, *, shards: int, num_images: int) -> range:
 
 
 def generate_shard(config: ExperimentConfig, system: str, shard: int, run_dir: Path, output: Path) -> None:
-    """Generate one shard of a system's images and write it to ``output``."""
+    """Generate one shard of a system's images and write it to ``output``.
+
+    Raises:
+        ValueError: an unknown system or shard, unusable weights, or 16 bits on a CPU that nobody asked for.
+    """
+    print(f"{system}, shard {shard}, on {named_device(default_device(config.sampling.precision))}", flush=True)
     resolved = resolve_system(system, config)
     indices = shard_indices(shard, shards=config.sampling.shards, num_images=config.sampling.num_images)
     sampler = resolved.load(run_dir, config.sampling.precision)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from varient.config import CachePolicy, ExperimentConfig, Precision
+from varient.devices import VARIABLE, wanted_device
 from varient.models.build import build_tokenizer, build_transformer, load_tokenizer, load_transformer
 from varient.models.transformer import VAR, initialize
 from varient.models.vqvae import VQVAE, to_uint8
@@ -20,10 +21,31 @@ from varient.systems import CountedCache
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 """Dtypes that the transformer's weights may be held in."""
 
+_NO_GPU = (f"torch {torch.__version__} is built for CUDA {torch.version.cuda}, and the driver must be new enough for it"
+           if torch.version.cuda else f"torch {torch.__version__} is built without CUDA")
 
-def default_device() -> torch.device:
-    """The first GPU, or the CPU where there is none."""
-    return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+
+def default_device(precision: Precision = "fp32") -> torch.device:
+    """What VARIENT_DEVICE says, and where it says nothing the first GPU that torch sees, or the CPU.
+
+    Args:
+        precision: of the work; in 16 bits only a GPU is fast, so a CPU has to be asked for by name.
+
+    Raises:
+        ValueError: a GPU is asked for and torch sees none, or 16 bits would silently run on a CPU.
+    """
+    wanted, sees_gpu = wanted_device(), torch.cuda.is_available()
+    if wanted == "cuda" and not sees_gpu:
+        raise ValueError(f"{VARIABLE} = cuda, but torch sees no GPU here ({_NO_GPU})")
+    if wanted == "auto" and not sees_gpu and precision != "fp32":
+        raise ValueError(f"{precision} is for a GPU, and torch sees none here ({_NO_GPU}); {VARIABLE}=cpu runs it on "
+                         "the CPU all the same")
+    return torch.device("cuda", 0) if sees_gpu and wanted != "cpu" else torch.device("cpu")
+
+
+def named_device(device: torch.device) -> str:
+    """A device for messages."""
+    return f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else "the CPU"
 
 
 @dataclass(frozen=True)
@@ -70,7 +92,7 @@ def decode_f_hat(tokenizer: VQVAE, f_hat_BCHW: Tensor, at_once: int, dtype: torc
 
 def load_pipeline(config: ExperimentConfig, tokenizer: Path, weights: Path, plan: DepthPlan,
                   precision: Precision = "fp32") -> Pipeline:
-    """Load tokenizer and transformer, on the GPU where there is one; ``precision`` is that of the transformer."""
+    """Load tokenizer and transformer, on the device of this process; ``precision`` is the transformer's."""
     return _pipeline(config, load_tokenizer(config, tokenizer), load_transformer(config, weights), plan, precision)
 
 
@@ -89,5 +111,5 @@ def _pipeline(config: ExperimentConfig, tokenizer: VQVAE, model: VAR, plan: Dept
 
 
 def ready(network: nn.Module, precision: Precision = "fp32") -> nn.Module:
-    """A network frozen, in the given precision, on the GPU where there is one."""
-    return network.eval().requires_grad_(False).to(default_device(), DTYPES[precision])
+    """A network frozen, in the given precision, on the device of this process (`default_device`)."""
+    return network.eval().requires_grad_(False).to(default_device(precision), DTYPES[precision])

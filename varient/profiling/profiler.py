@@ -19,7 +19,7 @@ from torch import Tensor
 from varient.config import CachePolicy, ExperimentConfig, Precision
 from varient.files import sha256_of
 from varient.generation import label_of
-from varient.pipeline import DTYPES, default_device
+from varient.pipeline import DTYPES, default_device, named_device
 from varient.profiling.latency import summarise, time_repeats
 from varient.profiling.memory import MemoryWatch, cap_allocator, is_out_of_memory, peak_rss_bytes, stored_bytes
 from varient.profiling.nvml import Gpu
@@ -113,7 +113,8 @@ def profile_here(config: ExperimentConfig, wanted: Configuration, run_dir: Path,
         GpuBusyError: a GPU that another process computes on.
     """
     torch.set_num_threads(config.profiling.threads)
-    device = default_device()
+    device = default_device(wanted.precision)
+    print(f"profiling {wanted.system} on {named_device(device)}", flush=True)
     gpu = None
     if device.type == "cuda":
         gpu = Gpu(f"GPU-{torch.cuda.get_device_properties(device).uuid}")
@@ -226,7 +227,7 @@ def _record(config: ExperimentConfig, wanted: Configuration, run_dir: Path, *, r
         num_parameters=sum(parameters.values()), parameters=parameters, latency=latency,
         decoder_latency=decoder_latency, warmup=config.profiling.warmup,
         memory=MemoryUse(**memory or {}, memory_cap_mib=cap_mib), gpu_driver=gpu_driver,
-        provenance=provenance(experiment=config.name, seed=config.seed,
+        provenance=provenance(experiment=config.name, seed=config.seed, on=default_device().type,
                               settings=config.digest("sampling", "profiling",
                                                      f"systems.{family_of(wanted.system, config)}"),
                               weights_sha256={name: sha256_of(run_dir / f"{name}.safetensors") for name in weights}

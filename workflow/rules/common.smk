@@ -1,9 +1,12 @@
 import hashlib
 import json
+from functools import cache
 from pathlib import Path
 
 from varient.ablations import arms
+from varient.devices import wanted_device
 from varient.files import write_text
+from varient.launch import training_gpus
 from varient.report.inputs import DEFAULT_EXPERIMENT, figure_inputs, table_inputs
 from varient.systems import (
     family_of,
@@ -45,6 +48,17 @@ PAPER_SIZE_TABLES = expand(
     number=range(1, 9),
     suffix=["csv", "md", "tex"],
 )
+
+# GPUs of a job, which limit nothing until `--resources gpu=N` or a profile says how many there are.  A launcher of
+# several processes (VARIENT_LAUNCH) takes one for each.
+try:
+    GPU = 0 if wanted_device() == "cpu" else 1
+    TRAINING_GPUS = training_gpus()
+except ValueError as error:
+    raise WorkflowError(str(error)) from None
+
+# Distances and covariances of Inception's features are work for several threads, those of 2000 digits are not.
+SCORING_THREADS = 1 if EXPERIMENT.evaluation.protocol == "digits" else 8
 
 # Networks that system families add, by name.
 NETWORKS = networks_of(EXPERIMENT)
@@ -114,6 +128,39 @@ IMAGES = str(EXPERIMENT.data.root or "")
 TOKENS = f"runs/{EXPERIMENT.name}/tokens"
 TOKEN_LIST = f"{TOKENS}.json" if EXPERIMENT.data.cacheable else []
 TOKENS_OPTION = f" --tokens {TOKENS}" if EXPERIMENT.data.cacheable else ""
+
+
+def needs_images(output, *splits):
+    """No input, but an error before any job where ImageNet's folders for a training that is to come are missing."""
+    if EXPERIMENT.data.source == "imagenet" and not Path(output).exists():
+        for split in splits:
+            check_image_folder(split)
+    return []
+
+
+@cache
+def check_image_folder(split):
+    """Raise WorkflowError unless a split has a folder for each class; what is in them is seen by the training."""
+    if EXPERIMENT.data.root is None:
+        raise WorkflowError("data.root is missing: the ImageNet folder to train on")
+    folder = EXPERIMENT.data.root / split
+    found = sum(entry.is_dir() for entry in folder.iterdir()) if folder.is_dir() else 0
+    if found != EXPERIMENT.data.num_classes:
+        raise WorkflowError(
+            f"{folder} has {found} class folders, data.num_classes = {EXPERIMENT.data.num_classes}: a training reads "
+            f"its images from {folder}/<class>/<image>"
+        )
+
+
+def supernet_images(wildcards):
+    """See `needs_images`: validation losses, where a recipe asks for them, are of the split val."""
+    recipe = EXPERIMENT.recipe(supernet(wildcards).recipe)
+    splits = (
+        ["train", "val"] if recipe.validate_every or recipe.automatic else ["train"]
+    )
+    return needs_images(
+        f"runs/{EXPERIMENT.name}/{wildcards.supernet}.safetensors", *splits
+    )
 
 
 def records(kind, systems):

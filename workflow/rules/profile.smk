@@ -1,5 +1,7 @@
 rule profile:
-    """Latency and memory, in a process of its own.  Takes all cores so that nothing runs beside it."""
+    """Latency and memory, in a process of its own.  Takes all cores of a machine so that nothing runs beside it; on a
+    cluster, where Snakemake has no cores to count, the profile asks for a node without other jobs.
+    """
     input:
         config=ancient("runs/{experiment}/config.json"),
         weights=weights_of,
@@ -11,7 +13,9 @@ rule profile:
         "runs/{experiment}/logs/profile-{system}.log",
     conda:
         "../../environment.yml"
-    threads: workflow.cores
+    threads: workflow.resource_settings.cores or 8
+    resources:
+        gpu=GPU,
     params:
         settings=settings_of(
             "sampling.cfg", "sampling.top_k", "sampling.top_p", "profiling"

@@ -32,6 +32,7 @@ rule report_page:
         REPORT,
     log:
         f"runs/{EXPERIMENT.name}/logs/report_page.log",
+    localrule: True  # it reads what Snakemake knows of the jobs, which belongs to the machine that runs the workflow
     conda:
         "../../environment.yml"
     params:

@@ -11,6 +11,8 @@ rule generate_shard:
         "runs/{experiment}/logs/generate-{system}-{shard}.log",
     conda:
         "../../environment.yml"
+    resources:
+        gpu=GPU,
     params:
         # The number of shards decides which images lie in which file: with another one each file has to be made again.
         settings=settings_of(*EXPERIMENT.sampling.image_sections, "sampling.shards"),

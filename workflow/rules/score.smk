@@ -18,6 +18,9 @@ rule score:
         "runs/{experiment}/logs/score-{system}.log",
     conda:
         "../../environment.yml"
+    threads: SCORING_THREADS
+    resources:
+        gpu=GPU,
     params:
         settings=EXPERIMENT.digest("evaluation"),
     shell:
@@ -64,6 +67,9 @@ rule reconstruct:
         "runs/{experiment}/logs/reconstruct.log",
     conda:
         "../../environment.yml"
+    threads: SCORING_THREADS
+    resources:
+        gpu=GPU,
     params:
         settings=EXPERIMENT.digest("evaluation"),
     shell:

@@ -41,6 +41,7 @@ rule cache_tokens:
     input:
         config=ancient("runs/{experiment}/config.json"),
         tokenizer="runs/{experiment}/tokenizer.safetensors",
+        images=lambda wildcards: needs_images(f"{TOKENS}.json", "train"),
         code=stage_sources("varient.training.tokens"),
     output:
         "runs/{experiment}/tokens.json",
@@ -50,6 +51,8 @@ rule cache_tokens:
     conda:
         "../../environment.yml"
     threads: 4
+    resources:
+        gpu=min(TRAINING_GPUS, 1),
     params:
         settings=EXPERIMENT.digest("data", "patch_nums", "tokenizer"),
         images=IMAGES,
@@ -66,6 +69,11 @@ rule train_base:
         tokenizer="runs/{experiment}/tokenizer.safetensors",
         weights=EXPERIMENT.base.weights or [],
         tokens=TOKEN_LIST if EXPERIMENT.base.training else [],
+        images=lambda wildcards: (
+            needs_images(f"runs/{EXPERIMENT.name}/base.safetensors", "train")
+            if EXPERIMENT.base.training
+            else []
+        ),
         code=stage_sources("varient.training.supernet", "varient.models.official"),
     output:
         "runs/{experiment}/base.safetensors",
@@ -74,6 +82,8 @@ rule train_base:
     priority: 10
     conda:
         "../../environment.yml"
+    resources:
+        gpu=TRAINING_GPUS if EXPERIMENT.base.training else 0,
     params:
         settings=EXPERIMENT.digest(
             "data", "patch_nums", "tokenizer", "transformer", "base"
@@ -81,18 +91,19 @@ rule train_base:
         images=IMAGES if EXPERIMENT.base.training else "",
         tokens=TOKENS_OPTION if EXPERIMENT.base.training else "",
     shell:
-        "python -m varient train base --config {input.config}{params.tokens} {input.tokenizer} --output {output}"
-        " > {log} 2>&1"
+        f"python -m {'varient.launch' if EXPERIMENT.base.training else 'varient'} train base"
+        " --config {input.config}{params.tokens} {input.tokenizer} --output {output} > {log} 2>&1"
 
 
 rule train_supernet:
     """The full network together with a subnet of depth d, in three phases (one supernet for each d, as in Table 4), or
-    by a recipe of the config."""
+    by a recipe of the config.  VARIENT_LAUNCH starts it on several processes."""
     input:
         config=ancient("runs/{experiment}/config.json"),
         tokenizer="runs/{experiment}/tokenizer.safetensors",
         base="runs/{experiment}/base.safetensors",
         tokens=TOKEN_LIST,
+        images=supernet_images,
         code=stage_sources("varient.training.supernet"),
     output:
         "runs/{experiment}/{supernet}.safetensors",
@@ -101,6 +112,8 @@ rule train_supernet:
     priority: 10
     conda:
         "../../environment.yml"
+    resources:
+        gpu=TRAINING_GPUS,
     params:
         settings=lambda wildcards: EXPERIMENT.digest(
             *supernet(wildcards).depends(EXPERIMENT)
@@ -108,7 +121,7 @@ rule train_supernet:
         images=IMAGES,
         options=lambda wildcards: supernet_options(supernet(wildcards)) + TOKENS_OPTION,
     shell:
-        "python -m varient train supernet --config {input.config} {params.options} {input.tokenizer} {input.base}"
+        "python -m varient.launch train supernet --config {input.config} {params.options} {input.tokenizer} {input.base}"
         " --output {output} > {log} 2>&1"
 
 
@@ -134,6 +147,13 @@ rule train_network:
         config=ancient("runs/{experiment}/config.json"),
         needs=lambda wildcards: weight_files(NETWORKS[wildcards.network].needs),
         released=lambda wildcards: NETWORKS[wildcards.network].released or [],
+        images=lambda wildcards: (
+            []
+            if NETWORKS[wildcards.network].released
+            else needs_images(
+                f"runs/{EXPERIMENT.name}/{wildcards.network}.safetensors", "train"
+            )
+        ),
         code=lambda wildcards: stage_sources(*NETWORKS[wildcards.network].code),
     output:
         "runs/{experiment}/{network}.safetensors",

@@ -1,0 +1,203 @@
+"""Devices of processes, on machines that only this file believes in; the locks are real."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from conftest import ROOT
+
+from varient import devices, launch
+from varient.devices import VisibleGpu, settle_device, take_gpus, visible_gpus, wanted_device
+from varient.launch import processes_of, training_gpus
+from varient.pipeline import default_device
+
+UUIDS = ("GPU-aaaa", "GPU-bbbb", "GPU-cccc")
+CHILD = """
+import os, sys
+from pathlib import Path
+from varient import devices, launch
+devices.LOCKS, devices.POLL_S = Path(sys.argv.pop(1)), 0.05
+devices._installed_gpus = lambda: {uuids}
+{then}
+print(os.environ["CUDA_VISIBLE_DEVICES"], flush=True)
+sys.stdin.readline()
+"""
+
+
+@pytest.fixture
+def machine(tmp_path, monkeypatch):
+    """Three GPUs, nothing said in the environment."""
+    for name in ("VARIENT_DEVICE", "VARIENT_LAUNCH", "CUDA_VISIBLE_DEVICES", "LOCAL_RANK"):
+        monkeypatch.setenv(name, "")  # so that it is put back afterwards, whatever happens to it meanwhile
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(devices, "_installed_gpus", lambda: list(UUIDS))
+    monkeypatch.setattr(devices, "LOCKS", tmp_path / "locks")
+    monkeypatch.setattr(devices, "_held", [])
+    yield monkeypatch
+    for lock in devices._held:
+        os.close(lock)
+
+
+@pytest.fixture
+def start(machine):
+    """Starts processes that share the locks: what they run -> process; the GPUs that they got are its first line."""
+    started = []
+
+    def starter(then: str, uuids=UUIDS, **environment: str) -> subprocess.Popen:
+        program = CHILD.format(uuids=list(uuids), then=then)
+        started.append(subprocess.Popen(
+            [sys.executable, "-c", program, str(devices.LOCKS)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, text=True, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)} | environment))
+        return started[-1]
+
+    yield starter
+    for process in started:
+        process.kill()
+        process.wait()
+        for stream in (process.stdin, process.stdout, process.stderr):
+            stream.close()
+
+
+@pytest.mark.parametrize(("named", "expected"), [
+    (None, [(uuid, uuid) for uuid in UUIDS]),
+    ("2,0", [("2", "GPU-cccc"), ("0", "GPU-aaaa")]),
+    ("GPU-bb", [("GPU-bb", "GPU-bbbb")]),
+    ("MIG-1/2", [("MIG-1/2", "MIG-1/2")]),
+    ("1,7,0", [("1", "GPU-bbbb")]),
+    ("-1", []),
+    ("", []),
+])
+def test_visible_gpus_are_read_as_cuda_reads_them(machine, named, expected):
+    environment = {} if named is None else {"CUDA_VISIBLE_DEVICES": named}
+    assert visible_gpus(environment) == [VisibleGpu(*gpu) for gpu in expected]
+
+
+def test_a_machine_without_a_driver_has_no_gpus(machine):
+    machine.setattr(devices, "_installed_gpus", list)
+    settle_device()
+    assert visible_gpus() == [] and "CUDA_VISIBLE_DEVICES" not in os.environ
+
+
+@pytest.mark.parametrize("environment", [
+    {"VARIENT_DEVICE": "cpu"}, {"LOCAL_RANK": "1"}, {"CUDA_VISIBLE_DEVICES": "2"}])
+def test_a_process_that_was_placed_takes_nothing(machine, environment):
+    for name, value in environment.items():
+        machine.setenv(name, value)
+    settle_device()
+    assert os.environ.get("CUDA_VISIBLE_DEVICES") == environment.get("CUDA_VISIBLE_DEVICES")
+    assert not devices.LOCKS.exists()
+
+
+def test_a_training_takes_a_gpu_only_where_one_is_asked_for(machine):
+    settle_device("cpu")
+    assert "CUDA_VISIBLE_DEVICES" not in os.environ
+    machine.setenv("VARIENT_DEVICE", "cuda")
+    settle_device("cpu")
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "GPU-aaaa"
+
+
+def test_a_second_call_keeps_what_the_first_took(machine):
+    settle_device()
+    settle_device()
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "GPU-aaaa" and len(devices._held) == 1
+
+
+def test_more_gpus_than_there_are_is_an_error(machine):
+    with pytest.raises(ValueError, match="4 GPUs are asked for, 3 visible here"):
+        take_gpus(4)
+
+
+def test_processes_take_different_gpus_and_wait_for_a_free_one(start):
+    first, second = (start("devices.settle_device()", UUIDS[:2]) for _ in range(2))
+    got = [process.stdout.readline().strip() for process in (first, second)]
+    assert sorted(got) == list(UUIDS[:2])
+    third = start("devices.settle_device()", UUIDS[:2])
+    assert third.stderr.readline() == "varient: waiting for 1 free of 2 visible GPUs\n"
+    first.kill()  # what a killed process held is free again
+    assert third.stdout.readline().strip() == got[0]
+
+
+def test_who_wants_several_gpus_is_not_overtaken(start):
+    first = start("devices.settle_device()", UUIDS[:2])
+    taken = first.stdout.readline().strip()
+    both = start("devices.take_gpus(2)", UUIDS[:2])
+    assert "waiting for 2 free" in both.stderr.readline()
+    late = start("devices.settle_device()", UUIDS[:2])
+    assert late.stderr.readline() == "varient: waiting behind a process that waits for GPUs\n"
+    first.kill()
+    assert sorted(both.stdout.readline().strip().split(",")) == list(UUIDS[:2])
+    assert taken in UUIDS[:2] and "waiting for 1 free" in late.stderr.readline()
+
+
+def test_a_launcher_keeps_its_gpus_when_it_takes_the_place_of_the_process(start, tmp_path):
+    script = tmp_path / "launcher.py"
+    script.write_text("import os, sys\nprint(os.environ['CUDA_VISIBLE_DEVICES'], *sys.argv[1:], flush=True)\n"
+                      "sys.stdin.readline()\n")
+    launched = start("sys.argv[1:] = ['train', 'base']; launch.main()", VARIENT_DEVICE="cuda",
+                     VARIENT_LAUNCH=f"{sys.executable} {script} --nproc-per-node 2")
+    assert launched.stdout.readline() == "GPU-aaaa,GPU-bbbb --nproc-per-node 2 -m varient train base\n"
+    assert devices._locked("GPU-aaaa") is None and devices._locked("GPU-bbbb") is None
+    take_gpus(1)
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "GPU-cccc"
+
+
+@pytest.mark.parametrize(("launcher", "processes"), [
+    ("", 1), ("torchrun --standalone --nproc-per-node 8", 8), ("torchrun --nproc_per_node=4 --standalone", 4),
+    ("accelerate launch --multi_gpu --num_processes 2", 2)])
+def test_a_launcher_says_how_many_gpus_a_training_needs(launcher, processes):
+    environment = {"VARIENT_LAUNCH": launcher, "VARIENT_DEVICE": "cuda"}
+    assert (processes_of(environment), training_gpus(environment)) == (processes, processes)
+    assert training_gpus({"VARIENT_LAUNCH": launcher}) == 0
+
+
+@pytest.mark.parametrize("launcher", ["torchrun --standalone", "torchrun --nproc-per-node gpu", "torchrun --nproc-per"])
+def test_a_launcher_that_does_not_say_how_many_is_refused(launcher):
+    with pytest.raises(ValueError, match="must say as a number how many processes"):
+        processes_of({"VARIENT_LAUNCH": launcher})
+
+
+def test_without_a_launcher_a_training_is_plain_python():
+    assert launch.command(["train", "base"], {}) == [sys.executable, "-m", "varient", "train", "base"]
+
+
+def test_sixteen_bits_on_a_cpu_have_to_be_asked_for(machine):
+    machine.setattr(torch.cuda, "is_available", lambda: False)
+    assert default_device() == torch.device("cpu")
+    with pytest.raises(ValueError, match="fp16 is for a GPU, and torch sees none here .*VARIENT_DEVICE=cpu"):
+        default_device("fp16")
+    machine.setenv("VARIENT_DEVICE", "cpu")
+    assert default_device("fp16") == torch.device("cpu")
+    machine.setenv("VARIENT_DEVICE", "cuda")
+    with pytest.raises(ValueError, match="VARIENT_DEVICE = cuda, but torch sees no GPU here"):
+        default_device()
+
+
+def test_a_gpu_is_used_unless_the_cpu_is_asked_for(machine):
+    machine.setattr(torch.cuda, "is_available", lambda: True)
+    assert default_device("fp16") == default_device() == torch.device("cuda", 0)
+    with devices.wanting("cpu"):
+        assert default_device() == torch.device("cpu")
+    assert "VARIENT_DEVICE" not in os.environ
+
+
+def test_a_word_that_means_nothing_is_refused():
+    with pytest.raises(ValueError, match="VARIENT_DEVICE = 'tpu' is unknown; known: auto, cpu, cuda"):
+        wanted_device(environment={"VARIENT_DEVICE": "tpu"})
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_the_command_refuses_before_it_reads_weights(tmp_path):
+    settings = yaml.safe_load((ROOT / "workflow/config/smoke.yaml").read_text())
+    settings["sampling"]["precision"] = "fp16"
+    config = tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump(settings))
+    environment = {key: value for key, value in os.environ.items() if key != "VARIENT_DEVICE"}
+    result = subprocess.run(
+        [sys.executable, "-m", "varient", "generate", "--config", str(config), "--system", "var-d6", "--shard", "0",
+         "--run-dir", str(tmp_path / "nothing"), "-o", str(tmp_path / "shard.npz")],
+        capture_output=True, text=True, cwd=Path(ROOT), env=environment)
+    assert result.returncode == 1 and "fp16 is for a GPU, and torch sees none here" in result.stderr
