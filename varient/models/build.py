@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import nn
 
 from varient.config import ExperimentConfig, TransformerSpec
 from varient.models.checkpoint import load_weights
 from varient.models.classifier import Classifier
 from varient.models.transformer import VAR
 from varient.models.vqvae import VQVAE
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 def build_tokenizer(config: ExperimentConfig) -> VQVAE:
@@ -18,9 +25,7 @@ def build_tokenizer(config: ExperimentConfig) -> VQVAE:
 
 def load_tokenizer(config: ExperimentConfig, path: Path) -> VQVAE:
     """The trained tokenizer, frozen."""
-    tokenizer = build_tokenizer(config)
-    load_weights(path, tokenizer)
-    return tokenizer.eval().requires_grad_(False)
+    return _trained(lambda: build_tokenizer(config), path)
 
 
 def build_transformer(config: ExperimentConfig, spec: TransformerSpec | None = None) -> VAR:
@@ -32,9 +37,7 @@ def build_transformer(config: ExperimentConfig, spec: TransformerSpec | None = N
 
 def load_transformer(config: ExperimentConfig, path: Path) -> VAR:
     """The trained transformer, frozen."""
-    model = build_transformer(config)
-    load_weights(path, model)
-    return model.eval().requires_grad_(False)
+    return _trained(lambda: build_transformer(config), path)
 
 
 def build_classifier(config: ExperimentConfig) -> Classifier:
@@ -44,6 +47,12 @@ def build_classifier(config: ExperimentConfig) -> Classifier:
 
 def load_classifier(config: ExperimentConfig, path: Path) -> Classifier:
     """The trained classifier, frozen."""
-    classifier = build_classifier(config)
-    load_weights(path, classifier)
-    return classifier.eval().requires_grad_(False)
+    return _trained(lambda: build_classifier(config), path)
+
+
+def _trained(build: Callable[[], Network], path: Path) -> Network:
+    """A network with the weights of a file, frozen."""
+    with torch.device("meta"):  # torch would draw initial weights first, two billion of them for VAR-d30
+        network = build()
+    load_weights(path, network)
+    return network.eval().requires_grad_(False)

@@ -65,6 +65,8 @@ def read_description(path: Path) -> dict:
 def load_strictly(model: nn.Module, tensors: dict[str, torch.Tensor], origin: str) -> None:
     """Load a state dict whose keys and shapes must be the model's own.
 
+    A model on the meta device takes copies of the tensors for its own, in its dtypes; any other is filled in place.
+
     Raises:
         CheckpointError: names the differences, at most six of each kind.
     """
@@ -79,7 +81,12 @@ def load_strictly(model: nn.Module, tensors: dict[str, torch.Tensor], origin: st
                 for kind, names in wrong.items() if names]
     if problems:
         raise CheckpointError(f"{origin} does not fit {type(model).__name__}: {'; '.join(problems)}")
-    model.load_state_dict(tensors, strict=True)
+    if any(tensor.is_meta for tensor in own.values()):
+        # Copies: a file maps its tensors to any address, and kernels may round otherwise off a cache line.
+        tensors = {name: tensor.to(own[name].dtype, copy=True) for name, tensor in tensors.items()}
+        model.load_state_dict(tensors, strict=True, assign=True)
+    else:
+        model.load_state_dict(tensors, strict=True)
 
 
 def _write(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> None:
