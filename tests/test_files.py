@@ -1,9 +1,10 @@
+import os
 import subprocess
 import sys
 
 import pytest
 
-from varient.files import OutputError, atomic_path, sha256_of, write_text
+from varient.files import OutputError, atomic_path, link_or_copy, sha256_of, write_text
 
 # A limit on the size of files makes real writes fail half way, as a full disk does.
 FULL_DISK = """
@@ -62,3 +63,20 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
 def test_sha256(tmp_path):
     (tmp_path / "x").write_bytes(b"abc")
     assert sha256_of(tmp_path / "x").startswith("ba7816bf8f01cfea")
+
+
+def test_a_second_name_costs_no_space_and_is_newer_than_the_first(tmp_path):
+    first, second = tmp_path / "first.safetensors", tmp_path / "other/second.safetensors"
+    write_text(first, "weights")
+    os.utime(first, (1, 1))
+    link_or_copy(first, second)
+    assert second.samefile(first) and second.stat().st_mtime > 1e9
+    write_text(first, "new weights")  # puts a new file in the place of the name
+    assert second.read_text() == "weights"
+
+
+def test_where_a_file_can_have_one_name_only_it_is_copied(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(OSError("not on this file system")))
+    write_text(tmp_path / "first", "weights")
+    link_or_copy(tmp_path / "first", tmp_path / "second")
+    assert (tmp_path / "second").read_text() == "weights" and not (tmp_path / "second").samefile(tmp_path / "first")

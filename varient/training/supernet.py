@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from shutil import copyfile
 
 import numpy as np
 import torch
@@ -16,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from varient.config import BaseTraining, ExperimentConfig, SupernetTraining
-from varient.files import atomic_path, sha256_of
+from varient.files import link_or_copy, sha256_of
 from varient.models.build import build_transformer
 from varient.models.checkpoint import CheckpointError, load_weights, read_description, save_tensors, save_weights
 from varient.models.transformer import VAR, initialize
@@ -71,7 +70,7 @@ def train_supernet(config: ExperimentConfig, supernet: Supernet, tokenizer: Path
 
 
 def copy_kept_weights(supernet: Path, epoch: int, output: Path) -> None:
-    """Copy the weights that the training of a supernet kept after an epoch.
+    """The weights that the training of a supernet kept after an epoch, under the name of a network of their own.
 
     Raises:
         CheckpointError: it kept none, or those that lie there are another training's.
@@ -82,8 +81,7 @@ def copy_kept_weights(supernet: Path, epoch: int, output: Path) -> None:
                               f"{supernet} to train it again")
     if read_description(kept).get("settings") != read_description(supernet).get("settings"):
         raise CheckpointError(f"{kept} is of another training than {supernet}; delete both to train again")
-    with atomic_path(output) as temporary:
-        copyfile(kept, temporary)
+    link_or_copy(kept, output)
 
 
 @dataclass
