@@ -12,22 +12,32 @@ from varient.files import atomic_path
 
 matplotlib.use("Agg")
 
+_DPI = 150
+_SIDE = 96
+"""Pixels of a picture's side, about; smaller images are enlarged a whole number of times, larger ones kept."""
+_GAP, _LEFT, _TOP, _BOTTOM = 6, 225, 68, 8
+"""Pixels between pictures, and beside them: labels stand at the left, the title above."""
+
 
 def write_grid(path: Path, rows: Sequence[tuple[str, np.ndarray]], title: str) -> None:
-    """Write labelled rows of uint8 images (n, 3, S, S) as one PNG; pixels are not smoothed."""
+    """Write labelled rows of uint8 images (n, 3, S, S) as one PNG; each pixel of an image is one of the PNG's or a
+    square of them."""
     from matplotlib import pyplot as plt
 
-    columns = max(len(images) for _, images in rows)
-    figure, axes = plt.subplots(len(rows), columns, squeeze=False, figsize=(0.7 * columns + 1.6, 0.7 * len(rows) + 0.5))
-    for (label, images), line in zip(rows, axes, strict=True):
-        for axis in line:
-            axis.axis("off")
-        for image, axis in zip(images, line, strict=False):
-            axis.imshow(image.transpose(1, 2, 0), interpolation="nearest")
-        line[0].text(-0.25, 0.5, label, transform=line[0].transAxes, ha="right", va="center", fontsize=9)
+    columns, image_side = max(len(images) for _, images in rows), rows[0][1].shape[-1]
+    side = image_side * max(1, round(_SIDE / image_side))
+    width, height = _LEFT + columns * (side + _GAP), _TOP + len(rows) * (side + _GAP) + _BOTTOM
+    figure = plt.figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI)
     figure.suptitle(title, fontsize=9, wrap=True)
-    figure.subplots_adjust(left=1.5 / (0.7 * columns + 1.6), right=0.99, top=1 - 0.45 / (0.7 * len(rows) + 0.5),
-                           bottom=0.02, wspace=0.06, hspace=0.06)
+    for line, (label, images) in enumerate(rows):
+        top = _TOP + line * (side + _GAP)
+        figure.text((_LEFT - 3 * _GAP) / width, 1 - (top + side / 2) / height, label, ha="right", va="center",
+                    fontsize=9)
+        for column, image in enumerate(images):
+            left = _LEFT + column * (side + _GAP)
+            axis = figure.add_axes((left / width, 1 - (top + side) / height, side / width, side / height))
+            axis.axis("off")
+            axis.imshow(image.transpose(1, 2, 0), interpolation="nearest", aspect="auto")
     with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=150, format="png")
+        figure.savefig(temporary, dpi=_DPI, format="png")
     plt.close(figure)

@@ -311,5 +311,6 @@ def _draw_row(axis: Axes, panel: _Panel, row: _Row, top: int, inch: float) -> No
                   size=7)
         return
     for left, image in zip(columns.lefts, row.images, strict=True):
-        axis.imshow(image.transpose(1, 2, 0), interpolation="nearest", aspect="auto",
+        # Sharp squares where it is enlarged, an average over pixels where it is reduced.
+        axis.imshow(image.transpose(1, 2, 0), interpolation="antialiased", aspect="auto",
                     extent=(left, left + _PICTURE, top + _PICTURE, top))
