@@ -7,6 +7,9 @@ now and then a token that hangs on the last bit falls the other way.  How often 
 every weight is moved by a unit in its last place, up or down, and the images that change are counted.  What exceeds
 that is drift.
 
+Baseline and check are drawn on the CPU, also where there is a GPU: its matrix products round otherwise in far more
+places than one unit of the last place tells.
+
 What a check sees: tokenizer, transformer, plans, cache, guidance, filters, draws, decoder, features and scores.  Not
 training: that is what the score records of a whole run are for.
 """
@@ -27,6 +30,7 @@ from tqdm import tqdm
 
 from varient.archive import Archive
 from varient.config import ExperimentConfig, load_config
+from varient.devices import wanting
 from varient.evaluation.extractors import ClassifierExtractor
 from varient.evaluation.inputs import Reference, digests_of, source_of
 from varient.evaluation.scoring import protocol_of, score
@@ -133,7 +137,7 @@ def check_drift(folder: Path, num_images: int | None = None) -> list[Finding]:
             raise DriftError(f"{path}: missing, or not the file that the baseline was made with")
     findings = []
     for name, accepted in baseline.systems.items():
-        drawn = _draw(resolve_system(name, config).load(folder, "fp32"), config, num_images or baseline.num_images)
+        drawn = _draw(_sampler(name, config, folder), config, num_images or baseline.num_images)
         old_digests = accepted.digests[:len(drawn)]
         changed = sum(new != old for new, old in zip(_short(drawn), old_digests, strict=True))
         allowed = accepted.allowed_changes(len(drawn))
@@ -161,7 +165,7 @@ def update_baseline(config: ExperimentConfig, run_dir: Path, folder: Path) -> Ba
     write_text(folder / "config.json", config.model_dump_json(indent=1) + "\n")
     systems = {}
     for name in SYSTEMS:
-        sampler = resolve_system(name, config).load(folder, "fp32")
+        sampler = _sampler(name, config, folder)
         drawn = _draw(sampler, config, NUM_IMAGES)
         digests = _short(drawn)
         changed = []
@@ -173,9 +177,14 @@ def update_baseline(config: ExperimentConfig, run_dir: Path, folder: Path) -> Ba
         systems[name] = SystemBaseline(digests=digests, scores=values, scores_sd=sds, changed=changed)
     weights = {name: sha256_of(folder / f"{name}.safetensors") for name in (*needed, "classifier-features")}
     baseline = Baseline(systems=systems, num_images=NUM_IMAGES, provenance=provenance(
-        experiment=config.name, seed=config.seed, settings=config.digest(), weights_sha256=weights))
+        experiment=config.name, seed=config.seed, settings=config.digest(), weights_sha256=weights, on="cpu"))
     write_record(folder / "drift.json", baseline)
     return baseline
+
+
+def _sampler(name: str, config: ExperimentConfig, folder: Path) -> Sampler:
+    with wanting("cpu"):
+        return resolve_system(name, config).load(folder, "fp32")
 
 
 def _draw(sampler: Sampler, config: ExperimentConfig, num_images: int) -> np.ndarray:
