@@ -20,6 +20,12 @@ def test_shipped_configs_are_valid(name):
     assert parse_config(config.model_dump(mode="json"), "again") == config
 
 
+def test_the_experiment_of_vars_files_alone_is_the_papers_without_the_other_systems():
+    alone, whole = _settings("imagenet256_var"), _settings("imagenet256")
+    assert {"systems": whole.pop("systems"), "rows": whole.pop("rows")} and alone == whole
+    assert load_config(ROOT / "workflow/config/imagenet256_var.yaml").rows == ()
+
+
 def _changed(path, value):
     settings = _settings()
     *parents, last = path
