@@ -40,8 +40,7 @@ from varient.pipeline import DTYPES
 from varient.plan import DepthPlan
 from varient.pyramid import VAR_256
 from varient.records import provenance
-from varient.training.supernet import scale_losses
-from varient.training.tokens import token_loss
+from varient.training.tokens import scale_losses, token_loss
 
 app = typer.Typer(add_completion=False)
 Output = Annotated[Path, typer.Option("--output", "-o")]

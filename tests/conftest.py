@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ from varient.models.official import load_var, load_vqvae
 from varient.models.transformer import VAR, initialize
 from varient.models.vqvae import VQVAE
 from varient.pyramid import Pyramid
+from varient.training.data import Visit, batch_indices
 
 ROOT = Path(__file__).parent.parent
 GOLDEN = Path(__file__).parent / "golden"
@@ -94,6 +97,13 @@ def tiny_tokenizer(seed: int = 1) -> VQVAE:
     torch.manual_seed(seed)
     spec = TokenizerSpec(vocab_size=32, z_channels=8, ch=8, ch_mult=(1, 2), num_res_blocks=1, norm_groups=4)
     return VQVAE(spec, TINY_PYRAMID).eval().requires_grad_(False)
+
+
+def visits(first_step: int, *, num_items: int, batch_size: int, seed: int) -> Iterator[Visit]:
+    """The visits of a training's steps from ``first_step`` on, without end."""
+    for step in count(first_step):
+        indices = batch_indices(step, num_items=num_items, batch_size=batch_size, seed=seed)
+        yield Visit(step // (num_items // batch_size), indices)
 
 
 @pytest.fixture

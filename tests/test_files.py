@@ -1,10 +1,22 @@
+import errno
+import fcntl
 import os
+import signal
 import subprocess
 import sys
 
 import pytest
+from conftest import ROOT
 
-from varient.files import OutputError, atomic_path, link_or_copy, sha256_of, write_text
+from varient.files import (
+    OutputError,
+    atomic_path,
+    link_or_copy,
+    only_writer,
+    remove_unfinished,
+    sha256_of,
+    write_text,
+)
 
 # A limit on the size of files makes real writes fail half way, as a full disk does.
 FULL_DISK = """
@@ -80,3 +92,52 @@ def test_where_a_file_can_have_one_name_only_it_is_copied(tmp_path, monkeypatch)
     write_text(tmp_path / "first", "weights")
     link_or_copy(tmp_path / "first", tmp_path / "second")
     assert (tmp_path / "second").read_text() == "weights" and not (tmp_path / "second").samefile(tmp_path / "first")
+
+
+# A process that holds a folder and has forked another, as a training that reads images in others does.
+HOLDER = """
+import os, sys, time
+from pathlib import Path
+from varient.files import only_writer
+with only_writer(Path(sys.argv[1]), OSError("busy")):
+    child = os.fork()
+    if child:
+        print(child, flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_folder_has_one_writer_and_is_free_once_that_is_killed(tmp_path):
+    holder = subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path)], stdout=subprocess.PIPE, text=True,
+                              cwd=ROOT)
+    child = int(holder.stdout.readline())
+    try:
+        with pytest.raises(OSError, match="busy"), only_writer(tmp_path, OSError("busy")):
+            pass
+        os.kill(holder.pid, signal.SIGKILL)
+        holder.wait()
+        with only_writer(tmp_path, OSError("busy")):
+            pass
+    finally:
+        os.kill(child, signal.SIGKILL)
+
+
+def test_a_file_system_without_locks_is_trusted(tmp_path, monkeypatch, caplog):
+    def refuse(file, operation):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "lockf", refuse)
+    with only_writer(tmp_path, OSError("busy")):
+        assert f"{tmp_path} cannot be locked (No locks available)" in caplog.text
+
+
+def test_what_is_half_written_is_told_from_what_is_whole_and_from_other_files(tmp_path):
+    with pytest.raises(KeyboardInterrupt), atomic_path(tmp_path / "net-d2.bin") as temporary:
+        raise KeyboardInterrupt
+    others = [".net-d2-s1-abcdefgh.bin", ".net-d2-abcdefgh.npz", ".lock", "net-d2.bin"]
+    for name in [temporary.name, *others]:
+        (tmp_path / name).write_text("")
+    remove_unfinished(tmp_path, "net-d2", ".bin")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(others)
+    remove_unfinished(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "net-d2.bin"]

@@ -8,9 +8,11 @@ import sys
 import pytest
 from conftest import ROOT
 
-from varient.sources import stage_sources
+from varient import sources
+from varient.sources import sources_digest, stage_sources
 
-STAGES = ["varient.training.tokenizer", "varient.training.classifier", "varient.training.supernet",
+STAGES = ["varient.training.tokenizer", "varient.training.classifier", "varient.training.base",
+          "varient.training.supernet",
           "varient.models.official", "varient.generation", "varient.evaluation.reference", "varient.evaluation.scoring",
           "varient.profiling.profiler", "varient.report.tables", "varient.report.table3", "varient.report.opening",
           "baselines.code.training", "baselines.dit.training", "baselines.llamagen.training"]
@@ -38,9 +40,21 @@ def _has_code(path: str) -> bool:
 
 
 def test_rendering_and_profiling_code_is_no_reason_to_train_again():
-    training = stage_sources("varient.training.supernet", "varient.models.official")
+    training = stage_sources("varient.training.base", "varient.training.supernet", "varient.models.official")
     assert not any("report" in path or "profiling" in path or "sampling" in path or "kv_cache" in path
                    for path in training)
+
+
+def test_a_digest_is_of_names_and_contents(tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "_ROOT", tmp_path)
+    (tmp_path / "varient").mkdir()
+    (tmp_path / "varient/__init__.py").write_text("")
+    found = set()
+    for name, text in (("a", "x = 1"), ("a", "x = 2"), ("b", "x = 2")):
+        (tmp_path / f"varient/{name}.py").write_text(text)
+        found.add(sources_digest(f"varient.{name}"))
+        assert sources_digest(f"varient.{name}", "tests.b") == sources_digest(f"varient.{name}") in found
+    assert len(found) == 3
 
 
 @pytest.mark.parametrize("stage", [stage for stage in STAGES if stage.startswith("varient.training")])

@@ -118,13 +118,14 @@ def train_base_verb(config: Config, tokenizer: Path, output: Output, tokens: Tok
     """The full network, or its import from a released file where the config names one."""
     from varient.models.checkpoint import save_weights
     from varient.models.official import import_transformer
+    from varient.training.base import train_base
     from varient.training.distributed import is_main_process
-    from varient.training.supernet import train_base
 
     experiment = load_experiment(config)
     if dry_run:
-        from varient.profiling.training_cost import plan_base, setting_of
+        from varient.profiling.training_plan import plan_base
         from varient.profiling.training_report import show_training
+        from varient.profiling.training_setting import setting_of
 
         show_training(plan_base(experiment, setting_of(dry_run, experiment.base.training, token_cache=bool(tokens))))
         return
@@ -147,8 +148,9 @@ def train_supernet_verb(config: Config, depth: Annotated[int, typer.Option(help=
 
     experiment, supernet = load_experiment(config), Supernet(depth, recipe, seed)
     if dry_run:
-        from varient.profiling.training_cost import plan_supernet, setting_of
+        from varient.profiling.training_plan import plan_supernet
         from varient.profiling.training_report import show_training
+        from varient.profiling.training_setting import setting_of
 
         setting = setting_of(dry_run, experiment.supernet.training, token_cache=bool(tokens))
         show_training(plan_supernet(experiment, supernet, setting))

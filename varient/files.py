@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
+import logging
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+_LOCK = ".lock"
 
 
 class OutputError(OSError):
@@ -39,6 +45,37 @@ def atomic_path(path: Path) -> Iterator[Path]:
     finally:
         if temporary:
             temporary.unlink(missing_ok=True)
+
+
+def remove_unfinished(folder: Path, stem: str = "*", suffix: str = "*") -> None:
+    """Remove what killed processes left of files that `atomic_path` was writing; for their only writer.
+
+    Args:
+        stem, suffix: of the files, as patterns; by default all in ``folder``.
+    """
+    for path in folder.glob(f".{stem}-????????{suffix}"):
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def only_writer(folder: Path, busy: Exception) -> Iterator[None]:
+    """Hold a folder for this process; the lock ends with the process, however that ends.
+
+    A file system without locks is said to have none, and trusted.  Processes that this one forks do not hold the folder
+    (with `flock` they would): one that reads images may outlive a killed training by seconds.
+
+    Args:
+        busy: raised where another process holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / _LOCK).open("w") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            raise busy from None
+        except OSError as error:
+            log.warning("%s cannot be locked (%s): nothing else must write there", folder, error.strerror)
+        yield
 
 
 def write_text(path: Path, text: str) -> None:

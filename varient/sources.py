@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -55,6 +56,14 @@ def _uses(module: str, *, whole: bool) -> Iterator[_Use]:
     while package := module.rpartition(".")[0]:
         yield _Use(_file_of(package), whole=False)
         module = package
+
+
+def sources_digest(*modules: str) -> str:
+    """SHA-256 of the files of `stage_sources`, names and contents."""
+    digest = hashlib.sha256()
+    for name in stage_sources(*modules):
+        digest.update(name.encode() + b"\0" + (_ROOT / name).read_bytes())
+    return digest.hexdigest()
 
 
 @cache

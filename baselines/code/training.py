@@ -47,10 +47,13 @@ def make_network(config: ExperimentConfig, settings: Settings, part: Part, run_d
     else:
         loss = _prediction(model, DepthPlan.full(model.spec.depth, part.drafted))
     identity = ":".join([part.name, config.digest(*part.depends), *map(sha256_of, needed), *tokens.digests()])
-    losses = fit(model, lambda step: loss(tokens.batch(step)), steps=optimizer.epochs * tokens.per_epoch,
-                 settings=optimizer, seed=config.seed, work_dir=output.parent / f"training-{part.name}",
-                 identity=identity, title=part.name, precision=optimizer.precision)
-    save_weights(output, model, {"kind": part.name, "settings": identity, "final_loss": losses[-1]})
+
+    def finish(losses: list[float]) -> None:
+        save_weights(output, model, {"kind": part.name, "settings": identity, "final_loss": losses[-1]})
+
+    fit(model, lambda step: loss(tokens.batch(step)), steps=optimizer.epochs * tokens.per_epoch, settings=optimizer,
+        seed=config.seed, work_dir=output.parent / f"training-{part.name}", identity=identity, title=part.name,
+        precision=optimizer.precision, output=output, finish=finish)
 
 
 def _prediction(model: VAR, plan: DepthPlan) -> Callable[[Batch], Tensor]:

@@ -55,8 +55,11 @@ def train(config: ExperimentConfig, settings: Settings, output: Path) -> None:
             model.update()
 
     identity = ":".join([config.digest("data"), settings.model_dump_json(include={"model", "space", "training"})])
-    losses = fit(model, loss_of_step, steps=training.epochs * (len(data) // training.batch_size), settings=training,
-                 seed=config.seed, work_dir=output.parent / "training-dit", identity=identity, title="dit",
-                 before_step=before_step)
-    model.update()
-    save_weights(output, model.average.module, {"kind": "dit", "settings": identity, "final_loss": losses[-1]})
+
+    def finish(losses: list[float]) -> None:
+        model.update()
+        save_weights(output, model.average.module, {"kind": "dit", "settings": identity, "final_loss": losses[-1]})
+
+    fit(model, loss_of_step, steps=training.epochs * (len(data) // training.batch_size), settings=training,
+        seed=config.seed, work_dir=output.parent / "training-dit", identity=identity, title="dit",
+        before_step=before_step, output=output, finish=finish)

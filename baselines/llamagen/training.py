@@ -38,10 +38,13 @@ def train_tokenizer(config: ExperimentConfig, settings: Settings, output: Path) 
         return F.mse_loss(reconstruction, images[chosen]) + codebook_loss
 
     identity = config.digest("data") + settings.tokenizer.model_dump_json()
-    losses = fit(tokenizer, loss_of_step, steps=training.steps, settings=training, seed=config.seed,
-                 work_dir=output.parent / f"training-{output.stem}", identity=identity, title="LlamaGen tokenizer",
-                 before_step=restart_codes)
-    save_weights(output, tokenizer, {"kind": "llamagen-tokenizer", "settings": identity, "final_loss": losses[-1]})
+
+    def finish(losses: list[float]) -> None:
+        save_weights(output, tokenizer, {"kind": "llamagen-tokenizer", "settings": identity, "final_loss": losses[-1]})
+
+    fit(tokenizer, loss_of_step, steps=training.steps, settings=training, seed=config.seed,
+        work_dir=output.parent / f"training-{output.stem}", identity=identity, title="LlamaGen tokenizer",
+        before_step=restart_codes, output=output, finish=finish)
 
 
 @torch.no_grad()
@@ -75,7 +78,10 @@ def train_transformer(config: ExperimentConfig, settings: Settings, tokenizer_pa
         return token_loss(model(label_B, idx_NL[chosen]), idx_NL[chosen])
 
     identity = ":".join([config.digest("data") + settings.transformer.model_dump_json(), sha256_of(tokenizer_path)])
-    losses = fit(model, loss_of_step, steps=training.epochs * (len(data) // training.batch_size), settings=training,
-                 seed=config.seed, work_dir=output.parent / f"training-{output.stem}", identity=identity,
-                 title="LlamaGen")
-    save_weights(output, model, {"kind": "llamagen", "settings": identity, "final_loss": losses[-1]})
+
+    def finish(losses: list[float]) -> None:
+        save_weights(output, model, {"kind": "llamagen", "settings": identity, "final_loss": losses[-1]})
+
+    fit(model, loss_of_step, steps=training.epochs * (len(data) // training.batch_size), settings=training,
+        seed=config.seed, work_dir=output.parent / f"training-{output.stem}", identity=identity, title="LlamaGen",
+        output=output, finish=finish)

@@ -26,7 +26,6 @@ from baselines.llamagen.training import restart_unused_codes
 from baselines.llamagen.transformer import Transformer
 from varient.config import load_config
 from varient.models.checkpoint import CheckpointError, load_weights, save_weights
-from varient.training import loop
 from varient.training.tokens import token_loss
 
 MINI = {
@@ -394,7 +393,7 @@ def test_restarted_codes_are_used_more():
 
 @pytest.mark.parametrize(("which", "kind"), [(0, Tokenizer), (1, Transformer)])
 def test_a_stopped_training_goes_on_to_the_same_bits(tmp_path, smoke, monkeypatch, which, kind):
-    monkeypatch.setitem(loop.fit.__kwdefaults__, "save_every", 2)
+    monkeypatch.setenv("VARIENT_SAVE_EVERY", "2")
     networks, forward, taken, stop_at = llamagen.networks(smoke, settings_of(MINI)), kind.forward, [], None
 
     def counted(*arguments):

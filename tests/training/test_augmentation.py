@@ -3,7 +3,7 @@ from itertools import islice
 import numpy as np
 import pytest
 import torch
-from conftest import tiny_tokenizer
+from conftest import tiny_tokenizer, visits
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -13,7 +13,7 @@ from torchvision.transforms import transforms
 from varient.config import NO_AUGMENTATION, Augmentation, RandAugment
 from varient.models.vqvae import from_uint8
 from varient.training.augmentation import AugmentedImages, EncodedImages, Preprocessing, augment, draw
-from varient.training.data import LabeledImages, Visit, visits
+from varient.training.data import LabeledImages, Visit
 from varient.training.image_folder import ImageFolder
 
 SIZE = Preprocessing(image_size=16)

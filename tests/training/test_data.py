@@ -2,6 +2,7 @@ from itertools import islice
 
 import pytest
 import torch
+from conftest import visits
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,7 +14,6 @@ from varient.training.data import (
     check_labels,
     load_images,
     successors,
-    visits,
 )
 
 DIGITS = DataConfig(source="digits", image_size=8, num_classes=10, holdout=360)
@@ -76,18 +76,6 @@ def test_tokens_in_memory_are_given_out_by_visit():
         TokensInMemory(tokens, labels[:19], 5)
     with pytest.raises(ValueError, match="label 4 of image 4"):
         TokensInMemory(tokens, labels, 4)
-
-
-@given(num_items=st.integers(1, 60), batch_size=st.integers(1, 60), first=st.integers(0, 200), seed=st.integers(0, 9))
-def test_visits_are_those_of_the_steps_with_their_epochs(num_items, batch_size, first, seed):
-    if batch_size > num_items:
-        with pytest.raises(ValueError, match="batch_size"):
-            next(visits(first, num_items=num_items, batch_size=batch_size, seed=seed))
-        return
-    found = list(islice(visits(first, num_items=num_items, batch_size=batch_size, seed=seed), 5))
-    for step, visit in enumerate(found, start=first):
-        assert visit.epoch == step // (num_items // batch_size)
-        assert torch.equal(visit.indices, batch_indices(step, num_items=num_items, batch_size=batch_size, seed=seed))
 
 
 @given(num_items=st.integers(1, 60), epoch=st.integers(0, 40), seed=st.integers(0, 9), data=st.data())

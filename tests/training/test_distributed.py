@@ -1,11 +1,13 @@
 """The same training on one process and on two real ones (gloo), which this file starts with itself as their program."""
 
+import atexit
 import json
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from conftest import ROOT, tiny_transformer
 
 from varient.config import Optimizer
 from varient.plan import DepthPlan
+from varient.training import distributed
 from varient.training.curves import Curves, read_curves
 from varient.training.data import batch_indices
 from varient.training.distributed import Hardware, Part, accumulation_steps, is_main_process
@@ -32,8 +35,14 @@ class Stop(Exception):
     """Ends a training in the middle."""
 
 
-def train(work_dir, *, batch=BATCH, stop_at=None, spoil=None, probed=False, first_step=0, finish=None, **options):
-    """Train a tiny supernet on fixed tokens; returns losses and weights."""
+def train(work_dir, *, batch=BATCH, stop_at=None, spoil=None, probed=False, first_step=0, look=None, gathered=None,
+          **options):
+    """Train a tiny supernet on fixed tokens; returns losses and weights.
+
+    Args:
+        look: called in the loss of each part with the part and the network.
+        gathered: gets, of each value of the network's gathered state after two steps, whether it is there.
+    """
     model = tiny_transformer(depth=4)
     data = torch.Generator().manual_seed(5)
     label_N = torch.randint(5, (40,), generator=data)
@@ -44,6 +53,8 @@ def train(work_dir, *, batch=BATCH, stop_at=None, spoil=None, probed=False, firs
         if step == stop_at:
             raise Stop
         visited.append(step)
+        if look:
+            look(part, model)
         chosen = batch_indices(step, num_items=40, batch_size=batch, seed=1)
         label_B = drop_labels(label_N[chosen], 0.3, 5)
         label_B, x_BLv, idx_BL = part.rows(label_B, x_NLv[chosen], idx_NL[chosen])
@@ -59,32 +70,43 @@ def train(work_dir, *, batch=BATCH, stop_at=None, spoil=None, probed=False, firs
         return {"bridge": token_loss(logits_BLV[:, :2], idx_BL[:, :2]),
                 "flexible": token_loss(logits_BLV[:, late], idx_BL[:, late])}
 
+    def before_step(step):
+        if gathered is not None and step == 2:
+            gathered.extend(value is not None for value in distributed.whole(model.state_dict()).values())
+
     groups = {"shared": SHARED, "full_only": FULL_ONLY}
     curves = Curves(groups, probe=zones, probe_every=4) if probed else Curves(groups)
     visited = []
     losses = fit(model, loss_of_part=loss_of_part, steps=STEPS, settings=SETTINGS.model_copy(
         update={"batch_size": batch}), seed=2, work_dir=work_dir, identity="a:b", title="toy",
-        curves=curves, finish=finish, **options)
+        curves=curves, before_step=before_step, **options)
     assert visited[0] == first_step
     return losses, {name: tensor.clone() for name, tensor in model.state_dict().items()}
 
 
+def _shares(model) -> list[float]:
+    """Share of each block's gradient that this process holds, by which of them it has any of."""
+    gradients = [block.ffn.fc1.weight.grad for block in model.blocks]
+    return [gradient.to_local().numel() / gradient.numel() for gradient in gradients if gradient is not None]
+
+
 def in_one_of_two_processes(out: Path) -> None:
     """What each of the two processes does; the main one writes the results."""
-    results, calls = {}, []
+    results, calls, sharded, gathered, left = {}, [], [], [], []
     for name, options in {
         "ddp": {"hardware": Hardware(), "probed": True, "finish": calls.append},
         "accumulated": {"hardware": Hardware(micro_batch=2)},
         "recomputed": {"hardware": Hardware(recompute=True)},
         "bf16": {"hardware": Hardware(), "precision": "bf16"},
-        "fsdp": {"hardware": Hardware(strategy="fsdp"), "probed": True},
-        "fsdp-recomputed": {"hardware": Hardware(strategy="fsdp", recompute=True, micro_batch=2)},
+        "fsdp": {"hardware": Hardware(strategy="fsdp"), "probed": True, "gathered": gathered},
+        "fsdp-recomputed": {"hardware": Hardware(strategy="fsdp", recompute=True, micro_batch=2),
+                            "look": lambda part, model: sharded.append(_shares(model)) if part.index % 2 else None},
     }.items():
         results[name] = train(out / name, **options)
     for strategy in ("ddp", "fsdp"):
         name = f"{strategy}-resumed"
         try:
-            train(out / name, stop_at=8, hardware=Hardware(strategy=strategy), save_every=3)
+            train(out / name, stop_at=8, hardware=Hardware(strategy=strategy, save_every=3))
         except Stop:
             torch.distributed.barrier()
             if is_main_process():
@@ -92,6 +114,7 @@ def in_one_of_two_processes(out: Path) -> None:
             torch.distributed.barrier()
         results[name] = train(out / name, first_step=6, hardware=Hardware(strategy=strategy))
     errors = {}
+    distributed.atexit = SimpleNamespace(register=left.append, unregister=lambda function: None)
     for name, options in {"odd": {"batch": 5}, "nan": {"spoil": 1}}.items():
         try:
             train(out / name, hardware=Hardware(), **options)
@@ -102,8 +125,11 @@ def in_one_of_two_processes(out: Path) -> None:
             identity="", title="toy", hardware=Hardware())
     except ValueError as error:
         errors["whole"] = str(error)
+    errors["left"], distributed.atexit = len(left), atexit
+    train(out / "well", hardware=Hardware())
     (out / f"rank-{os.environ['RANK']}.json").write_text(json.dumps(
-        {"errors": errors, "finished": len(calls), "main": is_main_process()}))
+        {"errors": errors, "finished": len(calls), "main": is_main_process(), "sharded": sharded,
+         "gathered": gathered}))
     if is_main_process():
         torch.save(results, out / "results.pt")
 
@@ -201,8 +227,26 @@ def test_both_processes_refuse_what_cannot_be_and_one_writes(two_processes):
     for rank in ranks:
         assert "toy: a batch of 5 cannot be shared equally by 2 processes; start 1 of them" in rank["errors"]["odd"]
         assert "DivergedError: toy: loss is nan at step 0" in rank["errors"]["nan"]
-        assert "on 2 x cpu with 1 micro-batches it must be written as loss_of_part" in rank["errors"]["whole"]
+        assert "its loss takes whole batches, so it runs in one process, not in 2" in rank["errors"]["whole"]
     assert [(rank["main"], rank["finished"]) for rank in ranks] == [(True, 1), (False, 0)]
+
+
+def test_a_process_that_ends_in_an_error_does_not_wait_for_the_others(two_processes):
+    """To leave the group is an act of all, and the others may not know of the error."""
+    ranks = [json.loads((two_processes / f"rank-{rank}.json").read_text()) for rank in (0, 1)]
+    assert [rank["errors"]["left"] for rank in ranks] == [0, 0]
+
+
+def test_the_whole_state_is_in_the_main_process_alone(two_processes):
+    gathered = [json.loads((two_processes / f"rank-{rank}.json").read_text())["gathered"] for rank in (0, 1)]
+    assert [set(there) for there in gathered] == [{True}, {False}]
+
+
+def test_sharded_gradients_are_shared_out_after_each_micro_batch(two_processes):
+    for rank in (0, 1):
+        shares = json.loads((two_processes / f"rank-{rank}.json").read_text())["sharded"]
+        assert [len(of_step) for of_step in shares] == [2 if step in SUBNET_STEPS else 4 for step in range(STEPS)]
+        assert {share for of_step in shares for share in of_step} == {0.5}
 
 
 def test_micro_batches_in_one_process_train_like_the_whole_batch(one_process, tmp_path):
@@ -247,17 +291,20 @@ def test_processes_that_do_not_divide_the_batch_are_refused(batch, processes, us
 
 def test_hardware_is_read_from_the_environment():
     assert Hardware.from_environment({}) == Hardware("cpu", None, "ddp", False)
-    assert Hardware.from_environment({"VARIENT_DEVICE": "cuda", "VARIENT_MICRO_BATCH": "32",
-                                      "VARIENT_STRATEGY": "fsdp", "VARIENT_RECOMPUTE": "1"}) == Hardware(
-        "cuda", 32, "fsdp", True)
+    assert Hardware.from_environment({
+        "VARIENT_DEVICE": "cuda", "VARIENT_MICRO_BATCH": "32", "VARIENT_STRATEGY": "fsdp", "VARIENT_RECOMPUTE": "1",
+        "VARIENT_WORKERS": "3", "VARIENT_SAVE_EVERY": "50"}) == Hardware("cuda", 32, "fsdp", True, 3, 50)
 
 
 @pytest.mark.parametrize(("environment", "message"), [
     ({"VARIENT_DEVICE": "tpu"}, "device = 'tpu' is unknown; known: cpu, cuda"),
     ({"VARIENT_STRATEGY": "zero"}, "strategy = 'zero' is unknown; known: ddp, fsdp"),
     ({"VARIENT_MICRO_BATCH": "0"}, "micro_batch = 0 must be at least 1"),
-    ({"VARIENT_MICRO_BATCH": "many"}, "whole numbers"),
-    ({"VARIENT_RECOMPUTE": "yes"}, "whole numbers"),
+    ({"VARIENT_SAVE_EVERY": "0"}, "save_every = 0 must be at least 1"),
+    ({"VARIENT_MICRO_BATCH": "many"}, "VARIENT_MICRO_BATCH = 'many' is no whole number"),
+    ({"VARIENT_WORKERS": "-2"}, "VARIENT_WORKERS = '-2' is no whole number"),
+    ({"VARIENT_RECOMPUTE": "yes"}, "VARIENT_RECOMPUTE = 'yes' is no whole number"),
+    ({"VARIENT_RECOMPUTE": "2"}, "VARIENT_RECOMPUTE = '2' is neither 0 nor 1"),
 ])
 def test_unusable_hardware_settings_are_refused(environment, message):
     with pytest.raises(ValueError, match=message):

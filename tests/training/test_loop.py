@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from conftest import ROOT
@@ -14,11 +15,13 @@ from torch import nn
 
 from varient.config import Optimizer
 from varient.files import OutputError
+from varient.models.checkpoint import save_weights
 from varient.training import distributed
 from varient.training import loop as training_loop
 from varient.training.curves import Curves, read_curves
 from varient.training.data import batch_indices
-from varient.training.loop import DivergedError, fit, learning_rate, step_seed
+from varient.training.distributed import Hardware
+from varient.training.loop import BusyError, DivergedError, fit, learning_rate, step_seed
 from varient.training.state import states_folder
 
 SETTINGS = Optimizer(learning_rate=0.1, batch_size=4)
@@ -30,6 +33,7 @@ from pathlib import Path
 from torch import nn
 from varient.config import Optimizer
 from varient.training.curves import Curves
+from varient.training.distributed import Hardware
 from varient.training.loop import fit
 torch.manual_seed(0)
 model, curves = nn.ModuleList([nn.Linear(4, 4), nn.Linear(4, 4)]), Curves({"first": ["0."]})
@@ -44,7 +48,7 @@ def loss_of_step(step):
     curves.record("loss/both" if len(layers) == 2 else "loss/one", loss)
     return loss
 fit(model, loss_of_step, steps=200, settings=Optimizer(learning_rate=0.01, batch_size=8), seed=3,
-    work_dir=Path(sys.argv[1]), identity="x", title="t", save_every=7, curves=curves)
+    work_dir=Path(sys.argv[1]), identity="x", title="t", hardware=Hardware(save_every=7), curves=curves)
 torch.save(model.state_dict(), sys.argv[2])
 """
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
@@ -77,10 +81,11 @@ def test_seeds_and_steps_draw_differently():
     assert len(draws) == 9
 
 
-def test_a_training_killed_three_times_goes_on_to_the_same_bits(tmp_path):
+@pytest.mark.parametrize("seed", [0])
+def test_a_training_killed_three_times_goes_on_to_the_same_bits(tmp_path, seed):
     a, b = tmp_path / "a", tmp_path / "b"
     unbroken = _start(a, tmp_path / "a.pt")
-    kills = sorted(random.sample(range(8, 195), 3))
+    kills = sorted(random.Random(seed).sample(range(8, 195), 3))
     for kill_after in kills:
         visited = _run(_start(b, tmp_path / "b.pt"), kill_after)
         # The first goes on from nothing, the others from the last state, at most a save (and what ran on) back.
@@ -151,7 +156,7 @@ def test_one_process_computes_what_plain_pytorch_does(tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), plain.parameters(), strict=True))
 
 
-def _toy(tmp_path, identity="", stop_at=None, steps=10, **options):
+def _toy(tmp_path, identity="", stop_at=None, steps=10, save_every=4, **options):
     torch.manual_seed(1)
     model, visited = nn.Linear(2, 1), []
 
@@ -163,7 +168,7 @@ def _toy(tmp_path, identity="", stop_at=None, steps=10, **options):
 
     with contextlib.suppress(KeyboardInterrupt):
         fit(model, loss_of_step, steps=steps, settings=SETTINGS, seed=0, work_dir=tmp_path, identity=identity,
-            title="toy", **{"save_every": 4, **options})
+            title="toy", hardware=Hardware(save_every=save_every), **options)
     return visited
 
 
@@ -203,11 +208,23 @@ def test_a_damaged_state_is_reported_and_the_one_before_it_taken(tmp_path, caplo
 
 
 def test_what_a_kill_left_of_a_write_is_cleared(tmp_path):
-    _toy(tmp_path, stop_at=9)
-    rest = states_folder(tmp_path, "") / ".state-00000008-abc.pt"
-    rest.write_bytes(b"half")
-    _toy(tmp_path, stop_at=9)
-    assert not rest.exists()
+    work_dir, output = tmp_path / "training-net-d2", tmp_path / "net-d2.safetensors"
+    _toy(work_dir, stop_at=9)
+    rests = [states_folder(work_dir, "") / ".state-00000008-abcdefgh.pt", work_dir / ".epoch-5-k_3xyz12.safetensors",
+             tmp_path / ".net-d2-abcdefgh.safetensors"]
+    for rest in rests:
+        rest.write_bytes(b"half")
+    assert _toy(work_dir, stop_at=9, output=output) == [8]
+    assert not any(rest.exists() for rest in rests)
+
+
+def test_what_another_training_is_writing_beside_the_result_stays(tmp_path):
+    writing = tmp_path / ".net-d2-p50-abcdefgh.safetensors"
+    writing.write_bytes(b"half")
+    _toy(tmp_path / "work", output=tmp_path / "net-d2.safetensors")
+    assert writing.exists()
+    _toy(tmp_path / "work", output=tmp_path / "net-d2-p50.safetensors")
+    assert not writing.exists()
 
 
 def test_a_result_that_cannot_be_written_costs_no_training(tmp_path):
@@ -259,7 +276,7 @@ def _scaled(tmp_path, stop_at=None, factor=10.0):
 
     with contextlib.suppress(KeyboardInterrupt):
         fit(model, loss_of_step, steps=20, settings=SETTINGS, seed=0, work_dir=tmp_path, identity="", title="toy",
-            save_every=3, curves=curves)
+            hardware=Hardware(save_every=3), curves=curves)
     return model
 
 
@@ -273,6 +290,28 @@ def test_updates_that_overflow_are_left_out_counted_and_resumed(tmp_path, monkey
     resumed = _scaled(tmp_path / "b")
     assert all(torch.equal(a, b) for a, b in zip(unbroken.parameters(), resumed.parameters(), strict=True))
     assert read_curves(tmp_path / "b/curves.npz")["skipped"][1].tolist() == skipped[1].tolist()
+
+
+def test_a_scaled_probe_measures_the_gradient_itself_also_where_the_step_overflows(tmp_path, monkeypatch):
+    monkeypatch.setattr(distributed, "Accelerator", _Scaled)
+    torch.manual_seed(1)
+    model = nn.Linear(2, 1)
+
+    def loss(step, part=None):
+        return (model(torch.randn(4, 2)) * 10).square().mean()
+
+    curves = Curves({"all": ["weight", "bias"]}, probe=lambda step, part: {"zone": loss(step)}, probe_every=1)
+    fit(model, loss, steps=20, settings=SETTINGS, seed=0, work_dir=tmp_path, identity="", title="toy", curves=curves)
+    found = read_curves(tmp_path / "curves.npz")
+    (steps, probed), skipped = found["gradient_norm/zone/all"], found["skipped"][1] == 1
+    assert steps.tolist() == list(range(20)) and 3 < skipped.sum() < 17 and skipped[0]
+    np.testing.assert_allclose(probed[~skipped], found["gradient_norm"][1][~skipped], rtol=1e-5)
+    torch.manual_seed(1)
+    model = nn.Linear(2, 1)
+    torch.manual_seed(step_seed(0, 0))
+    loss(0).backward()
+    expected = nn.utils.get_total_norm([parameter.grad for parameter in model.parameters()])
+    assert probed[0] == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_a_training_that_overflows_at_any_scale_stops(tmp_path, monkeypatch):
@@ -305,8 +344,8 @@ def test_batches_visit_every_image_once_an_epoch_in_a_new_order():
     ({"steps": 0}, ValueError, "toy: no training step"),
     ({"loss_of_part": lambda step, part: None}, TypeError, "exactly one of loss_of_step and loss_of_part"),
     ({"keep": 0}, ValueError, "keep = 0 must be at least 1"),
+    ({"precision": "fp16"}, ValueError, "precision = fp16 needs a GPU"),
     ({"curves": Curves({"deep": ["blocks."]})}, ValueError, "'deep': no parameter's name begins with 'blocks.'"),
-    ({"hardware": distributed.Hardware(recompute=True)}, ValueError, "Linear has no list of 'blocks'"),
 ])
 def test_unusable_arguments_are_refused(tmp_path, options, error, message):
     model = nn.Linear(1, 1)
@@ -314,6 +353,74 @@ def test_unusable_arguments_are_refused(tmp_path, options, error, message):
         fit(model, lambda step: model(torch.ones(1, 1)).sum(), **{
             "steps": 1, "settings": SETTINGS, "seed": 0, "work_dir": tmp_path, "identity": "", "title": "toy",
             **options})
+
+
+def test_a_network_without_blocks_is_not_recomputed(tmp_path):
+    model = nn.Linear(1, 1)
+    with pytest.raises(ValueError, match="Linear has no list of 'blocks'"):
+        fit(model, loss_of_part=lambda step, part: model(torch.ones(1, 1)).sum(), steps=1, settings=SETTINGS, seed=0,
+            work_dir=tmp_path, identity="", title="toy", hardware=Hardware(recompute=True))
+
+
+@pytest.mark.parametrize("hardware", [Hardware("cuda"), Hardware(micro_batch=1), Hardware(strategy="fsdp"),
+                                      Hardware(recompute=True)])
+def test_a_loss_of_whole_batches_runs_on_one_cpu_whatever_the_hardware_is_for_others(tmp_path, monkeypatch, caplog,
+                                                                                    hardware):
+    model = nn.Linear(2, 1)
+
+    def run(folder, **options):
+        torch.manual_seed(1)
+        model.reset_parameters()
+        return fit(model, lambda step: model(torch.ones(4, 2)).square().sum(), steps=3, settings=SETTINGS, seed=0,
+                   work_dir=tmp_path / folder, identity="", title="toy", **options)
+
+    start = run("plain", hardware=Hardware())
+    assert not caplog.records
+    assert run("elsewhere", hardware=hardware) == start
+    assert "toy: its loss takes whole batches, so it runs on the CPU" in caplog.text
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match="toy: its loss takes whole batches, so it runs in one process, not in 2"):
+        run("two", hardware=hardware)
+
+
+def _weights(path, identity):
+    def finish(losses):
+        save_weights(path, nn.Linear(1, 1), {"settings": identity})
+    return {"output": path, "finish": finish}
+
+
+def test_a_finished_training_is_not_done_again(tmp_path, caplog):
+    output, work_dir = tmp_path / "net.safetensors", tmp_path / "training"
+    assert len(_toy(work_dir, "a", **_weights(output, "a"))) == 10
+    written = output.read_bytes()
+    assert _toy(work_dir, "a", **_weights(output, "a")) == []
+    assert f"toy: {output} is there already, of the same settings and inputs" in caplog.text
+    assert output.read_bytes() == written
+    assert len(_toy(work_dir, "b", **_weights(output, "b"))) == 10  # of other settings
+    output.write_bytes(output.read_bytes()[:20])
+    assert len(_toy(work_dir, "b", **_weights(output, "b"))) == 10  # damaged
+
+
+def test_two_trainings_in_one_folder_are_kept_apart(tmp_path):
+    first = _start(tmp_path, tmp_path / "first.pt")
+    first.stdout.readline()
+    os.kill(first.pid, signal.SIGSTOP)
+    with pytest.raises(BusyError, match=f"toy: another training is running in {tmp_path}; wait until it has ended"):
+        _toy(tmp_path)
+    os.kill(first.pid, signal.SIGCONT)
+    _run(first)
+    assert len(_toy(tmp_path)) == 10
+
+
+def test_going_on_with_other_code_is_said_and_changes_nothing_else(tmp_path, monkeypatch, caplog):
+    _toy(tmp_path / "a", stop_at=9)
+    _toy(tmp_path / "b", stop_at=9)
+    assert _toy(tmp_path / "a") == [8, 9] and not caplog.records
+    monkeypatch.setattr(training_loop, "sources_digest", lambda *modules: "other")
+    assert _toy(tmp_path / "b") == [8, 9]
+    (record,) = caplog.records
+    assert "toy: the code of this training is not the one that saved step 8" in record.getMessage()
+    assert (tmp_path / "a/losses.json").read_text() == (tmp_path / "b/losses.json").read_text()
 
 
 def test_losses_are_left_beside_the_curves(tmp_path):

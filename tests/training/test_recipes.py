@@ -1,7 +1,5 @@
 """Supernets trained by the recipes, on networks of the smoke configuration."""
 
-from functools import partial
-
 import numpy as np
 import pytest
 import torch
@@ -12,13 +10,14 @@ from varient.config import ConfigError, parse_config
 from varient.experiment import parse_experiment
 from varient.models.build import build_transformer
 from varient.models.checkpoint import CheckpointError, load_weights, save_weights
+from varient.models.transformer import VAR
 from varient.systems import resolve_system
-from varient.training import supernet as module
 from varient.training.curves import read_curves
 from varient.training.recipes import Supernet, schedule_of
 from varient.training.schedule import AutomaticSchedule, FixedRatioSchedule, ProgressiveSchedule
-from varient.training.supernet import copy_kept_weights, scale_losses, train_supernet
-from varient.training.tokens import prediction_divergence
+from varient.training.supernet import copy_kept_weights, train_supernet
+from varient.training.token_training import TokenTraining
+from varient.training.tokens import prediction_divergence, scale_losses
 
 
 @pytest.fixture
@@ -77,13 +76,13 @@ def test_with_a_bridge_they_learn(experiment, files):
 
 def test_one_supernet_trains_all_its_depths(experiment, files, monkeypatch):
     seen = set()
-    forward = module.VAR.forward
+    forward = VAR.forward
 
     def noted(self, label_B, x_BLv, plan=None, class_BC=None):
         seen.add(len(plan.layers(10)))
         return forward(self, label_B, x_BLv, plan, class_BC)
 
-    monkeypatch.setattr(module.VAR, "forward", noted)
+    monkeypatch.setattr(VAR, "forward", noted)
     output, _, description = _train(experiment, files, "multi")
     assert output.name == "supernet-multi.safetensors" and description["subnet_depths"] == [4, 2]
     assert seen == {6, 4, 2}
@@ -149,6 +148,31 @@ def test_distillation_adds_the_full_networks_view(experiment, files):
         assert total[step] == pytest.approx(np.mean(parts), rel=1e-5)
 
 
+def test_the_target_of_a_distillation_is_what_the_full_network_samples_from(experiment, files, monkeypatch):
+    """Stochastic depth leaves branches out for the student alone; afterwards the network is in training again."""
+    settings = experiment.model_dump(mode="json")
+    settings["transformer"]["drop_path_rate"] = 0.5
+    config = parse_config(settings, "test")
+    forward, targets, students = VAR.forward, [], []
+
+    def noted(self, label_B, x_BLv, plan=None, class_BC=None):
+        logits_BLV = forward(self, label_B, x_BLv, plan, class_BC)
+        with torch.random.fork_rng(), torch.no_grad():
+            training, sampled_BLV = self.training, forward(self.eval(), label_B, x_BLv, plan, class_BC)
+            self.train(training)
+        same = torch.equal(logits_BLV, sampled_BLV)
+        if torch.is_grad_enabled():
+            students.append((training, same))
+        else:
+            targets.append((plan.is_full, same))
+        return logits_BLV
+
+    monkeypatch.setattr(VAR, "forward", noted)
+    _train(config, files, "distil")
+    assert targets and set(targets) == {(True, True)}
+    assert set(students) == {(True, False)}
+
+
 def test_divergence_by_definition():
     torch.manual_seed(0)
     wanted, given = torch.randn(2, 3, 5), torch.randn(2, 3, 5)
@@ -173,20 +197,35 @@ def test_curves_tell_the_zones_and_the_layers_apart(experiment, files):
             "gradient_norm/flexible/full_only", "loss/full/r1", "loss/subnet/r10"} <= set(curves)
 
 
+def test_the_probe_of_the_curves_takes_the_first_rows_of_a_batch(experiment, files, monkeypatch):
+    settings = experiment.model_dump(mode="json")
+    settings["supernet"]["training"]["batch_size"] = 40
+    forward, rows = VAR.forward, []
+
+    def noted(self, label_B, x_BLv, plan=None, class_BC=None):
+        rows.append(len(label_B))
+        return forward(self, label_B, x_BLv, plan, class_BC)
+
+    monkeypatch.setattr(VAR, "forward", noted)
+    _train(parse_config(settings, "test"), files, None)
+    epochs, per_epoch = 6, experiment.supernet.training.batches_per_epoch
+    assert rows == ([32] + [40] * per_epoch) * epochs
+
+
 def test_an_automatic_training_that_was_stopped_goes_on_to_the_same_bits(experiment, files, monkeypatch):
     whole, *_ = _train(experiment, files, "auto", "whole")
-    monkeypatch.setattr(module, "fit", partial(module.fit, save_every=5))
+    monkeypatch.setenv("VARIENT_SAVE_EVERY", "5")
     calls = []
 
-    def stop(self, step):
+    def stop(self, step, evaluate):
         calls.append(step)
         if len(calls) == 8:
             raise KeyboardInterrupt
-        return validate(self, step)
+        return validate(self, step, evaluate)
 
-    validate = module._TokenTraining._validate
+    validate = TokenTraining._validate
     with monkeypatch.context() as patch:
-        patch.setattr(module._TokenTraining, "_validate", stop)
+        patch.setattr(TokenTraining, "_validate", stop)
         with pytest.raises(KeyboardInterrupt):
             _train(experiment, files, "auto", "stopped")
     again, *_ = _train(experiment, files, "auto", "stopped")

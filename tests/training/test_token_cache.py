@@ -1,4 +1,3 @@
-import fcntl
 import os
 import signal
 import subprocess
@@ -8,7 +7,7 @@ from itertools import islice
 import numpy as np
 import pytest
 import torch
-from conftest import tiny_tokenizer
+from conftest import ROOT, tiny_tokenizer, visits
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -16,7 +15,7 @@ from PIL import Image
 from varient.config import Augmentation
 from varient.models.vqvae import from_uint8
 from varient.training.augmentation import AugmentedImages, EncodedImages, Preprocessing
-from varient.training.data import LabeledImages, TokensInMemory, Visit, visits
+from varient.training.data import LabeledImages, TokensInMemory, Visit
 from varient.training.image_folder import ImageFolder
 from varient.training.token_cache import TokenCache, TokenCacheError, TokenCacheSpec, build_token_cache
 
@@ -244,12 +243,24 @@ def test_no_cache_a_damaged_manifest_and_missing_mirror_images_are_refused(cache
         _open(cache)
 
 
+HOLDER = """
+import sys, time
+from pathlib import Path
+from varient.files import only_writer
+with only_writer(Path(sys.argv[1]), OSError()):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
 def test_two_builds_do_not_write_one_cache(tmp_path):
-    (tmp_path / "tokens").mkdir()
-    with (tmp_path / "tokens/.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(TokenCacheError, match="another process is writing this cache"):
-            _build(tmp_path / "tokens")
+    other = subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path / "tokens")], stdout=subprocess.PIPE, cwd=ROOT)
+    other.stdout.readline()
+    with pytest.raises(TokenCacheError, match="another process is writing this cache"):
+        _build(tmp_path / "tokens")
+    other.kill()
+    other.communicate()
+    _build(tmp_path / "tokens")
 
 
 @pytest.mark.parametrize(("changes", "message"), [

@@ -21,17 +21,17 @@ from varient.models.checkpoint import load_weights, save_weights
 from varient.models.transformer import VAR
 from varient.models.vqvae import from_uint8
 from varient.systems import resolve_system
-from varient.training import supernet as module
 from varient.training import tokens as tokens_module
 from varient.training.augmentation import AugmentedImages, Preprocessing, draw
+from varient.training.base import train_base
 from varient.training.curves import read_curves
 from varient.training.data import Mix, batch_indices, load_images, successors
 from varient.training.distributed import Part, is_main_process
 from varient.training.image_folder import ImageFolder, ImageFolderError
 from varient.training.recipes import Supernet
-from varient.training.supernet import train_base, train_supernet
+from varient.training.supernet import train_supernet
 from varient.training.token_cache import TokenCacheError
-from varient.training.tokens import Batch, TokenBatches, cache_tokens, drop_labels, mixed_classes, reading_processes
+from varient.training.tokens import Batch, TokenBatches, cache_tokens, drop_labels, mixed_classes
 
 NUM_CLASSES, PER_CLASS, BATCH = 3, 9, 8
 FLIP = {"random_crop": False, "randaugment": None, "mixup": 0}
@@ -147,7 +147,7 @@ def test_a_cache_gives_the_weights_of_encoding_on_the_fly(root, tokenizer, tmp_p
 def test_a_training_that_was_stopped_goes_on_to_the_same_bits(root, tmp_path, monkeypatch, recipe):
     config, files = experiment(root, PAPER), write_networks(root)
     _supernet(config, files, tmp_path / "whole/s.safetensors", recipe)
-    monkeypatch.setattr(module, "fit", partial(module.fit, save_every=4))
+    monkeypatch.setenv("VARIENT_SAVE_EVERY", "4")
     batch = TokenBatches.batch
 
     def stop(self, step, part):
@@ -214,6 +214,8 @@ def in_one_of_two_processes(out: Path) -> None:
     ImageFolder.load = noted
     train_supernet(config, Supernet(2, "auto"), *files, out / "two/s.safetensors")
     (out / f"read-{os.environ['RANK']}.json").write_text(json.dumps([read, is_main_process()]))
+    os.environ["VARIENT_STRATEGY"] = "fsdp"
+    train_supernet(config, Supernet(2, "auto"), *files, out / "sharded/s.safetensors")
 
 
 def test_two_processes_train_what_one_does_and_share_the_reading(root, tmp_path):
@@ -225,12 +227,16 @@ def test_two_processes_train_what_one_does_and_share_the_reading(root, tmp_path)
         env={**os.environ, "PYTHONPATH": f"{ROOT / 'tests'}:{ROOT}", "OMP_NUM_THREADS": "1",
              "CUDA_VISIBLE_DEVICES": ""})
     assert done.returncode == 0, done.stderr[-4000:]
-    two = _weights(config, tmp_path / "two/s.safetensors")[0]
-    for name, tensor in one.items():
-        torch.testing.assert_close(two[name], tensor, atol=0.05 * config.supernet.training.learning_rate, rtol=0)
-    validated = [read_curves(tmp_path / name / "training-supernet-d2-auto/curves.npz")["validation/full"][1]
-                 for name in ("one", "two")]
-    np.testing.assert_allclose(*validated, atol=1e-5, rtol=0)  # the main process alone saw other images
+    tolerance = 0.05 * config.supernet.training.learning_rate
+    curves = read_curves(tmp_path / "one/training-supernet-d2-auto/curves.npz")
+    for folder in ("two", "sharded"):
+        weights = _weights(config, tmp_path / folder / "s.safetensors")[0]
+        for name, tensor in one.items():
+            torch.testing.assert_close(weights[name], tensor, atol=tolerance, rtol=0)
+        theirs = read_curves(tmp_path / folder / "training-supernet-d2-auto/curves.npz")
+        for name in ("validation/full", "validation/subnet"):  # of other images in each process, and of none in one
+            assert theirs[name][0].tolist() == curves[name][0].tolist() != []
+            np.testing.assert_allclose(theirs[name][1], curves[name][1], atol=1e-5, rtol=0)
     reads = [json.loads((tmp_path / f"read-{rank}.json").read_text())[0] for rank in (0, 1)]
     for read in reads:  # 4 of a batch of 8, and the one that the last is mixed with
         assert 15 * 4 <= sum(total == 27 for total, _ in read) <= 15 * 5
@@ -341,7 +347,6 @@ def test_workers_change_nothing(root, tokenizer, monkeypatch):
     config = experiment(root, PAPER)
     alone = [TokenBatches(config, tokenizer, BATCH).batch(0, Part(index, 2)) for index in (0, 1)]
     monkeypatch.setenv("VARIENT_WORKERS", "2")
-    assert reading_processes() == 2
     helped = TokenBatches(config, tokenizer, BATCH)
     torch.manual_seed(0)
     drawn = torch.rand(BATCH + 1)[-1]
@@ -372,15 +377,52 @@ def test_parts_must_be_equal_and_batches_not_above_the_images(root, tokenizer):
     with pytest.raises(ValueError, match="a batch of 8 rows cannot be cut into 3 equal parts"):
         TokenBatches(config, tokenizer, BATCH).batch(0, Part(0, 3))
     with pytest.raises(ValueError, match="batch_size = 28 is above the 27 images"):
-        TokenBatches(config, tokenizer, 28).batch(0)
+        TokenBatches(config, tokenizer, 28)
+
+
+@pytest.mark.parametrize(("environment", "precision", "message"), [
+    ({"VARIENT_MICRO_BATCH": "many"}, "fp32", "VARIENT_MICRO_BATCH = 'many' is no whole number"),
+    ({"VARIENT_WORKERS": "-1"}, "fp32", "VARIENT_WORKERS = '-1' is no whole number"),
+    ({"VARIENT_STRATEGY": "fsdp"}, "fp32", "strategy = fsdp needs at least 2 processes"),
+    ({"WORLD_SIZE": "3"}, "fp32", r"a batch of 8 cannot be shared equally by 3 processes; start 2 of them"),
+    ({}, "fp16", "precision = fp16 needs a GPU"),
+    pytest.param({"VARIENT_DEVICE": "cuda"}, "fp32", "device = cuda: torch sees no GPU here",
+                 marks=pytest.mark.skipif(torch.cuda.is_available(), reason="for machines without a GPU"))])
+def test_what_cannot_be_trained_is_refused_before_a_file_is_opened(root, tmp_path, monkeypatch, environment, precision,
+                                                                    message):
+    settings = experiment(root).model_dump(mode="json")
+    settings["base"]["training"]["precision"] = settings["supernet"]["training"]["precision"] = precision
+    config, nowhere = parse_config(settings, "test"), tmp_path / "nowhere"
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match=message):
+        train_base(config, nowhere, tmp_path / "base.safetensors")
+    with pytest.raises(ValueError, match=message):
+        train_supernet(config, Supernet(2), nowhere, nowhere, tmp_path / "s.safetensors")
+
+
+def test_a_cache_is_made_on_the_device_that_is_asked_for(root, tokenizer, tmp_path, monkeypatch, caplog, capsys):
+    config = experiment(root, FLIP)
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.cuda, "is_available", lambda: True)
+        cache_tokens(config, tokenizer, tmp_path / "tokens")
+    assert "runs on the CPU although there is a GPU; VARIENT_DEVICE=cuda takes it" in caplog.text
+    assert "tokens on cpu" in capsys.readouterr().err
+    caplog.clear()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    cache_tokens(config, tokenizer, tmp_path / "tokens")
+    assert not caplog.records
+    monkeypatch.setenv("VARIENT_DEVICE", "cuda")
+    with pytest.raises(ValueError, match="device = cuda: torch sees no GPU here"):
+        cache_tokens(config, tmp_path / "nowhere", tmp_path / "tokens")
 
 
 def test_held_out_images_are_those_of_val_in_the_centre(root, tokenizer, monkeypatch):
     config = experiment(root, PAPER)
     monkeypatch.setattr(tokens_module, "_HELD_OUT_AT_ONCE", 5)
     batches = TokenBatches(config, tokenizer, BATCH)
-    whole = list(batches.held_out())
-    assert [len(batch.idx_BL) for batch in whole] == [5, 5, 2]
+    whole, counts = zip(*batches.held_out(), strict=True)
+    assert [len(batch.idx_BL) for batch in whole] == [5, 5, 2] == [*counts]
     assert torch.cat([batch.label_B for batch in whole]).tolist() == [0] * 4 + [1] * 4 + [2] * 4
     folder = ImageFolder(root, "val", num_classes=3, index=root.parent / "own.npz")
     pixels = AugmentedImages(folder, Preprocessing(image_size=8), NO_AUGMENTATION, num_classes=3, seed=0)
@@ -388,14 +430,14 @@ def test_held_out_images_are_those_of_val_in_the_centre(root, tokenizer, monkeyp
     assert torch.equal(torch.cat([batch.idx_BL for batch in whole]),
                        load_tokenizer(config, tokenizer).encode(image_N3SS))
     read = _read(monkeypatch)
-    assert all(_equal(*pair) for pair in zip(batches.held_out(), whole, strict=True)) and read == []
+    assert all(_equal(again, batch) for (again, _), batch in zip(batches.held_out(), whole, strict=True)) and read == []
     shares = []
     for rank in (0, 1):
         with monkeypatch.context() as patch:
             patch.setattr(tokens_module, "_place", lambda rank=rank: (rank, 2))
             shares.append(list(TokenBatches(config, tokenizer, BATCH).held_out()))
-    assert [len(share) for share in shares] == [2, 1]
-    assert _equal(shares[0][1], whole[2]) and _equal(shares[1][0], whole[1])
+    assert [[images for _, images in share] for share in shares] == [[5, 2], [5, 0]]  # equally many, for fsdp
+    assert _equal(shares[0][1][0], whole[2]) and _equal(shares[1][0][0], whole[1])
 
 
 # -- digits ------------------------------------------------------------------------------------------------------------
@@ -417,7 +459,8 @@ def test_digits_are_encoded_once_and_given_out_in_order(smoke, tmp_path):
         assert torch.equal(batch.label_B, label_B) and torch.rand(()) == after
         assert torch.equal(batch.idx_BL, idx_NL[chosen]) and torch.equal(batch.x_BLv, x_NLv[chosen])
         assert batch.mix is None
-    (held_out,) = batches.held_out()
+    ((held_out, images),) = batches.held_out()
+    assert images == 360 == len(held_out.label_B)
     assert torch.equal(held_out.label_B, load_images(smoke.data, "holdout").labels)
     assert list(tmp_path.iterdir()) == [tmp_path / "t.safetensors"]
 

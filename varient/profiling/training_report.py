@@ -10,13 +10,14 @@ from rich.console import Console
 from rich.table import Table
 
 from varient.profiling.sizes import MIB
-from varient.profiling.training_cost import USABLE_MEMORY, Phase, TrainingPlan
+from varient.profiling.training_plan import USABLE_MEMORY, Phase, TrainingPlan
 
 _MEMORY = {
     "weights": "weights, float32", "gradients": "gradients, float32", "moments": "AdamW's two moments, float32",
     "buckets": "DDP's gradient buckets", "gathered": "fsdp: units in one piece", "tokenizer": "tokenizer's weights",
     "weight_copies": "matrices in 16 bits (autocast)", "activations": "activations kept for backward",
     "working": "most beside them for a moment", "update": "copies in the optimizer's step",
+    "probe": "the curves' gradient probe, another moment",
 }
 EXACT_MEMORY = ("weights", "gradients", "moments", "buckets", "tokenizer", "weight_copies")
 """Of `DeviceMemory`; the rest is estimated."""

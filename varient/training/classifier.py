@@ -40,10 +40,14 @@ def train_classifier(config: ExperimentConfig, role: str, output: Path) -> None:
         return F.cross_entropy(classifier(train.images[chosen])[1], train.labels[chosen])
 
     identity = config.digest("data", "evaluation.classifier") + role
+
+    def finish(losses: list[float]) -> None:
+        holdout = load_images(config.data, "holdout")
+        with torch.no_grad():
+            accuracy = (classifier(holdout.images)[1].argmax(1) == holdout.labels).float().mean().item()
+        save_weights(output, classifier, {"kind": "classifier", "role": role, "settings": identity,
+                                          "holdout_accuracy": accuracy})
+
     fit(classifier, loss_of_step, steps=settings.epochs * (len(train) // settings.batch_size), settings=settings,
-        seed=seed, work_dir=output.parent / f"training-{role}", identity=identity, title=f"classifier {role}")
-    holdout = load_images(config.data, "holdout")
-    with torch.no_grad():
-        accuracy = (classifier(holdout.images)[1].argmax(1) == holdout.labels).float().mean().item()
-    save_weights(output, classifier, {"kind": "classifier", "role": role, "settings": identity,
-                                      "holdout_accuracy": accuracy})
+        seed=seed, work_dir=output.parent / f"training-{role}", identity=identity, title=f"classifier {role}",
+        output=output, finish=finish)

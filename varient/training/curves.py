@@ -18,6 +18,9 @@ from varient.training.distributed import Part, is_main_process, sum_over_process
 Probe = Callable[[int, Part], Mapping[str, Tensor]]
 """(step, part) -> named losses whose gradients are measured one by one, such as those of the two zones (Fig. 3b)."""
 
+PROBED_ROWS = 32
+"""Most rows of a part that a probe should differentiate: its graph outlives a backward, a training's does not."""
+
 
 class Curves:
     """Named values over steps.
@@ -29,8 +32,8 @@ class Curves:
         gradient_groups: name -> beginnings of parameter names; each step records ``gradient_norm/<name>`` (before
             clipping, 0 where no gradient reached the group).
         probe: losses that are differentiated apart every ``probe_every`` steps, for the weights and the batch of that
-            step (the first micro-batch of each process); records ``gradient_norm/<loss>/<group>``.  Under fp16 the
-            gradients are not scaled, so the smallest are lost; under fsdp there is no probe (a warning says so).
+            step (of the first micro-batch of each process); records ``gradient_norm/<loss>/<group>``.  Under fp16
+            its losses are scaled; under fsdp there is no probe (a warning says so).
     """
 
     def __init__(self, gradient_groups: Mapping[str, Sequence[str]] | None = None, probe: Probe | None = None,
@@ -160,20 +163,33 @@ def norm_of(gradients: Sequence[Tensor | None]) -> Tensor:
     return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
 
-def probed_norms(losses: Mapping[str, Tensor], groups: Mapping[str, list[nn.Parameter]],
-                 processes: int) -> dict[str, Tensor]:
-    """Norm of the gradient of each loss, averaged over the processes, in each group of parameters."""
-    parameters = list({id(p): p for members in groups.values() for p in members}.values())
-    norms = {}
-    for zone, loss in losses.items():
-        gradients = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
-        by_id = {}
-        for parameter, gradient in zip(parameters, gradients, strict=True):
-            gradient = torch.zeros_like(parameter) if gradient is None else gradient
-            if processes > 1:
-                torch.distributed.all_reduce(gradient)
-                gradient = gradient / processes
-            by_id[id(parameter)] = gradient
-        for group, members in groups.items():
-            norms[f"gradient_norm/{zone}/{group}"] = norm_of([by_id[id(p)] for p in members])
+def probed_norms(losses: Mapping[str, Tensor], groups: Mapping[str, list[nn.Parameter]], processes: int = 1,
+                 scale: float = 1.0) -> dict[str, Tensor]:
+    """Norm of the gradient of each loss, averaged over the processes, in each group of parameters.
+
+    Of one loss after the other: a gradient is as large as the network, and two need not exist together.
+
+    Args:
+        losses: scalars that may share a graph; it is freed on the way through the last of them.
+        groups: name -> parameters; none of them gets a ``grad``.
+        scale: the losses are multiplied by it on the way back and the norms divided: in 16 bits small gradients of the
+            logits would be flushed to zero.
+    """
+    norms, last = {}, len(losses) - 1
+    for number, (zone, loss) in enumerate(losses.items()):
+        found = _gradient_norms(loss * scale, groups, processes, keep_graph=number < last)
+        norms |= {f"gradient_norm/{zone}/{group}": norm / (processes * scale) for group, norm in found.items()}
     return norms
+
+
+def _gradient_norms(loss: Tensor, groups: Mapping[str, list[nn.Parameter]], processes: int, *,
+                    keep_graph: bool) -> dict[str, Tensor]:
+    """Norm in each group of a loss's gradient, summed over the processes; the gradients are gone afterwards."""
+    parameters = list({id(p): p for members in groups.values() for p in members}.values())
+    gradients = torch.autograd.grad(loss, parameters, retain_graph=keep_graph, allow_unused=True)
+    if processes > 1:
+        for gradient in gradients:  # the same are None in all processes, which draw the same plan
+            if gradient is not None:
+                torch.distributed.all_reduce(gradient)
+    by_id = dict(zip(map(id, parameters), gradients, strict=True))
+    return {group: norm_of([by_id[id(p)] for p in members]) for group, members in groups.items()}

@@ -12,7 +12,6 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import count
 from typing import Literal, NamedTuple, Protocol, get_args
 
 import numpy as np
@@ -142,17 +141,6 @@ class Visit(NamedTuple):
 
     epoch: int
     indices: Tensor
-
-
-def visits(first_step: int, *, num_items: int, batch_size: int, seed: int) -> Iterator[Visit]:
-    """The visits of the steps from ``first_step`` on, without end: `batch_indices` with their epochs.
-
-    Raises:
-        ValueError: fewer items than a batch.
-    """
-    for step in count(first_step):
-        indices = batch_indices(step, num_items=num_items, batch_size=batch_size, seed=seed)
-        yield Visit(step // (num_items // batch_size), indices)
 
 
 class Mix(NamedTuple):

@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from functools import partial
-from typing import Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import numpy as np
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs, FullyShardedDataParallelPlugin
 from accelerate.state import AcceleratorState, GradientState, PartialState
-from accelerate.utils import DistributedType, GradientAccumulationPlugin
+from accelerate.utils import DistributedType, GradientAccumulationPlugin, broadcast_object_list
 from torch import Tensor, nn
 from torch.distributed.fsdp import MixedPrecisionPolicy
 from torch.distributed.tensor import DTensor, distribute_tensor
@@ -28,6 +28,7 @@ from varient.config import Precision
 
 Device = Literal["cpu", "cuda"]
 Strategy = Literal["ddp", "fsdp"]
+T = TypeVar("T")
 PREFIX = "VARIENT_"
 _AUTOCAST = {"fp32": "no", "fp16": "fp16", "bf16": "bf16"}
 
@@ -41,37 +42,53 @@ class Hardware:
         micro_batch: most rows of the global batch that a process puts through the network at once; None: all its rows.
         strategy: ddp keeps the whole network in each process, fsdp (FSDP2) a slice of it.
         recompute: keep only the inputs of the network's blocks and compute the rest again on the way back.
+        workers: processes beside each training process that read and augment images; 0: it does so itself.
+        save_every: steps between saved states.
+
+    Raises:
+        ValueError: a value that cannot be.
     """
 
     device: Device = "cpu"
     micro_batch: int | None = None
     strategy: Strategy = "ddp"
     recompute: bool = False
+    workers: int = 0
+    save_every: int = 200
 
     def __post_init__(self) -> None:
         for name, known in (("device", Device), ("strategy", Strategy)):
             if getattr(self, name) not in get_args(known):
                 raise ValueError(f"{name} = {getattr(self, name)!r} is unknown; known: {', '.join(get_args(known))}")
-        if self.micro_batch is not None and self.micro_batch < 1:
-            raise ValueError(f"micro_batch = {self.micro_batch} must be at least 1")
+        for name in ("micro_batch", "save_every"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} = {value} must be at least 1")
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Hardware:
-        """Read VARIENT_DEVICE, VARIENT_MICRO_BATCH, VARIENT_STRATEGY and VARIENT_RECOMPUTE (1 or 0).
+        """Read VARIENT_DEVICE, VARIENT_MICRO_BATCH, and so on; recompute is 1 or 0.
 
         Raises:
             ValueError: a value that cannot be used.
         """
-        found = {field.name: environment[PREFIX + field.name.upper()] for field in fields(cls)
-                 if environment.get(PREFIX + field.name.upper())}
-        numbers: dict[str, type] = {"micro_batch": int, "recompute": int}
-        try:
-            settings = {name: numbers.get(name, str)(value) for name, value in found.items()}
-        except ValueError:
-            raise ValueError(f"{PREFIX}MICRO_BATCH and {PREFIX}RECOMPUTE are whole numbers, got {found}") from None
-        if "recompute" in settings:
-            settings["recompute"] = bool(settings["recompute"])
-        return cls(**settings)
+        found: dict[str, str | int | bool] = {}
+        for field in fields(cls):
+            variable = PREFIX + field.name.upper()
+            value = environment.get(variable)
+            if not value:
+                continue
+            if field.name in ("device", "strategy"):
+                found[field.name] = value
+            elif not value.isdecimal():
+                raise ValueError(f"{variable} = {value!r} is no whole number")
+            elif field.name != "recompute":
+                found[field.name] = int(value)
+            elif value not in ("0", "1"):
+                raise ValueError(f"{variable} = {value!r} is neither 0 nor 1")
+            else:
+                found[field.name] = value == "1"
+        return cls(**found)
 
 
 @dataclass(frozen=True)
@@ -111,6 +128,32 @@ def is_main_process() -> bool:
     return int(os.environ.get("RANK", "0")) == 0
 
 
+def started_processes() -> int:
+    """How many processes a launcher started, 1 without one; known before they meet."""
+    return int(os.environ.get("WORLD_SIZE") or 1)
+
+
+def from_main_process(function: Callable[[], T]) -> T:
+    """What a function returns in the main process, where alone it is called; what it raises is raised in all.
+
+    All processes must call this together.
+
+    Args:
+        function: returns what can be pickled.
+    """
+    told: list[Any] = [None, None]
+    if is_main_process():
+        try:
+            told[0] = function()
+        except (OSError, ValueError) as error:
+            told[1] = error
+    broadcast_object_list(told)
+    result, error = told
+    if error is not None:
+        raise error
+    return result
+
+
 def accumulation_steps(batch_size: int, processes: int, micro_batch: int | None, title: str) -> int:
     """The fewest equal parts of a process's share of the batch that have at most ``micro_batch`` rows.
 
@@ -124,6 +167,18 @@ def accumulation_steps(batch_size: int, processes: int, micro_batch: int | None,
                          f"start {usable} of them, or change batch_size in the config")
     most = micro_batch or share
     return next(count for count in range(1, share + 1) if share % count == 0 and share // count <= most)
+
+
+def check_start(batch_size: int, precision: Precision, title: str) -> None:
+    """Refuse what cannot be trained here, from the environment alone: before weights are loaded or images listed.
+
+    Raises:
+        ValueError: VARIENT_ values that cannot be used, hardware that is not there or cannot do what is asked, or
+            processes that do not divide the batch.
+    """
+    hardware = Hardware.from_environment()
+    _check(hardware, precision)
+    accumulation_steps(batch_size, started_processes(), hardware.micro_batch, title)
 
 
 @contextmanager
@@ -140,31 +195,47 @@ def processes(hardware: Hardware, precision: Precision, model: nn.Module) -> Ite
         # Given as a plugin, because a plain number would yield to accelerate's environment.
         gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)])
+    ended_well = False
     try:
         if accelerator.device.type != hardware.device:
             raise ValueError(f"device = {hardware.device}, but accelerate's configuration chose {accelerator.device}")
-        if plugin and accelerator.num_processes == 1:
-            raise ValueError("strategy = fsdp needs at least 2 processes (torchrun --nproc-per-node 2 ...)")
         if plugin and accelerator.distributed_type == DistributedType.MULTI_CPU:
             # accelerate shards on accelerators only, although FSDP2 runs on gloo as well.
             accelerator.state.fsdp_plugin = plugin
             accelerator.state.distributed_type = DistributedType.FSDP
+            PartialState._shared_state["distributed_type"] = DistributedType.FSDP  # as it does; the other follows it
         yield accelerator
+        ended_well = True
     finally:
         # accelerate keeps its state for the life of the process; the next training may have another precision.
         if plugin:
             os.environ.pop("ACCELERATE_USE_FSDP", None)
         alone = accelerator.num_processes == 1
+        if plugin and not alone:
+            PartialState._shared_state["distributed_type"] = (
+                DistributedType.MULTI_CPU if hardware.device == "cpu" else DistributedType.MULTI_GPU)
         AcceleratorState._reset_state(reset_partial_state=alone)
         GradientState._reset_state()
-        if not alone:
-            atexit.unregister(_leave)
+        atexit.unregister(_leave)
+        if ended_well and not alone:  # after an error of this process alone, the others would not leave with it
             atexit.register(_leave)
 
 
-def _check(hardware: Hardware, precision: Precision) -> None:
-    if hardware.device == "cuda" and not torch.cuda.is_available():
+def check_device(device: Device) -> None:
+    """Raise ValueError where there is no such device for each of this machine's processes."""
+    if device == "cpu":
+        return
+    if not torch.cuda.is_available():
         raise ValueError("device = cuda: torch sees no GPU here")
+    here, there_are = int(os.environ.get("LOCAL_WORLD_SIZE") or 1), torch.cuda.device_count()
+    if here > there_are:
+        raise ValueError(f"device = cuda: {here} processes were started here, and torch sees {there_are} GPUs")
+
+
+def _check(hardware: Hardware, precision: Precision) -> None:
+    check_device(hardware.device)
+    if hardware.strategy == "fsdp" and started_processes() == 1:
+        raise ValueError("strategy = fsdp needs at least 2 processes (torchrun --nproc-per-node 2 ...)")
     if hardware.device == "cpu" and precision == "fp16":
         raise ValueError("precision = fp16 needs a GPU (VARIENT_DEVICE=cuda); on a CPU train in fp32 or bf16")
     for name, strategy in (("FSDP", "fsdp"), ("DEEPSPEED", None), ("MEGATRON_LM", None)):
@@ -213,24 +284,28 @@ def recomputed(modules: Sequence[nn.Module]) -> Iterator[None]:
 
 
 class Objective(nn.Module):
-    """The loss as a module around the network, so that DDP, FSDP and autocast see one forward from batch to loss.
+    """What is computed with a network as a module around it: DDP, FSDP and autocast see one forward, batch to loss.
 
-    Callers close over the bare network.
+    The functions that it runs close over the bare network.
     """
 
-    def __init__(self, model: nn.Module, loss: Callable[[int, Part], Tensor], accelerator: Accelerator) -> None:
+    def __init__(self, model: nn.Module, accelerator: Accelerator) -> None:
         super().__init__()
-        self.model, self.loss, self.autocast = model, loss, accelerator.autocast
+        self.model, self.autocast = model, accelerator.autocast
 
-    def forward(self, step: int, part: Part) -> Tensor:
+    def forward(self, function: Callable[..., Tensor], *args: object) -> Tensor:
         with self.autocast():  # accelerate adds it under DDP, but not under FSDP
-            return self.loss(step, part).float()
+            return function(*args).float()
 
 
 def whole(value: object) -> object:
-    """A state with every sharded tensor in one piece on the CPU.  All processes must call it together."""
+    """A state with every sharded tensor in one piece on the CPU, in the main process; in the others, None for each.
+
+    All processes must call it together.
+    """
     if isinstance(value, DTensor):
-        return value.full_tensor().cpu()
+        piece = value.full_tensor()  # one after the other: a device never holds two
+        return piece.cpu() if is_main_process() else None
     if isinstance(value, dict):
         return type(value)((key, whole(item)) for key, item in value.items())
     return [whole(item) for item in value] if isinstance(value, list) else value

@@ -6,19 +6,21 @@ import json
 import logging
 import math
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass, field
+from glob import escape
 from pathlib import Path
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from varient.config import Optimizer, Precision
-from varient.files import write_text
-from varient.models.checkpoint import load_strictly
+from varient.files import only_writer, remove_unfinished, write_text
+from varient.models.checkpoint import CheckpointError, load_strictly, read_description
+from varient.sources import sources_digest
 from varient.training import distributed
 from varient.training.curves import Curves, norm_of, probed_norms
 from varient.training.distributed import Hardware, Objective, Part
@@ -26,7 +28,6 @@ from varient.training.state import (
     newest_training_state,
     read_training_state,
     remove_training_states,
-    remove_unfinished,
     report_other_states,
     save_training_state,
     states_folder,
@@ -36,6 +37,9 @@ log = logging.getLogger(__name__)
 
 LossOfStep = Callable[[int], Tensor]
 LossOfPart = Callable[[int, Part], Tensor]
+Evaluate = Callable[[Callable[[], Tensor]], Tensor]
+"""Runs a function of the network as a loss is run, in every process together, but without gradients and draws."""
+Validate = Callable[[int, Evaluate], None]
 
 MAX_SKIPS_IN_A_ROW = 25
 """fp16 updates left out one after another before a training counts as diverged: the scale then fell by 2^25."""
@@ -43,6 +47,10 @@ MAX_SKIPS_IN_A_ROW = 25
 
 class DivergedError(RuntimeError):
     """The loss or its gradient is no finite number."""
+
+
+class BusyError(OSError):
+    """Another training is running in the same folder."""
 
 
 def step_seed(seed: int, step: int) -> int:
@@ -61,9 +69,9 @@ def learning_rate(step: int, total_steps: int, settings: Optimizer) -> float:
 
 
 def fit(model: nn.Module, loss_of_step: LossOfStep | None = None, *, steps: int, settings: Optimizer, seed: int,
-        work_dir: Path, identity: str, title: str, save_every: int = 200,
-        before_step: Callable[[int], None] | None = None, loss_of_part: LossOfPart | None = None,
-        precision: Precision = "fp32", hardware: Hardware | None = None, keep: int = 3, curves: Curves | None = None,
+        work_dir: Path, identity: str, title: str, before_step: Callable[[int], None] | None = None,
+        loss_of_part: LossOfPart | None = None, validate: Validate | None = None, precision: Precision = "fp32",
+        hardware: Hardware | None = None, keep: int = 3, curves: Curves | None = None, output: Path | None = None,
         finish: Callable[[list[float]], None] | None = None) -> list[float]:
     """Minimise a loss over the parameters of ``model``, in place.
 
@@ -71,114 +79,178 @@ def fit(model: nn.Module, loss_of_step: LossOfStep | None = None, *, steps: int,
     needs to be stored, and a run that was killed and started again ends with the same weights as an unbroken one.
 
     Args:
-        loss_of_step: the loss of a step's whole batch; one process on a CPU only.
+        loss_of_step: the loss of a step's whole batch; one process on a CPU only, whatever ``hardware`` says.
         loss_of_part: in place of it, the mean loss of one of the equal parts of a step's batch (see `Part.rows`).
-        work_dir: gets ``losses.json``, ``curves.npz``, TensorBoard's events and, until the end, resumable states.
+        work_dir: of this training alone; gets ``losses.json``, ``curves.npz``, TensorBoard's events and, until the
+            end, resumable states.
         identity: digest of everything the run depends on (parts separated by colons); states of another identity are
             reported, not resumed.
-        save_every: steps between states, of which the newest ``keep`` are kept.
         before_step: called before each step in each process, for work outside the gradient.
+        validate: called after it with a function that evaluates functions of the network.
         precision: of matrix products, by autocast; weights stay float32.  fp16 scales the loss, and an update whose
             gradients overflow is left out, counted and recorded.
         hardware: how to spread the work; default: from the environment, else this process on its CPU.
+        keep: newest states that are kept.
         curves: what to record besides the standard curves.
+        output: the weight file that ``finish`` writes, with ``identity`` as the ``settings`` of its description; where
+            it is there already, nothing is trained.
         finish: called with the losses in the main process once all steps are done and before the states are removed:
             writing the result here, a full disk costs no training.
 
     Returns:
-        The loss of each step, averaged over its parts.
+        The loss of each step, averaged over its parts; nothing where ``output`` was there.
 
     Raises:
         ValueError: nothing to do (a training of no steps would pass initial weights off as trained), processes that do
             not divide the batch, a whole-batch loss on more than one process, hardware that is not there.
+        BusyError: another training holds ``work_dir``.
         DivergedError: a loss or gradient that is not finite, before it reaches the weights; saved states stay.
     """
     if steps < 1:
         raise ValueError(f"{title}: no training step; epochs times batches is 0 (is batch_size above the images?)")
     if (loss_of_step is None) == (loss_of_part is None):
         raise TypeError("fit needs exactly one of loss_of_step and loss_of_part")
-    if save_every < 1 or keep < 1:
-        raise ValueError(f"save_every = {save_every} and keep = {keep} must be at least 1")
+    if keep < 1:
+        raise ValueError(f"keep = {keep} must be at least 1")
     hardware = Hardware.from_environment() if hardware is None else hardware
-    curves = Curves() if curves is None else curves
+    if loss_of_part is None:
+        hardware = _for_whole_batches(hardware, title)
+
+        def loss_of_part(step: int, part: Part) -> Tensor:
+            return loss_of_step(step)
+
+    code = sources_digest(__name__, (loss_of_step or loss_of_part).__module__)
     recomputed = distributed.blocks(model) if hardware.recompute else []
-    with distributed.processes(hardware, precision, model) as accelerator, distributed.recomputed(recomputed):
-        accumulation = distributed.accumulation_steps(settings.batch_size, accelerator.num_processes,
-                                                      hardware.micro_batch, title)
-        if loss_of_part is None:
-            if accelerator.num_processes * accumulation > 1 or accelerator.device.type != "cpu":
-                raise ValueError(f"{title}: this loss takes whole batches on one CPU process; on "
-                                 f"{accelerator.num_processes} x {accelerator.device.type} with {accumulation} "
-                                 "micro-batches it must be written as loss_of_part")
+    with ExitStack() as held:
+        accelerator = held.enter_context(distributed.processes(hardware, precision, model))
+        held.enter_context(distributed.recomputed(recomputed))
+        run = _Run(model, loss_of_part, settings, identity, title, seed, work_dir, accelerator, hardware,
+                   Curves() if curves is None else curves, code)
 
-            def loss_of_part(step: int, part: Part) -> Tensor:
-                return loss_of_step(step)
+        def is_finished() -> bool:
+            held.enter_context(only_writer(work_dir, BusyError(f"{title}: another training is running in {work_dir}; "
+                                                               "wait until it has ended, or end it")))
+            return _is_finished(output, work_dir, identity)
 
-        run = _Run(model, loss_of_part, settings, identity, title, seed, accelerator, accumulation, curves)
-        return run.train(steps, work_dir, save_every, keep, before_step, finish)
+        if distributed.from_main_process(is_finished):
+            if accelerator.is_main_process:
+                log.warning("%s: %s is there already, of the same settings and inputs; delete it to train again", title,
+                            output)
+            return []
+        return run.train(steps, keep, before_step, validate, finish)
 
 
+def _for_whole_batches(hardware: Hardware, title: str) -> Hardware:
+    """The one process on a CPU that a whole-batch loss runs on.
+
+    Raises:
+        ValueError: a launcher started several.
+    """
+    if distributed.started_processes() > 1:
+        raise ValueError(f"{title}: its loss takes whole batches, so it runs in one process, not in "
+                         f"{distributed.started_processes()}; start it without a launcher")
+    plain = Hardware(workers=hardware.workers, save_every=hardware.save_every)
+    if hardware != plain:
+        log.warning("%s: its loss takes whole batches, so it runs on the CPU; device, micro-batch, strategy and "
+                    "recomputation are left aside", title)
+    return plain
+
+
+def _is_finished(output: Path | None, work_dir: Path, identity: str) -> bool:
+    """Whether the result is there; clears what killed runs of the same training left half written."""
+    remove_unfinished(work_dir)
+    if output is None:
+        return False
+    remove_unfinished(output.parent, escape(output.stem), escape(output.suffix))
+    try:
+        finished = output.exists() and read_description(output).get("settings") == identity
+    except CheckpointError:  # damaged: to be written anew
+        return False
+    if finished:  # killed after its result was written, it left its states
+        remove_training_states(states_folder(work_dir, identity))
+    return finished
+
+
+@dataclass
 class _Run:
     """One training on the processes of an accelerator."""
 
-    def __init__(self, model: nn.Module, loss_of_part: LossOfPart, settings: Optimizer, identity: str, title: str,
-                 seed: int, accelerator: Accelerator, accumulation: int, curves: Curves) -> None:
-        self.model, self.loss_of_part, self.settings, self.curves = model, loss_of_part, settings, curves
-        self.identity, self.title, self.seed = identity, title, seed
-        self.accelerator, self.accumulation = accelerator, accumulation
-        self.probing = curves.probe is not None and not accelerator.is_fsdp2
-        if curves.probe and not self.probing and accelerator.is_main_process:
-            log.warning("%s: the curves' probe differentiates a whole network and is left out under fsdp", title)
-        self.losses: list[float] = []
-        self.skips_in_a_row = 0
+    model: nn.Module
+    loss_of_part: LossOfPart
+    settings: Optimizer
+    identity: str
+    title: str
+    seed: int
+    work_dir: Path
+    accelerator: Accelerator
+    hardware: Hardware
+    curves: Curves
+    code: str
+    losses: list[float] = field(default_factory=list)
+    skips_in_a_row: int = 0
 
-    def train(self, steps: int, work_dir: Path, save_every: int, keep: int, before_step: Callable[[int], None] | None,
+    def __post_init__(self) -> None:
+        self.main = self.accelerator.is_main_process
+        self.folder = states_folder(self.work_dir, self.identity)
+        self.accumulation = distributed.accumulation_steps(
+            self.settings.batch_size, self.accelerator.num_processes, self.hardware.micro_batch, self.title)
+        self.probing = self.curves.probe is not None and not self.accelerator.is_fsdp2
+        if self.curves.probe and not self.probing and self.main:
+            log.warning("%s: the curves' probe differentiates a whole network and is left out under fsdp", self.title)
+
+    def train(self, steps: int, keep: int, before_step: Callable[[int], None] | None, validate: Validate | None,
               finish: Callable[[list[float]], None] | None) -> list[float]:
         """Resume, run the steps that are left, write the curves, hand over, clean up."""
-        folder, curves_path = states_folder(work_dir, self.identity), work_dir / "curves.npz"
-        main = self.accelerator.is_main_process
-        work_dir.mkdir(parents=True, exist_ok=True)
-        first_step = self._prepare(work_dir, folder)
-        self.curves.open(work_dir / "tensorboard", first_step)
+        curves_path, save_every = self.work_dir / "curves.npz", self.hardware.save_every
+        first_step = self._prepare()
+        self.curves.open(self.work_dir / "tensorboard", first_step)
         self.objective.train()
         progress = tqdm(range(first_step, steps), initial=first_step, total=steps, desc=self.title, mininterval=2,
-                        disable=not main)
+                        disable=not self.main)
         try:
             for step in progress:
                 torch.manual_seed(step_seed(self.seed, step))
                 if before_step:
                     before_step(step)
+                if validate:
+                    validate(step, self._evaluate)
                 values = self._step(step, learning_rate(step, steps, self.settings))
                 self.losses.append(values["loss"])
                 self.curves.add(step, values)
                 progress.set_postfix(loss=f"{self.losses[-1]:.4f}", refresh=False)
                 if (step + 1) % save_every == 0 and step + 1 < steps:
                     self.curves.flush(curves_path)
-                    self._save(folder, step + 1, keep)
+                    self._save(step + 1, keep)
             self.curves.flush(curves_path)
         finally:
             self.curves.close()
-        if main and (skipped := self.curves.count("skipped")):
+        if self.main and (skipped := self.curves.count("skipped")):
             log.warning("%s: %d of %d updates were left out: fp16 gradients overflowed", self.title, skipped, steps)
         self.model.eval()
         distributed.return_to_cpu(self.model)
-        if main:
-            write_text(work_dir / "losses.json", json.dumps(self.losses))
+        if self.main:
+            write_text(self.work_dir / "losses.json", json.dumps(self.losses))
             if finish:
                 finish(self.losses)
-            remove_training_states(folder)
+            remove_training_states(self.folder)
         self.accelerator.wait_for_everyone()
         return self.losses
 
-    def _prepare(self, work_dir: Path, folder: Path) -> int:
+    def _evaluate(self, function: Callable[[], Tensor]) -> Tensor:
+        self.objective.eval()
+        with torch.no_grad():
+            found = self.objective(function)
+        self.objective.train()
+        return found
+
+    def _prepare(self) -> int:
         """Restore the newest state if there is one, spread the network; return the first step to do."""
-        state = self._newest_state(work_dir, folder)
+        state = self._newest_state()
         if state:  # before the network is cut into shards
-            load_strictly(self.model, state["model"], str(folder))
-        objective = Objective(self.model, self.loss_of_part, self.accelerator)
+            load_strictly(self.model, state["model"], str(self.folder))
         optimizer = torch.optim.AdamW(_decay_groups(self.model, self.settings.weight_decay),
                                       lr=self.settings.learning_rate, betas=self.settings.betas)
-        self.objective, self.optimizer = self.accelerator.prepare(objective, optimizer)
+        self.objective, self.optimizer = self.accelerator.prepare(Objective(self.model, self.accelerator), optimizer)
         self.groups = self.curves.groups_of(self.model)
         self.curves.restore(state["curves"] if state else {})
         if not state:
@@ -189,33 +261,40 @@ class _Run:
         self.losses, self.skips_in_a_row = state["losses"], state["skips_in_a_row"]
         return state["step"]
 
-    def _newest_state(self, work_dir: Path, folder: Path) -> dict | None:
+    def _newest_state(self) -> dict | None:
         """What the main process finds, in every process.
 
         Raises:
             OSError: another process cannot read the same file.
         """
         state = None
-        if self.accelerator.is_main_process:
-            report_other_states(work_dir, self.identity, self.title)
-            remove_unfinished(folder)
-            state = newest_training_state(folder)
-        chosen = [None if state is None else state["step"]]
-        broadcast_object_list(chosen)
-        if chosen[0] is not None and state is None:
-            path = folder / f"state-{chosen[0]:08d}.pt"
+
+        def step_of_newest() -> int | None:
+            nonlocal state
+            report_other_states(self.work_dir, self.identity, self.title)
+            remove_unfinished(self.folder)
+            state = newest_training_state(self.folder)
+            return None if state is None else state["step"]
+
+        step = distributed.from_main_process(step_of_newest)
+        if step is not None and not self.main:
+            path = self.folder / f"state-{step:08d}.pt"
             if not path.exists() or (state := read_training_state(path)) is None:
                 raise OSError(f"{path}: process {self.accelerator.process_index} cannot read the state that the main "
                               "process resumes; all nodes must share the folder")
+        if self.main and state and state.get("code") != self.code:
+            log.warning("%s: the code of this training is not the one that saved step %d; it goes on from there, and "
+                        "the result will be of both.  Delete %s to start anew.", self.title, step, self.folder)
         return state
 
-    def _save(self, folder: Path, step: int, keep: int) -> None:
-        state = {"identity": self.identity, "step": step, "losses": self.losses, "curves": self.curves.state(),
-                 "skips_in_a_row": self.skips_in_a_row, "model": distributed.whole(self.model.state_dict()),
+    def _save(self, step: int, keep: int) -> None:
+        state = {"identity": self.identity, "code": self.code, "step": step, "losses": self.losses,
+                 "curves": self.curves.state(), "skips_in_a_row": self.skips_in_a_row,
+                 "model": distributed.whole(self.model.state_dict()),
                  "optimizer": distributed.whole(self.optimizer.state_dict()),
                  "scaler": self.accelerator.scaler.state_dict() if self.accelerator.scaler else {}}
-        if self.accelerator.is_main_process:
-            save_training_state(folder, state, keep)
+        if self.main:
+            save_training_state(self.folder, state, keep)
 
     def _step(self, step: int, rate: float) -> dict[str, float]:
         """Loss, gradient and update of one step; returns its values of the curves."""
@@ -228,8 +307,9 @@ class _Run:
             if turn:  # draws for the whole batch are the same in each of its parts
                 torch.set_rng_state(drawn)
             last = turn == self.accumulation - 1
-            with nullcontext() if last else accelerator.no_sync(self.objective):
-                loss = self.objective(step, self._part(step, turn))
+            # fsdp shares out the gradients of each micro-batch at once: kept, they would be as large as the network.
+            with nullcontext() if last or accelerator.is_fsdp2 else accelerator.no_sync(self.objective):
+                loss = self.objective(self.loss_of_part, step, self._part(step, turn))
                 curves.record("loss", loss)
                 accelerator.backward(loss / self.accumulation)
         values = curves.average()
@@ -271,12 +351,22 @@ class _Run:
         return values
 
     def _probe(self, step: int) -> dict[str, float]:
-        """Norms of the gradients of the curves' probe, leaving no trace in weights, gradients and random states."""
-        device = self.accelerator.device
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), self.accelerator.autocast():
-            losses = self.curves.probe(step, self._part(step, 0))
-            norms = probed_norms(losses, self.groups, self.accelerator.num_processes)
-        return {name: norm.item() for name, norm in norms.items()}
+        """Norms of the gradients of the curves' probe, leaving no trace in weights, gradients and random states.
+
+        Where the scale of fp16 makes them overflow, as in the first steps of a training, a smaller one is tried: the
+        step's update is left out then, but a curve without its first point would be read wrongly.
+        """
+        device, scaler = self.accelerator.device, self.accelerator.scaler
+        scale = scaler.get_scale() if scaler else 1.0
+        while True:
+            with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+                with self.accelerator.autocast():
+                    losses = self.curves.probe(step, self._part(step, 0))
+                norms = probed_norms(losses, self.groups, self.accelerator.num_processes, scale)
+            values = {name: norm.item() for name, norm in norms.items()}
+            if scale <= 1 or all(map(math.isfinite, values.values())):
+                return values
+            scale = max(scale / 256, 1.0)
 
 
 def _decay_groups(model: nn.Module, weight_decay: float) -> list[dict]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from varient.files import atomic_path, write_text
+from varient.files import atomic_path, remove_unfinished, write_text
 
 log = logging.getLogger(__name__)
 
@@ -79,16 +79,11 @@ def report_other_states(work_dir: Path, identity: str, title: str) -> None:
 
 def remove_training_states(folder: Path) -> None:
     """Remove the states of a finished training, and what a kill in the middle of a write left."""
-    for path in [*_newest_first(folder), *folder.glob(".state-*"), *folder.glob("identity")]:
+    remove_unfinished(folder)
+    for path in [*_newest_first(folder), *folder.glob("identity")]:
         path.unlink(missing_ok=True)
     if folder.exists() and not any(folder.iterdir()):
         folder.rmdir()
-
-
-def remove_unfinished(folder: Path) -> None:
-    """Remove what a kill in the middle of a write left behind."""
-    for path in folder.glob(".state-*"):
-        path.unlink(missing_ok=True)
 
 
 def _newest_first(folder: Path) -> list[Path]:

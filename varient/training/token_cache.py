@@ -8,11 +8,9 @@ shard that it was at and ends with the same bytes.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -23,11 +21,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from varient.config import NO_AUGMENTATION, Positive, Strict
-from varient.files import atomic_path, sha256_of, write_text
+from varient.files import atomic_path, only_writer, remove_unfinished, sha256_of, write_text
 from varient.training.augmentation import AugmentedImages, Encode, Preprocessing, draw, encode_in_parts
 from varient.training.data import ImageSource, Skip, TokenBatch, Visit, check_labels
 
-_MANIFEST, _LABELS, _LOCK = "manifest.json", "labels.npy", ".lock"
+_MANIFEST, _LABELS = "manifest.json", "labels.npy"
 
 
 class TokenCacheError(ValueError):
@@ -92,14 +90,14 @@ def build_token_cache(folder: Path, source: ImageSource, spec: TokenCacheSpec, e
     pixels = AugmentedImages(source, spec.preprocessing, NO_AUGMENTATION, num_classes=spec.num_classes, seed=0)
     if len(source) != spec.num_images or source.identity != spec.images_sha256:
         raise TokenCacheError(f"{folder}: these are not the {spec.num_images} images that the cache is to be made of")
-    folder.mkdir(parents=True, exist_ok=True)
-    with _only_writer(folder):
+    with only_writer(folder, TokenCacheError(f"{folder}: another process is writing this cache")):
         manifest = _resumable(folder, spec, pixels.labels)
         missing = range(len(manifest.shards_sha256), spec.num_shards)
         parts = [part for shard in missing for part in torch.tensor(spec.images_of(shard)).split(at_once)]
         encoded = (_variants(batch.mixed(device), spec, encode)
                    for batch in pixels.batches((Visit(0, part) for part in parts), workers))
-        with tqdm(total=spec.num_images, initial=missing.start * spec.shard_size, desc="tokens") as progress:
+        with tqdm(total=spec.num_images, initial=missing.start * spec.shard_size,
+                  desc=f"tokens on {device}") as progress:
             for shard in missing:
                 tokens = np.empty((len(spec.images_of(shard)), spec.variants, spec.tokens_per_image), np.uint16)
                 for first in range(0, len(tokens), at_once):
@@ -194,17 +192,6 @@ def _variants(image_B3SS: Tensor, spec: TokenCacheSpec, encode: Encode) -> np.nd
     return tokens_BVL.numpy().astype(np.uint16)
 
 
-@contextmanager
-def _only_writer(folder: Path) -> Iterator[None]:
-    """Hold the folder for this process; the lock ends with the process, however that ends."""
-    with (folder / _LOCK).open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise TokenCacheError(f"{folder}: another process is writing this cache") from None
-        yield
-
-
 def _resumable(folder: Path, spec: TokenCacheSpec, labels: Tensor) -> _Manifest:
     """The manifest to go on with: its shards are whole; what a killed build left beside them is removed."""
     if (folder / _MANIFEST).exists():
@@ -225,9 +212,7 @@ def _resumable(folder: Path, spec: TokenCacheSpec, labels: Tensor) -> _Manifest:
             raise TokenCacheError(f"{folder} is no token cache, but holds {', '.join(others[:6])}")
         manifest = _Manifest(spec=spec, labels_sha256=_save(folder / _LABELS, labels.numpy()))
     _write_manifest(folder, manifest)
-    for path in folder.iterdir():
-        if path.name.startswith((".tokens-", ".labels-", ".manifest-")):
-            path.unlink()
+    remove_unfinished(folder)
     return manifest
 
 

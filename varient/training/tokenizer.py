@@ -36,10 +36,13 @@ def train_tokenizer(config: ExperimentConfig, output: Path) -> None:
         return F.mse_loss(reconstruction, image_B3SS) + quantizer_loss
 
     identity = config.digest("data", "patch_nums", "tokenizer")
-    losses = fit(tokenizer, loss_of_step, steps=settings.steps, settings=settings, seed=config.seed,
-                 work_dir=output.parent / "training-tokenizer", identity=identity, title="tokenizer",
-                 before_step=restart_codes)
-    save_weights(output, tokenizer, {"kind": "tokenizer", "settings": identity, "final_loss": losses[-1]})
+
+    def finish(losses: list[float]) -> None:
+        save_weights(output, tokenizer, {"kind": "tokenizer", "settings": identity, "final_loss": losses[-1]})
+
+    fit(tokenizer, loss_of_step, steps=settings.steps, settings=settings, seed=config.seed,
+        work_dir=output.parent / "training-tokenizer", identity=identity, title="tokenizer", before_step=restart_codes,
+        output=output, finish=finish)
 
 
 @torch.no_grad()

@@ -6,8 +6,8 @@ tokens are read from a cache (`cache_tokens`); each process, and each part of it
 
 from __future__ import annotations
 
+import logging
 import math
-import os
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
@@ -22,11 +22,14 @@ from varient.files import sha256_of
 from varient.models.build import load_tokenizer
 from varient.models.transformer import VAR
 from varient.models.vqvae import VQVAE, from_uint8
+from varient.pyramid import Pyramid
 from varient.training.augmentation import AugmentedImages, EncodedImages, Preprocessing
 from varient.training.data import ImageSource, Mix, TokenBatch, TokensInMemory, Visit, batch_indices, load_images
-from varient.training.distributed import PREFIX, Hardware, Part, is_main_process
+from varient.training.distributed import Hardware, Part, check_device, is_main_process
 from varient.training.image_folder import FolderSplit, ImageFolder
 from varient.training.token_cache import TokenCache, TokenCacheSpec, build_token_cache
+
+log = logging.getLogger(__name__)
 
 _HELD_OUT_AT_ONCE = 64
 
@@ -47,6 +50,11 @@ class Batch(NamedTuple):
     x_BLv: Tensor
     idx_BL: Tensor
     mix: Mix | None = None
+
+    def first(self, rows: int) -> Batch:
+        """The first rows, all where there are fewer."""
+        mix = self.mix and Mix(*(tensor[:rows] for tensor in self.mix))
+        return Batch(self.label_B[:rows], self.x_BLv[:rows], self.idx_BL[:rows], mix)
 
 
 class TokenBatches:
@@ -69,15 +77,18 @@ class TokenBatches:
         Raises:
             ImageFolderError: a folder that is not as the config says.
             TokenCacheError: a cache that is unfinished, damaged or of other images or settings.
-            ValueError: a cache for data that have none, or no folder named.
+            ValueError: a cache for data that have none, no folder named, or fewer images than a batch.
         """
         self._tokenizer, self._data = load_tokenizer(config, tokenizer_path), config.data
         self._beside, self._seed = tokenizer_path.parent, config.seed if seed is None else seed
         self._batch_size, self._drop_rate = batch_size, config.transformer.cond_drop_rate
         self._images = self._open(config, tokenizer_path, cache)
-        self._held_out: list[TokenBatch] | None = None
+        self._length = config.pyramid.length
+        self._held_out: list[tuple[TokenBatch, int]] | None = None
         self._stream, self._coming, self._present = iter(()), iter(()), None
         self.per_epoch = len(self._images) // batch_size
+        if self.per_epoch == 0:
+            raise ValueError(f"batch_size = {batch_size} is above the {len(self._images)} images there are")
 
     def digests(self, held_out: bool = False) -> list[str]:
         """Of what the batches (and the images not trained on) depend on and neither config nor tokenizer says."""
@@ -105,12 +116,16 @@ class TokenBatches:
             mix = mix._replace(labels=torch.where(dropped_B, self._data.num_classes, mix.labels))
         return batch._replace(label_B=label_B, mix=mix)
 
-    def held_out(self, device: torch.device | str = "cpu") -> Iterator[Batch]:
-        """The images not trained on (digits' holdout, a folder's val), in batches; each process gets its share."""
+    def held_out(self, device: torch.device | str = "cpu") -> Iterator[tuple[Batch, int]]:
+        """The images not trained on (digits' holdout, a folder's val), in batches; each process gets its share.
+
+        With each batch comes how many of its images count: all, or none of one that is there because all processes
+        must have equally many batches (under fsdp they run the network together).
+        """
         if self._held_out is None:
             self._held_out = self._encode_held_out(device)
-        for batch in self._held_out:
-            yield self._complete(batch, device)
+        for batch, images in self._held_out:
+            yield self._complete(batch, device), images
 
     def _open(self, config: ExperimentConfig, tokenizer_path: Path,
               cache: Path | None) -> TokensInMemory | TokenCache | AugmentedImages:
@@ -148,18 +163,25 @@ class TokenBatches:
         return self._encoded(self._images, device) if isinstance(self._images, AugmentedImages) else self._images
 
     def _encoded(self, pixels: AugmentedImages, device: torch.device | str) -> EncodedImages:
-        return EncodedImages(pixels, self._tokenizer.to(device).encode, device=device, workers=reading_processes())
+        return EncodedImages(pixels, self._tokenizer.to(device).encode, device=device,
+                             workers=Hardware.from_environment().workers)
 
-    def _encode_held_out(self, device: torch.device | str) -> list[TokenBatch]:
+    def _encode_held_out(self, device: torch.device | str) -> list[tuple[TokenBatch, int]]:
         rank, processes = _place()
         if self._data.source == "digits":
             images = load_images(self._data, "holdout")
-            batches = [TokenBatch(encode_images(self._tokenizer.to("cpu"), images.images), images.labels)]
-            return batches[rank::processes]
-        pixels = _augmented(self._data, open_folder(self._data, "val", self._beside), NO_AUGMENTATION, self._seed)
-        shares = torch.arange(len(pixels)).split(_HELD_OUT_AT_ONCE)[rank::processes]
-        batches = self._encoded(pixels, device).batches(Visit(0, share) for share in shares)
-        return [batch._replace(tokens=batch.tokens.cpu()) for batch in batches]
+            shares = [images]
+            batches = [TokenBatch(encode_images(self._tokenizer.to("cpu"), own.images), own.labels)
+                       for own in shares[rank::processes]]
+        else:
+            pixels = _augmented(self._data, open_folder(self._data, "val", self._beside), NO_AUGMENTATION, self._seed)
+            shares = torch.arange(len(pixels)).split(_HELD_OUT_AT_ONCE)
+            encoded = self._encoded(pixels, device).batches(Visit(0, own) for own in shares[rank::processes])
+            batches = [batch._replace(tokens=batch.tokens.cpu()) for batch in encoded]
+        one = torch.zeros(1, dtype=torch.int64)
+        idle = TokenBatch(one.new_zeros(1, self._length), one), 0
+        return [*((batch, len(batch.labels)) for batch in batches),
+                *[idle] * (math.ceil(len(shares) / processes) - len(batches))]
 
     def _complete(self, found: TokenBatch, device: torch.device | str) -> Batch:
         """Images with the inputs of the transformer, on its device; labels as they are."""
@@ -216,11 +238,14 @@ def cache_tokens(config: ExperimentConfig, tokenizer_path: Path, output: Path, w
     Raises:
         ImageFolderError: a folder that is not as the config says, or an image that cannot be read.
         TokenCacheError: ``output`` holds other tokens or other things.
-        ValueError: data whose tokens cannot be kept.
+        ValueError: data whose tokens cannot be kept, or no such device.
     """
     if not config.data.cacheable:
         raise ValueError(_no_cache(config.data))
     device = Hardware.from_environment().device
+    check_device(device)
+    if device == "cpu" and torch.cuda.is_available():
+        log.warning("the tokenizer runs on the CPU although there is a GPU; VARIENT_DEVICE=cuda takes it")
     folder = open_folder(config.data, "train", tokenizer_path.parent)
     tokenizer = load_tokenizer(config, tokenizer_path).to(device)
     build_token_cache(output, folder, _cache_spec(config, tokenizer_path, folder), tokenizer.encode, device=device,
@@ -250,18 +275,6 @@ def _augmented(data: DataConfig, source: ImageSource, augmentation: Augmentation
     return AugmentedImages(source, _preprocessing(data), augmentation, num_classes=data.num_classes, seed=seed)
 
 
-def reading_processes() -> int:
-    """VARIENT_WORKERS: processes beside each training process that read and augment images; 0, the default, none.
-
-    Raises:
-        ValueError: no whole number.
-    """
-    value = os.environ.get(PREFIX + "WORKERS") or "0"
-    if not value.isdecimal():
-        raise ValueError(f"{PREFIX}WORKERS = {value!r} is no whole number")
-    return int(value)
-
-
 def mixed_classes(model: VAR, label_B: Tensor, mix: Mix | None) -> Tensor | None:
     """Class vectors (B, C) of mixed images, w emb(a) + (1 - w) emb(b); None where labels say all."""
     if mix is None:
@@ -273,6 +286,12 @@ def mixed_classes(model: VAR, label_B: Tensor, mix: Mix | None) -> Tensor | None
 def token_loss(logits_BLV: Tensor, idx_BL: Tensor, label_smoothing: float = 0.0) -> Tensor:
     """Cross-entropy averaged over images and tokens: Eq. 4 with VAR's uniform weight 1/L for each token."""
     return F.cross_entropy(logits_BLV.flatten(0, 1), idx_BL.flatten(), label_smoothing=label_smoothing)
+
+
+def scale_losses(logits_BLV: Tensor, idx_BL: Tensor, pyramid: Pyramid) -> dict[int, Tensor]:
+    """Mean cross-entropy of each scale 1..K."""
+    loss_BL = F.cross_entropy(logits_BLV.flatten(0, 1), idx_BL.flatten(), reduction="none").view_as(idx_BL)
+    return {k: loss_BL[:, pyramid.begin(k):pyramid.end(k)].mean() for k in pyramid.scales}
 
 
 def prediction_divergence(wanted_BLV: Tensor, given_BLV: Tensor) -> Tensor:

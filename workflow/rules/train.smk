@@ -74,7 +74,7 @@ rule train_base:
             if EXPERIMENT.base.training
             else []
         ),
-        code=stage_sources("varient.training.supernet", "varient.models.official"),
+        code=stage_sources("varient.training.base", "varient.models.official"),
     output:
         "runs/{experiment}/base.safetensors",
     log:

@@ -1,185 +1,21 @@
-"""The plan of a training against torch's FLOP counter, the tensors that autograd keeps, AdamW, and counts by hand."""
+"""The plan of a training against counts by hand: batches, hours, memory that fits."""
 
 import json
-from contextlib import nullcontext
 from fractions import Fraction
 
 import pytest
 import torch
-from conftest import ROOT, TINY_PYRAMID, tiny_tokenizer
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
+from conftest import ROOT
+from training_fixtures import H100
 
-from varient.config import ExperimentConfig, TransformerSpec, load_config
-from varient.models.transformer import VAR, initialize
-from varient.plan import DepthPlan
+from varient.config import ExperimentConfig, load_config
 from varient.profiling.devices import device
-from varient.profiling.memory import MemoryWatch
 from varient.profiling.sizes import MIB
-from varient.profiling.training_cost import (
-    TRAINING_PRECISIONS,
-    TrainingSetting,
-    backward_flops,
-    device_memory,
-    encoder_flops,
-    forward_flops,
-    kept_bytes,
-    matrix_parameters,
-    plan_base,
-    plan_supernet,
-    recomputed_flops,
-    setting_of,
-)
+from varient.profiling.training_plan import plan_base, plan_supernet
 from varient.profiling.training_report import show_training, training_document
-from varient.profiling.work import VARShape
-from varient.pyramid import Pyramid
-from varient.training.distributed import blocks, recomputed
+from varient.profiling.training_setting import TrainingSetting, setting_of
+from varient.profiling.training_work import forward_flops
 from varient.training.recipes import Supernet
-from varient.training.supernet import scale_losses
-from varient.training.tokens import prediction_divergence, token_loss
-
-PYRAMID = Pyramid((1, 2, 3, 4, 6, 8))
-PLANS = [DepthPlan.full(6, 6), DepthPlan.bridge(6, 3, 3, 6), DepthPlan.bridge(6, 2, 0, 6)]
-H100 = device("h100")
-
-
-def _network(vocab_size=128, **settings):
-    torch.manual_seed(0)
-    spec = TransformerSpec(depth=6, embed_dim=64, num_heads=4, **settings)
-    model = VAR(spec, PYRAMID, num_classes=5, vocab_size=vocab_size, z_channels=8)
-    initialize(model, gamma=1.0)
-    return model.train(), VARShape(spec, PYRAMID, num_classes=5, vocab_size=vocab_size, z_channels=8)
-
-
-def _batch(shape, rows):
-    length = shape.pyramid.length
-    return (torch.randint(5, (rows,)), torch.randn(rows, length - 1, shape.z_channels),
-            torch.randint(shape.vocab_size, (rows, length)))
-
-
-def _autocast(precision):
-    return torch.autocast("cpu", torch.bfloat16) if precision == "bf16" else nullcontext()
-
-
-# -- FLOPs -------------------------------------------------------------------------------------------------------------
-
-@pytest.mark.parametrize("plan", PLANS)
-@pytest.mark.parametrize("recompute", [False, True])
-@pytest.mark.parametrize("settings", [{}, {"shared_aln": True}, {"attn_l2_norm": False, "mlp_ratio": 3.0}])
-def test_flops_equal_torchs_count_of_forward_and_backward(plan, recompute, settings):
-    model, shape = _network(**settings)
-    label_B, x_BLv, idx_BL = _batch(shape, 3)
-    # Plain products: a fused kernel computes its scores once more on the way back.
-    with recomputed(blocks(model) if recompute else []), sdpa_kernel(SDPBackend.MATH):
-        with FlopCounterMode(display=False) as forward:
-            loss = token_loss(model(label_B, x_BLv, plan), idx_BL)
-        with FlopCounterMode(display=False) as backward:
-            loss.backward()
-    assert forward.get_total_flops() == 3 * sum(forward_flops(shape, plan).values())
-    again = recomputed_flops(shape, plan) if recompute else 0
-    assert backward.get_total_flops() == 3 * (backward_flops(shape, plan) + again)
-
-
-def test_encoder_flops_equal_torchs_count():
-    tokenizer, images = tiny_tokenizer(), torch.rand(3, 3, 8, 8)
-    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        tokenizer.quantize.teacher_input(tokenizer.encode(images))
-    assert counter.get_total_flops() == 3 * encoder_flops(tokenizer.spec, TINY_PYRAMID)
-
-
-# -- memory ------------------------------------------------------------------------------------------------------------
-
-def _kept_by_autograd(model, shape, plan, rows, precision, recompute):
-    """Bytes of the storages that autograd keeps, and those of 16-bit copies of whole matrices."""
-    own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
-    matrices = {tuple(parameter.shape) for parameter in model.parameters() if parameter.ndim == 2}
-    kept, copies = {}, {}
-
-    def keep(tensor):
-        storage = tensor.untyped_storage()
-        is_copy = precision == "bf16" and tensor.dtype == torch.bfloat16 and (
-            tuple(tensor.shape) in matrices or tuple(tensor.shape[::-1]) in matrices)
-        if storage.data_ptr() not in own:
-            (copies if is_copy else kept)[storage.data_ptr()] = storage  # held, so that no address is used twice
-        return tensor
-
-    label_B, x_BLv, idx_BL = _batch(shape, rows)
-    with (recomputed(blocks(model) if recompute else []), _autocast(precision),
-          torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)):
-        loss = token_loss(model(label_B, x_BLv, plan), idx_BL)
-    assert loss.requires_grad
-    return (sum(storage.nbytes() for storage in stored.values()) for stored in (kept, copies))
-
-
-@pytest.mark.parametrize("plan", PLANS)
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("recompute", [False, True])
-@pytest.mark.parametrize("settings", [{}, {"shared_aln": True}, {"attn_l2_norm": False}, {"drop_path_rate": 0.2}])
-def test_activations_are_what_autograd_keeps(plan, precision, recompute, settings):
-    model, shape = _network(**settings)
-    kept, copies = _kept_by_autograd(model, shape, plan, 7, precision, recompute)
-    estimate = kept_bytes(shape, plan, 7, TRAINING_PRECISIONS[precision], recompute=recompute)
-    assert estimate == pytest.approx(kept, rel=0.01)
-    if precision == "bf16" and not recompute and plan.is_full:
-        # The copy of word_embed is not kept: its input needs no gradient.
-        assert copies == 2 * (matrix_parameters(shape) - 8 * 64)
-
-
-@pytest.mark.parametrize(("plan", "vocab_size"), [(PLANS[0], 128), (PLANS[1], 2048)])
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("recompute", [False, True])
-@pytest.mark.parametrize("distilled", [False, True])
-def test_peak_of_forward_and_backward(plan, vocab_size, precision, recompute, distilled):
-    (model, shape), rows = _network(vocab_size), 16
-    label_B, x_BLv, idx_BL = _batch(shape, rows)
-    for parameter in model.parameters():
-        parameter.grad = torch.zeros_like(parameter)
-    gradients = sum(parameter.grad.nbytes for parameter in model.parameters())
-    watch = MemoryWatch([model], torch.device("cpu"))
-
-    def objective():
-        logits_BLV = model(label_B, x_BLv, plan)
-        loss = token_loss(logits_BLV, idx_BL)
-        scale_losses(logits_BLV.detach(), idx_BL, PYRAMID)
-        if distilled:
-            with torch.no_grad():
-                wanted_BLV = model(label_B, x_BLv, PLANS[0])
-            loss = loss + prediction_divergence(wanted_BLV, logits_BLV)
-        return loss
-
-    with recomputed(blocks(model) if recompute else []), watch:
-        with _autocast(precision):
-            loss = objective()
-        before_backward = watch.peak_bytes  # gradients come into sight on the way back
-        loss.backward()
-    measured = max(before_backward, watch.peak_bytes - gradients)
-    memory = device_memory(shape, [plan], rows, TrainingSetting(H100, 1, precision=precision, recompute=recompute),
-                           distilled=distilled)
-    assert 0.98 * measured < memory.activations + memory.working + memory.weight_copies < 1.2 * measured
-
-
-def test_states_are_those_of_a_real_optimizer():
-    model, shape = _network()
-    optimizer = torch.optim.AdamW(model.parameters())
-    label_B, x_BLv, idx_BL = _batch(shape, 2)
-    token_loss(model(label_B, x_BLv), idx_BL).backward()
-    optimizer.step()
-    memory = device_memory(shape, PLANS, 2, TrainingSetting(H100, devices=1, precision="fp32"))
-    assert memory.weights == sum(parameter.nbytes for parameter in model.parameters())
-    assert memory.gradients == sum(parameter.grad.nbytes for parameter in model.parameters())
-    assert memory.moments == sum(state[name].nbytes for state in optimizer.state.values()
-                                 for name in ("exp_avg", "exp_avg_sq"))
-    assert (memory.buckets, memory.gathered, memory.weight_copies) == (0, 0, 0)
-
-
-def test_fsdp_cuts_states_and_nothing_else():
-    _, shape = _network()
-    ddp, fsdp = (device_memory(shape, PLANS, 4, TrainingSetting(H100, 4, strategy=name)) for name in ("ddp", "fsdp"))
-    for name in ("weights", "gradients", "moments"):
-        assert getattr(fsdp, name) == pytest.approx(getattr(ddp, name) / 4, abs=16)
-    assert (fsdp.activations, fsdp.weight_copies) == (ddp.activations, ddp.weight_copies)
-    assert fsdp.buckets == 0 and ddp.buckets == ddp.gradients and fsdp.gathered > 0 == ddp.gathered
-
 
 # -- Table 7 at the paper's size ---------------------------------------------------------------------------------------
 
@@ -240,6 +76,16 @@ def test_largest_micro_batch_is_the_last_that_fits(paper):
     assert fits(plan.largest_micro_batch) and not fits(2 * plan.largest_micro_batch)
     small = plan_supernet(paper, Supernet(16), TrainingSetting(device("rtx4090"), token_cache=True))
     assert small.largest_micro_batch is None
+
+
+def test_trainings_with_two_zones_and_two_kinds_of_layers_have_a_probe(paper):
+    assert plan_supernet(paper, Supernet(16), _cached()).memory.probe > 0
+    document = json.loads(paper.model_dump_json())
+    document["supernet"]["recipes"] = {"skip": {"bridge": 0}, "all": {"bridge": 10}}
+    config = ExperimentConfig.model_validate(document)
+    assert not any(plan_supernet(config, Supernet(16, name), _cached()).memory.probe for name in ("skip", "all"))
+    digits = load_config(ROOT / "workflow/config/digits.yaml")
+    assert plan_base(digits, TrainingSetting(H100, devices=1)).memory.probe == 0
 
 
 def test_recomputation_trades_memory_for_work(paper):

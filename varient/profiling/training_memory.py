@@ -1,0 +1,230 @@
+"""Memory of one device in a training of the VAR transformer.
+
+Exact, from shapes alone: the bytes of weights, gradients and AdamW's moments.  Estimated: activations, by what autograd
+keeps in `varient.models.transformer` (`kept_bytes`); tests hold it against the tensors that it keeps on a CPU, to 1 %.
+What exists for a moment only is coarser (`loss_bytes`, `block_bytes`): the peak of a forward and backward is held
+against `MemoryWatch` on a CPU, 2 % below to 20 % above, that of the gradient probe 5 % below to 21 % above.  On a GPU
+none of it was measured.  CUDA context, cuBLAS, NCCL and the allocator's fragmentation are not in it.  That autocast's
+copies of the matrices stay whole under fsdp follows from how both work and was not measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from varient.plan import DepthPlan
+from varient.profiling.parameters import var_parameters
+from varient.profiling.training_setting import TrainingSetting
+from varient.profiling.training_work import aln_projections, attention_blocks, layer_tokens
+from varient.profiling.work import FLOAT32_BYTES, Precision, VARShape
+from varient.training.curves import PROBED_ROWS
+
+LOGIT_COPIES_WORKING = 2
+"""float32 copies of the logits that exist beside the one that autograd keeps: on the way forward the logits and the
+softmax of the losses by scale, on the way back the gradients before and after the softmax."""
+LOGIT_COPIES_DISTILLED = 3
+"""More of them with distillation, on the way to the divergence of two predictions."""
+
+
+def kept_bytes(shape: VARShape, plan: DepthPlan, rows: int, formats: Precision, *, recompute: bool = False,
+               distilled: bool = False) -> int:
+    """Bytes that autograd keeps from the forward of some rows for their backward, weights and their copies left out.
+
+    Of a token in a block (C channels, H heads; float32 unless 16 bits are said):
+
+    | part | kept |
+    |---|---|
+    | both adaLN norms | input and normalised input, mean and deviation; 16 bits: their result, into the matrix |
+    | attention | 16 bits: query, key, value as projected, query and key as normalised, result |
+    | l2 norm of query and key | query before its scale; under autocast both once more in float32; 4 norms a head |
+    | scores | logarithm of the sum, one a head; masks, once for all rows; 16 bits: the result again if it is joined |
+    | both branches before gamma | 16 bits: C |
+    | MLP | 16 bits: hidden channels before and after GELU |
+
+    With ``recompute`` a block keeps its inputs alone.  A row also keeps gammas, scales and shifts of each layer, and
+    what each stretch of layers over a part of the tokens hands back.
+    """
+    spec, pyramid = shape.spec, shape.pyramid
+    width, narrow, wide = spec.embed_dim, formats.compute_bytes, FLOAT32_BYTES
+    layers = [count for count in layer_tokens(plan, pyramid) if count]
+    if recompute:
+        blocks = rows * sum(layers) * width * wide
+        modulation = 6 * width * (wide if spec.shared_aln else narrow)
+    else:
+        blocks = sum(len(stretch) * _blocks_bytes(shape, scales, rows, formats) for stretch, scales in plan.stretches())
+        modulation = (6 + 2) * width * wide
+    handed_back = sum(pyramid.tokens(k) for _, scales in plan.stretches() if len(scales) < plan.num_scales
+                      for k in scales)
+    a_row = (handed_back * width * wide + len(layers) * modulation
+             + aln_projections(shape, plan) * width * narrow                       # into the adaLN matrices
+             + width * wide                                                        # class vector
+             + (pyramid.length - pyramid.tokens(1)) * shape.z_channels * narrow    # into word_embed
+             + 3 * width * wide + width * narrow)                                  # the head's adaLN
+    return blocks + rows * (a_row + _head_bytes(shape, formats, distilled))
+
+
+def _head_bytes(shape: VARShape, formats: Precision, distilled: bool) -> int:
+    """What the head and the loss keep of a row: the final norm, its result, the softmax; three with distillation."""
+    width, wide = shape.spec.embed_dim, FLOAT32_BYTES
+    logits = (3 if distilled else 1) * shape.vocab_size * wide
+    return shape.pyramid.length * (2 * width * wide + 2 * wide + width * formats.compute_bytes + logits)
+
+
+def _blocks_bytes(shape: VARShape, scales: Sequence[int], rows: int, formats: Precision) -> int:
+    """What a block keeps of the tokens of some scales of all rows, with the masks; see `kept_bytes`."""
+    attention = attention_blocks(shape.pyramid, scales)
+    joined = shape.spec.embed_dim * formats.compute_bytes if len(attention) > 1 else 0
+    masks = sum((block.end - block.begin) * block.end for block in attention if block.visible_lt is not None)
+    tokens = sum(shape.pyramid.tokens(k) for k in scales)
+    return rows * tokens * (_block_token_bytes(shape, formats) + joined) + masks * formats.compute_bytes
+
+
+def _block_token_bytes(shape: VARShape, formats: Precision) -> int:
+    """What a block keeps of a token; see `kept_bytes`."""
+    spec, narrow, wide = shape.spec, formats.compute_bytes, FLOAT32_BYTES
+    hidden = round(spec.embed_dim * spec.mlp_ratio)
+    wide_channels, narrow_channels, head_numbers = 4, 1 + 3 + 1 + 1 + 1 + 1, 1
+    if spec.attn_l2_norm:
+        wide_channels += 1 + 2 * formats.autocast
+        narrow_channels += 2
+        head_numbers += 4
+    return (spec.embed_dim * (wide_channels * wide + narrow_channels * narrow) + 2 * hidden * narrow
+            + (4 + head_numbers * spec.num_heads) * wide)
+
+
+def loss_bytes(shape: VARShape, rows: int, *, distilled: bool = False) -> int:
+    """Bytes of the logits' copies around the loss, beside what `kept_bytes` counts."""
+    copies = LOGIT_COPIES_WORKING + (LOGIT_COPIES_DISTILLED if distilled else 0)
+    return rows * copies * shape.pyramid.length * shape.vocab_size * FLOAT32_BYTES
+
+
+def block_bytes(shape: VARShape, plan: DepthPlan, rows: int, formats: Precision, *, recompute: bool = False,
+                distilled: bool = False) -> int:
+    """Bytes of the last block on its way back, beside what `kept_bytes` counts less what the head kept, gone by then.
+
+    Gradients of the residual stream and of the hidden channels, and with ``recompute`` all that the block has just kept
+    again.
+    """
+    hidden = round(shape.spec.embed_dim * shape.spec.mlp_ratio)
+    scales = max((scales for _, scales in plan.stretches()), key=len)
+    tokens = sum(shape.pyramid.tokens(k) for k in scales)
+    again = _blocks_bytes(shape, scales, rows, formats) if recompute else 0
+    gradients = rows * tokens * (shape.spec.embed_dim * FLOAT32_BYTES + hidden * formats.compute_bytes)
+    return again + gradients - rows * _head_bytes(shape, formats, distilled)
+
+
+def probe_bytes(shape: VARShape, plan: DepthPlan, rows: int, formats: Precision, *, recompute: bool = False) -> int:
+    """Bytes of the gradient probe (`varient.training.curves.probed_norms`): graph, copies of matrices, gradients.
+
+    The graph is still whole when the last gradients of the first zone come: a second zone follows.
+    """
+    gradients = shape.spec.depth * sum(_unit_parameters(shape)) * FLOAT32_BYTES
+    copies = copied_bytes(shape, formats)
+    way_back = (block_bytes(shape, plan, rows, formats, recompute=recompute)
+                + rows * _head_bytes(shape, formats, distilled=False) + (0 if recompute else copies))
+    return (kept_bytes(shape, plan, rows, formats, recompute=recompute)
+            + max(loss_bytes(shape, rows) + copies, gradients + way_back))
+
+
+@dataclass(frozen=True)
+class DeviceMemory:
+    """Bytes on one device.
+
+    Attributes:
+        weights, gradients, moments: float32; AdamW has two moments.  Exact (fsdp: but for the padding of slices).
+        buckets: DDP's copies of the gradients for communication; a single device has none.
+        gathered: fsdp's whole units: what lies outside the blocks, two parts of blocks, one's gradient.
+        weight_copies: matrices in 16 bits, which autocast makes once a micro-batch and which live until the backward.
+            Under fsdp too they are of the whole network.
+        tokenizer: its weights, where images are encoded on the way.
+        activations: kept for backward; estimated.
+        working: most that exists for a moment beside them and the copies, around the loss or in a block on its way
+            back; estimated.  With recomputation blocks copy their own matrices again and the others' are gone by then.
+        update: copies that the optimizer's step makes, when activations are gone.
+        probe: most that the gradient probe of `Curves` needs, a few rows and gradients of its own, at a moment when the
+            step has none; estimated.
+    """
+
+    weights: int
+    gradients: int
+    moments: int
+    buckets: int
+    gathered: int
+    weight_copies: int
+    tokenizer: int
+    activations: int
+    working: int
+    update: int
+    probe: int = 0
+
+    @property
+    def resident(self) -> int:
+        """There all the time."""
+        return self.weights + self.gradients + self.moments + self.buckets + self.tokenizer
+
+    @property
+    def peak(self) -> int:
+        """At the worst moment of a step, which is in the forward and backward, in the update or in the probe."""
+        on_the_way = self.gathered + self.weight_copies + self.activations + self.working
+        return self.resident + max(on_the_way, self.update, self.probe - self.gradients)
+
+
+def device_memory(shape: VARShape, plans: Sequence[DepthPlan], rows: int, setting: TrainingSetting, *,
+                  distilled: bool = False, probed: bool = False, tokenizer_parameters: int = 0) -> DeviceMemory:
+    """Memory of one device with ``rows`` of the batch at once, at the worst of the plans.
+
+    Args:
+        distilled: subnet batches have the full network's prediction as a target.
+        probed: the curves have a probe of the zones' gradients; fsdp leaves it out.
+    """
+    formats, sharded = setting.formats, setting.strategy == "fsdp"
+    parameters = var_parameters(shape.spec, shape.pyramid, num_classes=shape.num_classes, vocab_size=shape.vocab_size,
+                                z_channels=shape.z_channels)
+    own = -(-parameters // setting.devices) if sharded else parameters
+    copies = copied_bytes(shape, formats)
+    gone = copies if setting.recompute else 0
+    kept = [(kept_bytes(shape, plan, rows, formats, recompute=setting.recompute, distilled=distilled),
+             max(loss_bytes(shape, rows, distilled=distilled),
+                 block_bytes(shape, plan, rows, formats, recompute=setting.recompute, distilled=distilled) - gone))
+            for plan in plans]
+    activations, working = max(kept, key=sum)
+    probe = max(probe_bytes(shape, plan, min(rows, PROBED_ROWS), formats, recompute=setting.recompute)
+                for plan in plans) if probed and not sharded else 0
+    return DeviceMemory(
+        weights=own * FLOAT32_BYTES, gradients=own * FLOAT32_BYTES, moments=2 * own * FLOAT32_BYTES,
+        buckets=parameters * FLOAT32_BYTES if setting.devices > 1 and not sharded else 0,
+        gathered=_gathered_parameters(shape, parameters) * FLOAT32_BYTES if sharded else 0,
+        weight_copies=copies, tokenizer=tokenizer_parameters * FLOAT32_BYTES, activations=activations,
+        working=working, update=own * FLOAT32_BYTES, probe=probe)
+
+
+def copied_bytes(shape: VARShape, formats: Precision) -> int:
+    """Bytes of the 16-bit copies of matrices that autocast makes."""
+    return matrix_parameters(shape) * formats.compute_bytes if formats.autocast else 0
+
+
+def matrix_parameters(shape: VARShape) -> int:
+    """Weights of all linear layers, biases left out."""
+    width = shape.spec.embed_dim
+    hidden = round(width * shape.spec.mlp_ratio)
+    projections = 1 if shape.spec.shared_aln else shape.spec.depth
+    return (width * (shape.z_channels + shape.vocab_size + 2 * width + 6 * width * projections)
+            + shape.spec.depth * (4 * width * width + 2 * width * hidden))
+
+
+def _gathered_parameters(shape: VARShape, parameters: int) -> int:
+    """Most parameters in one piece under fsdp, whose units are the children of blocks: see `DeviceMemory`."""
+    units = _unit_parameters(shape)
+    outside = parameters - shape.spec.depth * sum(units)
+    return outside + 3 * max(units)
+
+
+def _unit_parameters(shape: VARShape) -> tuple[int, int, int]:
+    """Parameters of the children of a block: attention, MLP and adaLN (which may be shared, outside the blocks)."""
+    spec, width = shape.spec, shape.spec.embed_dim
+    hidden = round(width * spec.mlp_ratio)
+    attention = 4 * width * width + 3 * width + spec.num_heads * spec.attn_l2_norm
+    mlp = 2 * width * hidden + hidden + width
+    modulation = 0 if spec.shared_aln else 6 * width * (width + 1)
+    return attention, mlp, modulation

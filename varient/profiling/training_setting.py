@@ -1,0 +1,96 @@
+"""Hardware of a training of the VAR transformer, and how it is used: what its costs are asked for."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from varient.config import BaseTraining, SupernetTraining
+from varient.profiling.devices import Device, device
+from varient.profiling.work import PRECISIONS, Precision
+from varient.training.distributed import Hardware
+
+TRAINING_PRECISIONS = {name: PRECISIONS[form] for name, form in (
+    ("fp32", "fp32"), ("fp16", "fp16-autocast"), ("bf16", "bf16-autocast"))}
+"""Of matrix products; weights, gradients and moments are float32 in all of them (`varient.training.loop`)."""
+
+ASSUMED_UTILISATION = 0.35
+"""Share of a device's peak that a training reaches: an assumption, not a measurement.  Tuned trainings of language
+models report 0.35 to 0.55; eager PyTorch with adaLN, masked attention and float32 element-wise work may stay below."""
+
+
+@dataclass(frozen=True)
+class TrainingSetting:
+    """Hardware of a training and how it is used.
+
+    Attributes:
+        device: what each process has.
+        devices: how many there are.
+        micro_batch: most rows that go through the network at once in a process; None: all its rows.
+        precision: of matrix products.
+        strategy: ddp keeps the whole network on each device, fsdp a slice of weights, gradients and moments.
+        recompute: keep the blocks' inputs only and run the blocks again on the way back.
+        token_cache: images come from a token cache; otherwise they are encoded as they are visited (digits: once).
+        utilisation: assumed share of the device's peak.
+        step_seconds: measured, of a step of the full network in this very setting; takes the place of ``utilisation``.
+
+    Raises:
+        ValueError: a value that no training could have.
+    """
+
+    device: Device
+    devices: int = 8
+    micro_batch: int | None = None
+    precision: str = "fp16"
+    strategy: Literal["ddp", "fsdp"] = "ddp"
+    recompute: bool = False
+    token_cache: bool = False
+    utilisation: float = ASSUMED_UTILISATION
+    step_seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.devices < 1:
+            raise ValueError(f"{self.devices} devices: a training needs at least 1")
+        if self.micro_batch is not None and self.micro_batch < 1:
+            raise ValueError(f"micro-batch {self.micro_batch} is below 1")
+        for name, value, known in (("precision", self.precision, tuple(TRAINING_PRECISIONS)),
+                                   ("strategy", self.strategy, ("ddp", "fsdp"))):
+            if value not in known:
+                raise ValueError(f"{name} {value!r} is unknown; known: {', '.join(known)}")
+        if self.strategy == "fsdp" and self.devices == 1:
+            raise ValueError("strategy fsdp needs at least 2 devices")
+        if not 0 < self.utilisation <= 1:
+            raise ValueError(f"utilisation {self.utilisation} is outside 0..1")
+        if self.step_seconds is not None and not 0 < self.step_seconds < math.inf:
+            raise ValueError(f"a step of {self.step_seconds} s was never measured")
+
+    @property
+    def formats(self) -> Precision:
+        """Number formats."""
+        return TRAINING_PRECISIONS[self.precision]
+
+    @property
+    def peak_flops(self) -> float:
+        """Of all devices together, FLOP/s in the training's precision; float32 stays outside the tensor cores."""
+        tflops = self.device.fp32_tflops if self.precision == "fp32" else self.device.tensor_tflops
+        return self.devices * tflops * 1e12
+
+
+def setting_of(devices: str, training: BaseTraining | SupernetTraining | None, *,
+               token_cache: bool = False) -> TrainingSetting:
+    """The setting of a training started now: precision from the config, the rest from the environment of the run.
+
+    Args:
+        devices: device and count, as in "h100:8"; the count may be left out.
+
+    Raises:
+        ValueError: an unknown device, a count that is no number, or an environment that cannot be used.
+    """
+    name, _, count = devices.partition(":")
+    if count and not count.isdecimal():
+        raise ValueError(f"devices {devices!r}: expected a device and how many, as in h100:8")
+    hardware = Hardware.from_environment()
+    return TrainingSetting(device(name), int(count or 1), hardware.micro_batch,
+                           training.precision if training else "fp32", hardware.strategy, hardware.recompute,
+                           token_cache)

@@ -1,0 +1,109 @@
+"""FLOPs of a training of the VAR transformer for one image: the way forward, the way back, what is computed again.
+
+Exact, from shapes alone, for matrix products, attention and convolutions; a multiply-add counts as two.  Backward takes
+twice the forward's, except at the embedding of the tokens, whose input needs no gradient.  Attention is counted as
+`varient.models.block_attention` calls it: with the pairs of tokens of a block that the mask then hides, without the
+keys behind it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from varient.config import TokenizerSpec
+from varient.plan import DepthPlan
+from varient.profiling.work import VARShape
+from varient.pyramid import Pyramid
+
+if TYPE_CHECKING:
+    from varient.models.block_attention import Block
+
+
+def forward_flops(shape: VARShape, plan: DepthPlan) -> dict[str, int]:
+    """FLOPs of `VAR.forward` for one row under a plan, by part; `word_embed` is apart because its backward is."""
+    spec, pyramid = shape.spec, shape.pyramid
+    width, hidden = spec.embed_dim, round(spec.embed_dim * spec.mlp_ratio)
+    layers = layer_tokens(plan, pyramid)
+    tokens = sum(layers)
+    projections = aln_projections(shape, plan)
+    return {
+        "word_embed": 2 * (pyramid.length - pyramid.tokens(1)) * shape.z_channels * width,
+        "attention_projections": 2 * tokens * 4 * width * width,
+        "attention_scores": 4 * width * sum(len(stretch) * _attended_pairs(pyramid, scales)
+                                            for stretch, scales in plan.stretches()),
+        "mlp": 2 * tokens * 2 * width * hidden,
+        "adaln": 2 * width * (6 * width * projections + 2 * width),
+        "head": 2 * pyramid.length * width * shape.vocab_size,
+    }
+
+
+def backward_flops(shape: VARShape, plan: DepthPlan) -> int:
+    """FLOPs of the way back of one row: two products for each of the forward, one for `word_embed`.
+
+    Fused attention kernels compute their scores a third time there, half of ``attention_scores``; that is not in it.
+    """
+    forward = forward_flops(shape, plan)
+    return 2 * sum(forward.values()) - forward["word_embed"]
+
+
+def recomputed_flops(shape: VARShape, plan: DepthPlan) -> int:
+    """FLOPs of running the blocks of one row again; their adaLN projections lie outside and are kept."""
+    forward = forward_flops(shape, plan)
+    return sum(forward[part] for part in ("attention_projections", "attention_scores", "mlp"))
+
+
+def _attended_pairs(pyramid: Pyramid, scales: Sequence[int]) -> int:
+    """Pairs of a query and a key that attention computes in a layer for one row and head, hidden ones included."""
+    return sum((block.end - block.begin) * block.end for block in attention_blocks(pyramid, scales))
+
+
+def attention_blocks(pyramid: Pyramid, scales: Sequence[int]) -> list[Block]:
+    """The calls of attention in a layer that runs these scales."""
+    from varient.models.block_attention import blocks_of  # which imports torch
+
+    return blocks_of([pyramid.tokens(k) for k in scales])
+
+
+def aln_projections(shape: VARShape, plan: DepthPlan) -> int:
+    """adaLN projections of one row's forward: of each layer that runs, or the shared one in each stretch of layers."""
+    stretches = plan.stretches()
+    return len(stretches) if shape.spec.shared_aln else sum(len(layers) for layers, _ in stretches)
+
+
+def layer_tokens(plan: DepthPlan, pyramid: Pyramid) -> tuple[int, ...]:
+    """Tokens of one row that run in each of the layers 0..D-1 (the zone rule)."""
+    return tuple(sum(pyramid.tokens(k) for k in plan.scales_of(layer)) for layer in range(plan.depth))
+
+
+def encoder_flops(spec: TokenizerSpec, pyramid: Pyramid) -> int:
+    """FLOPs of turning one image into tokens and inputs: `VQVAE.encode` and `MultiScaleQuantizer.teacher_input`."""
+    side = pyramid.patch_nums[-1] * spec.downsampling
+    width, flops = spec.ch, _conv(spec.in_channels, spec.ch, side)
+    for level, mult in enumerate(spec.ch_mult):
+        is_last = level == len(spec.ch_mult) - 1
+        for _ in range(spec.num_res_blocks):
+            flops += _resnet(width, spec.ch * mult, side)
+            width = spec.ch * mult
+            flops += _attention(width, side) if is_last and spec.using_sa else 0
+        if not is_last:
+            side //= 2
+            flops += _conv(width, width, side)
+    flops += 2 * _resnet(width, width, side) + (_attention(width, side) if spec.using_mid_sa else 0)
+    flops += _conv(width, spec.z_channels, side) + _conv(spec.z_channels, spec.z_channels, side)  # the last: quant_conv
+    phis = pyramid.num_scales + pyramid.num_scales - 1  # while encoding, and for the inputs of all scales but the last
+    nearest = 2 * pyramid.length * spec.z_channels * spec.vocab_size
+    return flops + nearest + phis * _conv(spec.z_channels, spec.z_channels, side)
+
+
+def _conv(width_in: int, width_out: int, side: int, kernel: int = 3) -> int:
+    return 2 * width_in * width_out * kernel * kernel * side * side
+
+
+def _resnet(width_in: int, width: int, side: int) -> int:
+    shortcut = _conv(width_in, width, side, kernel=1) if width_in != width else 0
+    return _conv(width_in, width, side) + _conv(width, width, side) + shortcut
+
+
+def _attention(width: int, side: int) -> int:
+    return _conv(width, 4 * width, side, kernel=1) + 4 * side ** 4 * width

@@ -1,0 +1,35 @@
+"""Training of the full network from nothing: plain VAR."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from varient.config import ExperimentConfig
+from varient.files import sha256_of
+from varient.models.build import build_transformer
+from varient.models.transformer import initialize
+from varient.training.course import base_course
+from varient.training.distributed import check_start
+from varient.training.token_training import TokenTraining
+from varient.training.tokens import TokenBatches
+
+_SECTIONS = ("data", "patch_nums", "tokenizer", "transformer", "base")
+
+
+def train_base(config: ExperimentConfig, tokenizer: Path, output: Path, cache: Path | None = None) -> None:
+    """Train the full network, on images or on a cache of their tokens.
+
+    Raises:
+        ValueError: a config that imports it, or hardware that is not there or cannot do what is asked.
+        ImageFolderError, TokenCacheError: images or a cache that are not as the config says.
+    """
+    course = base_course(config)
+    check_start(course.settings.batch_size, course.settings.precision, course.name)
+    tokens = TokenBatches(config, tokenizer, course.settings.batch_size, cache=cache)
+    torch.manual_seed(config.seed)
+    model = build_transformer(config)
+    initialize(model)
+    TokenTraining(model, tokens, course).run(output, config.seed, {"kind": "base"},
+                                             [config.digest(*_SECTIONS), sha256_of(tokenizer)])

@@ -1,0 +1,152 @@
+"""Teacher-forced training of the VAR transformer on tokens: the full network and its subnets, batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from varient.models.checkpoint import save_tensors, save_weights
+from varient.models.transformer import VAR
+from varient.plan import DepthPlan
+from varient.training.course import Course
+from varient.training.curves import PROBED_ROWS, Curves
+from varient.training.distributed import Part, is_main_process, sum_over_processes, whole
+from varient.training.loop import Evaluate, fit
+from varient.training.schedule import Validation
+from varient.training.tokens import (
+    Batch,
+    TokenBatches,
+    mixed_classes,
+    prediction_divergence,
+    scale_losses,
+    token_loss,
+)
+
+
+@dataclass
+class TokenTraining:
+    """Each batch runs a subnet's plan with the probability of its epoch, else all layers (Algorithm 1).
+
+    Attributes:
+        model: with its initial weights.
+        tokens: what it learns from.
+        course: which plans it runs, and when.
+    """
+
+    model: VAR
+    tokens: TokenBatches
+    course: Course
+    curves: Curves = field(init=False)
+    pending: list[Validation] = field(default_factory=list, init=False)
+
+    def __post_init__(self) -> None:
+        course = self.course
+        self.full, self.subnets = course.full, tuple(course.subnets.values())
+        self.per_epoch = course.batches_per_epoch or self.tokens.per_epoch
+        groups = {name: [f"blocks.{layer}." for layer in layers] for name, layers in course.layers.items()}
+        self.curves = Curves(groups, probe=self._zone_losses if course.probed else None, probe_every=self.per_epoch)
+
+    def run(self, output: Path, seed: int, description: dict, inputs: Sequence[str]) -> None:
+        """Train and write the weights; a stopped training goes on where it was, a finished one is left as it is.
+
+        Args:
+            inputs: digests of all that the result depends on, but for the images of a folder.
+        """
+        course = self.course
+        identity = ":".join([*inputs, *self.tokens.digests(held_out=course.validate_every > 0)])
+        work_dir = output.parent / f"training-{course.name}"
+
+        def finish(losses: list[float]) -> None:
+            save_weights(output, self.model, description | {"settings": identity, "final_loss": losses[-1]})
+
+        def before_step(step: int) -> None:
+            epoch, begun = divmod(step, self.per_epoch)
+            if begun == 0 and epoch in course.keep_after:
+                state = whole(self.model.state_dict())
+                if is_main_process():
+                    save_tensors(work_dir / f"epoch-{epoch}.safetensors", state,
+                                 description | {"settings": identity, "epoch": epoch})
+
+        fit(self.model, loss_of_part=self._loss, steps=course.schedule.epochs * self.per_epoch,
+            settings=course.settings, seed=seed, work_dir=work_dir, identity=identity, title=course.name,
+            curves=self.curves, output=output, finish=finish, before_step=before_step, validate=self._validate,
+            precision=course.settings.precision)
+
+    def _loss(self, step: int, part: Part) -> Tensor:
+        plan, (label_B, x_BLv, idx_BL, mix) = self._batch(step, part)
+        class_BC = mixed_classes(self.model, label_B, mix)
+        logits_BLV = self.model(label_B, x_BLv, plan, class_BC)
+        loss = token_loss(logits_BLV, idx_BL)
+        name = "full" if plan is self.full else "subnet"
+        self.curves.record(f"loss/{name}", loss)
+        for k, scale_loss in scale_losses(logits_BLV.detach(), idx_BL, self.model.pyramid).items():
+            self.curves.record(f"loss/{name}/r{k}", scale_loss)
+        weight = self.course.distillation
+        if weight and plan is not self.full:
+            # After the student: autocast keeps the 16-bit copies of weights, and copies that were first made without
+            # gradients would lead none back to the weights.
+            divergence = prediction_divergence(self._target(label_B, x_BLv, class_BC), logits_BLV)
+            self.curves.record("loss/distillation", divergence)
+            loss = (1 - weight) * loss + weight * divergence
+        return loss
+
+    @torch.no_grad()
+    def _target(self, label_B: Tensor, x_BLv: Tensor, class_BC: Tensor | None) -> Tensor:
+        """Logits of the full network as it samples, with no branch left out by stochastic depth."""
+        self.model.eval()
+        logits_BLV = self.model(label_B, x_BLv, self.full, class_BC)
+        self.model.train()
+        return logits_BLV
+
+    def _batch(self, step: int, part: Part) -> tuple[DepthPlan, Batch]:
+        """Plan and rows of a part; plan and dropped labels are drawn for the whole batch."""
+        probability = self.course.schedule.subnet_probability(step // self.per_epoch + 1, self._validation())
+        plan = self.full
+        if torch.rand(()).item() < probability:
+            # A single subnet takes no draw: the stream is that of a training that has only one.
+            chosen = int(torch.randint(len(self.subnets), ())) if len(self.subnets) > 1 else 0
+            plan = self.subnets[chosen]
+        return plan, self.tokens.batch(step, part)
+
+    def _zone_losses(self, step: int, part: Part) -> dict[str, Tensor]:
+        """The two zones' shares of the loss of a part's first rows: their gradients add up to its own (Fig. 3b)."""
+        plan, batch = self._batch(step, part)
+        label_B, x_BLv, idx_BL, mix = batch.first(PROBED_ROWS)
+        class_BC, end = mixed_classes(self.model, label_B, mix), self.model.pyramid.end(self.course.bridge)
+        logits_BLV = self.model(label_B, x_BLv, plan, class_BC)
+        return {"bridge": token_loss(logits_BLV[:, :end], idx_BL[:, :end]) * (end / idx_BL.shape[1]),
+                "flexible": token_loss(logits_BLV[:, end:], idx_BL[:, end:]) * (1 - end / idx_BL.shape[1])}
+
+    def _validate(self, step: int, evaluate: Evaluate) -> None:
+        """Every so many epochs: losses on images not trained on, for schedules that look at them, and for figures."""
+        self.pending = []
+        every = self.course.validate_every
+        if not every or step == 0 or step % (every * self.per_epoch):
+            return
+        plans = (*self.subnets, self.full)
+        sums = torch.zeros(len(plans) + 1, dtype=torch.float64)  # of the losses, and of the images
+        for batch, images in self.tokens.held_out(next(self.model.parameters()).device):
+            sums[:-1] += images * evaluate(partial(self._losses, batch, plans)).cpu().double()
+            sums[-1] += images
+        sums = sum_over_processes(sums)  # each has a share of the images, and all must find the same
+        losses = (sums[:-1] / sums[-1]).tolist()
+        # Rounded as the curves keep them, so that a resumed run reads the same.
+        found = Validation(*(float(np.float32(loss)) for loss in (sum(losses[:-1]) / len(losses[:-1]), losses[-1])))
+        self.pending = [found]
+        for name, value in found._asdict().items():
+            self.curves.record(f"validation/{name}", value)
+
+    def _losses(self, batch: Batch, plans: Sequence[DepthPlan]) -> Tensor:
+        """Loss of a batch under each plan."""
+        return torch.stack([token_loss(self.model(batch.label_B, batch.x_BLv, plan), batch.idx_BL) for plan in plans])
+
+    def _validation(self) -> list[Validation]:
+        """Of all epochs before this one: the curves', and what this step has found, which they get at its end."""
+        series = (self.curves.series(f"validation/{name}") for name in Validation._fields)
+        return [*map(Validation, *series), *self.pending]
