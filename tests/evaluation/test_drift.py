@@ -34,6 +34,13 @@ def test_this_tree_draws_what_was_accepted():
     assert _moved() == set()
 
 
+def test_a_gpu_is_left_alone(monkeypatch):
+    """It rounds otherwise than the CPU that drew the baseline; here whoever asks for one fails."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setenv("VARIENT_DEVICE", "cuda")
+    assert _moved() == set()
+
+
 def _phi_of_the_next_scale(patch):
     """A detail goes through the phi convolution of the scale after it."""
     right = MultiScaleQuantizer.detail

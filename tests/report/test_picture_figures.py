@@ -6,6 +6,7 @@ from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib import pyplot as plt
+from PIL import Image
 
 from varient.archive import Archive, ArchiveError, write_archive
 from varient.config import load_config
@@ -144,6 +145,18 @@ def test_fig4_prints_the_memory_that_the_cache_counts(tmp_path):
 def test_fig4_takes_classes_evenly_apart_where_there_are_many(tmp_path):
     texts = _texts(draw_depths(IMAGENET, NOTHING, tmp_path))
     assert [text for text in texts if text.isdigit()] == [str(label) for label in range(0, 1000, 100)]
+
+
+def test_large_images_are_averaged_where_they_are_reduced(tmp_path):
+    """A chequerboard of single pixels comes out grey; leaving pixels out would show black, white or stripes."""
+    labels = np.arange(0, 1000, 100)
+    board = (np.indices((256, 256)).sum(0) % 2 * 255).astype(np.uint8)
+    images = np.broadcast_to(board, (len(labels), 3, 256, 256))
+    write_archive(tmp_path / "samples/var-d30/shard-0.npz", Archive(images, labels, labels, {}))
+    draw_depths(IMAGENET, NOTHING, tmp_path).savefig(tmp_path / "page.png")
+    page = np.asarray(Image.open(tmp_path / "page.png").convert("L"))
+    side = 50  # pixels of a picture, at least
+    assert ((page > 120) & (page < 135)).sum() > len(labels) * side ** 2
 
 
 def test_fig6_shows_depths_and_bridges(tmp_path):
