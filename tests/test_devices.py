@@ -14,6 +14,7 @@ from varient import devices, launch
 from varient.devices import VisibleGpu, settle_device, take_gpus, visible_gpus, wanted_device
 from varient.launch import processes_of, training_gpus
 from varient.pipeline import default_device
+from varient.training.distributed import Hardware
 
 UUIDS = ("GPU-aaaa", "GPU-bbbb", "GPU-cccc")
 CHILD = """
@@ -31,7 +32,7 @@ sys.stdin.readline()
 @pytest.fixture
 def machine(tmp_path, monkeypatch):
     """Three GPUs, nothing said in the environment."""
-    for name in ("VARIENT_DEVICE", "VARIENT_LAUNCH", "CUDA_VISIBLE_DEVICES", "LOCAL_RANK"):
+    for name in ("VARIENT_DEVICE", "VARIENT_LAUNCH", "CUDA_VISIBLE_DEVICES", "LOCAL_RANK", "VARIENT_GPUS_TAKEN"):
         monkeypatch.setenv(name, "")  # so that it is put back afterwards, whatever happens to it meanwhile
         monkeypatch.delenv(name)
     monkeypatch.setattr(devices, "_installed_gpus", lambda: list(UUIDS))
@@ -83,7 +84,7 @@ def test_a_machine_without_a_driver_has_no_gpus(machine):
 
 
 @pytest.mark.parametrize("environment", [
-    {"VARIENT_DEVICE": "cpu"}, {"LOCAL_RANK": "1"}, {"CUDA_VISIBLE_DEVICES": "2"}])
+    {"VARIENT_DEVICE": "cpu"}, {"LOCAL_RANK": "1"}, {"VARIENT_GPUS_TAKEN": "1", "CUDA_VISIBLE_DEVICES": "2"}])
 def test_a_process_that_was_placed_takes_nothing(machine, environment):
     for name, value in environment.items():
         machine.setenv(name, value)
@@ -92,9 +93,38 @@ def test_a_process_that_was_placed_takes_nothing(machine, environment):
     assert not devices.LOCKS.exists()
 
 
-def test_a_training_takes_a_gpu_only_where_one_is_asked_for(machine):
+def test_a_gpu_that_the_environment_names_has_to_be_free_too(start):
+    first = start("devices.settle_device()", CUDA_VISIBLE_DEVICES="2")
+    assert first.stdout.readline() == "2\n"
+    second = start("devices.settle_device()", CUDA_VISIBLE_DEVICES="GPU-cccc")
+    assert second.stderr.readline() == "varient: waiting for 1 free of 1 visible GPUs\n"
+    first.kill()
+    assert second.stdout.readline() == "GPU-cccc\n"
+
+
+def test_what_a_process_with_a_gpu_starts_shares_it(machine):
+    settle_device()
+    child = CHILD.format(uuids=["GPU-aaaa"], then="devices.settle_device()")  # it would wait for ever
+    result = subprocess.run([sys.executable, "-c", child, str(devices.LOCKS)], input="", capture_output=True, text=True,
+                            cwd=ROOT, timeout=60)
+    assert (result.stdout, result.stderr) == ("GPU-aaaa\n", "")
+
+
+def test_a_gpu_that_torch_cannot_use_is_left_to_others(machine):
+    machine.setattr(torch.cuda, "is_available", lambda: False)
+    settle_device()
+    assert devices._locked("GPU-aaaa") is None
+    assert default_device() == torch.device("cpu")
+    devices._held.append(devices._locked("GPU-aaaa"))
+    assert None not in devices._held
+
+
+@pytest.mark.parametrize("said", ["", "auto"])
+def test_a_training_takes_a_gpu_only_where_one_is_asked_for(machine, said):
+    machine.setenv("VARIENT_DEVICE", said)
     settle_device("cpu")
     assert "CUDA_VISIBLE_DEVICES" not in os.environ
+    assert Hardware.from_environment().device == "cpu" and training_gpus() == 0
     machine.setenv("VARIENT_DEVICE", "cuda")
     settle_device("cpu")
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "GPU-aaaa"

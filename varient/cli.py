@@ -112,7 +112,7 @@ def cache_tokens_verb(config: Config, tokenizer: Path,
     _wrote(output)
 
 
-@verb(train, "base", device="cpu")
+@verb(train, "base")
 def train_base_verb(config: Config, tokenizer: Path, output: Output, tokens: Tokens = None,
                     dry_run: DryRun = None) -> None:
     """The full network, or its import from a released file where the config names one."""
@@ -130,6 +130,7 @@ def train_base_verb(config: Config, tokenizer: Path, output: Output, tokens: Tok
         show_training(plan_base(experiment, setting_of(dry_run, experiment.base.training, token_cache=bool(tokens))))
         return
     if not experiment.base.weights:
+        settle_device("cpu")
         train_base(experiment, tokenizer, output, tokens)
     elif is_main_process():
         save_weights(output, *import_transformer(experiment, experiment.base.weights))

@@ -285,6 +285,10 @@ class SamplingConfig(Strict):
         return tuple(f"sampling.{name}" for name in self.of_images())
 
 
+PROFILED = ("sampling.cfg", "sampling.top_k", "sampling.top_p", "sampling.decoded_at_once", "profiling")
+"""Settings that latency and memory depend on; batch and precision are a profile's own."""
+
+
 class EvaluationConfig(Strict):
     """Scores and the networks that they need (docs/protocol.md)."""
 
@@ -332,9 +336,9 @@ class AblationConfig(Strict):
     bridges: tuple[Positive, ...] = Field((), description="N of the grid d x N (Table 8)")
 
 
-# Where files of the user's lie.  What is in them is told otherwise: the identity of a training holds the images of its
-# folder (`TokenBatches.digests`) and the hashes of the networks it reads; released weights are inputs of the workflow's
-# rules, and rules that read images name their folder.
+# Where files lie that trainings read.  What is in them is told otherwise: the identity of a training holds the images of
+# its folder (`TokenBatches.digests`) and the hashes of the networks it reads; released weights are inputs of the
+# workflow's rules, and rules that read images name their folder.
 _PLACES = (("data", "root"), ("tokenizer", "weights"), ("base", "weights"))
 
 
@@ -408,8 +412,9 @@ class ExperimentConfig(Strict):
     def digest(self, *sections: str) -> str:
         """SHA-256 over the seed and the named sections (default: all), to tell whether a result is still current.
 
-        A dot names a section of a section, as in `systems.dit`; one that is absent counts as empty.  Where images and
-        released weights lie is left out: what is made from them goes by their contents, wherever they are mounted.
+        A dot names a section of a section, as in `systems.dit`; one that is absent counts as empty.  Where the
+        images, the tokenizer's and the base network's released weights lie is left out: a training knows them by names
+        and sizes, or by hashes, and goes on wherever they are mounted.
         """
         settings = self.model_dump(mode="json")
         for section, place in _PLACES:

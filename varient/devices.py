@@ -21,6 +21,8 @@ import pynvml
 Wanted = Literal["auto", "cpu", "cuda"]
 VARIABLE = "VARIENT_DEVICE"
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
+_TAKEN = "VARIENT_GPUS_TAKEN"
+"""Set for the processes that this one starts or becomes: the GPUs that they see are locked for them already."""
 
 LOCKS = Path("/tmp") / f"varient-gpus-{os.getuid()}"
 """One file for each GPU of this machine, and one for the queue; TMPDIR may differ between processes."""
@@ -38,15 +40,18 @@ class VisibleGpu(NamedTuple):
 
 
 def wanted_device(default: Wanted = "auto", environment: Mapping[str, str] = os.environ) -> Wanted:
-    """What VARIENT_DEVICE says: auto is a GPU where there is one.
+    """What VARIENT_DEVICE says, and the default where it is not set or auto.
+
+    Args:
+        default: auto for work that takes a GPU where there is one, cpu for work that has to be told.
 
     Raises:
         ValueError: a word that means nothing.
     """
-    wanted = environment.get(VARIABLE) or default
+    wanted = environment.get(VARIABLE) or "auto"
     if wanted not in get_args(Wanted):
         raise ValueError(f"{VARIABLE} = {wanted!r} is unknown; known: {', '.join(get_args(Wanted))}")
-    return wanted
+    return default if wanted == "auto" else wanted
 
 
 @contextmanager
@@ -66,20 +71,26 @@ def wanting(device: Wanted) -> Iterator[None]:
 def settle_device(default: Wanted = "auto") -> None:
     """Take a GPU of its own for this process, or wait for one, unless it is to compute on the CPU or has been placed.
 
-    Placed is a process of a launcher (which sets LOCAL_RANK), and one whose environment names a single GPU.  Call it
-    before torch is used.
+    Placed is a process of a launcher (which sets LOCAL_RANK), and one that a process with GPUs started.  Call it before
+    torch is used.
 
     Raises:
         ValueError: VARIENT_DEVICE means nothing.
     """
-    if wanted_device(default) != "cpu" and not _held and "LOCAL_RANK" not in os.environ and visible_gpus():
+    placed = _TAKEN in os.environ or "LOCAL_RANK" in os.environ
+    if wanted_device(default) != "cpu" and not placed and visible_gpus():
         take_gpus(1)
+
+
+def leave_gpus() -> None:
+    """Unlock what this process has taken: torch, which was not asked before, cannot use it."""
+    while _held:
+        os.close(_held.pop())
+    os.environ.pop(_TAKEN, None)
 
 
 def take_gpus(count: int, *, for_children: bool = False) -> None:
     """Lock ``count`` of the visible GPUs, waiting until so many are free, and show no others to this process.
-
-    Where the environment names just so many, as Slurm's does, there is nothing to choose and nothing is locked.
 
     Args:
         for_children: the locks pass to the program that this process becomes (`os.exec`).
@@ -91,8 +102,6 @@ def take_gpus(count: int, *, for_children: bool = False) -> None:
     if len(gpus) < count:
         raise ValueError(f"{count} GPUs are asked for, {len(gpus)} visible here ({_VISIBLE} = "
                          f"{os.environ.get(_VISIBLE, 'not set')}): {', '.join(gpu.token for gpu in gpus) or 'none'}")
-    if len(gpus) == count and _VISIBLE in os.environ:
-        return
     LOCKS.mkdir(mode=0o700, exist_ok=True)
     taken: dict[VisibleGpu, int] = {}
     with _queued():  # one process chooses at a time: of two that want several, each might hold some for ever
@@ -110,7 +119,7 @@ def take_gpus(count: int, *, for_children: bool = False) -> None:
     for lock in taken.values():
         os.set_inheritable(lock, for_children)
         _held.append(lock)
-    os.environ[_VISIBLE] = ",".join(gpu.token for gpu in taken)
+    os.environ[_VISIBLE], os.environ[_TAKEN] = ",".join(gpu.token for gpu in taken), "1"
     _say(f"took {os.environ[_VISIBLE]} of {len(gpus)} visible GPUs")
 
 
@@ -167,6 +176,7 @@ def _locked(uuid: str) -> int | None:
     except BlockingIOError:
         os.close(lock)
         return None
+    os.utime(lock)  # what clears /tmp goes by age
     return lock
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from varient.config import CachePolicy, ExperimentConfig, Precision
-from varient.devices import VARIABLE, wanted_device
+from varient.devices import VARIABLE, leave_gpus, wanted_device
 from varient.models.build import build_tokenizer, build_transformer, load_tokenizer, load_transformer
 from varient.models.transformer import VAR, initialize
 from varient.models.vqvae import VQVAE, to_uint8
@@ -40,7 +40,10 @@ def default_device(precision: Precision = "fp32") -> torch.device:
     if wanted == "auto" and not sees_gpu and precision != "fp32":
         raise ValueError(f"{precision} is for a GPU, and torch sees none here ({_NO_GPU}); {VARIABLE}=cpu runs it on "
                          "the CPU all the same")
-    return torch.device("cuda", 0) if sees_gpu and wanted != "cpu" else torch.device("cpu")
+    if wanted == "cpu" or not sees_gpu:
+        leave_gpus()  # others may wait for them
+        return torch.device("cpu")
+    return torch.device("cuda", 0)
 
 
 def named_device(device: torch.device) -> str:

@@ -119,10 +119,13 @@ def _of_ratios(ratios: Sequence[int], three_phases: str) -> Iterator[Direction]:
     """What is said of fixed ratios and the three phases; no number is printed for those between the two ends."""
     subnets = [f"{three_phases}-p{ratio}" for ratio in ratios]
     full = [f"{subnet}-full" for subnet in subnets]
-    ends = _chain("fid", full[-1], full[0]), _chain("fid", subnets[0], subnets[-1])
-    yield _stated("3.3.1-best-p01", _above("fid", full[1:], [full[0]] * len(full[1:])))
+    rarely, always = (f"{three_phases}-p{ratio}" for ratio in PRINTED_RATIOS)
+    ends = _chain("fid", f"{always}-full", f"{rarely}-full"), _chain("fid", rarely, always)
+    worse_full = [system for system in full if system != f"{rarely}-full"]
+    worse_subnets = [system for system in subnets if system != always]
+    yield _stated("3.3.1-best-p01", _above("fid", worse_full, [f"{rarely}-full"] * len(worse_full)))
     yield _stated("3.3.1-no-single-p",
-                  (*_above("fid", subnets[:-1], [subnets[-1]] * len(subnets[:-1])), *ends[0]),
+                  (*_above("fid", worse_subnets, [always] * len(worse_subnets)), *ends[0]),
                   "Read as: the subnet is best at p = 1.0, and there the full network is not.")
     yield _stated("3.3.1-smooth-front",
                   tuple(dict.fromkeys([*_chain("fid", *reversed(full)), *_chain("fid", *subnets), *ends[0], *ends[1]])),

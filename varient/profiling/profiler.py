@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from varient.config import CachePolicy, ExperimentConfig, Precision
+from varient.config import PROFILED, CachePolicy, ExperimentConfig, Precision
 from varient.files import sha256_of
 from varient.generation import label_of
 from varient.pipeline import DTYPES, default_device, named_device
@@ -228,8 +228,7 @@ def _record(config: ExperimentConfig, wanted: Configuration, run_dir: Path, *, r
         decoder_latency=decoder_latency, warmup=config.profiling.warmup,
         memory=MemoryUse(**memory or {}, memory_cap_mib=cap_mib), gpu_driver=gpu_driver,
         provenance=provenance(experiment=config.name, seed=config.seed, on=default_device().type,
-                              settings=config.digest("sampling", "profiling",
-                                                     f"systems.{family_of(wanted.system, config)}"),
+                              settings=config.digest(*PROFILED, f"systems.{family_of(wanted.system, config)}"),
                               weights_sha256={name: sha256_of(run_dir / f"{name}.safetensors") for name in weights}
                               | ({path.name: sha256_of(path) for path in user_files(system)} if weights else {})))
 

@@ -76,7 +76,7 @@ class Hardware:
         for field in fields(cls):
             variable = PREFIX + field.name.upper()
             value = environment.get(variable)
-            if not value:
+            if not value or (field.name == "device" and value == "auto"):
                 continue
             if field.name in ("device", "strategy"):
                 found[field.name] = value

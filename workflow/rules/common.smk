@@ -4,6 +4,7 @@ from functools import cache
 from pathlib import Path
 
 from varient.ablations import arms
+from varient.config import PROFILED
 from varient.devices import wanted_device
 from varient.files import write_text
 from varient.launch import training_gpus

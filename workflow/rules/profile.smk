@@ -17,9 +17,7 @@ rule profile:
     resources:
         gpu=GPU,
     params:
-        settings=settings_of(
-            "sampling.cfg", "sampling.top_k", "sampling.top_p", "profiling"
-        ),
+        settings=settings_of(*PROFILED),
     shell:
         "python -m varient profile --config {input.config} --system {wildcards.system}"
         " --run-dir runs/{wildcards.experiment} --output {output} > {log} 2>&1"
