@@ -336,8 +336,8 @@ class AblationConfig(Strict):
     bridges: tuple[Positive, ...] = Field((), description="N of the grid d x N (Table 8)")
 
 
-# Where files lie that trainings read.  What is in them is told otherwise: the identity of a training holds the images of
-# its folder (`TokenBatches.digests`) and the hashes of the networks it reads; released weights are inputs of the
+# Where files lie that trainings read.  What is in them counts otherwise: the identity of a training holds its folder's
+# images (`TokenBatches.digests`) and the hashes of the networks it reads; released weights are inputs of the
 # workflow's rules, and rules that read images name their folder.
 _PLACES = (("data", "root"), ("tokenizer", "weights"), ("base", "weights"))
 
