@@ -173,7 +173,7 @@ def epoch_weights(supernet: Path, epoch: Annotated[int, typer.Option(help="end o
 @verb(train, "network")
 def train_network_verb(config: Config, name: Annotated[str, typer.Argument(help="e.g. code-refiner-n6")],
                        output: Output, run_dir: RunDir = None) -> None:
-    """A network of another system family, from nothing or imported where the config names a released file."""
+    """A network of another system family, from scratch or imported where the config names a released file."""
     from varient.systems import networks_of
 
     experiment = load_experiment(config)

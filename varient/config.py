@@ -172,14 +172,14 @@ class Optimizer(Strict):
 
 
 class TokenizerTraining(Optimizer):
-    """Training of the tokenizer from nothing."""
+    """Training of the tokenizer from scratch."""
 
     steps: Positive
     restart_every: Positive = Field(50, description="steps between restarts of unused codes")
 
 
 class BaseTraining(Optimizer):
-    """Training of the full network from nothing."""
+    """Training of the full network from scratch."""
 
     epochs: Positive
     precision: Precision = Field("fp32", description="of matrix products, by autocast; weights stay fp32")

@@ -39,7 +39,7 @@ class Shape(Strict):
 
 
 class Training(Optimizer):
-    """Training from nothing; the defaults are the authors'."""
+    """Training from scratch; the defaults are the authors'."""
 
     epochs: Positive
     weight_decay: float = Field(0.0, ge=0)

@@ -1,4 +1,4 @@
-"""Training of a small DiT on pixels, from nothing: the hybrid loss at random times, averaged weights as the result."""
+"""Training of a small DiT on pixels, from scratch: the hybrid loss at random times, averaged weights as the result."""
 
 from __future__ import annotations
 

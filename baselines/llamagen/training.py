@@ -1,4 +1,4 @@
-"""Training of LlamaGen's tokenizer and transformer on small images, from nothing."""
+"""Training of LlamaGen's tokenizer and transformer on small images, from scratch."""
 
 from __future__ import annotations
 

@@ -184,7 +184,7 @@ def rotate(x_RHlc: Tensor, rotation_lp2: Tensor) -> Tensor:
 
 @torch.no_grad()
 def initialize(model: Transformer) -> None:
-    """Initial weights for training from nothing, drawn from torch's global generator; the authors' scheme."""
+    """Initial weights for training from scratch, drawn from torch's global generator; the authors' scheme."""
     for name, parameter in model.named_parameters():
         if parameter.ndim == 1:
             nn.init.ones_(parameter)

@@ -88,7 +88,7 @@ def test_a_training_killed_three_times_goes_on_to_the_same_bits(tmp_path, seed):
     kills = sorted(random.Random(seed).sample(range(8, 195), 3))
     for kill_after in kills:
         visited = _run(_start(b, tmp_path / "b.pt"), kill_after)
-        # The first goes on from nothing, the others from the last state, at most a save (and what ran on) back.
+        # The first goes on from scratch, the others from the last state, at most a save (and what ran on) back.
         assert visited[0] % 7 == 0 and (visited[0] > 0) == (kill_after != kills[0]), kills
         assert 1 <= len(list(states_folder(b, "x").glob("state-*.pt"))) <= 3 and not (tmp_path / "b.pt").exists()
     assert _run(_start(b, tmp_path / "b.pt"))[0] > 0

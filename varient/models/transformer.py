@@ -267,7 +267,7 @@ def _modulated_norm(x_BlC: Tensor, scale_B1C: Tensor, shift_B1C: Tensor, eps: fl
 
 @torch.no_grad()
 def initialize(model: VAR, *, gamma: float = 1e-5) -> None:
-    """Initial weights for training from nothing, drawn from torch's global generator; VAR's scheme.
+    """Initial weights for training from scratch, drawn from torch's global generator; VAR's scheme.
 
     Args:
         gamma: factor on the adaLN weights that open the residual branches; VAR uses 1e-5 to 1e-3 by depth.

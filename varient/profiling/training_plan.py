@@ -215,7 +215,7 @@ class TrainingPlan:
 
 
 def plan_base(config: ExperimentConfig, setting: TrainingSetting) -> TrainingPlan:
-    """The training of the full network from nothing.
+    """The training of the full network from scratch.
 
     Raises:
         ValueError: the config imports it, or the devices do not divide the batch.

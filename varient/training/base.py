@@ -1,4 +1,4 @@
-"""Training of the full network from nothing: plain VAR."""
+"""Training of the full network from scratch: plain VAR."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ class Course:
 
 
 def base_course(config: ExperimentConfig) -> Course:
-    """The training of the full network from nothing.
+    """The training of the full network from scratch.
 
     Raises:
         ValueError: the config imports it.

@@ -63,7 +63,7 @@ rule cache_tokens:
 
 
 rule train_base:
-    """The full network, from nothing or from a released file."""
+    """The full network, from scratch or from a released file."""
     input:
         config=ancient("runs/{experiment}/config.json"),
         tokenizer="runs/{experiment}/tokenizer.safetensors",
