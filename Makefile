@@ -2,6 +2,8 @@
 VENV   := .venv
 PYTHON ?= python3
 BIN    := $(VENV)/bin
+# Most tests use one core; a file's tests stay together, because they share what is costly to make.
+FAST   := $(BIN)/python -m pytest -m "not slow" --numprocesses auto --maxprocesses 4 --dist loadfile
 
 .PHONY: env table2 all test test-fast drift lint clean
 
@@ -22,10 +24,11 @@ all: env
 
 test: env
 	$(BIN)/ruff check .
-	$(BIN)/python -m pytest
+	$(FAST)
+	$(BIN)/python -m pytest -m slow
 
 test-fast: env
-	$(BIN)/python -m pytest -m "not slow"
+	$(FAST)
 
 drift: env
 	$(BIN)/varient drift
