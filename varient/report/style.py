@@ -112,13 +112,16 @@ def log_scale(axis: plt.Axes, which: Literal["x", "y"]) -> None:
     if high / low < _NARROW_SPAN:
         along.set_major_locator(AutoLocator())
     else:
-        along.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low > _WIDE_SPAN else (1, 1.5, 2, 3, 4, 5, 7)))
+        subs = (1, 2, 5) if high / low > _WIDE_SPAN[which] else (1, 1.5, 2, 3, 4, 5, 7)
+        along.set_major_locator(LogLocator(subs=subs))
     along.set_major_formatter(StrMethodFormatter("{x:g}"))
     along.set_minor_formatter(NullFormatter())
 
 
-_NARROW_SPAN, _WIDE_SPAN = 3, 20
-"""Ratios of largest to smallest: below the first, equal steps read better; above the second, many numbers crowd."""
+_NARROW_SPAN, _WIDE_SPAN = 3, {"x": 5, "y": 20}
+"""Ratios of largest to smallest: below the first, equal steps read better; above the second, many numbers crowd, and
+those that stand side by side sooner.
+"""
 
 
 def corner_note(axis: plt.Axes, text: str, *, right: bool = False, top: bool = False) -> None:
