@@ -18,6 +18,7 @@ from varient.config import ConfigError
 from varient.experiment import parse_experiment
 from varient.report.inputs import FIGURES as FIGURE_SOURCES
 from varient.sources import stage_sources
+from varient.systems.ids import supernet_pattern
 
 # A config given on the command line stands alone: Snakemake would merge it into this one, key by key.
 if "name" not in config:
@@ -39,7 +40,7 @@ wildcard_constraints:
     system=r"[a-z0-9-]+",
     role=r"features|judge",
     split=r"train|holdout",
-    supernet=r"supernet(-(?!e\d)[a-z0-9]+)+",
+    supernet=supernet_pattern(),
     epoch=r"\d+",
     shard=r"\d+",
     table=r"\d+",

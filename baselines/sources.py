@@ -102,7 +102,7 @@ class Source(_Strict):
     """A system at the size of its authors.
 
     Attributes:
-        id: of the system, as in `varient.profiling.paper_systems`.
+        id: of the system, as in `varient.cost.paper_systems`.
         numbers: what has been published; the first of a protocol with a FID stands for the protocol.
     """
 

@@ -21,16 +21,16 @@ import typer
 from tqdm import tqdm
 
 from varient.config import TokenizerSpec, TransformerSpec
+from varient.cost.work import PRECISIONS, VECTOR_PARTS, Stage, VARShape, stage_work
 from varient.files import write_text
 from varient.models.kv_cache import CachePolicy
 from varient.models.quantizer import MultiScaleQuantizer
 from varient.models.transformer import VAR, initialize
-from varient.pipeline import DTYPES
 from varient.plan import DepthPlan
-from varient.profiling.work import PRECISIONS, VECTOR_PARTS, Stage, VARShape, stage_work
 from varient.pyramid import VAR_256
 from varient.records import provenance
 from varient.sampling import DrawTokens, Guidance, generate, image_uniforms
+from varient.systems.pipeline import DTYPES
 
 
 def main(

@@ -14,10 +14,10 @@ from typing import Annotated
 
 import typer
 
+from varient.cost.gpus import device
+from varient.cost.sizes import MIB
 from varient.experiment import load_experiment
-from varient.profiling.devices import device
 from varient.profiling.profiler import Configuration, profile_in_fresh_process
-from varient.profiling.sizes import MIB
 
 SYSTEMS = ("var-d30", "variant-d16", "variant-d8", "variant-d4", "variant-d2")
 

@@ -33,13 +33,14 @@ from tqdm import tqdm
 from varient.config import TransformerSpec, load_config
 from varient.files import write_text
 from varient.models import transformer
-from varient.models.block_attention import SHARED_TOKENS, attend_in_blocks, blocks_of
+from varient.models.attention_spans import SHARED_TOKENS
+from varient.models.block_attention import attend_in_blocks, blocks_of
 from varient.models.build import build_transformer
 from varient.models.transformer import VAR, initialize
-from varient.pipeline import DTYPES
 from varient.plan import DepthPlan
 from varient.pyramid import VAR_256
 from varient.records import provenance
+from varient.systems.pipeline import DTYPES
 from varient.training.tokens import scale_losses, token_loss
 
 app = typer.Typer(add_completion=False)

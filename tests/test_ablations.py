@@ -8,7 +8,7 @@ from varient.ablations import arms, bridge_system, zone_system
 from varient.config import ConfigError, load_config
 from varient.records import Provenance, ScoreRecord, write_record
 from varient.report.results import Results, write_ablations
-from varient.systems import resolve_system
+from varient.systems.registry import resolve_system
 
 DIGITS = load_config(ROOT / "workflow/config/digits.yaml")
 
@@ -56,8 +56,8 @@ def test_the_third_phase_is_looked_at_without_another_training():
 
 def test_one_id_for_a_subnet_at_some_scales():
     zone = {"bridge": 6, "num_scales": 10}
-    assert zone_system(16, 1, 3, **zone) == "free-d16-r1to3" and zone_system(16, 7, 10, **zone) == "free-d16"
-    assert [bridge_system(8, sampled, **zone) for sampled in (6, 7, 10)] == ["variant-d8", "variant-d8-n7",
+    assert [str(zone_system(16, *window, **zone)) for window in ((1, 3), (7, 10))] == ["free-d16-r1to3", "free-d16"]
+    assert [str(bridge_system(8, sampled, **zone)) for sampled in (6, 7, 10)] == ["variant-d8", "variant-d8-n7",
                                                                             "variant-d8-full"]
 
 

@@ -13,8 +13,8 @@ from conftest import ROOT
 from varient import devices, launch
 from varient.devices import VisibleGpu, settle_device, take_gpus, visible_gpus, wanted_device
 from varient.launch import processes_of, training_gpus
-from varient.pipeline import default_device
-from varient.training.distributed import Hardware
+from varient.systems.pipeline import default_device
+from varient.training.hardware import Hardware
 
 UUIDS = ("GPU-aaaa", "GPU-bbbb", "GPU-cccc")
 CHILD = """

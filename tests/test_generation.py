@@ -7,7 +7,7 @@ import torch
 from varient.archive import ArchiveError, read_archives
 from varient.generation import generate_shard, shard_indices
 from varient.models.checkpoint import save_weights
-from varient.systems import resolve_system
+from varient.systems.registry import resolve_system
 
 
 @pytest.fixture

@@ -15,10 +15,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from varient.config import ConfigError, ExperimentConfig
-from varient.systems import resolve_system
+from varient.systems.ids import VarId
+from varient.systems.registry import resolve_system
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Arm:
         depth: d.
         seed: of the training, added to the experiment's.
         network: `subnet` or `full`.
-        system: id.
+        id: of the system.
     """
 
     comparison: str
@@ -39,7 +40,12 @@ class Arm:
     depth: int
     seed: int
     network: str
-    system: str
+    id: VarId
+
+    @property
+    def system(self) -> str:
+        """The id, written."""
+        return str(self.id)
 
 
 def arms(config: ExperimentConfig) -> list[Arm]:
@@ -74,29 +80,30 @@ def _zones(config: ExperimentConfig) -> Iterator[Arm]:
                       zone_system(depth, first, last, bridge=config.supernet.bridge,
                                   num_scales=len(config.patch_nums)))
     full = config.transformer.depth
-    yield Arm("zones", "none", full, 0, "full", f"var-d{full}")
+    yield Arm("zones", "none", full, 0, "full", VarId("var", full))
 
 
-def zone_system(depth: int, first: int, last: int, *, bridge: int, num_scales: int) -> str:
+def zone_system(depth: int, first: int, last: int, *, bridge: int, num_scales: int) -> VarId:
     """Id of the untrained subnet at the scales first..last; behind the bridge zone it is Table 4's."""
-    return f"free-d{depth}" + ("" if (first, last) == (bridge + 1, num_scales) else f"-r{first}to{last}")
+    return VarId("free", depth, window=None if (first, last) == (bridge + 1, num_scales) else (first, last))
 
 
-def bridge_system(depth: int, sampled: int, *, bridge: int, num_scales: int) -> str:
+def bridge_system(depth: int, sampled: int, *, bridge: int, num_scales: int) -> VarId:
     """Id of a subnet trained with one N and sampled with another; with all scales in the bridge zone it is the full
     network, which need not be drawn twice.
     """
-    return f"variant-d{depth}" + {bridge: "", num_scales: "-full"}.get(sampled, f"-n{sampled}")
+    if sampled == num_scales:
+        return VarId("variant", depth, full=True)
+    return VarId("variant", depth, bridge=None if sampled == bridge else sampled)
 
 
 def _pair(comparison: str, arm: str, depth: int, recipe: str | None, seeds: int,
           epoch: int | None = None) -> Iterator[Arm]:
     """Subnet and full network of a supernet, at the end or after an epoch, for each seed."""
     for seed in range(seeds):
-        stem = "-".join([f"variant-d{depth}", *([recipe] if recipe else []), *([f"s{seed}"] if seed else []),
-                         *([f"e{epoch}"] if epoch else [])])
-        yield Arm(comparison, arm, depth, seed, "subnet", stem)
-        yield Arm(comparison, arm, depth, seed, "full", f"{stem}-full")
+        subnet = VarId("variant", depth, recipe, seed, epoch)
+        yield Arm(comparison, arm, depth, seed, "subnet", subnet)
+        yield Arm(comparison, arm, depth, seed, "full", replace(subnet, full=True))
 
 
 def _ratios(config: ExperimentConfig) -> Iterator[Arm]:
@@ -141,8 +148,9 @@ def _ratio(config: ExperimentConfig, name: str) -> str:
 def _evolution(config: ExperimentConfig) -> Iterator[Arm]:
     for depth in config.ablations.evolution:
         for epoch in config.supernet.kept_epochs(depth, config.recipe(None)):
-            yield Arm("evolution", f"epoch {epoch}", depth, 0, "subnet", f"variant-d{depth}-e{epoch}")
-        yield Arm("evolution", f"epoch {sum(config.supernet.phases[depth])}", depth, 0, "subnet", f"variant-d{depth}")
+            yield Arm("evolution", f"epoch {epoch}", depth, 0, "subnet", VarId("variant", depth, epoch=epoch))
+        last = sum(config.supernet.phases[depth])
+        yield Arm("evolution", f"epoch {last}", depth, 0, "subnet", VarId("variant", depth))
 
 
 def _bridge(config: ExperimentConfig) -> Iterator[Arm]:

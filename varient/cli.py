@@ -123,9 +123,9 @@ def train_base_verb(config: Config, tokenizer: Path, output: Output, tokens: Tok
 
     experiment = load_experiment(config)
     if dry_run:
-        from varient.profiling.training_plan import plan_base
-        from varient.profiling.training_report import show_training
-        from varient.profiling.training_setting import setting_of
+        from varient.cost.training_plan import plan_base
+        from varient.cost.training_report import show_training
+        from varient.cost.training_setting import setting_of
 
         show_training(plan_base(experiment, setting_of(dry_run, experiment.base.training, token_cache=bool(tokens))))
         return
@@ -149,9 +149,9 @@ def train_supernet_verb(config: Config, depth: Annotated[int, typer.Option(help=
 
     experiment, supernet = load_experiment(config), Supernet(depth, recipe, seed)
     if dry_run:
-        from varient.profiling.training_plan import plan_supernet
-        from varient.profiling.training_report import show_training
-        from varient.profiling.training_setting import setting_of
+        from varient.cost.training_plan import plan_supernet
+        from varient.cost.training_report import show_training
+        from varient.cost.training_setting import setting_of
 
         setting = setting_of(dry_run, experiment.supernet.training, token_cache=bool(tokens))
         show_training(plan_supernet(experiment, supernet, setting))
@@ -174,7 +174,7 @@ def epoch_weights(supernet: Path, epoch: Annotated[int, typer.Option(help="end o
 def train_network_verb(config: Config, name: Annotated[str, typer.Argument(help="e.g. code-refiner-n6")],
                        output: Output, run_dir: RunDir = None) -> None:
     """A network of another system family, from scratch or imported where the config names a released file."""
-    from varient.systems import networks_of
+    from varient.systems.registry import networks_of
 
     experiment = load_experiment(config)
     networks = networks_of(experiment)
@@ -217,7 +217,7 @@ def score(samples: Annotated[list[Path], typer.Argument(help="all shards of a sy
           = None) -> None:
     """FID, sFID, KID, IS, precision and recall with their spread, as a record: an experiment's samples or anybody's."""
     from varient.evaluation.scoring import score_experiment, score_files
-    from varient.pipeline import default_device
+    from varient.systems.pipeline import default_device
 
     device = str(default_device())
     if (config is None) == (protocol is None):
@@ -246,7 +246,7 @@ def reconstruct(config: Config, tokenizer: Path,
                 = None) -> None:
     """FID of real images rebuilt from their first k scales, for each k: where a layout puts the information."""
     from varient.evaluation.reconstruction import score_reconstructions
-    from varient.pipeline import default_device
+    from varient.systems.pipeline import default_device
 
     experiment = load_experiment(config)
     record = score_reconstructions(experiment, tokenizer, samples, reference, _run_dir(experiment, run_dir), output,
@@ -303,8 +303,8 @@ def profile(config: Config, system: Annotated[str, typer.Option(help="e.g. varia
                                                                                   "ones")] = False,
             memory_cap: Annotated[str | None, typer.Option(help="emulate a smaller GPU, e.g. 48GiB")] = None) -> None:
     """Latency and memory of a system, or that it does not fit, as a record."""
+    from varient.cost.sizes import parse_size
     from varient.profiling.profiler import Configuration, profile_in_fresh_process
-    from varient.profiling.sizes import parse_size
 
     experiment = load_experiment(config)
     wanted = Configuration.of(experiment, system, batch_size=batch, precision=precision, cache_policy=cache,
@@ -421,8 +421,8 @@ def cost(system: Annotated[str | None, typer.Option(help="e.g. variant-d16-n7, c
          compare: Annotated[bool, typer.Option("--compare", help="in place of --system: the rows of the paper's "
                                                                  "Table 2, at its setting")] = False) -> None:
     """What a system of Table 2 costs at its authors' size: counted and predicted, nothing is run."""
-    from varient.profiling.cost_model import compare_with_paper, system_cost
-    from varient.profiling.cost_report import show_comparison, show_cost
+    from varient.cost.cost_report import show_comparison, show_cost
+    from varient.cost.roofline import compare_with_paper, system_cost
 
     if compare == (system is not None):
         raise ValueError("cost needs either --system or --compare")
@@ -441,9 +441,9 @@ def plan(memory: Annotated[str, typer.Option(help="what may be used, e.g. 12GiB"
          records: Annotated[Path | None, typer.Option(help="score records; default the paper's Table 8")] = None,
          runners_up: Annotated[int, typer.Option(min=0, help="how many to show after the best")] = 4) -> None:
     """The (d, N, precision, cache) of best quality that fits a budget at the paper's size, with the runners-up."""
-    from varient.profiling.plan_report import show_plan
-    from varient.profiling.planner import measured_quality, paper_quality, parse_seconds
-    from varient.profiling.sizes import MIB, parse_size
+    from varient.cost.plan_report import show_plan
+    from varient.cost.planner import measured_quality, paper_quality, parse_seconds
+    from varient.cost.sizes import MIB, parse_size
 
     quality = measured_quality(records) if records else paper_quality()
     show_plan(quality, batch_size=batch, device=device, memory_mib=parse_size(memory) / MIB,

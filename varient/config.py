@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -26,6 +27,7 @@ from pydantic import (
 
 from varient.plan import DepthPlan, Selection, nested_layers
 from varient.pyramid import Pyramid
+from varient.systems.ids import VarId, is_recipe_name
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
@@ -224,8 +226,14 @@ class Recipe(Strict):
                                                  "(Fig. 2b); 0: none; `automatic` takes 1")
 
 
-RecipeName = Annotated[str, Field(pattern=r"^(p\d+|[a-z]{2}[a-z0-9]*)$")]
-"""Not to be taken for n7, s1 or r1to3, which an id may hold too; nor is "full" one."""
+def _checked_name(name: str) -> str:
+    if not is_recipe_name(name):
+        raise ValueError(f"{name!r} cannot be the name of a recipe, which ids have among their suffixes: it must be p "
+                         "and a number, or a word that begins with two letters and is no other suffix")
+    return name
+
+
+RecipeName = Annotated[str, AfterValidator(_checked_name)]
 
 
 class SupernetConfig(Strict):
@@ -252,6 +260,11 @@ class SupernetConfig(Strict):
         """E_1 and E_2, after which a training keeps its weights (Fig. 2c, Fig. 7); fixed ratios do so too."""
         first, second, third = self.phases_of(depth, recipe)
         return tuple(sorted({first, first + second} - {0, first + second + third}))
+
+    def end_of_phase(self, phase: int, depth: int, recipe: Recipe) -> int | None:
+        """E_1, E_2 or the last epoch; None for a phase that has no epochs, and so no end of its own."""
+        epochs = self.phases_of(depth, recipe)[:phase]
+        return sum(epochs) if len(epochs) == phase and epochs[-1] else None
 
 
 class SamplingConfig(Strict):
@@ -385,21 +398,21 @@ class ExperimentConfig(Strict):
             raise ValueError(f"supernet.recipes has no {name!r}; it has {known}")
         return self.supernet.recipes[name]
 
+    @property
+    def base_system(self) -> str:
+        """The id of the full network before any supernet training."""
+        return str(VarId("var", self.transformer.depth))
+
     def plan(self, subnet_depth: int | None = None, bridge: int | None = None) -> DepthPlan:
         """The plan of subnet d with bridge N (defaults: the full network, the config's N)."""
         depth, num_scales = self.transformer.depth, len(self.patch_nums)
         if subnet_depth is None or subnet_depth == depth:
             return DepthPlan.full(depth, num_scales)
         bridge = self.supernet.bridge if bridge is None else bridge
-        return DepthPlan.bridge(depth, subnet_depth, bridge, num_scales, self._subnet_layers(subnet_depth))
+        return DepthPlan.bridge(depth, subnet_depth, bridge, num_scales, self.subnet_layers(subnet_depth))
 
-    def window_plan(self, subnet_depth: int, first: int, last: int) -> DepthPlan:
-        """Subnet d at the scales first..last alone (Table 1)."""
-        depth, num_scales = self.transformer.depth, len(self.patch_nums)
-        return DepthPlan.window(depth, subnet_depth, first, last, num_scales, self._subnet_layers(subnet_depth))
-
-    def _subnet_layers(self, subnet_depth: int) -> tuple[int, ...] | None:
-        """Layers of the subnet where they are not Eq. 2's."""
+    def subnet_layers(self, subnet_depth: int) -> tuple[int, ...] | None:
+        """Layers of the subnet of depth d; None where they are Eq. 2's."""
         if self.supernet.selection == "nested":
             return nested_layers(self.transformer.depth, subnet_depth, self.supernet.depths)
         return None
@@ -441,8 +454,6 @@ class ExperimentConfig(Strict):
             if depth not in self.supernet.phases:
                 raise ValueError(f"supernet.phases has no entry for depth {depth}")
         for name, recipe in self.supernet.recipes.items():
-            if name == "full":
-                raise ValueError("supernet.recipes: no recipe can be called 'full', which ids end with")
             if recipe.bridge is not None and recipe.bridge > len(self.patch_nums):
                 raise ValueError(f"supernet.recipes.{name}: bridge N = {recipe.bridge} is above the "
                                  f"{len(self.patch_nums)} scales")

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from varient.ablations import arms
 from varient.config import ConfigError, ExperimentConfig, load_config, parse_config
-from varient.systems import NAME, networks_of, resolve_system
+from varient.systems.protocol import NAME
+from varient.systems.registry import networks_of, resolve_system
 
 
 def load_experiment(path: Path) -> ExperimentConfig:

@@ -12,8 +12,9 @@ from tqdm import tqdm
 from varient.archive import Archive, write_archive
 from varient.config import ExperimentConfig
 from varient.files import sha256_of
-from varient.pipeline import default_device, named_device
-from varient.systems import Sampler, System, family_of, resolve_system, user_files
+from varient.systems.pipeline import default_device, named_device
+from varient.systems.protocol import Sampler, System
+from varient.systems.registry import family_of, resolve_system, user_files
 
 
 def images(sampler: Sampler, labels: Sequence[int], indices: Sequence[int], seed: int) -> np.ndarray:

@@ -41,7 +41,6 @@ def nested_layers(depth: int, subnet_depth: int, ladder: Sequence[int] = ()) -> 
     return layers
 
 
-
 @dataclass(frozen=True)
 class DepthPlan:
     """The layers of a D-layer network that run at each of K scales.
@@ -111,6 +110,13 @@ class DepthPlan:
     def is_full(self) -> bool:
         """Whether every layer runs at every scale."""
         return all(len(layers) == self.depth for layers in self.layers_per_scale)
+
+    @property
+    def steps(self) -> str:
+        """Passes through the network as the paper prints them: "10", or "6+4" for bridge and flexible zone."""
+        full_scales = sum(len(layers) == self.depth for layers in self.layers_per_scale)
+        rest = self.num_scales - full_scales
+        return f"{full_scales}+{rest}" if rest else str(full_scales)
 
     def layers(self, k: int) -> tuple[int, ...]:
         """Layers that run at scale k = 1..K."""

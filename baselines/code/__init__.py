@@ -12,7 +12,6 @@ is not specified and not done here.  The authors' files have the released VAR la
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -33,16 +32,14 @@ from varient.config import (
     Strict,
     TransformerSpec,
 )
-from varient.systems import Network
-from varient.var_systems import count_transformer
+from varient.systems.ids import CodeId
+from varient.systems.protocol import Network
+from varient.systems.var import count_transformer
 
 if TYPE_CHECKING:
     from baselines.code.decoding import CodeSampler
 
 FORMS = "code-n<N>, free-code-n<N>"
-
-_ID = re.compile(r"(?P<free>free-)?code-n(?P<drafted>\d+)")
-
 
 class Source(Strict):
     """Where a network comes from: a file of the user's or a training."""
@@ -158,13 +155,13 @@ def resolve(name: str, config: ExperimentConfig, settings: Settings) -> CodeSyst
     Raises:
         ValueError: an N outside 1..K-1, or one that no pair was fine-tuned for.
     """
-    match = _ID.fullmatch(name)
-    if not match:
+    found = CodeId.parse(name)
+    if found is None:
         return None
-    drafted, num_scales = int(match["drafted"]), len(config.patch_nums)
+    drafted, num_scales = found.drafted, len(config.patch_nums)
     if not 1 <= drafted < num_scales:
         raise ValueError(f"system {name!r}: the drafter takes 1..{num_scales - 1} scales")
-    if match["free"]:
+    if found.free:
         return CodeSystem(config, settings, name, drafted, "base", "code-small")
     if drafted not in settings.pairs:
         raise ValueError(f"system {name!r}: {config.name} has fine-tuned pairs for N = "

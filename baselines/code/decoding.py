@@ -16,10 +16,10 @@ from varient.models.checkpoint import load_weights
 from varient.models.quantizer import MultiScaleQuantizer
 from varient.models.transformer import VAR, initialize
 from varient.models.vqvae import VQVAE
-from varient.pipeline import decode_f_hat, ready
 from varient.plan import DepthPlan
 from varient.sampling import DrawTokens, Generated, Guidance, Readout, generate, image_uniforms
-from varient.systems import CountedCache
+from varient.systems.pipeline import decode_f_hat, ready
+from varient.systems.protocol import CountedCache
 
 if TYPE_CHECKING:
     from baselines.code import CodeSystem

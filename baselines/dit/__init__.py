@@ -12,7 +12,6 @@ image decoder are those of diffusers.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -21,22 +20,22 @@ from typing import TYPE_CHECKING, Any
 
 from baselines.dit.settings import RELEASED_SIZES, TABLE_STEPS, VAE_FILES, Settings, latent_side
 from varient.config import CachePolicy, ExperimentConfig, Precision
-from varient.profiling.parameters import dit_parameters
-from varient.systems import Network
+from varient.cost.parameters import dit_parameters
+from varient.systems.ids import DiTId
+from varient.systems.protocol import Network
 
 if TYPE_CHECKING:
     from baselines.dit.sampling import DiTSampler
 
 FORMS = "dit-<size>, dit-<size>-<steps>"
 
-_ID = re.compile(r"dit-(?P<size>[a-z0-9]+)(-(?P<steps>[1-9]\d*))?")
 # Of the config, what the weights depend on: guidance and steps are free to change without a new training.
 _SECTIONS = ("data", "systems.dit.model", "systems.dit.space")
 
 
 @dataclass(frozen=True)
 class DiTSystem:
-    """A row of DiT; see `varient.systems.System`."""
+    """A row of DiT; see `varient.systems.protocol.System`."""
 
     name: str
     num_steps: int
@@ -73,29 +72,29 @@ class DiTSystem:
 
 
 def resolve(name: str, config: ExperimentConfig, settings: Settings) -> DiTSystem | None:
-    """See `varient.systems.Family`.
+    """See `varient.systems.protocol.Family`.
 
     Raises:
         ValueError: another size than the experiment's, or steps outside 2..1000.
     """
-    match = _ID.fullmatch(name)
-    if not match:
+    found = DiTId.parse(name)
+    if found is None:
         return None
-    if match["size"] != settings.size:
-        raise ValueError(f"system {name!r}: the DiT of {config.name} is dit-{settings.size}")
-    steps = int(match["steps"]) if match["steps"] else settings.steps
+    if found.size != settings.size:
+        raise ValueError(f"system {name!r}: the DiT of {config.name} is {DiTId(settings.size)}")
+    steps = found.steps or settings.steps
     if not 2 <= steps <= 1000:
         raise ValueError(f"system {name!r}: DiT takes 2..1000 steps")
     latent_side(config, settings)
     # The row of the tables is the one without a number, whatever the experiment takes for it; a size of our own stands
     # for that of the tables.
     size = settings.size if settings.size in RELEASED_SIZES else "xl2"
-    in_table = match["steps"] is None or steps == TABLE_STEPS
-    return DiTSystem(name, steps, f"dit-{size}" if in_table else f"dit-{size}-{steps}", config, settings)
+    in_table = found.steps is None or steps == TABLE_STEPS
+    return DiTSystem(name, steps, str(DiTId(size, None if in_table else steps)), config, settings)
 
 
 def networks(config: ExperimentConfig, settings: Settings) -> Sequence[Network]:
-    """See `varient.systems.Family`: one network, imported or trained."""
+    """See `varient.systems.protocol.Family`: one network, imported or trained."""
     if settings.weights:
         return [Network("dit", partial(_import, config, settings), ("baselines.dit.released",), _SECTIONS,
                         released=settings.weights)]

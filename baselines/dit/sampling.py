@@ -19,7 +19,7 @@ from baselines.dit.network import DiT, build_network, initialize
 from baselines.dit.settings import DOWNSAMPLING, LATENT_CHANNELS, VAE_FILES, Settings, latent_side
 from varient.config import CachePolicy, ExperimentConfig, Precision
 from varient.models.checkpoint import CheckpointError, load_weights
-from varient.pipeline import ready
+from varient.systems.pipeline import ready
 
 LATENT_SCALE = 0.18215
 """Latents were multiplied by it for training."""
@@ -92,7 +92,7 @@ class ImageNoise:
 
 @dataclass(frozen=True)
 class DiTSampler:
-    """The system with its networks in memory; see `varient.systems.Sampler`.
+    """The system with its networks in memory; see `varient.systems.protocol.Sampler`.
 
     Attributes:
         vae: decoder of the latents; None where the network draws pixels.

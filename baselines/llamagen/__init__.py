@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 from baselines.llamagen.settings import Settings, TokenizerConfig, TransformerConfig
 from varient.config import CachePolicy, ExperimentConfig, Precision
-from varient.profiling.parameters import llamagen_parameters
-from varient.systems import Network
+from varient.cost.parameters import llamagen_parameters
+from varient.systems.ids import LlamaGenId
+from varient.systems.protocol import Network
 
 if TYPE_CHECKING:
     from baselines.llamagen.sampling import LlamaGenSampler
@@ -33,7 +34,7 @@ TOKENIZER, TRANSFORMER = "llamagen-tokenizer", "llamagen"
 
 @dataclass(frozen=True)
 class LlamaGen:
-    """The row `llamagen-<size>` of a table (`varient.systems.System`)."""
+    """The row `llamagen-<size>` of a table (`varient.systems.protocol.System`)."""
 
     config: ExperimentConfig
     settings: Settings
@@ -43,12 +44,12 @@ class LlamaGen:
     @property
     def name(self) -> str:
         """Its id."""
-        return f"llamagen-{self.settings.size}"
+        return str(LlamaGenId(self.settings.size))
 
     @property
     def published_as(self) -> str:
         """Id at the size of its authors; sizes of our own stand for XXL, the one in the paper's tables."""
-        return self.name if self.settings.size in RELEASED_SIZES else "llamagen-xxl"
+        return self.name if self.settings.size in RELEASED_SIZES else str(LlamaGenId("xxl"))
 
     @property
     def steps(self) -> str:
@@ -78,7 +79,7 @@ class LlamaGen:
         from baselines.llamagen.build import build_tokenizer, build_transformer, load_tokenizer, load_transformer
         from baselines.llamagen.sampling import LlamaGenSampler
         from baselines.llamagen.transformer import initialize
-        from varient.pipeline import ready
+        from varient.systems.pipeline import ready
 
         if run_dir is None:
             tokenizer, model = build_tokenizer(self.settings), build_transformer(self.config, self.settings)
@@ -96,7 +97,7 @@ def resolve(name: str, config: ExperimentConfig, settings: Settings) -> LlamaGen
     Raises:
         ValueError: a size that the experiment does not have, or settings that do not fit its images.
     """
-    if not name.startswith("llamagen-"):
+    if LlamaGenId.parse(name) is None:
         return None
     settings.check_fits(config.data)
     system = LlamaGen(config, settings)

@@ -17,7 +17,7 @@ from baselines.llamagen.tokenizer import Tokenizer, to_uint8
 from baselines.llamagen.transformer import Transformer
 from varient.config import CachePolicy
 from varient.sampling import draw, filter_logits, image_uniforms
-from varient.systems import CountedCache
+from varient.systems.protocol import CountedCache
 
 NewCache = Callable[[CountedCache], None]
 
@@ -85,7 +85,7 @@ def keep_likely(logits_BV: Tensor, top_k: int, top_p: float) -> Tensor:
 
 @dataclass(frozen=True)
 class LlamaGenSampler:
-    """The system with its networks in memory (`varient.systems.Sampler`).
+    """The system with its networks in memory (`varient.systems.protocol.Sampler`).
 
     Attributes:
         image_size: side of the images that come out.

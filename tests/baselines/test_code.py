@@ -4,8 +4,8 @@ from conftest import TINY_PYRAMID, assert_close, golden, tiny_tokenizer, tiny_tr
 from test_sampling import Race
 
 from baselines.code.decoding import collaborate
+from varient.cost.kv_accounting import kv_peaks_in_tokens, passes
 from varient.plan import DepthPlan
-from varient.profiling.kv_accounting import kv_peaks_in_tokens, passes
 from varient.pyramid import Pyramid
 from varient.sampling import DrawTokens, Guidance, generate, image_uniforms
 

@@ -16,7 +16,7 @@ from varient.generation import images
 from varient.models.checkpoint import CheckpointError, load_weights, save_weights
 from varient.plan import DepthPlan
 from varient.sampling import Guidance
-from varient.systems import networks_of, resolve_system
+from varient.systems.registry import networks_of, resolve_system
 from varient.training.tokens import Batch, token_loss
 
 SECTION = {"refiner": {"depth": 3, "embed_dim": 16, "num_heads": 2}, "top_k": 0,

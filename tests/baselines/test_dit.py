@@ -14,8 +14,8 @@ from baselines.dit.released import load_released, read_released
 from baselines.dit.sampling import Guidance, ImageNoise, draw, guided_prediction, load_vae
 from baselines.dit.settings import Shape
 from varient.config import DataConfig
+from varient.cost.parameters import dit_parameters
 from varient.models.checkpoint import CheckpointError, load_weights, save_weights
-from varient.profiling.parameters import dit_parameters
 from varient.training.loop import fit
 
 NO_CLASS = 7  # of the golden network

@@ -11,13 +11,13 @@ from pydantic import ValidationError
 
 from baselines.sources import VALUES, parse, published, sources
 from varient.config import TransformerSpec
-from varient.paper import paper_table, system_id
-from varient.profiling.paper_systems import (
+from varient.cost.paper_systems import (
     LLAMAGEN_TOKENIZER_PARAMETERS,
     SD_AUTOENCODER_PARAMETERS,
     paper_system,
 )
-from varient.profiling.parameters import dit_parameters, llamagen_parameters, var_parameters
+from varient.cost.parameters import dit_parameters, llamagen_parameters, var_parameters
+from varient.paper import paper_table, system_id
 from varient.pyramid import VAR_256
 
 TEXT = (ROOT / "baselines" / "sources.yaml").read_text()

@@ -19,7 +19,7 @@ from varient.models.checkpoint import save_weights
 from varient.models.quantizer import MultiScaleQuantizer
 from varient.plan import DepthPlan
 from varient.records import RecordError
-from varient.systems import resolve_system
+from varient.systems.registry import resolve_system
 
 BASELINE = ROOT / "results/baseline"
 FEW = 100

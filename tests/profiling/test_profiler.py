@@ -13,13 +13,13 @@ import torch
 import yaml
 from conftest import ROOT
 
+from varient.cost.kv_accounting import kv_peak_bytes
 from varient.models.checkpoint import save_weights
-from varient.pipeline import random_pipeline
-from varient.profiling.kv_accounting import kv_peak_bytes
 from varient.profiling.profiler import Configuration, profile_here
 from varient.records import ProfileRecord, RecordError, read_record
 from varient.sources import stage_sources
-from varient.systems import resolve_system
+from varient.systems.pipeline import random_pipeline
+from varient.systems.registry import resolve_system
 
 SMOKE = ROOT / "workflow/config/smoke.yaml"
 MIB = 2 ** 20

@@ -19,7 +19,8 @@ from varient.plan import DepthPlan
 from varient.training import distributed
 from varient.training.curves import Curves, read_curves
 from varient.training.data import batch_indices
-from varient.training.distributed import Hardware, Part, accumulation_steps, is_main_process
+from varient.training.distributed import Part, is_main_process
+from varient.training.hardware import Hardware, accumulation_steps
 from varient.training.loop import DivergedError, fit
 from varient.training.tokens import drop_labels, token_loss
 

@@ -20,7 +20,7 @@ from varient.training import distributed
 from varient.training import loop as training_loop
 from varient.training.curves import Curves, read_curves
 from varient.training.data import batch_indices
-from varient.training.distributed import Hardware
+from varient.training.hardware import Hardware
 from varient.training.loop import BusyError, DivergedError, fit, learning_rate, step_seed
 from varient.training.state import states_folder
 
@@ -33,7 +33,7 @@ from pathlib import Path
 from torch import nn
 from varient.config import Optimizer
 from varient.training.curves import Curves
-from varient.training.distributed import Hardware
+from varient.training.hardware import Hardware
 from varient.training.loop import fit
 torch.manual_seed(0)
 model, curves = nn.ModuleList([nn.Linear(4, 4), nn.Linear(4, 4)]), Curves({"first": ["0."]})

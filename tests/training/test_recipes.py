@@ -11,7 +11,7 @@ from varient.experiment import parse_experiment
 from varient.models.build import build_transformer
 from varient.models.checkpoint import CheckpointError, load_weights, save_weights
 from varient.models.transformer import VAR
-from varient.systems import resolve_system
+from varient.systems.registry import resolve_system
 from varient.training.curves import read_curves
 from varient.training.recipes import Supernet, schedule_of
 from varient.training.schedule import AutomaticSchedule, FixedRatioSchedule, ProgressiveSchedule

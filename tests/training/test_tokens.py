@@ -20,7 +20,7 @@ from varient.models.build import build_transformer, load_tokenizer
 from varient.models.checkpoint import load_weights, save_weights
 from varient.models.transformer import VAR
 from varient.models.vqvae import from_uint8
-from varient.systems import resolve_system
+from varient.systems.registry import resolve_system
 from varient.training import tokens as tokens_module
 from varient.training.augmentation import AugmentedImages, Preprocessing, draw
 from varient.training.base import train_base

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -11,9 +10,9 @@ from math import inf, isqrt
 from varient.claims.claims import FULL, LAST_SCALE, Claim
 from varient.claims.judgement import Evidence
 from varient.claims.quantity import Interval, Quantity
-from varient.paper import DEPTH
-from varient.plan import DepthPlan, equidistant_layers
-from varient.profiling.cost_model import (
+from varient.cost.gpus import device
+from varient.cost.paper_systems import BRIDGE, paper_system
+from varient.cost.roofline import (
     PAPER_BATCH_SIZE,
     PAPER_DEVICE,
     PAPER_POLICY,
@@ -21,14 +20,13 @@ from varient.profiling.cost_model import (
     SystemCost,
     system_cost,
 )
-from varient.profiling.devices import device
-from varient.profiling.paper_systems import BRIDGE, paper_system
-from varient.profiling.sizes import MIB
-from varient.profiling.work import PRECISIONS
+from varient.cost.sizes import MIB
+from varient.cost.work import PRECISIONS
+from varient.paper import DEPTH
+from varient.plan import DepthPlan, equidistant_layers
 from varient.pyramid import VAR_256
 from varient.report.layout import token_share
-
-_DEPTH_OF = re.compile(r"-d(\d+)")
+from varient.systems.ids import VarId
 
 
 @cache
@@ -262,7 +260,7 @@ def _zone(quantity: Quantity) -> Exact:
 
 
 def _depth(system: str) -> int:
-    return int(_DEPTH_OF.search(system)[1])
+    return VarId.parse(system).depth
 
 
 def _list(layers: Sequence[int]) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.resources import files
 from math import isqrt
@@ -16,15 +16,29 @@ from math import isqrt
 from baselines.sources import published
 from varient.ablations import bridge_system, zone_system
 from varient.claims.quantity import OUT_OF_MEMORY, Interval, Quantity, parse
+from varient.cost.paper_systems import BRIDGE
+from varient.cost.roofline import PAPER_BATCH_SIZE
 from varient.paper import DEPTH, paper_table, system_id
-from varient.profiling.cost_model import PAPER_BATCH_SIZE
-from varient.profiling.paper_systems import BRIDGE
 from varient.pyramid import VAR_256
+from varient.systems.ids import VarId
 
 LAST_SCALE = VAR_256.num_scales
 """K."""
-FULL = f"var-d{DEPTH}"
+FULL = str(VarId("var", DEPTH))
 """The pretrained full network."""
+SKIP_ALL = "skip"
+"""In ids of the paper's systems, the recipe without a bridge zone; `fixed_ratio` names those of a fixed p."""
+
+
+def fixed_ratio(percent: int) -> str:
+    """In ids of the paper's systems, the recipe of a fixed p(subnet): `p10` for p = 0.1."""
+    return f"p{percent}"
+
+
+def ratio_of(system: VarId) -> int | None:
+    """p(subnet) in percent where a system of the paper is trained with a fixed one."""
+    recipe = system.recipe or ""
+    return int(recipe[1:]) if recipe[:1] == "p" and recipe[1:].isdecimal() else None
 
 
 @dataclass(frozen=True)
@@ -181,9 +195,12 @@ _TABLE2 = {"steps": "steps", "speedup": "speedup", "latency_s": "latency_s", "me
            "kv_cache_mb": "kv_mb", "params": "parameters", "fid": "fid", "is": "is", "precision": "precision",
            "recall": "recall"}
 _TABLE3 = {"kv_cache_mb": "kv_mb", "params_mb": "params_mb", "total_mb": "memory_mb"}
-_TABLE4 = {"training_free_subnet_fid": "free-d{depth}", "training_free_full_fid": FULL,
-           "joint_subnet_fid": "variant-d{depth}", "joint_full_fid": "variant-d{depth}-full"}
-_TABLE5 = {f"skip r1-r{LAST_SCALE}": "variant-d16-skip", f"skip r{BRIDGE + 1}-r{LAST_SCALE}": "variant-d16"}
+_TABLE4: dict[str, Callable[[int], str]] = {
+    "training_free_subnet_fid": lambda depth: str(VarId("free", depth)), "training_free_full_fid": lambda depth: FULL,
+    "joint_subnet_fid": lambda depth: str(VarId("variant", depth)),
+    "joint_full_fid": lambda depth: str(VarId("variant", depth, full=True))}
+_TABLE5 = {f"skip r1-r{LAST_SCALE}": VarId("variant", 16, SKIP_ALL),
+           f"skip r{BRIDGE + 1}-r{LAST_SCALE}": VarId("variant", 16)}
 _TABLE6 = {"batch_size": "batch_size", "hardware": "gpus", "bridge_zone": "bridge_zone"}
 
 
@@ -195,12 +212,12 @@ def table_claims() -> list[Claim]:
 
 def window(depth: int, first: int, last: int) -> str:
     """Id of the untrained subnet at the scales first..last; with the bridge in front it is `free-d16`."""
-    return zone_system(depth, first, last, bridge=BRIDGE, num_scales=LAST_SCALE)
+    return str(zone_system(depth, first, last, bridge=BRIDGE, num_scales=LAST_SCALE))
 
 
 def subnet(depth: int, bridge: int) -> str:
     """Id of a trained subnet with N bridge scales; with all scales in the bridge it is the full network."""
-    return bridge_system(depth, bridge, bridge=BRIDGE, num_scales=LAST_SCALE)
+    return str(bridge_system(depth, bridge, bridge=BRIDGE, num_scales=LAST_SCALE))
 
 
 def _table1(row: dict[str, str]) -> Iterator[Claim]:
@@ -246,13 +263,13 @@ def _table4(row: dict[str, str]) -> Iterator[Claim]:
     for column, system in _TABLE4.items():
         yield Claim(f"table4-d{depth}-{column}", "Table 4",
                     f"d = {depth}: FID, {column.removesuffix('_fid').replace('_', ' ')}", row[column],
-                    Quantity.of("fid", system.format(depth=depth)))
+                    Quantity.of("fid", system(int(depth))))
 
 
 def _table5(row: dict[str, str]) -> Iterator[Claim]:
     for column in list(row)[1:]:
         network, score = column.split("_")
-        system = _TABLE5[row["design"]] + ("-full" if network == "full" else "")
+        system = str(replace(_TABLE5[row["design"]], full=network == "full"))
         yield Claim(f"table5-{row['design'].split()[-1]}-{column}", "Table 5",
                     f"{row['design']}: {Quantity.of(score).kind.label} of the {network} network", row[column],
                     Quantity.of(score, system))

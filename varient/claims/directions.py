@@ -7,14 +7,15 @@ counterparts of the systems can look for it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from varient.claims.claims import FULL, LAST_SCALE, NO_DEPTH, stated_rankings, subnet, window
+from varient.claims.claims import FULL, LAST_SCALE, NO_DEPTH, SKIP_ALL, fixed_ratio, stated_rankings, subnet, window
 from varient.claims.quantity import KINDS, Quantity
-from varient.profiling.paper_systems import BRIDGE
+from varient.cost.paper_systems import BRIDGE
 from varient.report.inputs import PAPER_DEPTHS
 from varient.report.layout import Zone
+from varient.systems.ids import VarId
 
 Pair = tuple[Quantity, Quantity]
 
@@ -64,10 +65,11 @@ def directions(ratios: Sequence[int] = ()) -> list[Direction]:
         ratios: p(subnet) that an experiment compares besides the paper's two, in percent.
     """
     ratios = sorted({*ratios, *PRINTED_RATIOS})
-    variants = [f"variant-d{depth}" for depth in SHALLOW_FIRST]
-    full = [f"variant-d{depth}-full" for depth in SHALLOW_FIRST]
-    free = [f"free-d{depth}" for depth in SHALLOW_FIRST]
-    three_phases, skip_all = "variant-d16", "variant-d16-skip"
+    variants = [str(VarId("variant", depth)) for depth in SHALLOW_FIRST]
+    full = [str(VarId("variant", depth, full=True)) for depth in SHALLOW_FIRST]
+    free = [str(VarId("free", depth)) for depth in SHALLOW_FIRST]
+    three_phases = VarId("variant", 16)
+    skip_all = replace(three_phases, recipe=SKIP_ALL)
     return [
         Direction("table1-order", "Table 1", "an untrained subnet raises FID most at r1-r3, less at r4-r6 and least "
                   "at r7-r10, and full depth is best",
@@ -96,14 +98,15 @@ def directions(ratios: Sequence[int] = ()) -> list[Direction]:
                   _chain("fid", *full)),
         *(Direction(f"table5-{network.split()[0]}-{score}-order", "Table 5",
                     f"with a bridge zone the {network} has a better {KINDS[score].label}",
-                    _better(score, three_phases + suffix, skip_all + suffix), ablated=True)
-          for network, suffix in (("subnet", ""), ("full network", "-full")) for score in ("fid", "is")),
+                    _better(score, *(str(replace(system, full=is_full)) for system in (three_phases, skip_all))),
+                    ablated=True)
+          for network, is_full in (("subnet", False), ("full network", True)) for score in ("fid", "is")),
         Direction("3.3.1-full-order", "section 3.3.1", "the full network has a better FID after p = 0.1 than after "
-                  "p = 1.0", _chain("fid", "variant-d16-p100-full", "variant-d16-p10-full"), ablated=True,
+                  "p = 1.0", _chain("fid", _fixed(100, full=True), _fixed(10, full=True)), ablated=True,
                   reading=NO_DEPTH),
         Direction("3.3.1-subnet-order", "section 3.3.1", "the subnet has a better FID after p = 1.0 than after p = 0.1",
-                  _chain("fid", "variant-d16-p10", "variant-d16-p100"), ablated=True, reading=NO_DEPTH),
-        *_of_ratios(ratios, three_phases),
+                  _chain("fid", _fixed(10), _fixed(100)), ablated=True, reading=NO_DEPTH),
+        *_of_ratios(ratios),
         Direction("table8-depth-order", "Table 8", "FID falls as the subnet gets deeper, for every N",
                   tuple(pair for bridge in range(BRIDGE, LAST_SCALE + 1)
                         for pair in _chain("fid", *(subnet(depth, bridge) for depth in SHALLOW_FIRST)))),
@@ -111,28 +114,36 @@ def directions(ratios: Sequence[int] = ()) -> list[Direction]:
                   _above("fid", variants, [subnet(depth, LAST_SCALE) for depth in SHALLOW_FIRST])),
         Direction("figure7-order", "Fig. 7 and section 6.2",
                   "the subnet is better at the end of each phase than at the end of the one before",
-                  _chain("fid", f"{three_phases}-end1", f"{three_phases}-end2", three_phases)),
+                  _chain("fid", *(str(replace(three_phases, phase=phase)) for phase in (1, 2, None)))),
     ]
 
 
-def _of_ratios(ratios: Sequence[int], three_phases: str) -> Iterator[Direction]:
+def _fixed(percent: int, *, full: bool = False) -> str:
+    """Id of the subnet, or of the full network, that a fixed p gives; the text names no d."""
+    return str(VarId("variant", 16, fixed_ratio(percent), full=full))
+
+
+def _of_ratios(ratios: Sequence[int]) -> Iterator[Direction]:
     """What is said of fixed ratios and the three phases; no number is printed for those between the two ends."""
-    subnets = [f"{three_phases}-p{ratio}" for ratio in ratios]
-    full = [f"{subnet}-full" for subnet in subnets]
-    rarely, always = (f"{three_phases}-p{ratio}" for ratio in PRINTED_RATIOS)
-    ends = _chain("fid", f"{always}-full", f"{rarely}-full"), _chain("fid", rarely, always)
-    worse_full = [system for system in full if system != f"{rarely}-full"]
+    three_phases = VarId("variant", 16)
+    subnets, full = ([_fixed(ratio, full=is_full) for ratio in ratios] for is_full in (False, True))
+    (rarely, always), (full_rarely, full_always) = (
+        [_fixed(ratio, full=is_full) for ratio in PRINTED_RATIOS] for is_full in (False, True))
+    ends = _chain("fid", full_always, full_rarely), _chain("fid", rarely, always)
+    worse_full = [system for system in full if system != full_rarely]
     worse_subnets = [system for system in subnets if system != always]
-    yield _stated("3.3.1-best-p01", _above("fid", worse_full, [f"{rarely}-full"] * len(worse_full)))
+    yield _stated("3.3.1-best-p01", _above("fid", worse_full, [full_rarely] * len(worse_full)))
     yield _stated("3.3.1-no-single-p",
                   (*_above("fid", worse_subnets, [always] * len(worse_subnets)), *ends[0]),
                   "Read as: the subnet is best at p = 1.0, and there the full network is not.")
     yield _stated("3.3.1-smooth-front",
                   tuple(dict.fromkeys([*_chain("fid", *reversed(full)), *_chain("fid", *subnets), *ends[0], *ends[1]])),
                   "Read as: from each p to the next the subnet's FID falls and the full network's rises.")
-    yield _stated("3.3.2-maintained", _chain("fid", f"{three_phases}-end2-full", f"{three_phases}-full"),
+    yield _stated("3.3.2-maintained", _chain("fid", *(str(replace(three_phases, phase=phase, full=True))
+                                                             for phase in (2, None))),
                   f"\"Maintains\" {_NO_WORSE} than at the end of phase 2.", NEARLY_EQUIVALENT)
-    for network, fixed, ours in (("subnet", subnets, three_phases), ("full network", full, f"{three_phases}-full")):
+    for network, fixed, is_full in (("subnet", subnets, False), ("full network", full, True)):
+        ours = str(replace(three_phases, full=is_full))
         yield Direction(f"figure2-{network.split()[0]}-order", "Fig. 2a and section 3.3.2",
                         f"the three phases give a {network} at least as good as any fixed ratio does",
                         _above("fid", fixed, [ours] * len(fixed)), ablated=True,

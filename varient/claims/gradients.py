@@ -18,6 +18,7 @@ from varient.claims.records import Records
 from varient.config import ExperimentConfig
 from varient.report.inputs import DEFAULT_EXPERIMENT
 from varient.report.results import curves_of
+from varient.systems.ids import SupernetId
 
 _NORM = "gradient_norm/{zone}/full_only"
 
@@ -63,7 +64,7 @@ def gradient_support(claim: Claim, records: Records, run_dir: Path | None) -> Ev
 def supports(config: ExperimentConfig, run_dir: Path) -> Iterator[Support]:
     """Of each supernet of the three phases that has curves of all of them."""
     for depth in config.supernet.depths:
-        network = f"supernet-d{depth}"
+        network = str(SupernetId(depth))
         first, second, third = config.supernet.phases_of(depth, config.recipe(None))
         curves = curves_of(run_dir, network)
         norms = [curves.get(_NORM.format(zone=zone), ((), ()))[1] for zone in ("flexible", "bridge")]

@@ -14,8 +14,8 @@ from varient.claims.judgement import Evidence
 from varient.claims.noise import RESOLVED, Noise, training_remark
 from varient.claims.quantity import QUALITY, Interval
 from varient.claims.records import SCORE_FIELDS, scores_command
-from varient.profiling.cost_model import PAPER_BATCH_SIZE, PAPER_POLICY
-from varient.profiling.paper_systems import paper_system
+from varient.cost.paper_systems import paper_system
+from varient.cost.roofline import PAPER_BATCH_SIZE, PAPER_POLICY
 from varient.records import ProfileRecord
 
 LATENCY_TOLERANCE = 0.05

@@ -9,8 +9,8 @@ from varient.claims.arithmetic import bridge_tokens, cost_command, paper_cost, p
 from varient.claims.claims import FULL, Claim
 from varient.claims.judgement import Evidence
 from varient.claims.quantity import Interval, Quantity
-from varient.profiling.cost_model import ANCHOR
-from varient.profiling.paper_systems import BRIDGE
+from varient.cost.paper_systems import BRIDGE
+from varient.cost.roofline import ANCHOR
 
 
 def speedup(system: str) -> float:

@@ -13,20 +13,17 @@ Two tests, used where arithmetic does not decide:
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, product
 
-from varient.claims.claims import FULL, TRAINED_FULL, Claim
+from varient.claims.claims import FULL, TRAINED_FULL, Claim, ratio_of
 from varient.claims.judgement import Evidence
 from varient.claims.quantity import Interval, Quantity
-from varient.profiling.cost_model import PAPER_BATCH_SIZE
+from varient.cost.roofline import PAPER_BATCH_SIZE
+from varient.systems.ids import VarId
 
 Formula = Callable[..., float]
-
-_FULL = re.compile(r"variant-d\d+-full")
-_FIXED_FULL = re.compile(r"variant-d\d+-p\d+-full")
 
 
 class Ledger:
@@ -179,7 +176,7 @@ def late_fid_remark(claim: Claim, ledger: Ledger) -> str:
     if claim.quantity.name != "late_fid":
         return ""
     outside = [f"{other.printed} ({other.where}, {other.claim})" for other in ledger.named("fid")
-               if _FIXED_FULL.fullmatch(other.quantity.systems[0]) and not other.values[0].meets(claim.values[0])]
+               if _is_full(other.quantity.systems[0], fixed_ratio=True) and not other.values[0].meets(claim.values[0])]
     return f"Beyond it, if Fig. 2c shows this ratio: {', '.join(outside)}." if outside else ""
 
 
@@ -188,8 +185,16 @@ def unnamed_full_remark(claim: Claim, ledger: Ledger) -> str:
     if claim.quantity != Quantity.of("fid", TRAINED_FULL):
         return ""
     alike = [other.claim for other in ledger.named("fid") if other.where == "Table 4"
-             and _FULL.fullmatch(other.quantity.systems[0]) and _same(other.values, claim.values)]
+             and _is_full(other.quantity.systems[0]) and _same(other.values, claim.values)]
     return f"In Table 4 that FID is printed for: {'; '.join(alike) or 'none'}."
+
+
+def _is_full(system: str, *, fixed_ratio: bool = False) -> bool:
+    """Whether it is a full network of a supernet at the end of its training: of the three phases, or of a fixed p."""
+    found = VarId.parse(system)
+    recipe = found and found.recipe
+    return found is not None and found == VarId("variant", found.depth, recipe, full=True) and (
+        ratio_of(found) is not None if fixed_ratio else recipe is None)
 
 
 def _same(mine: Sequence[Interval], theirs: Sequence[Interval]) -> bool:

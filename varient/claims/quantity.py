@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from math import floor, inf, isinf, log10
 from typing import NamedTuple
 
-from varient.profiling.cost_model import PAPER_BATCH_SIZE, PAPER_DEVICE
-from varient.profiling.devices import device
+from varient.cost.gpus import device
+from varient.cost.roofline import PAPER_BATCH_SIZE, PAPER_DEVICE
 
 OUT_OF_MEMORY = "OOM"
 ROUND_PERCENT = 5

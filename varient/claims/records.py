@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache, cached_property
 
 from varient.ablations import arms
-from varient.claims.claims import FULL
+from varient.claims.claims import FULL, SKIP_ALL, ratio_of
 from varient.config import ExperimentConfig
 from varient.paper import DEPTH
 from varient.records import ProfileRecord, ScoreRecord
 from varient.report.inputs import DEFAULT_EXPERIMENT
 from varient.report.results import AnyRecord, Results, comparable
-from varient.systems import networks_of, resolve_system
+from varient.systems.ids import VarId, parse
+from varient.systems.registry import networks_of, resolve_system
 
 PAPER_EXPERIMENT = "imagenet256"
 """The paper's own."""
 
 SCORE_FIELDS = {"fid": "fid", "is": "inception_score", "precision": "precision", "recall": "recall"}
 """Field of a score record for each kind of quality; its spread over redraws is <field>_sd."""
-
-_ID = re.compile(r"(?P<family>variant|free)-d(?P<depth>\d+)(-(p(?P<percent>\d+)|(?P<skip>skip)))?"
-                 r"(-end(?P<phase>[12]))?(?P<rest>(-n\d+|-full|-r\d+to\d+)?)")
-"""Ids of the paper's VAR-like systems as claims name them: `-p10` trained with p = 0.1 throughout, `-skip` without a
-bridge zone, `-end1` as it was at the end of phase 1."""
-
-_TABLES = ((re.compile(r"(var|variant)-d\d+|(code|dit|llamagen)-.*"), "table2.csv"),
-           (re.compile(r"free-d\d+|variant-d\d+-full"), "table4.csv"))
 
 PAPER_PROTOCOL = "adm"
 """Whose Inception features and reference the paper's scores are of."""
@@ -36,10 +29,21 @@ PAPER_IMAGES = 50_000
 
 def scores_command(experiment: str, *systems: str) -> str:
     """Makes the score records of systems: by the first table that has them all, else by the ablations."""
-    target = next((name for form, name in _TABLES if all(map(form.fullmatch, systems))), "ablations.csv")
+    targets = set(map(_target, systems))
+    target = targets.pop() if len(targets) == 1 else "ablations.csv"
     if experiment == DEFAULT_EXPERIMENT:
         return f"snakemake --cores all results/{target}"
     return f"snakemake --cores all results/{experiment}/{target} --configfile workflow/config/{experiment}.yaml"
+
+
+def _target(system: str) -> str:
+    """The first table that shows a system: Table 2, Table 4, or that of all ablations."""
+    found = parse(system)
+    if isinstance(found, VarId):
+        if found != VarId(found.kind, found.depth, full=found.full):
+            return "ablations.csv"
+        return "table4.csv" if found.free or found.full else "table2.csv"
+    return "ablations.csv" if found is None or found.free else "table2.csv"
 
 
 def claims_command(experiment: str) -> str:
@@ -112,15 +116,19 @@ class Records:
             ablated: the depth is that of the experiment's ablations, whatever the paper's was.
         """
         if system == FULL:
-            return f"var-d{self.config.transformer.depth}"
-        if not (match := _ID.fullmatch(system)):
+            return self.config.base_system
+        found = VarId.parse(system)
+        if found is None:
             return next((row for row in self.config.rows if resolve_system(row, self.config).published_as == system),
                         None)
         settings = self.config.ablations
-        depth = settings and settings.depth if ablated else self.config.counterpart(int(match["depth"]))
-        parts = [f"{match['family']}-d{depth}", self._recipe(match["percent"], match["skip"]),
-                 self._epoch(depth, match["phase"]), match["rest"]]
-        return "".join(parts) if depth and None not in parts else None
+        depth = settings and settings.depth if ablated else self.config.counterpart(found.depth)
+        if not depth:
+            return None
+        recipe, epoch = self._recipe(found), self._epoch(depth, found.phase)
+        if (found.recipe and not recipe) or (found.phase and not epoch):
+            return None
+        return str(replace(found, depth=depth, recipe=recipe, phase=None, epoch=epoch))
 
     def score(self, system: str) -> ScoreRecord | None:
         """The score record of a system here; of the paper's experiment, one made on a GPU.
@@ -151,27 +159,21 @@ class Records:
         on_cpu = record is not None and record.provenance.device.startswith("CPU")
         return None if self.at_paper_size and on_cpu else record
 
-    def _recipe(self, percent: str | None, skip: str | None) -> str | None:
+    def _recipe(self, system: VarId) -> str | None:
+        """The recipe here of a system of the paper; None where it has none, or the experiment has no counterpart."""
         settings = self.config.ablations
-        if percent is None and skip is None:
-            return ""
-        if settings is None:
+        if system.recipe is None or settings is None:
             return None
-        if skip:
-            return settings.skip_all and f"-{settings.skip_all}"
-        ratios: Iterable[str] = (f"-{name}" for name in settings.ratios
-                                 if _percent(self.config.recipe(name).ratio) == int(percent))
-        return next(ratios, None)
+        if system.recipe == SKIP_ALL:
+            return settings.skip_all
+        return next((name for name in settings.ratios if _percent(self.config.recipe(name).ratio) == ratio_of(system)),
+                    None)
 
-    def _epoch(self, depth: int | None, phase: str | None) -> str | None:
-        if phase is None or depth is None:
-            return ""
-        recipe = self.config.recipe(None)
-        phases = self.config.supernet.phases_of(depth, recipe)
-        end = sum(phases[:int(phase)])
-        # A phase of no epochs has no end of its own: it would be that of the one before.
-        is_kept = phases[int(phase) - 1] and end in self.config.supernet.kept_epochs(depth, recipe)
-        return f"-e{end}" if is_kept else None
+    def _epoch(self, depth: int, phase: int | None) -> int | None:
+        """The epoch here at which a phase ends, if the weights of then are kept."""
+        settings, recipe = self.config.supernet, self.config.recipe(None)
+        end = settings.end_of_phase(phase, depth, recipe) if phase else None
+        return end if end in settings.kept_epochs(depth, recipe) else None
 
 
 def _percent(ratio: float) -> int:

@@ -39,7 +39,8 @@ from varient.generation import images, label_of
 from varient.models.build import load_classifier
 from varient.models.checkpoint import copy_in_half_precision
 from varient.records import Provenance, Record, provenance, read_record, write_record
-from varient.systems import Sampler, resolve_system
+from varient.systems.protocol import Sampler
+from varient.systems.registry import resolve_system
 from varient.training.data import load_images
 
 SYSTEMS = ("variant-d4", "variant-d4-full")

@@ -1,12 +1,8 @@
 """Which attention calls cover the tokens of several scales, so that little is computed that the scale mask forbids.
 
 A token sees its own scale and the earlier ones.  The keys of consecutive scales are therefore a prefix of all keys:
-what lies behind it is never computed, and a block of a single scale needs no mask at all.
-
-A call costs time whatever its size, so small scales share one, with a mask: at most `SHARED_TOKENS` in a block, of
-which the mask then forbids less than half.  The ten scales of VAR at 256 x 256 are five blocks (r1-r6, r7, r8, r9, r10)
-with 0.63 of the products of one masked call over all 680 tokens; a subnet's bridge zone r1-r6 is one, and so are all 65
-tokens of the digits.  Blocks depend on scales alone, never on the batch, so that an image's result does not either.
+what lies behind it is never computed, and a block of a single scale needs no mask at all.  Which scales share a block
+is said in `varient.models.attention_spans`.
 """
 
 from __future__ import annotations
@@ -17,10 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-SHARED_TOKENS = 128
-"""Within 5 % of the fastest of seven limits at all of 13 sizes (15 to 2240 tokens, 1 to 64 rows times heads), there and
-back on one CPU thread; 256 does as well, one call for all takes up to 1.6 times as long and one a scale 2.1 times
-(benchmarks/records/training-attention.json)."""
+from varient.models.attention_spans import SHARED_TOKENS, spans_of
 
 Attention = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
 """(q_BHlc, k_BHtc, v_BHtc, visible_lt) -> out_BHlc, where visible_lt is bool and None means all."""
@@ -38,18 +31,8 @@ class Block(NamedTuple):
 def blocks_of(tokens: Sequence[int], device: torch.device | None = None,
               shared_tokens: int = SHARED_TOKENS) -> list[Block]:
     """The blocks of consecutive scales with so many ``tokens`` each; 0 ``shared_tokens`` gives each scale its own."""
-    gathered: list[list[int]] = []
-    for scale_tokens in tokens:
-        if gathered and sum(gathered[-1]) + scale_tokens <= shared_tokens:
-            gathered[-1].append(scale_tokens)
-        else:
-            gathered.append([scale_tokens])
-    blocks, begin = [], 0
-    for shared in gathered:
-        end = begin + sum(shared)
-        blocks.append(Block(begin, end, _visible(begin, shared, device) if len(shared) > 1 else None))
-        begin = end
-    return blocks
+    return [Block(span.begin, span.end, _visible(span.begin, span.scales, device) if len(span.scales) > 1 else None)
+            for span in spans_of(tokens, shared_tokens)]
 
 
 def _visible(begin: int, shared: Sequence[int], device: torch.device | None) -> Tensor:

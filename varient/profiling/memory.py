@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
-from varient.profiling.sizes import MIB
-from varient.systems import CountedCache
+from varient.cost.sizes import MIB
+from varient.systems.protocol import CountedCache
 
 
 def stored_bytes(*networks: nn.Module) -> int:

@@ -17,15 +17,16 @@ import torch
 from torch import Tensor
 
 from varient.config import PROFILED, CachePolicy, ExperimentConfig, Precision
+from varient.cost.sizes import MIB
 from varient.files import sha256_of
 from varient.generation import label_of
-from varient.pipeline import DTYPES, default_device, named_device
 from varient.profiling.latency import summarise, time_repeats
 from varient.profiling.memory import MemoryWatch, cap_allocator, is_out_of_memory, peak_rss_bytes, stored_bytes
 from varient.profiling.nvml import Gpu
-from varient.profiling.sizes import MIB
 from varient.records import Latency, MemoryUse, ProfileRecord, provenance, read_record, write_record
-from varient.systems import CountedCache, Sampler, family_of, resolve_system, user_files
+from varient.systems.pipeline import DTYPES, default_device, named_device
+from varient.systems.protocol import CountedCache, Sampler
+from varient.systems.registry import family_of, resolve_system, user_files
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from varient.ablations import arms_of
 from varient.config import ExperimentConfig
+from varient.systems.ids import SupernetId, VarId
 
 DEFAULT_EXPERIMENT = "digits"
 """Its results lie in results/ and figures/ themselves, those of others in a folder of their own there."""
@@ -32,8 +33,8 @@ def table_inputs(number: int, config: ExperimentConfig) -> dict[str, list[str]]:
     Raises:
         ValueError: a table that the paper does not have.
     """
-    base, depths = f"var-d{config.transformer.depth}", shown_depths(config)
-    variants = [f"variant-d{depth}" for depth in depths]
+    base, depths = config.base_system, shown_depths(config)
+    variants = [str(VarId("variant", depth)) for depth in depths]
     if number == 1:
         return {"score": _once(base, *_of(config, "zones")), "profile": [],
                 # Of the experiments whose real images are archives.
@@ -45,7 +46,7 @@ def table_inputs(number: int, config: ExperimentConfig) -> dict[str, list[str]]:
     if number == 3:
         return {"score": [], "profile": []}  # arithmetic at the paper's size; what a GPU gave is in benchmarks/records
     if number == 4:
-        pairs = [name for depth in depths for name in (f"free-d{depth}", f"variant-d{depth}-full")]
+        pairs = [str(name) for depth in depths for name in (VarId("free", depth), VarId("variant", depth, full=True))]
         return {"score": _once(base, *variants, *pairs, *_of(config, "extensions")), "profile": []}
     if number in (5, 6, 7, 8):
         shown = {5: _of(config, "bridge"), 8: [base, *_of(config, "grid")]}.get(number, [])  # 6 and 7: the config alone
@@ -66,8 +67,8 @@ def figure_inputs(name: str, config: ExperimentConfig) -> dict[str, list[str]]:
     Raises:
         ValueError: no such figure.
     """
-    base, depths = f"var-d{config.transformer.depth}", shown_depths(config)
-    variants = [f"variant-d{depth}" for depth in depths]
+    base, depths = config.base_system, shown_depths(config)
+    variants = [str(VarId("variant", depth)) for depth in depths]
     settings = config.ablations
     inputs: dict[str, list[str]] = {"score": [], "profile": [], "samples": [], "curves": []}
     if name in ("fig1", "kv-live"):
@@ -75,9 +76,9 @@ def figure_inputs(name: str, config: ExperimentConfig) -> dict[str, list[str]]:
     if name == "fig2":
         inputs["score"] = [base, *_of(config, "ratios", "stages")]
         extremes = [recipe for recipe in settings.ratios if config.recipe(recipe).validate_every] if settings else []
-        inputs["curves"] = [f"supernet-d{settings.depth}-{recipe}" for recipe in extremes]
+        inputs["curves"] = [str(SupernetId(settings.depth, recipe)) for recipe in extremes]
     elif name == "fig3":
-        inputs["curves"] = [f"supernet-d{depths[0]}"]
+        inputs["curves"] = [str(SupernetId(depths[0]))]
     elif name == "fig4":
         inputs |= {"score": [base, *variants], "samples": [base, *variants]}
     elif name == "fig5":
@@ -86,7 +87,7 @@ def figure_inputs(name: str, config: ExperimentConfig) -> dict[str, list[str]]:
         bridges = [arm.system for arm in arms_of(config, "grid") if arm.depth == depths[0]]
         inputs |= {"score": [base, *variants, *bridges], "samples": [base, *variants, *bridges]}
     elif name == "fig7":
-        before = [f"free-d{depth}" for depth in settings.evolution] if settings else []
+        before = [str(VarId("free", depth)) for depth in settings.evolution] if settings else []
         story = [*before, *_of(config, "evolution")]
         inputs |= {"score": [base, *story], "samples": [base, *story]}
     elif name == "quality-cost":

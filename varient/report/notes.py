@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pandas as pd
 
 from varient.config import ExperimentConfig
+from varient.cost.roofline import PAPER_BATCH_SIZE, PAPER_DEVICE
 from varient.paper import TITLE
-from varient.profiling.cost_model import PAPER_BATCH_SIZE, PAPER_DEVICE
 from varient.report.cells import ABSENT, ARITHMETIC, MARKS, PREDICTED
 from varient.report.inputs import table_inputs
 from varient.report.quality_tables import THREE_PHASES
@@ -70,7 +70,7 @@ def _reading(number: int, config: ExperimentConfig, results: Results, frame: pd.
 
 def _settings(config: ExperimentConfig, results: Results) -> Iterator[str]:
     """Under what time and memory were measured, counted and predicted."""
-    if record := results.profiles.get(f"var-d{config.transformer.depth}"):
+    if record := results.profiles.get(config.base_system):
         yield (f"Time and memory are measured on {record.provenance.device}, batch {record.batch_size}, "
                f"{record.precision}, {record.cache_policy} cache"
                + ("." if is_paper_size(config) else ": compare ratios with the paper's, not seconds or MiB."))

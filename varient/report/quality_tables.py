@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import pandas as pd
 
@@ -16,6 +17,7 @@ from varient.report.inputs import PAPER_DEPTHS
 from varient.report.layout import Zone, token_share
 from varient.report.results import Results, SeedSpread
 from varient.report.table2 import NO_COUNTERPART
+from varient.systems.ids import VarId
 
 NO_RECORD = "no record"
 THREE_PHASES = "three phases"
@@ -27,7 +29,7 @@ def table1(config: ExperimentConfig, results: Results) -> pd.DataFrame:
     The paper has d = 16.  The rows of real images rebuilt from their first scales are ours: without them the ranking of
     the zones would be read as a law of depth.
     """
-    pyramid, base = config.pyramid, f"var-d{config.transformer.depth}"
+    pyramid, base = config.pyramid, config.base_system
     depths = _zone_depths(config)
     rows: list[Row] = []
     for _, printed in paper_table(1).iterrows():
@@ -38,7 +40,8 @@ def table1(config: ExperimentConfig, results: Results) -> pd.DataFrame:
         for paper_depth, depth in depths.items():
             system = base
             if zone and depth:
-                system = zone_system(depth, *zone, bridge=config.supernet.bridge, num_scales=pyramid.num_scales)
+                system = str(zone_system(depth, *zone, bridge=config.supernet.bridge,
+                                         num_scales=pyramid.num_scales))
             paper = printed["fid"] if paper_depth == int(printed["subnet_depth"] or PAPER_DEPTHS[0]) else ""
             row[f"fid_d{depth or paper_depth}"] = measured(results.scores.get(system) if here and depth else None,
                                                            "fid", 3, paper, NO_RECORD if here and depth else "")
@@ -77,11 +80,11 @@ def table4(config: ExperimentConfig, results: Results) -> pd.DataFrame:
     The supernet of each depth is another training run, so each row has a full network of its own.  Behind the paper's
     rows come the ways of training that it does not have, first of all one supernet for all depths.
     """
-    base = results.scores.get(f"var-d{config.transformer.depth}")
+    base = results.scores.get(config.base_system)
     rows = [_table4_row(config, results, printed, base) for _, printed in paper_table(4).iterrows()]
     for arm in arms_of(config, "extensions"):
         if arm.network == "subnet":
-            pair = {"joint_subnet_fid": arm.system, "joint_full_fid": f"{arm.system}-full"}
+            pair = {"joint_subnet_fid": arm.system, "joint_full_fid": str(replace(arm.id, full=True))}
             rows.append({"training": _training(config, arm), "subnet_depth": str(arm.depth)} | {
                 column: measured(results.scores.get(system), "fid", 3, missing=NO_RECORD)
                 for column, system in pair.items()})
@@ -99,15 +102,20 @@ def _training(config: ExperimentConfig, arm: Arm) -> str:
     return f"{arm.arm}: " + ", ".join(words for words, changed in changes.items() if changed)
 
 
+_TABLE4_COLUMNS = ("training_free_subnet_fid", "training_free_full_fid", "joint_subnet_fid", "joint_full_fid")
+
+
 def _table4_row(config: ExperimentConfig, results: Results, printed: pd.Series, base: ScoreRecord | None) -> Row:
     depth = config.counterpart(int(printed["subnet_depth"]))
-    found = {"training_free_subnet_fid": results.scores.get(f"free-d{depth}"), "training_free_full_fid": base,
-             "joint_subnet_fid": results.scores.get(f"variant-d{depth}"),
-             "joint_full_fid": results.scores.get(f"variant-d{depth}-full")}
+    systems = {} if depth is None else {
+        "training_free_subnet_fid": VarId("free", depth), "joint_subnet_fid": VarId("variant", depth),
+        "joint_full_fid": VarId("variant", depth, full=True)}
+    found = {column: results.scores.get(str(system)) for column, system in systems.items()}
+    found["training_free_full_fid"] = base
     row: dict[str, str | Cell] = {"training": THREE_PHASES,
                                   "subnet_depth": Cell(str(depth or NO_COUNTERPART), paper=printed["subnet_depth"])}
-    return row | {column: measured(record if depth else None, "fid", 3, printed[column], NO_RECORD if depth else "")
-                  for column, record in found.items()}
+    return row | {column: measured(found.get(column) if depth else None, "fid", 3, printed[column],
+                                   NO_RECORD if depth else "") for column in _TABLE4_COLUMNS}
 
 
 _DESIGNS = {"skip r1-r10": "skip all", "skip r7-r10": "bridge"}
@@ -139,7 +147,7 @@ def _over(results: Results, systems: Iterable[str], name: str) -> SeedSpread | N
 
 def table8(config: ExperimentConfig, results: Results) -> pd.DataFrame:
     """Table 8: FID over subnet depth d and bridge zone N; with N = K the subnet is the full network of its supernet."""
-    base = f"var-d{config.transformer.depth}"
+    base = config.base_system
     grid = {(arm.depth, arm.arm): arm.system for arm in arms_of(config, "grid")}
     rows = []
     for _, printed in paper_table(8).iterrows():

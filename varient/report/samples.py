@@ -7,8 +7,9 @@ from pathlib import Path
 
 from varient.config import ExperimentConfig
 from varient.generation import images
-from varient.pipeline import load_pipeline
 from varient.report.grids import write_grid
+from varient.systems.ids import SupernetId
+from varient.systems.pipeline import load_pipeline
 
 
 def sample_grid(config: ExperimentConfig, run_dir: Path, output: Path, *, labels: Sequence[int], depths: Sequence[int],
@@ -33,7 +34,7 @@ def sample_grid(config: ExperimentConfig, run_dir: Path, output: Path, *, labels
     zone = config.supernet.bridge if bridge is None else bridge
     rows = []
     for depth, plan in plans:
-        own = "base" if depth == config.transformer.depth else f"supernet-d{depth}"
+        own = "base" if depth == config.transformer.depth else str(SupernetId(depth))
         pipeline = load_pipeline(config, run_dir / "tokenizer.safetensors",
                                  checkpoint or run_dir / f"{own}.safetensors", plan, config.sampling.precision)
         row = images(pipeline, columns, range(len(columns)), seed)

@@ -15,7 +15,8 @@ import matplotlib
 
 from varient.config import ExperimentConfig
 from varient.files import atomic_path
-from varient.systems import resolve_system
+from varient.systems.ids import VarId, parse
+from varient.systems.registry import resolve_system
 
 matplotlib.use("Agg")
 
@@ -50,7 +51,7 @@ SMALL_PT = 7
 """Size of labels beside points and lines."""
 
 _BY_DEPTH = {30: INK, 16: "#08306B", 8: "#2171B5", 4: "#4A9BCF", 2: "#86C0E3"}
-_BY_FAMILY = {"code": VERMILLION, "dit": GREEN, "llamagen": PURPLE, "real": GREY}
+_BY_FAMILY = {"code": VERMILLION, "dit": GREEN, "llamagen": PURPLE}
 
 _SETTINGS = {
     "font.family": "DejaVu Sans", "font.size": 8, "axes.titlesize": 8.5, "axes.labelsize": 8, "legend.fontsize": 7.5,
@@ -69,11 +70,10 @@ def colour_of_depth(paper_depth: int) -> str:
 
 def colour_of(published_as: str) -> str:
     """Colour of a system by its id at the paper's size (`System.published_as`)."""
-    family = published_as.removeprefix("free-").split("-")[0]
-    if family in ("var", "variant") or published_as.startswith("free-d"):
-        depth = next(int(part[1:]) for part in published_as.split("-") if part[:1] == "d" and part[1:].isdigit())
-        return _BY_DEPTH.get(depth, BLUE)
-    return _BY_FAMILY.get(family, ORANGE)
+    system = parse(published_as)
+    if isinstance(system, VarId):
+        return _BY_DEPTH.get(system.depth, BLUE)
+    return _BY_FAMILY.get(system.family, ORANGE) if system else ORANGE
 
 
 def colour_in(config: ExperimentConfig, system: str) -> str:

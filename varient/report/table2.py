@@ -8,20 +8,22 @@ import pandas as pd
 
 from baselines.sources import published
 from varient.config import ExperimentConfig
+from varient.cost.paper_systems import paper_system
+from varient.cost.roofline import MIB, PAPER_DEVICE, PAPER_POLICY, SystemCost, peak_mib, system_cost
 from varient.paper import DEPTH, paper_table, system_id
-from varient.profiling.cost_model import MIB, PAPER_DEVICE, PAPER_POLICY, SystemCost, peak_mib, system_cost
-from varient.profiling.paper_systems import paper_system
 from varient.records import ProfileRecord
 from varient.report.cells import ARITHMETIC, PREDICTED, Cell, flatten, measured, number
 from varient.report.inputs import table_inputs
 from varient.report.results import Results
-from varient.systems import System, resolve_system
+from varient.systems.ids import VarId
+from varient.systems.protocol import System
+from varient.systems.registry import resolve_system
 
 NO_COUNTERPART = "none"
 OUT_OF_MEMORY = "OOM"
 COLUMNS = ("steps", "speedup", "latency_s", "memory_mb", "kv_cache_mb", "params", "fid", "is", "precision", "recall")
 _SCORES = {"fid": ("fid", 3), "is": ("inception_score", 2), "precision": ("precision", 3), "recall": ("recall", 3)}
-_BASE = f"var-d{DEPTH}"
+_BASE = str(VarId("var", DEPTH))
 
 
 def table2(config: ExperimentConfig, results: Results) -> pd.DataFrame:
@@ -109,7 +111,7 @@ def _cost(published_as: str) -> SystemCost | None:
 
 def is_paper_size(config: ExperimentConfig) -> bool:
     """Whether the experiment's full network is the released VAR-d30 at 256 x 256."""
-    own = resolve_system(f"var-d{config.transformer.depth}", config).parameters()
+    own = resolve_system(config.base_system, config).parameters()
     return tuple(own.values()) == tuple(paper_system(_BASE).transformer_parameters)
 
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import pandas as pd
 
 from varient.config import SamplingConfig
-from varient.paper import paper_table
-from varient.profiling.cost_model import (
+from varient.cost.gpus import device
+from varient.cost.paper_systems import paper_system
+from varient.cost.roofline import (
     MIB,
     PAPER_DEVICE,
     PAPER_POLICY,
@@ -18,8 +19,7 @@ from varient.profiling.cost_model import (
     peak_mib,
     system_cost,
 )
-from varient.profiling.devices import device
-from varient.profiling.paper_systems import paper_system
+from varient.paper import paper_table
 from varient.records import ProfileRecord, RecordError
 
 TABLE3_NOTE = (

@@ -13,6 +13,9 @@ from varient.plan import DepthPlan
 from varient.training.recipes import Supernet, schedule_of
 from varient.training.schedule import FixedRatioSchedule, Schedule
 
+PROBED_ROWS = 32
+"""Most rows of a part that a probe should differentiate: its graph outlives a backward, a training's does not."""
+
 
 @dataclass(frozen=True)
 class Course:

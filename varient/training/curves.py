@@ -18,10 +18,6 @@ from varient.training.distributed import Part, is_main_process, sum_over_process
 Probe = Callable[[int, Part], Mapping[str, Tensor]]
 """(step, part) -> named losses whose gradients are measured one by one, such as those of the two zones (Fig. 3b)."""
 
-PROBED_ROWS = 32
-"""Most rows of a part that a probe should differentiate: its graph outlives a backward, a training's does not."""
-
-
 class Curves:
     """Named values over steps.
 

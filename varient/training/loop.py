@@ -23,7 +23,8 @@ from varient.models.checkpoint import CheckpointError, load_strictly, read_descr
 from varient.sources import sources_digest
 from varient.training import distributed
 from varient.training.curves import Curves, norm_of, probed_norms
-from varient.training.distributed import Hardware, Objective, Part
+from varient.training.distributed import Objective, Part
+from varient.training.hardware import Hardware
 from varient.training.state import (
     newest_training_state,
     read_training_state,

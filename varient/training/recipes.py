@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 from varient.config import ExperimentConfig, Recipe
+from varient.systems.ids import SupernetId
 from varient.training.schedule import AutomaticSchedule, FixedRatioSchedule, ProgressiveSchedule, Schedule
-
-_WEIGHTS = re.compile(r"supernet(-d(?P<depth>\d+))?(-(?P<recipe>p\d+|[a-z]{2}[a-z0-9]*))?(-s(?P<seed>[1-9]\d*))?")
 
 
 @dataclass(frozen=True)
@@ -25,11 +23,12 @@ class Supernet:
     recipe: str | None = None
     seed: int = 0
 
-    def weights(self, config: ExperimentConfig) -> str:
-        """`supernet-d16`, `supernet-d16-p50-s1`, or `supernet-multi` where one serves all depths."""
-        parts = [] if config.recipe(self.recipe).shared else [f"d{self.depth}"]
-        parts += [self.recipe] if self.recipe else []
-        return "-".join(["supernet", *parts, *([f"s{self.seed}"] if self.seed else [])])
+    def weights(self, config: ExperimentConfig, epoch: int | None = None) -> str:
+        """Name of its weights, at the end or after an epoch: `supernet-multi` where one serves all depths, not
+        `supernet-d16-multi`.
+        """
+        shared = config.recipe(self.recipe).shared
+        return str(SupernetId(None if shared else self.depth, self.recipe, self.seed, epoch))
 
     def depends(self, config: ExperimentConfig) -> tuple[str, ...]:
         """Config sections that its weights depend on; other recipes are none of them, nor are other depths as a rule.
@@ -52,11 +51,11 @@ def supernet_of(weights: str, config: ExperimentConfig) -> Supernet:
     Raises:
         ValueError: a name that is none of the experiment's.
     """
-    match = _WEIGHTS.fullmatch(weights)
-    if not match or (match["depth"] is None and match["recipe"] is None):
+    named = SupernetId.parse(weights)
+    if named is None or named.epoch:
         raise ValueError(f"{weights!r} is no supernet; they are called supernet-d<d>[-<recipe>][-s<seed>]")
-    depth = int(match["depth"]) if match["depth"] else min(config.supernet.depths)
-    found = Supernet(depth, match["recipe"], int(match["seed"] or 0))
+    depth = named.depth or min(config.supernet.depths)
+    found = Supernet(depth, named.recipe, named.seed)
     if depth not in config.supernet.depths or found.weights(config) != weights:
         raise ValueError(f"{weights!r} is no supernet of {config.name}")
     return found

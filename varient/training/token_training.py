@@ -14,8 +14,8 @@ from torch import Tensor
 from varient.models.checkpoint import save_tensors, save_weights
 from varient.models.transformer import VAR
 from varient.plan import DepthPlan
-from varient.training.course import Course
-from varient.training.curves import PROBED_ROWS, Curves
+from varient.training.course import PROBED_ROWS, Course
+from varient.training.curves import Curves
 from varient.training.distributed import Part, is_main_process, sum_over_processes, whole
 from varient.training.loop import Evaluate, fit
 from varient.training.schedule import Validation

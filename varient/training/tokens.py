@@ -25,7 +25,8 @@ from varient.models.vqvae import VQVAE, from_uint8
 from varient.pyramid import Pyramid
 from varient.training.augmentation import AugmentedImages, EncodedImages, Preprocessing
 from varient.training.data import ImageSource, Mix, TokenBatch, TokensInMemory, Visit, batch_indices, load_images
-from varient.training.distributed import Hardware, Part, check_device, is_main_process
+from varient.training.distributed import Part, check_device, is_main_process
+from varient.training.hardware import Hardware
 from varient.training.image_folder import FolderSplit, ImageFolder
 from varient.training.token_cache import TokenCache, TokenCacheSpec, build_token_cache
 

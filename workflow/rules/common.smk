@@ -9,7 +9,7 @@ from varient.devices import wanted_device
 from varient.files import write_text
 from varient.launch import training_gpus
 from varient.report.inputs import DEFAULT_EXPERIMENT, figure_inputs, table_inputs
-from varient.systems import (
+from varient.systems.registry import (
     family_of,
     module_of,
     networks_of,

@@ -90,7 +90,7 @@ rule drift:
                 "classifier-features.safetensors",
             ],
         ),
-        code=stage_sources("varient.evaluation.drift", "varient.var_systems"),
+        code=stage_sources("varient.evaluation.drift", "varient.systems.var"),
     output:
         "results/drift.md",
     log:

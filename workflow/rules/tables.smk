@@ -7,7 +7,7 @@ rule table:
         paper="varient/paper/table{table}.csv",
         data=[
             "varient/paper/table2.csv",
-            "varient/profiling/devices.yaml",
+            "varient/cost/gpus.yaml",
             "baselines/sources.yaml",
         ],
         code=stage_sources("varient.report.tables"),
@@ -49,7 +49,7 @@ if EXPERIMENT.name != PAPER_SIZE:
             profiles=lambda wildcards: BENCHMARKS,
             data=[
                 *sorted(map(str, Path("varient/paper").glob("*.csv"))),
-                "varient/profiling/devices.yaml",
+                "varient/cost/gpus.yaml",
                 "baselines/sources.yaml",
             ],
             code=stage_sources("varient.report.tables"),
@@ -106,7 +106,7 @@ rule claims:
         trained=weight_files(figure_inputs("fig3", EXPERIMENT)["curves"]),
         data=[
             *sorted(map(str, Path("varient/paper").glob("*.csv"))),
-            "varient/profiling/devices.yaml",
+            "varient/cost/gpus.yaml",
             "baselines/sources.yaml",
         ],
         code=stage_sources("varient.claims"),

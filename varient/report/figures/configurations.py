@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 
 from varient.ablations import arms_of
 from varient.config import ExperimentConfig
+from varient.cost.paper_systems import BRIDGE
 from varient.paper import paper_table
 from varient.plan import DepthPlan
-from varient.profiling.paper_systems import BRIDGE
 from varient.report.cells import NORMAL_95
 from varient.report.figures.kv_live import PAPER_SIZE, KVSize, paper_plan
 from varient.report.inputs import figure_inputs, shown_depths
@@ -33,6 +33,7 @@ from varient.report.style import (
     new_figure,
     note_below,
 )
+from varient.systems.ids import VarId
 
 RECOMMENDED = 16, 7
 """d and N of the paper's red star."""
@@ -97,8 +98,8 @@ def _name(panels: Mapping[str, Axes], config: ExperimentConfig) -> None:
 def measured_points(config: ExperimentConfig, results: Results) -> list[Point]:
     """What is measured of the grid d x N; the full network, d = D, is the same for all N, as in Table 8."""
     full = config.transformer.depth
-    systems = ({(full, n): f"var-d{full}" for n in _bridges(config)}
-               | {(depth, config.supernet.bridge): f"variant-d{depth}" for depth in config.supernet.depths})
+    systems = ({(full, n): config.base_system for n in _bridges(config)}
+               | {(depth, config.supernet.bridge): str(VarId("variant", depth)) for depth in config.supernet.depths})
     systems |= {(arm.depth, int(arm.arm.removeprefix("N = "))): arm.system for arm in arms_of(config, "grid")}
     size = KVSize.of(config)
     return [Point(depth, n, record.fid, NORMAL_95 * record.fid_sd, size.peak_mib(config.plan(depth, n), "lean"),

@@ -12,8 +12,8 @@ from matplotlib.colors import LinearSegmentedColormap, ListedColormap, to_rgb
 from matplotlib.figure import Figure
 
 from varient.config import ExperimentConfig
+from varient.cost.kv_accounting import passes, token_layers
 from varient.plan import DepthPlan
-from varient.profiling.kv_accounting import passes, token_layers
 from varient.pyramid import Pyramid
 from varient.report.inputs import shown_depths
 from varient.report.results import Results
@@ -28,6 +28,7 @@ from varient.report.style import (
     new_figure,
     note_source,
 )
+from varient.systems.ids import VarId
 from varient.training.schedule import ProgressiveSchedule, Schedule
 
 SKIPPED, IN_BRIDGE, IN_FLEXIBLE = 0, 1, 2
@@ -73,7 +74,7 @@ def framework(config: ExperimentConfig, depth: int, bridge: int | None = None) -
     draw_token_maps(_panel(figure, _SCALES_IN, _HEAD_IN, "token maps"), pyramid)
     draw_inference(_panel(figure, _SCALES_IN, _ROWS_IN, "inference"), plan, pyramid)
     draw_schedule(_panel(figure, _EPOCHS_IN, _STRIP_IN, "schedule"), schedule,
-                  colour_in(config, f"variant-d{depth}"))
+                  colour_in(config, str(VarId("variant", depth))))
     for zone, columns in (("bridge", _BRIDGE_IN), ("flexible", _EPOCHS_IN)):
         draw_training(_panel(figure, columns, _ROWS_IN, zone), plan, zone, schedule)
     _explain_inference(figure, plan, pyramid)

@@ -12,9 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from varient.config import ExperimentConfig
+from varient.cost.roofline import PAPER_BATCH_SIZE, ROWS_PER_IMAGE
+from varient.cost.work import PRECISIONS
 from varient.paper import paper_table, system_id
-from varient.profiling.cost_model import PAPER_BATCH_SIZE, ROWS_PER_IMAGE
-from varient.profiling.work import PRECISIONS
 from varient.records import ProfileRecord
 from varient.report.cells import NORMAL_95
 from varient.report.figures.kv_live import KVSize
@@ -32,7 +32,9 @@ from varient.report.style import (
     new_figure,
     note_below,
 )
-from varient.systems import System, resolve_system
+from varient.systems.ids import VarId, parse
+from varient.systems.protocol import System
+from varient.systems.registry import resolve_system
 
 
 class Mark(NamedTuple):
@@ -151,10 +153,11 @@ def _draw_marks(axis: Axes, marks: Sequence[Mark], x_of: Callable[[Mark], float 
     axis.plot([x_of(mark) for mark in family], [mark.fid for mark in family], color=GREY, linewidth=0.8, zorder=1)
     for mark in known:
         colour = colour_of(mark.published_as)
-        trained = not mark.published_as.startswith("free-")
-        shape = _SHAPES.get(mark.published_as.removeprefix("free-").split("-")[0], "o")
+        system = parse(mark.published_as)
+        free = system is not None and system.free
+        shape = _SHAPES.get(system.family, "o") if system else "o"
         axis.errorbar(x_of(mark), mark.fid, yerr=mark.fid_pm, fmt=shape, color=colour, elinewidth=0.8,
-                      markerfacecolor=colour if trained else "white")
+                      markerfacecolor="white" if free else colour)
     log_scale(axis, "x")
     log_scale(axis, "y")
     axis.margins(0.12)
@@ -181,8 +184,10 @@ def _draw_quartiles(axis: Axes, marks: Sequence[Mark]) -> None:
 
 def _label(mark: Mark) -> str:
     """Its name; a subnet's is its depth alone."""
-    return mark.name.rpartition("-")[2] if mark.published_as.startswith("variant-") else mark.name
+    system = parse(mark.published_as)
+    return f"d{system.depth}" if isinstance(system, VarId) and system.of_supernet else mark.name
 
 
 def _is_var(mark: Mark) -> bool:
-    return mark.published_as.startswith(("var-", "variant-"))
+    system = parse(mark.published_as)
+    return isinstance(system, VarId) and not system.free

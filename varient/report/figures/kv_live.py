@@ -13,13 +13,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from varient.config import CachePolicy, ExperimentConfig
+from varient.cost.kv_accounting import cache_steps, passes
+from varient.cost.paper_systems import BRIDGE, released_shape
+from varient.cost.roofline import PAPER_BATCH_SIZE, PAPER_PRECISION, ROWS_PER_IMAGE
+from varient.cost.sizes import MIB
+from varient.cost.work import PRECISIONS, Precision
 from varient.paper import DEPTH
 from varient.plan import DepthPlan
-from varient.profiling.cost_model import PAPER_BATCH_SIZE, PAPER_PRECISION, ROWS_PER_IMAGE
-from varient.profiling.kv_accounting import cache_steps, passes
-from varient.profiling.paper_systems import BRIDGE, released_shape
-from varient.profiling.sizes import MIB
-from varient.profiling.work import PRECISIONS, Precision
 from varient.pyramid import VAR_256, Pyramid
 from varient.report.inputs import PAPER_DEPTHS
 from varient.report.results import Results

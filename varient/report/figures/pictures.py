@@ -13,10 +13,10 @@ from matplotlib.figure import Figure
 from varient.ablations import Arm, arms_of
 from varient.archive import read_archive
 from varient.config import ExperimentConfig
+from varient.cost.kv_accounting import kv_peak_bytes
+from varient.cost.sizes import MIB
+from varient.cost.work import PRECISIONS
 from varient.plan import DepthPlan
-from varient.profiling.kv_accounting import kv_peak_bytes
-from varient.profiling.sizes import MIB
-from varient.profiling.work import PRECISIONS
 from varient.report.cells import NORMAL_95
 from varient.report.figures.framework import scale_range, zones
 from varient.report.inputs import shown_depths
@@ -32,7 +32,8 @@ from varient.report.style import (
     note_lines,
     note_source,
 )
-from varient.systems import resolve_system
+from varient.systems.ids import VarId
+from varient.systems.registry import resolve_system
 from varient.training.schedule import ProgressiveSchedule
 
 _MARGIN_IN, _HEAD_IN, _BETWEEN_IN = 0.08, 0.42, 0.12
@@ -140,7 +141,7 @@ class _Artist:
 
     def depths(self) -> list[_Row]:
         """The full network, then the subnets from deep to shallow."""
-        subnets = [(f"variant-d{depth}", f"VARiant-d{depth}") for depth in shown_depths(self.config)]
+        subnets = [(str(VarId("variant", depth)), f"VARiant-d{depth}") for depth in shown_depths(self.config)]
         return [self._costed(system, name) for system, name in (self._full, *subnets)]
 
     def bridge(self, arm: Arm) -> _Row:
@@ -153,7 +154,7 @@ class _Artist:
         recipe = self.config.recipe(None)
         schedule = ProgressiveSchedule(self.config.supernet.phases_of(depth, recipe))
         epochs = (*self.config.supernet.kept_epochs(depth, recipe), schedule.epochs)
-        named = [self._full, (f"free-d{depth}", "before training"),
+        named = [self._full, (str(VarId("free", depth)), "before training"),
                  *((arm.system, f"phase {schedule.phase(epoch)}, epoch {epoch}")
                    for arm, epoch in zip(stages, epochs, strict=True))]
         return [self._row(system, name, f"FID {self._fid(system)}") for system, name in named]
@@ -162,7 +163,7 @@ class _Artist:
     def _full(self) -> tuple[str, str]:
         """Id and name of the full network."""
         depth = self.config.transformer.depth
-        return f"var-d{depth}", f"VAR-d{depth}"
+        return str(VarId("var", depth)), f"VAR-d{depth}"
 
     def _costed(self, system: str, name: str) -> _Row:
         """A row with its layers below the name, and FID and memory beside the pictures."""

@@ -25,6 +25,7 @@ from varient.report.style import (
     new_figure,
     note_below,
 )
+from varient.systems.ids import VarId
 from varient.training.recipes import schedule_of, supernet_of
 
 GROUPS = {"shared": "shared layers", "full_only": "full-only layers"}
@@ -64,7 +65,7 @@ def _draw_probability(axis: Axes, config: ExperimentConfig) -> None:
     longest_first = sorted(phases, key=lambda depth: sum(phases[depth]), reverse=True)
     _shade_phases(axis, phases[longest_first[0]])
     for depth in longest_first:
-        schedule, colour = schedule_of(Recipe(), phases[depth]), colour_in(config, f"variant-d{depth}")
+        schedule, colour = schedule_of(Recipe(), phases[depth]), colour_in(config, str(VarId("variant", depth)))
         epochs = range(1, schedule.epochs + 1)
         axis.plot(epochs, [schedule.subnet_probability(epoch) for epoch in epochs], color=colour, linewidth=1.8)
         axis.plot(schedule.epochs, 1, "o", color=colour, clip_on=False)

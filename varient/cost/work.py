@@ -17,8 +17,7 @@ from functools import cached_property
 from typing import Protocol
 
 from varient.config import CachePolicy, TransformerSpec
-from varient.plan import DepthPlan
-from varient.profiling.kv_accounting import (
+from varient.cost.kv_accounting import (
     CacheStep,
     KVBytes,
     Pass,
@@ -28,6 +27,7 @@ from varient.profiling.kv_accounting import (
     kv_scratch_in_tokens,
     passes,
 )
+from varient.plan import DepthPlan
 from varient.pyramid import VAR_256, Pyramid
 
 FLOAT32_BYTES = 4

@@ -42,12 +42,13 @@ from functools import cache
 from importlib.resources import files
 
 from varient.config import CachePolicy
+from varient.cost.gpus import Device, device
+from varient.cost.kv_accounting import check_policy, token_layers
+from varient.cost.paper_systems import DEPTH, PaperSystem, paper_system
+from varient.cost.sizes import MIB
+from varient.cost.work import PARTS, PRECISIONS, VECTOR_PARTS, AnyStage, PassWork, Precision, Work
 from varient.paper import system_id
-from varient.profiling.devices import Device, device
-from varient.profiling.kv_accounting import check_policy, token_layers
-from varient.profiling.paper_systems import DEPTH, PaperSystem, paper_system
-from varient.profiling.sizes import MIB
-from varient.profiling.work import PARTS, PRECISIONS, VECTOR_PARTS, AnyStage, PassWork, Precision, Work
+from varient.systems.ids import VarId
 
 RUNNING_MIB_PER_IMAGE = 34.5
 """Activations while the transformer runs: what the totals of Table 3 leave after parameters and KV cache, 34.5 MiB an
@@ -62,7 +63,7 @@ ROWS_PER_IMAGE = 2
 
 PAPER_BATCH_SIZE, PAPER_DEVICE, PAPER_PRECISION, PAPER_POLICY = 64, "l20", "fp16-autocast", "reference"
 """Setting of Table 2 (Sec. 4.1): one L20, batch 64; precision and cache follow from its memory columns."""
-ANCHOR = f"var-d{DEPTH}"
+ANCHOR = str(VarId("var", DEPTH))
 """The row of Table 2 that latency is calibrated on."""
 
 

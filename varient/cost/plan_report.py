@@ -5,8 +5,8 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
-from varient.profiling.cost_model import compare_with_paper
-from varient.profiling.planner import Quality, choices, fitting
+from varient.cost.planner import Quality, choices, fitting
+from varient.cost.roofline import compare_with_paper
 
 
 def show_plan(quality: dict[tuple[int, int], Quality], *, batch_size: int, device: str, memory_mib: float,

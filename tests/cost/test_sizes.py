@@ -1,6 +1,6 @@
 import pytest
 
-from varient.profiling.sizes import parse_size
+from varient.cost.sizes import parse_size
 
 
 @pytest.mark.parametrize(("text", "size_bytes"), [

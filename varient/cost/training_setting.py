@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from varient.config import BaseTraining, SupernetTraining
-from varient.profiling.devices import Device, device
-from varient.profiling.work import PRECISIONS, Precision
-from varient.training.distributed import Hardware
+from varient.cost.gpus import Device, device
+from varient.cost.work import PRECISIONS, Precision
+from varient.training.hardware import Hardware
 
 TRAINING_PRECISIONS = {name: PRECISIONS[form] for name, form in (
     ("fp32", "fp32"), ("fp16", "fp16-autocast"), ("bf16", "bf16-autocast"))}

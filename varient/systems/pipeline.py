@@ -16,7 +16,7 @@ from varient.models.transformer import VAR, initialize
 from varient.models.vqvae import VQVAE, to_uint8
 from varient.plan import DepthPlan
 from varient.sampling import DrawTokens, Guidance, generate, image_uniforms
-from varient.systems import CountedCache
+from varient.systems.protocol import CountedCache
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 """Dtypes that the transformer's weights may be held in."""

@@ -9,12 +9,12 @@ from conftest import ROOT
 from training_fixtures import H100
 
 from varient.config import ExperimentConfig, load_config
-from varient.profiling.devices import device
-from varient.profiling.sizes import MIB
-from varient.profiling.training_plan import plan_base, plan_supernet
-from varient.profiling.training_report import show_training, training_document
-from varient.profiling.training_setting import TrainingSetting, setting_of
-from varient.profiling.training_work import forward_flops
+from varient.cost.gpus import device
+from varient.cost.sizes import MIB
+from varient.cost.training_plan import plan_base, plan_supernet
+from varient.cost.training_report import show_training, training_document
+from varient.cost.training_setting import TrainingSetting, setting_of
+from varient.cost.training_work import forward_flops
 from varient.training.recipes import Supernet
 
 # -- Table 7 at the paper's size ---------------------------------------------------------------------------------------

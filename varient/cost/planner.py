@@ -10,14 +10,13 @@ from importlib.resources import files
 from pathlib import Path
 
 from varient.config import SamplingConfig
-from varient.profiling.cost_model import peak_mib, system_cost
-from varient.profiling.kv_accounting import POLICIES
-from varient.profiling.paper_systems import BRIDGE, DEPTH
+from varient.cost.kv_accounting import POLICIES
+from varient.cost.paper_systems import BRIDGE, DEPTH
+from varient.cost.roofline import peak_mib, system_cost
+from varient.systems.ids import VarId
 
 PRECISIONS = ("fp16-autocast", "fp16")
 """Weights held in float32 as in the paper, or in 16 bits."""
-
-_SCORE = re.compile(rf"score-(var-d{DEPTH}|variant-d(?P<depth>\d+)(-n(?P<bridge>\d+))?)\.json")
 
 
 @dataclass(frozen=True)
@@ -76,12 +75,14 @@ def measured_quality(records: Path) -> dict[tuple[int, int], Quality]:
 
     found = {}
     for path in sorted(records.glob("score-*.json")):
-        if match := _SCORE.fullmatch(path.name):
+        system = VarId.parse(path.stem.removeprefix("score-"))
+        # Of a subnet as the paper trains it, or of the base network; a recipe, a seed or an epoch is another question.
+        if system in (VarId("var", DEPTH), system and VarId("variant", system.depth, bridge=system.bridge)):
             record = read_record(path, ScoreRecord)
-            key = (int(match["depth"] or DEPTH), int(match["bridge"] or BRIDGE))
-            found[key] = Quality(record.fid, f"measured ({record.provenance.experiment})")
+            bridge = BRIDGE if system.bridge is None else system.bridge
+            found[system.depth, bridge] = Quality(record.fid, f"measured ({record.provenance.experiment})")
     if not found:
-        raise ValueError(f"{records}: no score records of var-d{DEPTH} or variant-d<d>")
+        raise ValueError(f"{records}: no score records of {VarId('var', DEPTH)} or of its trained subnets")
     return found
 
 
@@ -93,7 +94,7 @@ def choices(quality: dict[tuple[int, int], Quality], *, batch_size: int, device:
     """
     found, at_once = [], SamplingConfig.model_fields["decoded_at_once"].default
     for (depth, bridge), known in quality.items():
-        system = f"var-d{DEPTH}" if depth == DEPTH else f"variant-d{depth}-n{bridge}"
+        system = str(VarId("var", DEPTH) if depth == DEPTH else VarId("variant", depth, bridge=bridge))
         if depth == DEPTH and bridge != min(b for d, b in quality if d == DEPTH):
             continue  # the full network has no bridge: one row is enough
         for precision in PRECISIONS:

@@ -14,14 +14,19 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from varient.config import TokenizerSpec, TransformerSpec
-from varient.models.kv_cache import LeanCache, ReferenceCache
-from varient.models.official import NUM_PARAMETERS
-from varient.models.transformer import VAR
-from varient.models.vqvae import VQVAE
-from varient.paper import paper_table
-from varient.plan import DepthPlan
-from varient.profiling.baseline_work import DiTShape, DiTStage, LlamaGenShape, LlamaGenStage
-from varient.profiling.cost_model import (
+from varient.cost.baseline_work import DiTShape, DiTStage, LlamaGenShape, LlamaGenStage
+from varient.cost.cost_report import cost_document
+from varient.cost.gpus import device, known_devices
+from varient.cost.kv_accounting import (
+    kv_live_bytes,
+    kv_peak_bytes,
+    kv_scratch_in_tokens,
+    passes,
+    token_layers,
+)
+from varient.cost.paper_systems import paper_system, released_shape
+from varient.cost.parameters import dit_parameters, llamagen_parameters, var_parameters, vqvae_parameters
+from varient.cost.roofline import (
     MIB,
     calibration_factor,
     compare_baselines,
@@ -30,18 +35,13 @@ from varient.profiling.cost_model import (
     peak_memory,
     system_cost,
 )
-from varient.profiling.cost_report import cost_document
-from varient.profiling.devices import device, known_devices
-from varient.profiling.kv_accounting import (
-    kv_live_bytes,
-    kv_peak_bytes,
-    kv_scratch_in_tokens,
-    passes,
-    token_layers,
-)
-from varient.profiling.paper_systems import paper_system, released_shape
-from varient.profiling.parameters import dit_parameters, llamagen_parameters, var_parameters, vqvae_parameters
-from varient.profiling.work import PRECISIONS, Stage, VARShape, Work, stage_work
+from varient.cost.work import PRECISIONS, Stage, VARShape, Work, stage_work
+from varient.models.kv_cache import LeanCache, ReferenceCache
+from varient.models.official import NUM_PARAMETERS
+from varient.models.transformer import VAR
+from varient.models.vqvae import VQVAE
+from varient.paper import paper_table
+from varient.plan import DepthPlan
 from varient.pyramid import VAR_256, Pyramid
 from varient.sampling import DrawTokens, Guidance, generate, image_uniforms
 
@@ -435,8 +435,8 @@ def test_tables_for_people():
 
 
 def test_neither_torch_nor_pandas_is_needed():
-    code = ("import sys; from varient.profiling.cost_report import show_cost; "
-            "from varient.profiling.cost_model import system_cost; show_cost(system_cost('code-n6')); "
+    code = ("import sys; from varient.cost.cost_report import show_cost; "
+            "from varient.cost.roofline import system_cost; show_cost(system_cost('code-n6')); "
             "sys.exit(bool({'torch', 'pandas'} & set(sys.modules)))")
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=ROOT).returncode == 0
 
@@ -444,7 +444,7 @@ def test_neither_torch_nor_pandas_is_needed():
 @pytest.mark.parametrize(("arguments", "message"), [
     (["--system", "var-d31"], "released depths at 256 x 256 are 16, 20, 24, 30"),
     (["--system", "gan"], "system 'gan' is unknown; known forms: var-d<D>"),
-    (["--system", "free-d8-full"], "system 'free-d8-full' is unknown"),
+    (["--system", "free-d8-full"], "'-full' belongs to ids that begin with variant-"),
     (["--system", "variant-d1"], "d = 1"),
     (["--system", "variant-d8-n11"], "N = 11 is outside 0..10"),
     (["--system", "code-n10"], "the drafter takes 1..9 scales"),

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from varient.profiling.planner import choices, fitting, measured_quality, paper_quality, parse_seconds
+from varient.cost.planner import choices, fitting, measured_quality, paper_quality, parse_seconds
 
 ALL = choices(paper_quality(), batch_size=64, device="l20")
 

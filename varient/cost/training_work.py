@@ -9,15 +9,12 @@ keys behind it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from varient.config import TokenizerSpec
+from varient.cost.work import VARShape
+from varient.models.attention_spans import Span, spans_of
 from varient.plan import DepthPlan
-from varient.profiling.work import VARShape
 from varient.pyramid import Pyramid
-
-if TYPE_CHECKING:
-    from varient.models.block_attention import Block
 
 
 def forward_flops(shape: VARShape, plan: DepthPlan) -> dict[str, int]:
@@ -55,14 +52,12 @@ def recomputed_flops(shape: VARShape, plan: DepthPlan) -> int:
 
 def _attended_pairs(pyramid: Pyramid, scales: Sequence[int]) -> int:
     """Pairs of a query and a key that attention computes in a layer for one row and head, hidden ones included."""
-    return sum((block.end - block.begin) * block.end for block in attention_blocks(pyramid, scales))
+    return sum((call.end - call.begin) * call.end for call in attention_calls(pyramid, scales))
 
 
-def attention_blocks(pyramid: Pyramid, scales: Sequence[int]) -> list[Block]:
+def attention_calls(pyramid: Pyramid, scales: Sequence[int]) -> list[Span]:
     """The calls of attention in a layer that runs these scales."""
-    from varient.models.block_attention import blocks_of  # which imports torch
-
-    return blocks_of([pyramid.tokens(k) for k in scales])
+    return spans_of([pyramid.tokens(k) for k in scales])
 
 
 def aln_projections(shape: VARShape, plan: DepthPlan) -> int:

@@ -6,9 +6,9 @@ import pytest
 import torch
 from training_fixtures import H100, PLANS, PYRAMID, autocast, batch, network
 
+from varient.cost.training_memory import device_memory, kept_bytes, matrix_parameters
+from varient.cost.training_setting import TRAINING_PRECISIONS, TrainingSetting
 from varient.profiling.memory import MemoryWatch
-from varient.profiling.training_memory import device_memory, kept_bytes, matrix_parameters
-from varient.profiling.training_setting import TRAINING_PRECISIONS, TrainingSetting
 from varient.training.curves import probed_norms
 from varient.training.distributed import blocks, recomputed
 from varient.training.tokens import prediction_divergence, scale_losses, token_loss

@@ -18,16 +18,16 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from varient.config import DataConfig, ExperimentConfig, TokenizerSpec
+from varient.cost.kv_accounting import passes, token_layers
+from varient.cost.parameters import var_parameters, vqvae_parameters
+from varient.cost.sizes import MIB
+from varient.cost.training_memory import DeviceMemory, device_memory
+from varient.cost.training_setting import TrainingSetting
+from varient.cost.training_work import backward_flops, encoder_flops, forward_flops, recomputed_flops
+from varient.cost.work import VARShape
 from varient.plan import DepthPlan
-from varient.profiling.kv_accounting import passes, token_layers
-from varient.profiling.parameters import var_parameters, vqvae_parameters
-from varient.profiling.sizes import MIB
-from varient.profiling.training_memory import DeviceMemory, device_memory
-from varient.profiling.training_setting import TrainingSetting
-from varient.profiling.training_work import backward_flops, encoder_flops, forward_flops, recomputed_flops
-from varient.profiling.work import VARShape
 from varient.training.course import Course, base_course, supernet_course
-from varient.training.distributed import accumulation_steps
+from varient.training.hardware import accumulation_steps
 from varient.training.recipes import Supernet
 from varient.training.schedule import P_START, AutomaticSchedule, ProgressiveSchedule, Schedule
 

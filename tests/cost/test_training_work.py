@@ -7,7 +7,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from training_fixtures import PLANS, batch, network
 
-from varient.profiling.training_work import backward_flops, encoder_flops, forward_flops, recomputed_flops
+from varient.cost.training_work import backward_flops, encoder_flops, forward_flops, recomputed_flops
 from varient.training.distributed import blocks, recomputed
 from varient.training.tokens import token_loss
 

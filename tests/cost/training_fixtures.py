@@ -5,10 +5,10 @@ from contextlib import nullcontext
 import torch
 
 from varient.config import TransformerSpec
+from varient.cost.gpus import device
+from varient.cost.work import VARShape
 from varient.models.transformer import VAR, initialize
 from varient.plan import DepthPlan
-from varient.profiling.devices import device
-from varient.profiling.work import VARShape
 from varient.pyramid import Pyramid
 
 PYRAMID = Pyramid((1, 2, 3, 4, 6, 8))

@@ -13,12 +13,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from varient.cost.parameters import var_parameters
+from varient.cost.training_setting import TrainingSetting
+from varient.cost.training_work import aln_projections, attention_calls, layer_tokens
+from varient.cost.work import FLOAT32_BYTES, Precision, VARShape
 from varient.plan import DepthPlan
-from varient.profiling.parameters import var_parameters
-from varient.profiling.training_setting import TrainingSetting
-from varient.profiling.training_work import aln_projections, attention_blocks, layer_tokens
-from varient.profiling.work import FLOAT32_BYTES, Precision, VARShape
-from varient.training.curves import PROBED_ROWS
+from varient.training.course import PROBED_ROWS
 
 LOGIT_COPIES_WORKING = 2
 """float32 copies of the logits that exist beside the one that autograd keeps: on the way forward the logits and the
@@ -73,9 +73,9 @@ def _head_bytes(shape: VARShape, formats: Precision, distilled: bool) -> int:
 
 def _blocks_bytes(shape: VARShape, scales: Sequence[int], rows: int, formats: Precision) -> int:
     """What a block keeps of the tokens of some scales of all rows, with the masks; see `kept_bytes`."""
-    attention = attention_blocks(shape.pyramid, scales)
+    attention = attention_calls(shape.pyramid, scales)
     joined = shape.spec.embed_dim * formats.compute_bytes if len(attention) > 1 else 0
-    masks = sum((block.end - block.begin) * block.end for block in attention if block.visible_lt is not None)
+    masks = sum((call.end - call.begin) * call.end for call in attention if len(call.scales) > 1)
     tokens = sum(shape.pyramid.tokens(k) for k in scales)
     return rows * tokens * (_block_token_bytes(shape, formats) + joined) + masks * formats.compute_bytes
 

@@ -9,8 +9,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from varient.profiling.sizes import MIB
-from varient.profiling.training_plan import USABLE_MEMORY, Phase, TrainingPlan
+from varient.cost.sizes import MIB
+from varient.cost.training_plan import USABLE_MEMORY, Phase, TrainingPlan
 
 _MEMORY = {
     "weights": "weights, float32", "gradients": "gradients, float32", "moments": "AdamW's two moments, float32",

@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from varient.config import CachePolicy
-from varient.profiling.kv_accounting import KVBytes, Pass, token_layers
-from varient.profiling.work import FLOAT32_BYTES, PassWork, Precision, Work, adaln_block_bytes, linear
+from varient.cost.kv_accounting import KVBytes, Pass, token_layers
+from varient.cost.work import FLOAT32_BYTES, PassWork, Precision, Work, adaln_block_bytes, linear
 
 DIFFUSION_ACCESSES = 30
 """Reads and writes of a float32 latent value in a DDPM step with learned variance: an order of magnitude."""

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from varient.profiling.cost_model import (
+from varient.cost.roofline import (
     ANCHOR,
     MIB,
     ROWS_PER_IMAGE,
@@ -17,7 +17,7 @@ from varient.profiling.cost_model import (
     SystemCost,
     compare_baselines,
 )
-from varient.profiling.work import Work
+from varient.cost.work import Work
 
 _PREDICTED = ("activation_bytes", "moved_bytes", "moved_bytes_by_part", "latency_s", "latency_s_by_part",
               "roofline_latency_s", "calibration_factor", "transformer_phase_mib", "decoder_phase_mib",

@@ -1,4 +1,4 @@
-"""GPUs by name: peaks from `devices.yaml`."""
+"""GPUs by name: peaks from `gpus.yaml`."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Device:
 @cache
 def known_devices() -> dict[str, Device]:
     """Devices by their id."""
-    sheets = yaml.safe_load((files(__package__) / "devices.yaml").read_text())
+    sheets = yaml.safe_load((files(__package__) / "gpus.yaml").read_text())
     return {key: Device(**sheet) for key, sheet in sheets.items()}
 
 

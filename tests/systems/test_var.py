@@ -3,7 +3,7 @@ from conftest import ROOT
 
 from varient.config import load_config
 from varient.plan import DepthPlan
-from varient.systems import resolve_system
+from varient.systems.registry import resolve_system
 from varient.training.recipes import Supernet, supernet_of
 
 DIGITS = load_config(ROOT / "workflow/config/digits.yaml")
@@ -22,6 +22,8 @@ DIGITS = load_config(ROOT / "workflow/config/digits.yaml")
     ("variant-d4-skip", "supernet-d4-skip", DepthPlan.bridge(30, 4, 0, 10), "0+10"),
     ("variant-d8-multi-n7", "supernet-multi", DepthPlan.bridge(30, 8, 7, 10), "7+3"),
     ("variant-d4-p10-s1-e5-full", "supernet-d4-p10-s1-e5", DepthPlan.full(30, 10), "10"),
+    ("variant-d4-end1", "supernet-d4-e5", DepthPlan.bridge(30, 4, 6, 10), "6+4"),
+    ("variant-d4-end2-n7", "supernet-d4-e20", DepthPlan.bridge(30, 4, 7, 10), "7+3"),
 ])
 def test_ids(name, weights, plan, steps):
     system = resolve_system(name, DIGITS)
@@ -33,13 +35,15 @@ def test_ids(name, weights, plan, steps):
     ("variant-d5", "trains supernets for d = 16, 8, 4, 2"),
     ("variant-d16-n11", "N = 11 is outside"),
     ("free-d31", "d = 31 is above"),
-    ("free-d8-full", "untrained full network is var-d30"),
+    ("free-d8-full", "'-full' belongs to ids that begin with variant-"),
     ("dit", "unknown; known forms"),
     ("variant-d8-fast", "supernet.recipes has no 'fast'; it has p0, p10"),
-    ("free-d8-p50", "only trained supernets have recipes"),
-    ("free-d8-e5", "only trained supernets have recipes"),
+    ("free-d8-p50", "'-<recipe>' belongs to ids that begin with variant-"),
+    ("free-d8-e5", "'-e<epoch>' belongs to"),
     ("variant-d8-e7", "keeps the weights after epochs 5, 20"),
-    ("variant-d8-r1to3", "windows of scales are for the untrained"),
+    ("variant-d8-end3", "keeps the weights after epochs 5, 20"),
+    ("variant-d8-end4", "keeps the weights after epochs 5, 20"),
+    ("variant-d8-r1to3", "'-r<first>to<last>' belongs to ids that begin with free-"),
     ("free-d8-r4to11", "leaves r1-r10"),
 ])
 def test_unknown_ids_say_what_there_is(name, message):

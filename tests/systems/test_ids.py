@@ -1,0 +1,80 @@
+"""Reading and writing ids are inverse, and nobody else reads or writes them."""
+
+import re
+
+import pytest
+from conftest import ROOT
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from varient.systems.ids import CodeId, DiTId, LlamaGenId, SupernetId, VarId, is_recipe_name, parse
+
+COUNTS, WORDS = st.integers(1, 10 ** 6), st.from_regex(r"p\d{1,3}|[a-z]{2}[a-z0-9]{0,6}", fullmatch=True)
+RECIPES = st.none() | WORDS.filter(is_recipe_name)
+LAYERS = st.fixed_dictionaries({}) | st.fixed_dictionaries({"bridge": st.integers(0, 99)})
+IDS = st.one_of(
+    st.builds(VarId, st.just("var"), COUNTS),
+    st.builds(lambda depth, recipe, seed, kept, layers: VarId("variant", depth, recipe, seed, **kept, **layers), COUNTS,
+              RECIPES, st.integers(0, 99), st.sampled_from([{}, {"epoch": 7}, {"phase": 2}]),
+              LAYERS | st.just({"full": True})),
+    st.builds(lambda depth, layers: VarId("free", depth, **layers), COUNTS,
+              LAYERS | st.tuples(COUNTS, COUNTS).map(lambda ends: {"window": tuple(sorted(ends))})),
+    st.builds(CodeId, st.integers(0, 99), st.booleans()),
+    st.builds(DiTId, st.from_regex(r"[a-z0-9]+", fullmatch=True), st.none() | COUNTS),
+    st.builds(LlamaGenId, st.from_regex(r"[a-z0-9]+", fullmatch=True)))
+
+
+@given(IDS)
+def test_an_id_is_read_as_it_was_written(system):
+    assert parse(str(system)) == system
+
+
+@given(st.from_regex(r"(var|variant|free)-d\d{1,3}(-[a-z]{1,4}\d{0,3}(to\d)?){0,4}", fullmatch=True))
+def test_what_is_read_is_written_the_same(text):
+    try:
+        system = parse(text)
+    except ValueError:
+        assume(False)
+    assert system is None or str(system) == text
+
+
+@given(st.none() | COUNTS, RECIPES, st.integers(0, 99), st.none() | COUNTS)
+def test_a_supernet_is_read_as_it_was_written(depth, recipe, seed, epoch):
+    assume(depth or recipe)
+    name = SupernetId(depth, recipe, seed, epoch)
+    assert SupernetId.parse(str(name)) == name
+
+
+@pytest.mark.parametrize("text", ["variant-d016", "variant-d16-s0", "variant-d16-n07", "variant-d16-n7-s1", "var-d0",
+                                  "Variant-d16", "variant-d16-", "variant-d١٦", "code-n06", "dit-", "real-holdout"])
+def test_other_texts_are_no_ids(text):
+    assert parse(text) is None
+
+
+@pytest.mark.parametrize("text", ["variant-d16-n7-full", "variant-d16-e5-end1", "free-d8-n6-r1to3", "free-d8-r4to3",
+                                  "var-d30-n6", "var-d30-full", "free-d8-s1", "variant-d8-r1to3"])
+def test_parts_that_exclude_each_other_are_refused(text):
+    with pytest.raises(ValueError, match=f"system {text}"):
+        parse(text)
+
+
+@pytest.mark.parametrize(("name", "free_to_use"), [
+    ("p10", True), ("multi", True), ("skip", True), ("fullx", True), ("ending", True), ("s1x", False),
+    ("full", False), ("end1", False), ("n7", False), ("s1", False), ("r1to3", False), ("e5", False), ("x", False)])
+def test_no_recipe_is_called_like_another_suffix(name, free_to_use):
+    assert is_recipe_name(name) is free_to_use
+
+
+def test_no_other_module_knows_how_ids_are_written():
+    """Ids are put together by no other f-string, taken apart by no other pattern, and cut by no string method."""
+    parts = "(variant|var|free|supernet|code|dit|llamagen)-"
+    spelled = re.compile("|".join([
+        r"""f["'][^"']*\b((variant|var|free|supernet)-d?|code-n|dit-|llamagen-)\{""", rf"{parts}d?(\\d|\(\?|\[)", r"""supernet\(-""",
+        rf"""(startswith|prefix|suffix)\(["'(]+{parts}""", r"""(suffix\(|\+ )["']-(full|n|s|e|r)"""]))
+    sources = [path for folder in ("varient", "baselines", "workflow") for path in (ROOT / folder).rglob("*")
+               if path.suffix in (".py", ".smk")] + [ROOT / "Snakefile"]
+    assert len(sources) > 100
+    found = [f"{path.relative_to(ROOT)}:{number}: {line.strip()}" for path in sources
+             for number, line in enumerate(path.read_text().splitlines(), 1)
+             if path.name != "ids.py" and spelled.search(line)]
+    assert not found, "\n".join(found)

@@ -1,0 +1,326 @@
+"""Ids of systems and names of supernets.  No other module knows how they are written.
+
+| id | weights | which layers run |
+|---|---|---|
+| `var-d30` | base | all |
+| `variant-d16`, `variant-d16-n7` | supernet of d = 16 | all at the first N scales (6 unless said), then I_16 |
+| `variant-d16-full` | supernet of d = 16 | all |
+| `variant-d16-p50-s1` | trained by the recipe `p50`, and with seed 1 | as `variant-d16` |
+| `variant-d16-e5`, `variant-d16-end1` | after epoch 5; at the end of phase 1 | as `variant-d16` |
+| `free-d16`, `free-d16-n7` | base: no training of its own | as `variant-d16` |
+| `free-d16-r4to6` | base | I_16 at r4-r6, all elsewhere (Table 1) |
+| `code-n6`, `free-code-n6` | CoDe's drafter and refiner: fine-tuned, or as they are | |
+| `dit-xl2`, `dit-xl2-250` | DiT of that size, in the steps of the experiment or in so many | |
+| `llamagen-xxl` | LlamaGen of that size | |
+
+An id of VAR is a kind, a depth and suffixes in the order of `SUFFIXES`.  A new suffix is one entry there, a field of
+`VarId`, and what it does in `VarId.plan`.  Reading and writing are inverse: `str(parse(text)) == text`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+from varient.plan import DepthPlan
+
+Kind = Literal["var", "variant", "free"]
+"""The full network, a trained subnet (or the full network of its supernet), an untrained subnet."""
+
+_FROM_0, _FROM_1 = r"(?:0|[1-9]\d*)", r"[1-9]\d*"
+"""Numbers without leading zeros."""
+
+
+@dataclass(frozen=True)
+class Suffix:
+    """One optional part of an id, written behind a dash.
+
+    Attributes:
+        field: of `VarId` (and of `SupernetId`) that holds its value.
+        form: how it is written, `{}` for each number; without one it is a flag, whose value is True.
+        kinds: of ids that may have it.
+        example: for messages.
+        number: regular expression of its numbers.
+    """
+
+    field: str
+    form: str
+    kinds: tuple[Kind, ...]
+    example: str
+    number: str = _FROM_1
+
+    @property
+    def pattern(self) -> str:
+        """Regular expression of what may stand behind the dash."""
+        return self.number.join(map(re.escape, self.form.split("{}")))
+
+    def read(self, text: str) -> int | tuple[int, ...] | bool:
+        """The value that a text of `pattern` stands for."""
+        numbers = tuple(map(int, re.findall(r"\d+", text)))
+        return (numbers if len(numbers) > 1 else numbers[0]) if numbers else True
+
+    def write(self, value: Any) -> str:
+        """The text of a value."""
+        return self.form.format(*(value if isinstance(value, tuple) else (value,)))
+
+
+@dataclass(frozen=True)
+class _Recipe(Suffix):
+    """The name of a way of training: `p<number>`, or a word of at least two letters that is no other suffix."""
+
+    @property
+    def pattern(self) -> str:
+        others = "|".join(suffix.pattern for suffix in SUFFIXES if suffix is not self)
+        return rf"(?!(?:{others})(?![a-z0-9]))(?:p\d+|[a-z]{{2}}[a-z0-9]*)"
+
+    def read(self, text: str) -> str:
+        return text
+
+
+RECIPE = _Recipe("recipe", "{}", ("variant",), "<recipe>")
+SEED = Suffix("seed", "s{}", ("variant",), "s<seed>")
+EPOCH = Suffix("epoch", "e{}", ("variant",), "e<epoch>")
+
+SUFFIXES = (
+    RECIPE,
+    SEED,
+    EPOCH,
+    Suffix("phase", "end{}", ("variant",), "end<phase>"),
+    Suffix("bridge", "n{}", ("variant", "free"), "n<N>", _FROM_0),
+    Suffix("full", "full", ("variant",), "full"),
+    Suffix("window", "r{}to{}", ("free",), "r<first>to<last>"),
+)
+"""All suffixes of VAR's ids, in the order in which they are written."""
+
+_EXCLUSIVE = (("epoch", "phase"), ("bridge", "full", "window"))
+"""Fields of which an id has one at most."""
+
+
+@dataclass(frozen=True)
+class VarId:
+    """Id of VAR or of a subnet of it.
+
+    Attributes:
+        kind: `var`, `variant` or `free`.
+        depth: D of `var`, else d of the subnet.
+        recipe: name of the way its supernet was trained; None is the paper's.
+        seed: of that training, added to the experiment's.
+        epoch: after which the supernet's weights are taken; None for the last.
+        phase: the same by the phase that ends there, 1 or 2.
+        bridge: N; None for the experiment's.
+        full: all layers at all scales.
+        window: first and last scale at which the subnet runs (Table 1).
+
+    Raises:
+        ValueError: fields that exclude each other, or that its kind does not have.
+    """
+
+    kind: Kind
+    depth: int
+    recipe: str | None = None
+    seed: int = 0
+    epoch: int | None = None
+    phase: int | None = None
+    bridge: int | None = None
+    full: bool = False
+    window: tuple[int, int] | None = None
+
+    family = "var"
+
+    def __post_init__(self) -> None:
+        present = {suffix.field: suffix for suffix in _given(SUFFIXES, self)}
+        for suffix in present.values():
+            if self.kind not in suffix.kinds:
+                raise ValueError(f"system {self}: '-{suffix.example}' belongs to ids that begin with "
+                                 f"{' or '.join(f'{kind}-' for kind in suffix.kinds)}")
+        for names in _EXCLUSIVE:
+            if len(clash := [present[name].example for name in names if name in present]) > 1:
+                raise ValueError(f"system {self}: has {' and '.join(clash)}, of which one excludes the other")
+        if self.window and self.window[0] > self.window[1]:
+            raise ValueError(f"system {self}: the last scale of its window is before the first")
+
+    @classmethod
+    def parse(cls, text: str) -> VarId | None:
+        """The id that is written so; None where it is not one of VAR's.
+
+        Raises:
+            ValueError: as the class.
+        """
+        head = rf"(?P<kind>var|variant|free)-d(?P<depth>{_FROM_1})"
+        if not (match := re.fullmatch(head + _optional(SUFFIXES), text, re.ASCII)):
+            return None
+        return cls(match["kind"], int(match["depth"]), **_values(SUFFIXES, match))
+
+    def __str__(self) -> str:
+        return f"{self.kind}-d{self.depth}" + _written(SUFFIXES, self)
+
+    @property
+    def of_supernet(self) -> bool:
+        """Whether it draws with the weights of a supernet."""
+        return self.kind == "variant"
+
+    @property
+    def free(self) -> bool:
+        """Whether it is put together without a training of its own."""
+        return self.kind == "free"
+
+    @property
+    def is_subnet(self) -> bool:
+        """Whether some scales run fewer layers than the network has."""
+        return self.kind != "var" and not self.full
+
+    def plan(self, depth: int, num_scales: int, bridge: int,
+             subnet: Callable[[int], tuple[int, ...] | None] = lambda depth: None) -> DepthPlan:
+        """The layers that run at each scale.
+
+        Args:
+            depth: D of the network.
+            num_scales: K.
+            bridge: N where the id does not say.
+            subnet: layers of the subnet of depth d; None for those of Eq. 2.
+
+        Raises:
+            ValueError: a depth, a bridge or a window that the network does not have.
+        """
+        if not self.is_subnet or self.depth == depth:
+            return DepthPlan.full(depth, num_scales)
+        layers = subnet(self.depth)
+        if self.window:
+            return DepthPlan.window(depth, self.depth, *self.window, num_scales, layers)
+        return DepthPlan.bridge(depth, self.depth, bridge if self.bridge is None else self.bridge, num_scales, layers)
+
+
+@dataclass(frozen=True)
+class SupernetId:
+    """Name of a supernet's weights.
+
+    Attributes:
+        depth: d; None where one supernet serves all depths.
+        recipe, seed, epoch: as of `VarId`.
+    """
+
+    depth: int | None
+    recipe: str | None = None
+    seed: int = 0
+    epoch: int | None = None
+
+    SUFFIXES = (RECIPE, SEED, EPOCH)
+
+    @classmethod
+    def parse(cls, text: str) -> SupernetId | None:
+        """The name that is written so; None where it is not one of a supernet's."""
+        match = re.fullmatch(rf"supernet(-d(?P<depth>{_FROM_1}))?" + _optional(cls.SUFFIXES), text, re.ASCII)
+        if not match or match["depth"] is match["recipe"] is None:
+            return None
+        return cls(int(match["depth"]) if match["depth"] else None, **_values(cls.SUFFIXES, match))
+
+    def __str__(self) -> str:
+        return "supernet" + (f"-d{self.depth}" if self.depth else "") + _written(self.SUFFIXES, self)
+
+
+@dataclass(frozen=True)
+class CodeId:
+    """Id of CoDe with N drafted scales; free of training, or fine-tuned for this N."""
+
+    drafted: int
+    free: bool = False
+
+    family = "code"
+
+    @classmethod
+    def parse(cls, text: str) -> CodeId | None:
+        """The id that is written so, or None."""
+        match = re.fullmatch(rf"(?P<free>free-)?code-n(?P<drafted>{_FROM_0})", text, re.ASCII)
+        return cls(int(match["drafted"]), bool(match["free"])) if match else None
+
+    def __str__(self) -> str:
+        return f"{'free-' if self.free else ''}code-n{self.drafted}"
+
+
+@dataclass(frozen=True)
+class DiTId:
+    """Id of a DiT of some size; ``steps`` is None for those of the experiment."""
+
+    size: str
+    steps: int | None = None
+
+    family = "dit"
+    free = False
+
+    @classmethod
+    def parse(cls, text: str) -> DiTId | None:
+        """The id that is written so, or None."""
+        match = re.fullmatch(r"dit-(?P<size>[a-z0-9]+)(-(?P<steps>[1-9]\d*))?", text, re.ASCII)
+        return cls(match["size"], int(match["steps"]) if match["steps"] else None) if match else None
+
+    def __str__(self) -> str:
+        return f"dit-{self.size}" + (f"-{self.steps}" if self.steps else "")
+
+
+@dataclass(frozen=True)
+class LlamaGenId:
+    """Id of a LlamaGen of some size."""
+
+    size: str
+
+    family = "llamagen"
+    free = False
+
+    @classmethod
+    def parse(cls, text: str) -> LlamaGenId | None:
+        """The id that is written so, or None."""
+        match = re.fullmatch(r"llamagen-(?P<size>[a-z0-9]+)", text, re.ASCII)
+        return cls(match["size"]) if match else None
+
+    def __str__(self) -> str:
+        return f"llamagen-{self.size}"
+
+
+SystemId = VarId | CodeId | DiTId | LlamaGenId
+
+
+def parse(text: str) -> SystemId | None:
+    """The id that is written so; None for ids of other families.
+
+    Raises:
+        ValueError: as `VarId`.
+    """
+    kinds: tuple[type[SystemId], ...] = (VarId, CodeId, DiTId, LlamaGenId)
+    return next((found for kind in kinds if (found := kind.parse(text))), None)
+
+
+def is_recipe_name(text: str) -> bool:
+    """Whether a recipe can be called so: ids have its name among their suffixes."""
+    return re.fullmatch(RECIPE.pattern, text, re.ASCII) is not None
+
+
+def forms() -> str:
+    """How VAR's ids are written, for messages."""
+    kinds: dict[Kind, str] = {"var": "D", "variant": "d", "free": "d"}
+    return ", ".join(f"{kind}-d<{letter}>" + "".join(f"[-{s.example}]" for s in SUFFIXES if kind in s.kinds)
+                     for kind, letter in kinds.items())
+
+
+def supernet_pattern() -> str:
+    """Regular expression of the names of supernets at the end of their training, without named groups."""
+    return rf"supernet(?:-d{_FROM_1})?(?:-{RECIPE.pattern})?(?:-{SEED.pattern})?"
+
+
+def _optional(suffixes: tuple[Suffix, ...]) -> str:
+    return "".join(rf"(?:-(?P<{suffix.field}>{suffix.pattern}))?" for suffix in suffixes)
+
+
+def _values(suffixes: tuple[Suffix, ...], match: re.Match[str]) -> dict[str, Any]:
+    return {suffix.field: suffix.read(match[suffix.field]) for suffix in suffixes if match[suffix.field]}
+
+
+def _given(suffixes: tuple[Suffix, ...], named: VarId | SupernetId) -> list[Suffix]:
+    """The suffixes whose field says something else than its default."""
+    defaults = {field.name: field.default for field in fields(named)}
+    return [suffix for suffix in suffixes if getattr(named, suffix.field) != defaults[suffix.field]]
+
+
+def _written(suffixes: tuple[Suffix, ...], named: VarId | SupernetId) -> str:
+    return "".join(f"-{suffix.write(getattr(named, suffix.field))}" for suffix in _given(suffixes, named))

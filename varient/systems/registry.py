@@ -1,0 +1,122 @@
+"""The families of systems that are installed, and how an id finds the one that knows it.
+
+Families are modules that installed packages name in the entry-point group `varient.systems`; ours are VAR with its
+subnets, CoDe, DiT and LlamaGen, and anybody's package may add one (docs/adding-a-system.md).  The entry point's name is
+the family's name, and the key of its settings in the config: `systems.<family>`.  A family's module must be quick to
+import, so it imports torch inside its functions.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from importlib.metadata import EntryPoint, EntryPoints, entry_points
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from varient.config import ConfigError, ExperimentConfig, error_lines
+from varient.systems.protocol import NAME, Family, Network, System
+
+ENTRY_POINTS = "varient.systems"
+
+_RESERVED = re.compile(r"tokenizer|base|supernet.*|classifier-.*")
+
+
+@cache
+def installed() -> EntryPoints:
+    """The entry points of the installed families; reading them takes a while, so they are read once."""
+    return entry_points(group=ENTRY_POINTS)
+
+
+def families_of(config: ExperimentConfig) -> dict[str, tuple[Family, Any]]:
+    """The families that the experiment has, by name, each with its settings.
+
+    Raises:
+        ConfigError: a section of `systems` that no installed family reads, or wrong keys in one.
+    """
+    families: dict[str, Family] = {point.name: _load(point) for point in installed()}
+    if "var" not in families:
+        raise ConfigError("varient's own system families are not installed: run `pip install --no-deps -e .` once more")
+    with_settings = sorted(name for name, family in families.items() if family.Settings)
+    for name in config.systems:
+        if name not in with_settings:
+            raise ConfigError(f"systems.{name}: no installed system family has settings of that name; known: "
+                              f"{', '.join(with_settings)}")
+    found: dict[str, tuple[Family, Any]] = {}
+    for name, family in sorted(families.items()):
+        if family.Settings is None:
+            found[name] = family, None
+        elif name in config.systems:
+            try:
+                found[name] = family, family.Settings.model_validate(config.systems[name])
+            except ValidationError as error:
+                raise ConfigError("\n".join(error_lines(error, f"systems.{name}"))) from None
+    return found
+
+
+@cache
+def _load(point: EntryPoint) -> Family:
+    try:
+        return point.load()
+    except (ImportError, AttributeError) as error:
+        package = point.dist.name if point.dist else "its package"
+        raise ConfigError(f"system family {point.name!r} cannot be loaded from {point.value} ({error}); mend or "
+                          f"uninstall {package}") from None
+
+
+def resolve_system(name: str, config: ExperimentConfig) -> System:
+    """The system of that id in the experiment.
+
+    Raises:
+        ValueError: an id that no family of the experiment knows.
+    """
+    return _locate(name, config)[1]
+
+
+def user_files(system: System) -> tuple[Path, ...]:
+    """Files of the user's that a system reads besides its weights, such as DiT's image decoder."""
+    return tuple(getattr(system, "files", ()))
+
+
+def family_of(name: str, config: ExperimentConfig) -> str:
+    """The name of the family that knows the id.
+
+    Raises:
+        ValueError: an id that no family of the experiment knows.
+    """
+    return _locate(name, config)[0]
+
+
+def module_of(family: str) -> str:
+    """The module that an installed family is."""
+    return installed()[family].module
+
+
+def networks_of(config: ExperimentConfig) -> dict[str, Network]:
+    """The weight files that families add to those of VAR and its supernets, by name.
+
+    Raises:
+        ValueError: two of one name.
+    """
+    found: dict[str, Network] = {}
+    for family, settings in families_of(config).values():
+        for network in family.networks(config, settings):
+            if network.name in found or _RESERVED.fullmatch(network.name):
+                raise ValueError(f"two make a network {network.name!r}: names must differ, also from those of VAR")
+            if not NAME.fullmatch(network.name):
+                raise ValueError(f"network {network.name!r}: names are of lower-case letters, digits and dashes")
+            found[network.name] = network
+    return found
+
+
+def _locate(name: str, config: ExperimentConfig) -> tuple[str, System]:
+    found = families_of(config)
+    for key, (family, settings) in found.items():
+        if system := family.resolve(name, config, settings):
+            return key, system
+    forms = ", ".join(family.FORMS for family, _ in found.values())
+    without = sorted({point.name for point in installed()} - set(found))
+    hint = f"; without settings in {config.name}: {', '.join(without)}" if without else ""
+    raise ValueError(f"system {name!r} is unknown; known forms: {forms}{hint}")

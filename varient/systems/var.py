@@ -1,0 +1,131 @@
+"""VAR and its subnets as a family of systems; what their ids mean is said in `varient.systems.ids`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from varient.config import CachePolicy, ExperimentConfig, Precision, TransformerSpec
+from varient.cost.parameters import var_parameters
+from varient.paper import DEPTH
+from varient.plan import DepthPlan
+from varient.systems.ids import VarId, forms
+from varient.training.recipes import Supernet
+
+if TYPE_CHECKING:
+    from varient.systems.pipeline import Pipeline
+    from varient.systems.protocol import Network
+
+FORMS = forms()
+Settings = None
+
+
+@dataclass(frozen=True)
+class VARSystem:
+    """VAR under a plan.
+
+    Attributes:
+        name: the id it was asked by.
+        network: `base` or `supernet-d<d>`.
+        plan: layers per scale.
+        published_as: its id at the paper's size.
+    """
+
+    config: ExperimentConfig
+    name: str
+    network: str
+    plan: DepthPlan
+    published_as: str
+    cache_policies: tuple[CachePolicy, ...] = ("lean", "reference")
+
+    @property
+    def steps(self) -> str:
+        """Passes through the transformer, as `DepthPlan.steps`."""
+        return self.plan.steps
+
+    @property
+    def weights(self) -> tuple[str, ...]:
+        """Tokenizer and transformer."""
+        return "tokenizer", self.network
+
+    def parameters(self) -> dict[str, int]:
+        """Those of the transformer."""
+        return {self.network: count_transformer(self.config, self.config.transformer)}
+
+    def protocol(self) -> dict[str, Any]:
+        """Layers per scale and the experiment's guidance."""
+        settings = self.config.sampling
+        return {"layers_per_scale": self.plan.layers_per_scale, "cfg": settings.cfg, "top_k": settings.top_k,
+                "top_p": settings.top_p}
+
+    def load(self, run_dir: Path | None, precision: Precision) -> Pipeline:
+        """Tokenizer, transformer and plan together."""
+        from varient.systems.pipeline import load_pipeline, random_pipeline
+
+        if run_dir is None:
+            return random_pipeline(self.config, self.plan, precision)
+        tokenizer, network = (run_dir / f"{name}.safetensors" for name in self.weights)
+        return load_pipeline(self.config, tokenizer, network, self.plan, precision)
+
+
+def count_transformer(config: ExperimentConfig, spec: TransformerSpec) -> int:
+    """Parameters of a VAR transformer of the given shape over the experiment's tokens."""
+    tokenizer = config.tokenizer.model
+    return var_parameters(spec, config.pyramid, num_classes=config.data.num_classes, vocab_size=tokenizer.vocab_size,
+                          z_channels=tokenizer.z_channels)
+
+
+def networks(config: ExperimentConfig, settings: None) -> Sequence[Network]:
+    """None: tokenizer, base and supernets belong to every experiment."""
+    return ()
+
+
+def resolve(name: str, config: ExperimentConfig, settings: None) -> VARSystem | None:
+    """The system of that id in the experiment.
+
+    Raises:
+        ValueError: an id that asks for what the experiment does not have.
+    """
+    if (found := VarId.parse(name)) is None:
+        return None
+    depth = config.transformer.depth
+    if found.kind == "var" and found.depth != depth:
+        raise ValueError(f"system {name!r}: the base network of {config.name} is {VarId('var', depth)}")
+    if found.of_supernet and found.depth not in config.supernet.depths:
+        raise ValueError(f"system {name!r}: {config.name} trains supernets for d = "
+                         f"{', '.join(map(str, config.supernet.depths))}")
+    recipe = config.recipe(found.recipe)
+    bridge = config.supernet.bridge if recipe.bridge is None else recipe.bridge
+    try:
+        plan = found.plan(depth, len(config.patch_nums), bridge, config.subnet_layers)
+    except ValueError as error:
+        raise ValueError(f"system {name!r}: {error}") from None
+    network = Supernet(found.depth, found.recipe, found.seed).weights(config, _epoch(found, config))
+    return VARSystem(config, name, network if found.of_supernet else "base", plan,
+                     str(replace(found, depth=_paper_depth(found.depth, config))))
+
+
+def _epoch(found: VarId, config: ExperimentConfig) -> int | None:
+    """After which the weights are taken; None for the last.
+
+    Raises:
+        ValueError: its training does not keep them.
+    """
+    settings, recipe = config.supernet, config.recipe(found.recipe)
+    if found.phase is None and found.epoch is None:
+        return None
+    epoch = settings.end_of_phase(found.phase, found.depth, recipe) if found.phase else found.epoch
+    kept = settings.kept_epochs(found.depth, recipe)
+    if epoch not in kept:
+        raise ValueError(f"system {str(found)!r}: its training keeps the weights after epochs "
+                         f"{', '.join(map(str, kept)) or 'none'}")
+    return epoch
+
+
+def _paper_depth(depth: int, config: ExperimentConfig) -> int:
+    """The paper's depth that one stands for here."""
+    paper_depths = {config.transformer.depth: DEPTH}
+    paper_depths |= {here: paper for paper, here in config.supernet.counterparts.items() if here}
+    return paper_depths.get(depth, depth)
