@@ -16,7 +16,7 @@ min_version("9.0")
 
 from varient.config import ConfigError
 from varient.experiment import parse_experiment
-from varient.report.inputs import FIGURES as FIGURE_SOURCES
+from varient.report.figures import FIGURES as FIGURE_SOURCES
 from varient.sources import stage_sources
 from varient.systems.ids import supernet_pattern
 

@@ -7,7 +7,7 @@ from conftest import ROOT
 from varient.ablations import arms, bridge_system, zone_system
 from varient.config import ConfigError, load_config
 from varient.records import Provenance, ScoreRecord, write_record
-from varient.report.results import Results, write_ablations
+from varient.results import Results, write_ablations
 from varient.systems.registry import resolve_system
 
 DIGITS = load_config(ROOT / "workflow/config/digits.yaml")

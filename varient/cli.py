@@ -333,8 +333,8 @@ def profile_worker(config: Config, wanted: Annotated[str, typer.Argument(help="c
 def table(config: Config, number: int, output: Output, scores: Scores = None, profiles: Profiles = None,
           reconstruction: Reconstruction = None, found_in: FoundIn = None) -> None:
     """One of the paper's tables from records: csv, md and tex beside each other."""
-    from varient.report.results import Results
     from varient.report.tables import render
+    from varient.results import Results
 
     results = Results.read(scores or [], profiles or [], reconstruction, found_in)
     for path in render(number, load_experiment(config), results, output):
@@ -347,7 +347,7 @@ def figure(config: Config, name: Annotated[str, typer.Argument(help="fig1 .. fig
            scores: Scores = None, profiles: Profiles = None, found_in: FoundIn = None, run_dir: RunDir = None) -> None:
     """One figure from records, training curves and samples: png and pdf beside each other."""
     from varient.report.figures import render
-    from varient.report.results import Results
+    from varient.results import Results
 
     experiment = load_experiment(config)
     results = Results.read(scores or [], profiles or [], found_in=found_in)
@@ -364,7 +364,7 @@ def claims(output: Annotated[Path, typer.Option("--output", "-o", help="stem of 
            = None) -> None:
     """A verdict on each claim of the paper's text and each cell of its tables; arithmetic alone without records."""
     from varient.claims import write_claims
-    from varient.report.results import Results
+    from varient.results import Results
 
     results = Results.read(scores or [], profiles or [], reconstruction, found_in)
     for path in write_claims(load_experiment(config), results, output, run_dir or found_in):
@@ -386,7 +386,7 @@ def opening(claims: Annotated[Path, typer.Argument(help="claims.csv")],
 @verb(app)
 def ablations(config: Config, output: Output, scores: Scores = None) -> None:
     """The arms of the ablations with their scores, as CSV."""
-    from varient.report.results import Results, write_ablations
+    from varient.results import Results, write_ablations
 
     write_ablations(load_experiment(config), Results.read(scores or []), output)
     _wrote(output)

@@ -25,6 +25,7 @@ from pydantic import (
     model_validator,
 )
 
+from varient.paper import PAPER_DEPTHS
 from varient.plan import DepthPlan, Selection, nested_layers
 from varient.pyramid import Pyramid
 from varient.systems.ids import VarId, is_recipe_name
@@ -421,6 +422,12 @@ class ExperimentConfig(Strict):
         """The depth here that stands for a subnet depth of the paper (of 30 layers), or None where there is none."""
         depth = self.supernet.counterparts.get(paper_depth, paper_depth)
         return depth if depth in self.supernet.depths else None
+
+    @property
+    def shown_depths(self) -> list[int]:
+        """The depths that stand for the paper's subnets, in its order; all, from deep to shallow, if none does."""
+        found = [depth for paper_depth in PAPER_DEPTHS if (depth := self.counterpart(paper_depth))]
+        return found or sorted(self.supernet.depths, reverse=True)
 
     def digest(self, *sections: str) -> str:
         """SHA-256 over the seed and the named sections (default: all), to tell whether a result is still current.

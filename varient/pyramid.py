@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
 
+Zone = tuple[int, int]
+"""First and last scale of a part of a pyramid."""
+
 
 @dataclass(frozen=True)
 class Pyramid:
@@ -57,6 +60,11 @@ class Pyramid:
     def length(self) -> int:
         """L, the tokens of all scales."""
         return self._ends[-1]
+
+    def share(self, zone: Zone) -> float:
+        """Share of all tokens that a zone holds, %."""
+        first, last = zone
+        return 100 * (self.end(last) - self.begin(first)) / self.length
 
     @cached_property
     def _ends(self) -> tuple[int, ...]:

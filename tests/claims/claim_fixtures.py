@@ -8,7 +8,7 @@ from varient.claims import claims
 from varient.config import load_config
 from varient.paper import paper_table
 from varient.records import ProfileRecord, Provenance, ScoreRecord
-from varient.report.results import Results
+from varient.results import Results
 
 DIGITS = load_config(ROOT / "workflow/config/digits.yaml")
 IMAGENET = load_config(ROOT / "workflow/config/imagenet256.yaml")

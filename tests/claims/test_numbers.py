@@ -272,6 +272,6 @@ def test_a_claim_that_nobody_has_read_stays_open(monkeypatch):
 
 def test_torch_stays_out():
     code = ("import sys; from pathlib import Path; from varient.claims import judge; from varient.config import "
-            "load_config; from varient.report.results import Results; judge(load_config(Path("
+            "load_config; from varient.results import Results; judge(load_config(Path("
             "'workflow/config/digits.yaml')), Results({}, {})); sys.exit('torch' in sys.modules)")
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -30,7 +30,7 @@ from varient.claims.printed import Ledger
 from varient.claims.quantity import Quantity
 from varient.claims.records import Records
 from varient.records import ReconstructionRecord, ScaleReconstruction
-from varient.report.results import Results
+from varient.results import Results
 
 SEEN, REVERSED, PARTLY, NOT_RESOLVED, OPEN = (
     Verdict.SEEN, Verdict.REVERSED, Verdict.PARTLY_REVERSED, Verdict.NOT_RESOLVED, Verdict.OPEN)

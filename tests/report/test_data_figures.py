@@ -16,15 +16,14 @@ from varient.config import ExperimentConfig, load_config
 from varient.paper import paper_table
 from varient.records import ProfileRecord, Provenance, ScoreRecord
 from varient.report import style
-from varient.report.figures import render
+from varient.report.figures import FIGURES, figure_needs, render
 from varient.report.figures.configurations import draw_configurations, measured_points, paper_points
 from varient.report.figures.frontier import draw_frontier, measured_marks
 from varient.report.figures.kv_live import PAPER_SIZE, KVSize, draw_kv_live, paper_plan
 from varient.report.figures.ratios import draw_ratios, paper_ways, ways
 from varient.report.figures.schedule import draw_schedule, running_mean
-from varient.report.inputs import FIGURES, figure_inputs
-from varient.report.results import Results
 from varient.report.style import label_points, log_scale, new_figure, note_lines, styled
+from varient.results import Results
 
 _DIGITS = load_config(ROOT / "workflow/config/digits.yaml")
 _SOME = {"depth": 4, "seeds": 3, "ratios": {"p0": 1, "p10": 1, "p20": 3, "p50": 3, "p80": 3, "p100": 3},
@@ -418,9 +417,9 @@ def test_the_same_pixels_twice(name, tmp_path):
 @pytest.mark.parametrize("name", FIGURES)
 def test_every_figure_of_four_scales_and_one_depth(name, ablations, tmp_path):
     config = ONE_DEPTH if ablations else ONE_DEPTH.model_copy(update={"ablations": None})
-    inputs = figure_inputs(name, config)
+    wanted = figure_needs(name, config)
     own = PROVENANCE.model_copy(update={"experiment": config.name})
-    results = Results(*({system: make(system, *numbers, provenance=own) for system in inputs[kind]}
+    results = Results(*({system: make(system, *numbers, provenance=own) for system in getattr(wanted, kind)}
                         for kind, make, numbers in (("score", _score, (2.0,)), ("profile", _profile, (0.4, 55.0)))))
     for path in render(name, config, results, tmp_path, tmp_path / name):
         assert path.stat().st_size > 5000

@@ -13,9 +13,8 @@ import pytest
 
 from varient.config import load_config
 from varient.records import ProfileRecord, Provenance, ScoreRecord
-from varient.report.inputs import table_inputs
-from varient.report.results import Results
 from varient.report.tables import TABLES, render
+from varient.results import Results
 
 ROOT = Path(__file__).parents[2]
 PAPER = load_config(ROOT / "workflow/config/imagenet256.yaml")
@@ -26,15 +25,15 @@ def _records() -> Results:
     """A score and a profile for every system of every table, each value another one."""
     provenance = Provenance(experiment="imagenet256", seed=0, settings="x", weights_sha256={}, device="NVIDIA L20",
                             threads=1, versions={}, git_commit=None, created="2026-01-01T00:00:00+00:00")
-    wanted = [table_inputs(number, PAPER) for number in TABLES]
+    wanted = [TABLES[number].needs(PAPER) for number in TABLES]
     scores, profiles = {}, {}
-    for at, system in enumerate(sorted({name for kinds in wanted for name in kinds["score"]})):
+    for at, system in enumerate(sorted({name for kinds in wanted for name in kinds.score})):
         scores[system] = ScoreRecord(
             system=system, protocol="adm", extractor="inception", num_images=50_000, num_reference=0,
             images_sha256="ab", reference_sha256="cd", fid=2 + at / 10, fid_sd=0.02, fid_bias=0.1,
             inception_score=300 - at, inception_score_sd=1.5, precision=0.8 - at / 100, precision_sd=0.003,
             recall=0.5 + at / 100, recall_sd=0.004, provenance=provenance)
-    for at, system in enumerate(sorted({name for kinds in wanted for name in kinds["profile"]})):
+    for at, system in enumerate(sorted({name for kinds in wanted for name in kinds.profile})):
         latency = {"median_s": 1 + at / 4, "iqr_s": None, "repeats_s": [1 + at / 4]}
         profiles[system] = ProfileRecord(
             system=system, status="ok", reason=None, steps="6+4", batch_size=64, precision="fp16", cache_policy="lean",

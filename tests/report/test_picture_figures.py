@@ -16,8 +16,8 @@ from varient.records import Provenance, ScoreRecord
 from varient.report.figures import render
 from varient.report.figures.framework import cells, draw_inference, framework, trained_share
 from varient.report.figures.pictures import draw_depths, draw_depths_and_bridges, draw_evolution
-from varient.report.results import Results
 from varient.report.style import colour_of_depth, styled
+from varient.results import Results
 from varient.training.schedule import FixedRatioSchedule, ProgressiveSchedule
 
 DIGITS, SMOKE, IMAGENET = (load_config(ROOT / f"workflow/config/{name}.yaml")

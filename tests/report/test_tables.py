@@ -3,7 +3,7 @@ import pytest
 from conftest import ROOT
 
 from varient.config import load_config
-from varient.paper import paper_table
+from varient.paper import PAPER_DEPTHS, paper_table
 from varient.records import (
     ProfileRecord,
     Provenance,
@@ -12,12 +12,11 @@ from varient.records import (
     ScoreRecord,
     write_record,
 )
-from varient.report.inputs import PAPER_DEPTHS, table_inputs
 from varient.report.quality_tables import table1, table4, table5, table8
-from varient.report.results import Results
 from varient.report.table2 import NO_COUNTERPART, table2
 from varient.report.tables import TABLES, render
 from varient.report.training_tables import table6, table7
+from varient.results import Results
 
 DIGITS = load_config(ROOT / "workflow/config/digits.yaml")
 PAPER = load_config(ROOT / "workflow/config/imagenet256.yaml")
@@ -191,7 +190,7 @@ def test_an_unbuilt_table_and_a_wrong_record_are_refused(tmp_path):
 def test_the_workflow_asks_for_every_row():
     assert list(PAPER_DEPTHS) == [int(m.removeprefix("VARiant-d")) for m in paper_table(2)["method"]
                                   if m.startswith("VARiant")]
-    wanted = table_inputs(2, DIGITS)["score"]
+    wanted = TABLES[2].needs(DIGITS).score
     assert set(table2(DIGITS, RESULTS)["system"]) <= set(wanted)
 
 
@@ -268,27 +267,27 @@ def _sources(frame, number):
 @pytest.mark.parametrize("number", LABELS)
 def test_nothing_looks_measured_where_nothing_was(number, config):
     """Each value that a table shows without a single record says what it is."""
-    for column, sources in _sources(TABLES[number](config, Results({}, {})), number).items():
+    for column, sources in _sources(TABLES[number].build(config, Results({}, {})), number).items():
         assert sources.str.startswith(NOT_MEASURED).all(), column
 
 
 @pytest.mark.parametrize("number", LABELS)
 def test_every_value_has_a_source(number):
-    wanted = table_inputs(number, DIGITS)
+    wanted = TABLES[number].needs(DIGITS)
     scale = {"side": 1, "tokens": 1, "fid": 2.5, "fid_sd": 0.1, "recognised": 0.5}
     record = ReconstructionRecord(
         protocol="digits", extractor="x", num_images=9, images_sha256="a", reference_sha256="b",
         patch_nums=DIGITS.patch_nums, provenance=PROVENANCE, scales=[{**scale, "scale": k} for k in (1, 2)])
-    results = Results({name: _score(name, 0.5) for name in wanted["score"]},
-                      {name: _profile(name, 0.5, 1.0) for name in wanted["profile"]}, reconstruction=record)
-    found = _sources(TABLES[number](DIGITS, results), number)
+    results = Results({name: _score(name, 0.5) for name in wanted.score},
+                      {name: _profile(name, 0.5, 1.0) for name in wanted.profile}, reconstruction=record)
+    found = _sources(TABLES[number].build(DIGITS, results), number)
     measured = [column for column, sources in found.items() if sources.str.startswith("measured (digits)").any()]
     assert bool(measured) == (number not in (6, 7)) and found
 
 
 def test_every_value_of_table_3_has_a_source():
     """Its one column says the kinds; what a GPU measured says on which."""
-    frame = TABLES[3](PAPER, Results({}, {}))
+    frame = TABLES[3].build(PAPER, Results({}, {}))
     kinds = "arithmetic (KV, parameters), predicted (totals)"
     assert set(frame["source"]) == {kinds}
     values = {"kv_cache_mb", "params_mb", "total_mb", "predicted_total_mb", "set_by", "largest_batch_48gb"}

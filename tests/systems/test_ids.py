@@ -69,7 +69,8 @@ def test_no_other_module_knows_how_ids_are_written():
     """Ids are put together by no other f-string, taken apart by no other pattern, and cut by no string method."""
     parts = "(variant|var|free|supernet|code|dit|llamagen)-"
     spelled = re.compile("|".join([
-        r"""f["'][^"']*\b((variant|var|free|supernet)-d?|code-n|dit-|llamagen-)\{""", rf"{parts}d?(\\d|\(\?|\[)", r"""supernet\(-""",
+        r"""f["'][^"']*\b((variant|var|free|supernet)-d?|code-n|dit-|llamagen-)\{""",
+        rf"{parts}d?(\\d|\(\?|\[)", r"supernet\(-",
         rf"""(startswith|prefix|suffix)\(["'(]+{parts}""", r"""(suffix\(|\+ )["']-(full|n|s|e|r)"""]))
     sources = [path for folder in ("varient", "baselines", "workflow") for path in (ROOT / folder).rglob("*")
                if path.suffix in (".py", ".smk")] + [ROOT / "Snakefile"]

@@ -25,7 +25,6 @@ from varient.cost.work import PRECISIONS
 from varient.paper import DEPTH
 from varient.plan import DepthPlan, equidistant_layers
 from varient.pyramid import VAR_256
-from varient.report.layout import token_share
 from varient.systems.ids import VarId
 
 
@@ -58,7 +57,7 @@ def kv_growth(system: str, larger: str) -> float:
 
 def bridge_tokens(bridge: int = BRIDGE) -> float:
     """Share of the tokens in r_1..r_N, %."""
-    return token_share(VAR_256, (1, bridge))
+    return VAR_256.share((1, bridge))
 
 
 def layer_reduction(depth: int) -> float:

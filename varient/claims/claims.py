@@ -13,12 +13,12 @@ from functools import cached_property
 from importlib.resources import files
 from math import isqrt
 
-from baselines.sources import published
 from varient.ablations import bridge_system, zone_system
 from varient.claims.quantity import OUT_OF_MEMORY, Interval, Quantity, parse
 from varient.cost.paper_systems import BRIDGE
 from varient.cost.roofline import PAPER_BATCH_SIZE
 from varient.paper import DEPTH, paper_table, system_id
+from varient.paper.published import published
 from varient.pyramid import VAR_256
 from varient.systems.ids import VarId
 

@@ -13,8 +13,8 @@ from itertools import pairwise
 from varient.claims.claims import FULL, LAST_SCALE, NO_DEPTH, SKIP_ALL, fixed_ratio, stated_rankings, subnet, window
 from varient.claims.quantity import KINDS, Quantity
 from varient.cost.paper_systems import BRIDGE
-from varient.report.inputs import PAPER_DEPTHS
-from varient.report.layout import Zone
+from varient.paper import PAPER_DEPTHS
+from varient.pyramid import Zone
 from varient.systems.ids import VarId
 
 Pair = tuple[Quantity, Quantity]

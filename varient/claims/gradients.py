@@ -16,9 +16,9 @@ from varient.claims.claims import Claim
 from varient.claims.judgement import Evidence
 from varient.claims.records import Records
 from varient.config import ExperimentConfig
-from varient.report.inputs import DEFAULT_EXPERIMENT
-from varient.report.results import curves_of
+from varient.results import curves_of
 from varient.systems.ids import SupernetId
+from varient.targets import make_command
 
 _NORM = "gradient_norm/{zone}/full_only"
 
@@ -76,6 +76,4 @@ def supports(config: ExperimentConfig, run_dir: Path) -> Iterator[Support]:
 
 def figure_command(experiment: str) -> str:
     """Trains the supernet of Fig. 3 where there is none, and draws these norms."""
-    if experiment == DEFAULT_EXPERIMENT:
-        return "snakemake --cores all figures/fig3.png"
-    return f"snakemake --cores all figures/{experiment}/fig3.png --configfile workflow/config/{experiment}.yaml"
+    return make_command("figures", "fig3.png", experiment)

@@ -16,7 +16,6 @@ from varient.claims.directions import Direction, Pair
 from varient.claims.records import Records
 from varient.pyramid import Pyramid
 from varient.records import ReconstructionRecord
-from varient.report.layout import token_share
 
 
 def layout_remark(direction: Direction, signs: Mapping[Pair, int], records: Records) -> str:
@@ -28,7 +27,7 @@ def layout_remark(direction: Direction, signs: Mapping[Pair, int], records: Reco
     pyramid = Pyramid(records.config.patch_nums)
     if not direction.zones or direction.zones[-1][-1] > pyramid.num_scales:
         return ""
-    shares = [token_share(pyramid, zone) for zone in direction.zones]
+    shares = [pyramid.share(zone) for zone in direction.zones]
     listed = ", ".join(f"r{first}-r{last} {share:.1f} %"
                        for (first, last), share in zip(direction.zones, shares, strict=True))
     parts = [f"Tokens in this layout: {listed}."]

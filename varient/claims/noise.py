@@ -22,7 +22,7 @@ from math import hypot, sqrt
 from statistics import NormalDist, mean
 
 from varient.claims.records import Records
-from varient.report.results import SeedSpread
+from varient.results import SeedSpread
 
 RESOLVED = 2
 """Standard errors that a difference must exceed; our choice, the usual one."""

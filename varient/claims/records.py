@@ -11,13 +11,10 @@ from varient.claims.claims import FULL, SKIP_ALL, ratio_of
 from varient.config import ExperimentConfig
 from varient.paper import DEPTH
 from varient.records import ProfileRecord, ScoreRecord
-from varient.report.inputs import DEFAULT_EXPERIMENT
-from varient.report.results import AnyRecord, Results, comparable
+from varient.results import AnyRecord, Results, comparable
 from varient.systems.ids import VarId, parse
 from varient.systems.registry import networks_of, resolve_system
-
-PAPER_EXPERIMENT = "imagenet256"
-"""The paper's own."""
+from varient.targets import make_command
 
 SCORE_FIELDS = {"fid": "fid", "is": "inception_score", "precision": "precision", "recall": "recall"}
 """Field of a score record for each kind of quality; its spread over redraws is <field>_sd."""
@@ -31,9 +28,7 @@ def scores_command(experiment: str, *systems: str) -> str:
     """Makes the score records of systems: by the first table that has them all, else by the ablations."""
     targets = set(map(_target, systems))
     target = targets.pop() if len(targets) == 1 else "ablations.csv"
-    if experiment == DEFAULT_EXPERIMENT:
-        return f"snakemake --cores all results/{target}"
-    return f"snakemake --cores all results/{experiment}/{target} --configfile workflow/config/{experiment}.yaml"
+    return make_command("results", target, experiment)
 
 
 def _target(system: str) -> str:

@@ -16,7 +16,7 @@ from varient.claims.verdicts import judge
 from varient.config import ExperimentConfig
 from varient.files import write_text
 from varient.paper import TITLE
-from varient.report.results import Results, comparable
+from varient.results import Results, comparable
 
 _MINIATURE = (Verdict.REVERSED, Verdict.PARTLY_REVERSED, Verdict.NOT_RESOLVED, Verdict.SEEN)
 _LEGEND = (f"In rankings each value stands with its standard error (SE). > is a difference in the claimed direction "

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from baselines.sources import published
 from varient.claims.arithmetic import arithmetic
 from varient.claims.claims import TRAINED_FULL, Claim, all_claims
 from varient.claims.directions import Direction, Pair, directions
@@ -29,9 +28,11 @@ from varient.claims.printed import (
     unnamed_full_remark,
 )
 from varient.claims.quantity import TRAINED
-from varient.claims.records import PAPER_EXPERIMENT, Records, scores_command
+from varient.claims.records import Records, scores_command
 from varient.config import ExperimentConfig
-from varient.report.results import Results
+from varient.paper.published import published
+from varient.results import Results
+from varient.targets import PAPER_EXPERIMENT
 
 _AT_PAPER_SIZE = {Verdict.SEEN: Verdict.REPRODUCED, Verdict.REVERSED: Verdict.NOT_REPRODUCED,
                   Verdict.PARTLY_REVERSED: Verdict.NOT_REPRODUCED}
@@ -42,7 +43,7 @@ def judge(config: ExperimentConfig, results: Results, run_dir: Path | None = Non
     """A judgement for every claim of the text, every cell of tables 1 to 8, and every ranking that they claim.
 
     Args:
-        results: records that cannot stand beside the others are left out (`varient.report.results.comparable`).
+        results: records that cannot stand beside the others are left out (`varient.results.comparable`).
         run_dir: of the experiment; what the curves of its trainings show stands beside the sentence about them.
     """
     claims, records = all_claims(), Records(config, results)

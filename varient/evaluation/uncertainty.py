@@ -42,7 +42,7 @@ class Spread:
     """A score with its standard deviation over redraws of the images, both in the score's own unit.
 
     Over redraws of the generated images, except for recall: of the real ones.  Trainings that differ in their seed are
-    another matter (`varient.report.results.SeedSpread`).
+    another matter (`varient.results.SeedSpread`).
     """
 
     point: float

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 TITLE = "Progressive Supernet Training for Efficient Visual Autoregressive Modeling (arXiv 2511.16546v1)"
 DEPTH = 30
 """Layers of the paper's full network, VAR-d30."""
+PAPER_DEPTHS = (16, 8, 4, 2)
+"""Subnet depths of the paper, in the order of its Table 2."""
 
 
 def paper_table(number: int) -> pd.DataFrame:

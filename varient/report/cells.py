@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from varient.records import Record
-from varient.report.results import SeedSpread
+from varient.results import SeedSpread
 
 ABSENT = "–"
 NORMAL_95 = 1.96

@@ -10,11 +10,11 @@ from varient.config import ExperimentConfig
 from varient.cost.roofline import PAPER_BATCH_SIZE, PAPER_DEVICE
 from varient.paper import TITLE
 from varient.report.cells import ABSENT, ARITHMETIC, MARKS, PREDICTED
-from varient.report.inputs import table_inputs
+from varient.report.needs import Needs
 from varient.report.quality_tables import THREE_PHASES
-from varient.report.results import Results
 from varient.report.table2 import is_paper_size
 from varient.report.table3 import TABLE3_NOTE
+from varient.results import Results
 
 _REDRAWS = ("± is half the width of a 95 % interval over redraws of the scored images, with the reference fixed; "
             "another training would change the values further.")
@@ -23,7 +23,8 @@ _TRAININGS = ("± is half the width of a 95 % interval (Student's t) of the mean
               "differ only in their seed; all start from one base network.")
 
 
-def table_notes(number: int, config: ExperimentConfig, results: Results, frame: pd.DataFrame) -> list[str]:
+def table_notes(number: int, config: ExperimentConfig, results: Results, frame: pd.DataFrame,
+                wanted: Needs) -> list[str]:
     """What the table is and how to read it, and which records it lacks."""
     title = f"Table {number} of {TITLE}. Each cell: ours / the paper's."
     if number == 3:
@@ -33,11 +34,10 @@ def table_notes(number: int, config: ExperimentConfig, results: Results, frame: 
     notes = [f"{title} Ours ({config.name}): {ABSENT} means no value, {MARKS[ARITHMETIC]} exact from shapes, "
              f"{MARKS[PREDICTED]} predicted by the cost model; unmarked values are measured.",
              " ".join(_reading(number, config, results, frame))]
-    wanted = table_inputs(number, config)
-    absent = {kind: [name for name in wanted[kind] if name not in getattr(results, f"{kind}s")]
+    absent = {kind: [name for name in getattr(wanted, kind) if name not in getattr(results, f"{kind}s")]
               for kind in ("score", "profile")}
     gaps = [f"{kind} of {', '.join(names)}" for kind, names in absent.items() if names]
-    gaps += ["reconstructions"] if wanted.get("reconstruction") and not results.reconstruction else []
+    gaps += ["reconstructions"] if wanted.reconstruction and not results.reconstruction else []
     notes += [f"No record: {'; '.join(gaps)}."] if gaps else []
     return [*filter(None, notes), *(f"Left out: {remark}." for remark in results.remarks)]
 
@@ -53,7 +53,8 @@ def _reading(number: int, config: ExperimentConfig, results: Results, frame: pd.
     if number == 2:
         yield from _settings(config, results)
         yield ("Judge accuracy is the share of samples that a second classifier, used for nothing else, assigns to the "
-               "requested class. Numbers published elsewhere are listed with their sources in baselines/sources.yaml.")
+               "requested class. Numbers published elsewhere are listed with their sources in "
+               "varient/paper/published.yaml.")
     if number == 4 and (frame["training"] != THREE_PHASES).any():
         yield ("The rows after the paper's four are other ways of training, with the same number of epochs unless they "
                "state another.")

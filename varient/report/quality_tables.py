@@ -9,14 +9,13 @@ import pandas as pd
 
 from varient.ablations import Arm, arms_of, zone_system
 from varient.config import ExperimentConfig
-from varient.paper import DEPTH, paper_table
-from varient.pyramid import Pyramid
+from varient.paper import DEPTH, PAPER_DEPTHS, paper_table
+from varient.pyramid import Pyramid, Zone
 from varient.records import ScoreRecord
 from varient.report.cells import ARITHMETIC, NORMAL_95, Cell, Row, averaged, flatten, measured, number
-from varient.report.inputs import PAPER_DEPTHS
-from varient.report.layout import Zone, token_share
-from varient.report.results import Results, SeedSpread
+from varient.report.needs import Needs, arm_systems, needs
 from varient.report.table2 import NO_COUNTERPART
+from varient.results import Results, SeedSpread
 from varient.systems.ids import VarId
 
 NO_RECORD = "no record"
@@ -55,6 +54,12 @@ def table1(config: ExperimentConfig, results: Results) -> pd.DataFrame:
     return flatten(rows)
 
 
+def needs_of_table1(config: ExperimentConfig) -> Needs:
+    """The zones' subnets; reconstructions of experiments whose real images are archives."""
+    return needs(score=[config.base_system, *arm_systems(config, "zones")],
+                 reconstruction=config.data.source != "imagenet")
+
+
 def _zone_depths(config: ExperimentConfig) -> dict[int, int | None]:
     """The paper's d = 16, whose values are printed, and the other depths whose zones the ablations measure."""
     here = {paper: config.counterpart(paper) for paper in PAPER_DEPTHS}
@@ -71,7 +76,7 @@ def _zone(scales: str) -> Zone | None:
 
 
 def _share(pyramid: Pyramid, zone: Zone) -> Cell:
-    return Cell(f"{token_share(pyramid, zone):.1f} %", source=ARITHMETIC)
+    return Cell(f"{pyramid.share(zone):.1f} %", source=ARITHMETIC)
 
 
 def table4(config: ExperimentConfig, results: Results) -> pd.DataFrame:
@@ -100,6 +105,14 @@ def _training(config: ExperimentConfig, arm: Arm) -> str:
                f"phases of {'+'.join(map(str, phases))} epochs": bool(recipe.phases),
                f"distillation, weight {recipe.distillation:g}": recipe.distillation > 0}
     return f"{arm.arm}: " + ", ".join(words for words, changed in changes.items() if changed)
+
+
+def needs_of_table4(config: ExperimentConfig) -> Needs:
+    """Subnets and full networks before and after training, and the recipes that the paper does not have."""
+    depths = config.shown_depths
+    pairs = [system for depth in depths for system in (VarId("free", depth), VarId("variant", depth, full=True))]
+    return needs(score=[config.base_system, *(VarId("variant", depth) for depth in depths), *pairs,
+                        *arm_systems(config, "extensions")])
 
 
 _TABLE4_COLUMNS = ("training_free_subnet_fid", "training_free_full_fid", "joint_subnet_fid", "joint_full_fid")
@@ -141,6 +154,11 @@ def table5(config: ExperimentConfig, results: Results) -> pd.DataFrame:
     return flatten(rows)
 
 
+def needs_of_table5(config: ExperimentConfig) -> Needs:
+    """Both designs, all trainings."""
+    return needs(score=arm_systems(config, "bridge"))
+
+
 def _over(results: Results, systems: Iterable[str], name: str) -> SeedSpread | None:
     return SeedSpread.of(getattr(results.scores.get(system), name, None) for system in systems)
 
@@ -160,3 +178,8 @@ def table8(config: ExperimentConfig, results: Results) -> pd.DataFrame:
                                    NO_RECORD if depth else "")
         rows.append(row)
     return flatten(rows)
+
+
+def needs_of_table8(config: ExperimentConfig) -> Needs:
+    """The grid, and the network before any of its trainings."""
+    return needs(score=[config.base_system, *arm_systems(config, "grid")])

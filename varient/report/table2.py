@@ -6,15 +6,15 @@ from functools import cache
 
 import pandas as pd
 
-from baselines.sources import published
 from varient.config import ExperimentConfig
 from varient.cost.paper_systems import paper_system
 from varient.cost.roofline import MIB, PAPER_DEVICE, PAPER_POLICY, SystemCost, peak_mib, system_cost
 from varient.paper import DEPTH, paper_table, system_id
+from varient.paper.published import published
 from varient.records import ProfileRecord
 from varient.report.cells import ARITHMETIC, PREDICTED, Cell, flatten, measured, number
-from varient.report.inputs import table_inputs
-from varient.report.results import Results
+from varient.report.needs import Needs, needs
+from varient.results import Results
 from varient.systems.ids import VarId
 from varient.systems.protocol import System
 from varient.systems.registry import resolve_system
@@ -35,7 +35,7 @@ def table2(config: ExperimentConfig, results: Results) -> pd.DataFrame:
     experiment are those of a miniature on this machine's CPU; compare ratios with the paper's, not seconds.
     """
     printed = {system_id(row["method"]): row for _, row in paper_table(2).iterrows()}
-    systems = (resolve_system(name, config) for name in table_inputs(2, config)["profile"])
+    systems = (resolve_system(name, config) for name in needs_of_table2(config).profile)
     here = {system.published_as: system for system in systems}
     baseline = results.profiles.get(here[_BASE].name)
     rows = []
@@ -49,6 +49,13 @@ def table2(config: ExperimentConfig, results: Results) -> pd.DataFrame:
     if floor := results.scores.get("real-holdout"):
         rows.append({"method": "Real images (held out)", "system": floor.system} | _scores(floor))
     return flatten(rows)
+
+
+def needs_of_table2(config: ExperimentConfig) -> Needs:
+    """VAR, its subnets and the config's further rows, scored and profiled; held-out real images, scored."""
+    systems = [config.base_system, *(VarId("variant", depth) for depth in config.shown_depths), *config.rows]
+    floor = ["real-holdout"] if config.data.holdout else []
+    return needs(score=[*systems, *floor], profile=systems)
 
 
 def _beside(ours: Cell | None, paper: str, system: System | None, results: Results) -> Cell:

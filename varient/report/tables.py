@@ -4,26 +4,46 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 
 from varient.config import ExperimentConfig
 from varient.files import write_text
 from varient.report.cells import latex, markdown, side_by_side
+from varient.report.needs import Needs, nothing
 from varient.report.notes import table_notes
-from varient.report.quality_tables import table1, table4, table5, table8
-from varient.report.results import Results, comparable
-from varient.report.table2 import table2
+from varient.report.quality_tables import (
+    needs_of_table1,
+    needs_of_table4,
+    needs_of_table5,
+    needs_of_table8,
+    table1,
+    table4,
+    table5,
+    table8,
+)
+from varient.report.table2 import needs_of_table2, table2
 from varient.report.table3 import table3
 from varient.report.training_tables import table6, table7
+from varient.results import Results, comparable
 
 
 def _table3(_config: ExperimentConfig, results: Results) -> pd.DataFrame:
     return table3(results.all_profiles)
 
 
-TABLES: dict[int, Callable[[ExperimentConfig, Results], pd.DataFrame]] = {
-    1: table1, 2: table2, 3: _table3, 4: table4, 5: table5, 6: table6, 7: table7, 8: table8}
+class Table(NamedTuple):
+    """A table of the paper: what builds it, and what of an experiment it shows."""
+
+    build: Callable[[ExperimentConfig, Results], pd.DataFrame]
+    needs: Callable[[ExperimentConfig], Needs]
+
+
+# Table 3 is at the paper's size, Tables 6 and 7 are of the config alone.
+TABLES = {1: Table(table1, needs_of_table1), 2: Table(table2, needs_of_table2), 3: Table(_table3, nothing),
+          4: Table(table4, needs_of_table4), 5: Table(table5, needs_of_table5), 6: Table(table6, nothing),
+          7: Table(table7, nothing), 8: Table(table8, needs_of_table8)}
 
 _HEADINGS = {"method": "Method", "system": "Counterpart here", "steps": "#Steps", "speedup": "Speedup",
              "latency_s": "Latency (s)", "memory_mb": "Mem (MiB)", "kv_cache_mb": "KV (MiB)", "params": "#Param",
@@ -56,9 +76,9 @@ def render(number: int, config: ExperimentConfig, results: Results, stem: Path) 
         raise ValueError(f"table {number} is unknown; the paper has {', '.join(map(str, TABLES))}")
     if number != 3:  # Table 3 is at the paper's size, whatever the experiment
         results = comparable(config.name, results)
-    frame = TABLES[number](config, results)
+    frame = TABLES[number].build(config, results)
     shown = side_by_side(frame, _HEADINGS)
-    notes = "\n\n".join(table_notes(number, config, results, frame))
+    notes = "\n\n".join(table_notes(number, config, results, frame, TABLES[number].needs(config)))
     texts = {".csv": frame.to_csv(index=False), ".md": f"{notes}\n\n{markdown(shown)}", ".tex": latex(shown, notes)}
     for suffix, text in texts.items():
         write_text(stem.with_suffix(suffix), text)

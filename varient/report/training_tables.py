@@ -7,8 +7,8 @@ import pandas as pd
 from varient.config import NO_AUGMENTATION, ExperimentConfig
 from varient.paper import paper_table
 from varient.report.cells import Cell, Row, flatten
-from varient.report.results import Results
 from varient.report.table2 import NO_COUNTERPART
+from varient.results import Results
 
 
 def table6(config: ExperimentConfig, results: Results) -> pd.DataFrame:

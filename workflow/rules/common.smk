@@ -8,7 +8,8 @@ from varient.config import PROFILED
 from varient.devices import wanted_device
 from varient.files import write_text
 from varient.launch import training_gpus
-from varient.report.inputs import DEFAULT_EXPERIMENT, figure_inputs, table_inputs
+from varient.report.figures import figure_needs
+from varient.report.tables import TABLES
 from varient.systems.registry import (
     family_of,
     module_of,
@@ -16,12 +17,13 @@ from varient.systems.registry import (
     resolve_system,
     user_files,
 )
+from varient.targets import DEFAULT_EXPERIMENT, PAPER_EXPERIMENT, folder_of
 from varient.training.recipes import supernet_of
 
 # The default experiment owns results/ and figures/; others have a folder of their own there.
 IS_DEFAULT = EXPERIMENT.name == DEFAULT_EXPERIMENT
-RESULTS = "results" if IS_DEFAULT else f"results/{EXPERIMENT.name}"
-FIGURES = "figures" if IS_DEFAULT else f"figures/{EXPERIMENT.name}"
+RESULTS = folder_of("results", EXPERIMENT.name)
+FIGURES = folder_of("figures", EXPERIMENT.name)
 
 REPORT = "report.html" if IS_DEFAULT else f"{RESULTS}/report.html"
 OPENING = f"{RESULTS}/opening.rst"
@@ -31,7 +33,7 @@ SUMMARY = f"{RESULTS}/summary.html"
 RESULT_FILES = [
     *expand(
         f"{RESULTS}/table{{number}}.{{suffix}}",
-        number=range(1, 9),
+        number=TABLES,
         suffix=["csv", "md", "tex"],
     ),
     *expand(
@@ -43,10 +45,10 @@ RESULT_FILES = [
 ]
 
 # The paper's own experiment without a single record: what arithmetic and the cost model say of its tables.
-PAPER_SIZE = "imagenet256"
+PAPER_SIZE = PAPER_EXPERIMENT
 PAPER_SIZE_TABLES = expand(
     f"results/{PAPER_SIZE}/table{{number}}.{{suffix}}",
-    number=range(1, 9),
+    number=TABLES,
     suffix=["csv", "md", "tex"],
 )
 
@@ -178,14 +180,14 @@ def ablation_records(wildcards):
 
 def score_records(wildcards):
     """Score records that a table shows."""
-    return records("score", table_inputs(int(wildcards.table), EXPERIMENT)["score"])
+    return records("score", TABLES[int(wildcards.table)].needs(EXPERIMENT).score)
 
 
 def profile_records(wildcards):
     """Profile records that a table shows."""
     if wildcards.table == "3":
         return BENCHMARKS
-    return records("profile", table_inputs(int(wildcards.table), EXPERIMENT)["profile"])
+    return records("profile", TABLES[int(wildcards.table)].needs(EXPERIMENT).profile)
 
 
 # Profiles of the paper's sizes, from a GPU.
@@ -194,7 +196,7 @@ BENCHMARKS = sorted(map(str, Path("benchmarks/records").glob("profile-*.json")))
 # The record of what each scale holds, where Table 1 shows it.
 RECONSTRUCTION = (
     [f"runs/{EXPERIMENT.name}/records/reconstruction.json"]
-    if table_inputs(1, EXPERIMENT)["reconstruction"]
+    if TABLES[1].needs(EXPERIMENT).reconstruction
     else []
 )
 
@@ -207,9 +209,7 @@ def reconstruction_record(wildcards):
 def claim_records(wildcards):
     """Score records that the verdicts look at: those of all tables and arms."""
     shown = [
-        name
-        for number in range(1, 9)
-        for name in table_inputs(number, EXPERIMENT)["score"]
+        name for number in TABLES for name in TABLES[number].needs(EXPERIMENT).score
     ]
     compared = [
         arm.system for arm in (arms(EXPERIMENT) if EXPERIMENT.ablations else ())
@@ -219,7 +219,7 @@ def claim_records(wildcards):
 
 def figure_samples(wildcards):
     """All shards of the systems whose pictures a figure shows."""
-    systems = figure_inputs(wildcards.figure, EXPERIMENT)["samples"]
+    systems = figure_needs(wildcards.figure, EXPERIMENT).samples
     return [
         f"runs/{EXPERIMENT.name}/samples/{system}/shard-{shard}.npz"
         for system in systems

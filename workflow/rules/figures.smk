@@ -2,18 +2,18 @@ rule figure:
     input:
         config=ancient(f"runs/{EXPERIMENT.name}/config.json"),
         scores=lambda wildcards: records(
-            "score", figure_inputs(wildcards.figure, EXPERIMENT)["score"]
+            "score", figure_needs(wildcards.figure, EXPERIMENT).score
         ),
         profiles=lambda wildcards: records(
-            "profile", figure_inputs(wildcards.figure, EXPERIMENT)["profile"]
+            "profile", figure_needs(wildcards.figure, EXPERIMENT).profile
         ),
         samples=figure_samples,
         trained=lambda wildcards: weight_files(
-            figure_inputs(wildcards.figure, EXPERIMENT)["curves"]
+            figure_needs(wildcards.figure, EXPERIMENT).curves
         ),
         data=sorted(map(str, Path("varient/paper").glob("*.csv"))),
         code=lambda wildcards: stage_sources(
-            "varient.report.figures", FIGURE_SOURCES[wildcards.figure][0]
+            "varient.report.figures", FIGURE_SOURCES[wildcards.figure].module
         ),
     output:
         png=report(

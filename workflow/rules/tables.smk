@@ -8,7 +8,7 @@ rule table:
         data=[
             "varient/paper/table2.csv",
             "varient/cost/gpus.yaml",
-            "baselines/sources.yaml",
+            "varient/paper/published.yaml",
         ],
         code=stage_sources("varient.report.tables"),
     output:
@@ -50,7 +50,7 @@ if EXPERIMENT.name != PAPER_SIZE:
             data=[
                 *sorted(map(str, Path("varient/paper").glob("*.csv"))),
                 "varient/cost/gpus.yaml",
-                "baselines/sources.yaml",
+                "varient/paper/published.yaml",
             ],
             code=stage_sources("varient.report.tables"),
         output:
@@ -77,7 +77,7 @@ rule ablations:
     input:
         config=ancient(f"runs/{EXPERIMENT.name}/config.json"),
         scores=ablation_records,
-        code=stage_sources("varient.report.results"),
+        code=stage_sources("varient.results"),
     output:
         report(
             f"{RESULTS}/ablations.csv",
@@ -101,13 +101,13 @@ rule claims:
     input:
         config=ancient(f"runs/{EXPERIMENT.name}/config.json"),
         scores=claim_records,
-        profiles=records("profile", table_inputs(2, EXPERIMENT)["profile"]),
+        profiles=records("profile", TABLES[2].needs(EXPERIMENT).profile),
         reconstruction=lambda wildcards: RECONSTRUCTION,
-        trained=weight_files(figure_inputs("fig3", EXPERIMENT)["curves"]),
+        trained=weight_files(figure_needs("fig3", EXPERIMENT).curves),
         data=[
             *sorted(map(str, Path("varient/paper").glob("*.csv"))),
             "varient/cost/gpus.yaml",
-            "baselines/sources.yaml",
+            "varient/paper/published.yaml",
         ],
         code=stage_sources("varient.claims"),
     output:

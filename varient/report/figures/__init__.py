@@ -1,7 +1,7 @@
 """The paper's figures and two of ours, drawn from records, training curves and sample archives.
 
-Each module draws some of them; a drawing function takes the config, the records and the run folder and returns a
-figure.  What is not there leaves a panel that says so.
+Each module draws some of them: a drawing function takes the config, the records and the run folder and returns a
+figure, and a function beside it says what the figure is made of.  What is not there leaves a panel that says so.
 """
 
 from __future__ import annotations
@@ -9,10 +9,47 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
+from typing import NamedTuple
 
 from varient.config import ExperimentConfig
-from varient.report.inputs import FIGURES, figure_inputs
-from varient.report.results import Results, comparable
+from varient.report.needs import Needs
+from varient.results import Results, comparable
+
+
+class Source(NamedTuple):
+    """Where a figure is drawn: a module, its function (config, results, run_dir) -> Figure, and (config) -> Needs."""
+
+    module: str
+    draw: str
+    needs: str
+
+
+def _source(module: str, subject: str) -> Source:
+    return Source(f"{__name__}.{module}", f"draw_{subject}", f"needs_of_{subject}")
+
+
+FIGURES = {
+    "fig1": _source("framework", "framework"),
+    "fig2": _source("ratios", "ratios"),
+    "fig3": _source("schedule", "schedule"),
+    "fig4": _source("pictures", "depths"),
+    "fig5": _source("configurations", "configurations"),
+    "fig6": _source("pictures", "depths_and_bridges"),
+    "fig7": _source("pictures", "evolution"),
+    "quality-cost": _source("frontier", "frontier"),
+    "kv-live": _source("kv_live", "kv_live"),
+}
+
+
+def figure_needs(name: str, config: ExperimentConfig) -> Needs:
+    """What a figure is made of.
+
+    Raises:
+        ValueError: no such figure.
+    """
+    if name not in FIGURES:
+        raise ValueError(f"figure {name!r} is not one of {', '.join(FIGURES)}")
+    return getattr(import_module(FIGURES[name].module), FIGURES[name].needs)(config)
 
 
 def render(name: str, config: ExperimentConfig, results: Results, run_dir: Path, stem: Path) -> Sequence[Path]:
@@ -25,22 +62,19 @@ def render(name: str, config: ExperimentConfig, results: Results, run_dir: Path,
     """
     from varient.report.style import save, styled
 
-    if name not in FIGURES:
-        raise ValueError(f"figure {name!r} is not one of {', '.join(FIGURES)}")
-    module, function = FIGURES[name]
-    draw = getattr(import_module(module), function)
+    wanted = figure_needs(name, config)
+    draw = getattr(import_module(FIGURES[name].module), FIGURES[name].draw)
     with styled():
-        return save(draw(config, _drawn(name, config, results), run_dir), stem)
+        return save(draw(config, _drawn(wanted, config, results), run_dir), stem)
 
 
-def _drawn(name: str, config: ExperimentConfig, results: Results) -> Results:
+def _drawn(wanted: Needs, config: ExperimentConfig, results: Results) -> Results:
     """The records that a figure is drawn from, without those that may not stand beside the rest.
 
     What it does not show is dropped first: a figure is the same given its own records or all of a run folder.
     """
-    wanted = figure_inputs(name, config)
     return comparable(config.name, Results(
-        {system: record for system, record in results.scores.items() if system in wanted["score"]},
-        {system: record for system, record in results.profiles.items() if system in wanted["profile"]},
-        tuple(record for record in results.all_profiles if record.system in wanted["profile"]),
-        remarks=results.remarks if wanted["score"] else ()))
+        {system: record for system, record in results.scores.items() if system in wanted.score},
+        {system: record for system, record in results.profiles.items() if system in wanted.profile},
+        tuple(record for record in results.all_profiles if record.system in wanted.profile),
+        remarks=results.remarks if wanted.score else ()))

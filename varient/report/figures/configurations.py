@@ -16,8 +16,7 @@ from varient.paper import paper_table
 from varient.plan import DepthPlan
 from varient.report.cells import NORMAL_95
 from varient.report.figures.kv_live import PAPER_SIZE, KVSize, paper_plan
-from varient.report.inputs import figure_inputs, shown_depths
-from varient.report.results import Results
+from varient.report.needs import Needs, arm_systems, needs
 from varient.report.style import (
     GREY,
     INK,
@@ -33,6 +32,7 @@ from varient.report.style import (
     new_figure,
     note_below,
 )
+from varient.results import Results
 from varient.systems.ids import VarId
 
 RECOMMENDED = 16, 7
@@ -62,7 +62,7 @@ def draw_configurations(config: ExperimentConfig, results: Results, _run_dir: Pa
                                     ["kv_d", "kv_n", "paper"]] + [["paper_d", "paper_n", "paper"]] * 2,
                                    width_ratios=(1, 1, 1.4))
     ours, printed = measured_points(config, results), paper_points()
-    absent = [name for name in figure_inputs("fig5", config)["score"] if name not in results.scores]
+    absent = [name for name in needs_of_configurations(config).score if name not in results.scores]
     middle, bridge, full = _middle(config), config.supernet.bridge, config.transformer.depth
     _draw_fids(panels["ours_d"], [point for point in ours if point.bridge == bridge], _depth_of, absent)
     _draw_fids(panels["ours_n"], [point for point in ours if point.depth == middle], _bridge_of, absent)
@@ -80,6 +80,12 @@ def draw_configurations(config: ExperimentConfig, results: Results, _run_dir: Pa
     label_points({panels["ours"]: _draw_space(panels["ours"], ours, _recommended(config), absent),
                   panels["paper"]: _draw_space(panels["paper"], printed, RECOMMENDED)})
     return figure
+
+
+def needs_of_configurations(config: ExperimentConfig) -> Needs:
+    """VAR, its subnets, and the grid d x N."""
+    return needs(score=[config.base_system, *(VarId("variant", depth) for depth in config.shown_depths),
+                        *arm_systems(config, "grid")])
 
 
 def _name(panels: Mapping[str, Axes], config: ExperimentConfig) -> None:
@@ -117,7 +123,7 @@ def paper_points() -> list[Point]:
 
 def _middle(config: ExperimentConfig) -> int:
     """The depth that stands for the paper's d = 16, or for its next shallower; the deepest if none does."""
-    return shown_depths(config)[0]
+    return config.shown_depths[0]
 
 
 def _recommended(config: ExperimentConfig) -> tuple[int | None, int | None]:

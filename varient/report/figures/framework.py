@@ -15,8 +15,7 @@ from varient.config import ExperimentConfig
 from varient.cost.kv_accounting import passes, token_layers
 from varient.plan import DepthPlan
 from varient.pyramid import Pyramid
-from varient.report.inputs import shown_depths
-from varient.report.results import Results
+from varient.report.needs import nothing
 from varient.report.style import (
     BRIDGE_ZONE,
     FLEXIBLE_ZONE,
@@ -28,6 +27,7 @@ from varient.report.style import (
     new_figure,
     note_source,
 )
+from varient.results import Results
 from varient.systems.ids import VarId
 from varient.training.schedule import ProgressiveSchedule, Schedule
 
@@ -52,7 +52,10 @@ _SMALL = 6.5
 
 def draw_framework(config: ExperimentConfig, results: Results, run_dir: Path) -> Figure:
     """The experiment's counterpart of the paper's d = 16, with the config's N."""
-    return framework(config, shown_depths(config)[0])
+    return framework(config, config.shown_depths[0])
+
+
+needs_of_framework = nothing
 
 
 def framework(config: ExperimentConfig, depth: int, bridge: int | None = None) -> Figure:

@@ -18,8 +18,7 @@ from varient.paper import paper_table, system_id
 from varient.records import ProfileRecord
 from varient.report.cells import NORMAL_95
 from varient.report.figures.kv_live import KVSize
-from varient.report.inputs import figure_inputs
-from varient.report.results import Results
+from varient.report.needs import Needs, needs
 from varient.report.style import (
     BETTER,
     GREY,
@@ -32,6 +31,8 @@ from varient.report.style import (
     new_figure,
     note_below,
 )
+from varient.report.table2 import needs_of_table2
+from varient.results import Results
 from varient.systems.ids import VarId, parse
 from varient.systems.protocol import System
 from varient.systems.registry import resolve_system
@@ -68,7 +69,7 @@ def draw_frontier(config: ExperimentConfig, results: Results, _run_dir: Path) ->
     figure = new_figure(PAGE_IN, 5.0)
     rows = figure.subplots(2, 2)
     ours = measured_marks(config, results)
-    absent = [name for name in figure_inputs("quality-cost", config)["profile"]
+    absent = [name for name in needs_of_frontier(config).profile
               if name not in {mark.name for mark in ours}]
     sources = (f"measured ({config.name})", ours), ("paper, Table 2", paper_marks())
     panels = [(axis, label, x_of, source, marks) for line, (source, marks) in zip(rows, sources, strict=True)
@@ -93,6 +94,12 @@ def draw_frontier(config: ExperimentConfig, results: Results, _run_dir: Path) ->
     return figure
 
 
+def needs_of_frontier(config: ExperimentConfig) -> Needs:
+    """What Table 2 shows but for the real images."""
+    profiled = needs_of_table2(config).profile
+    return needs(score=profiled, profile=profiled)
+
+
 def _measured_note(config: ExperimentConfig, results: Results, marks: Sequence[Mark]) -> str:
     """What the upper panels are; empty where they show nothing."""
     if not marks:
@@ -105,7 +112,7 @@ def _measured_note(config: ExperimentConfig, results: Results, marks: Sequence[M
 def measured_marks(config: ExperimentConfig, results: Results) -> list[Mark]:
     """Systems with both records; one that ran out of memory has no place in the plane."""
     marks = []
-    for name in figure_inputs("quality-cost", config)["profile"]:
+    for name in needs_of_frontier(config).profile:
         score, profile = results.scores.get(name), results.profiles.get(name)
         if score and profile and profile.latency:
             system = resolve_system(name, config)

@@ -19,8 +19,7 @@ from varient.cost.work import PRECISIONS
 from varient.plan import DepthPlan
 from varient.report.cells import NORMAL_95
 from varient.report.figures.framework import scale_range, zones
-from varient.report.inputs import shown_depths
-from varient.report.results import Results
+from varient.report.needs import Needs, arm_systems, needs
 from varient.report.style import (
     GREY,
     LIGHT_GREY,
@@ -32,6 +31,7 @@ from varient.report.style import (
     note_lines,
     note_source,
 )
+from varient.results import Results
 from varient.systems.ids import VarId
 from varient.systems.registry import resolve_system
 from varient.training.schedule import ProgressiveSchedule
@@ -105,10 +105,16 @@ def draw_depths(config: ExperimentConfig, results: Results, run_dir: Path) -> Fi
     return _sheet(config, results, [_Panel(title, artist.columns, artist.depths())])
 
 
+def needs_of_depths(config: ExperimentConfig) -> Needs:
+    """VAR and its subnets."""
+    shown = [config.base_system, *(VarId("variant", depth) for depth in config.shown_depths)]
+    return needs(score=shown, samples=shown)
+
+
 def draw_depths_and_bridges(config: ExperimentConfig, results: Results, run_dir: Path) -> Figure:
     """Fig. 6: (a) depth at the config's N; (b) bridge size N at the largest subnet."""
     artist = _Artist(config, results, run_dir, _one_of_each_class(config))
-    depth = shown_depths(config)[0]
+    depth = config.shown_depths[0]
     bridges = sorted((arm for arm in arms_of(config, "grid") if arm.depth == depth),
                      key=lambda arm: len(zones(resolve_system(arm.system, config).plan)["bridge"]), reverse=True)
     trained = config.supernet.bridge
@@ -117,6 +123,13 @@ def draw_depths_and_bridges(config: ExperimentConfig, results: Results, run_dir:
               _Panel(f"(b) Bridge size N at d = {depth}, in one supernet trained with N = {trained}", artist.columns,
                      [artist.bridge(arm) for arm in bridges], lacks="the ablation 'grid'")]
     return _sheet(config, results, panels)
+
+
+def needs_of_depths_and_bridges(config: ExperimentConfig) -> Needs:
+    """VAR, its subnets, and the deepest of them with each N."""
+    bridges = [arm.id for arm in arms_of(config, "grid") if arm.depth == config.shown_depths[0]]
+    shown = [*needs_of_depths(config).samples, *bridges]
+    return needs(score=shown, samples=shown)
 
 
 def draw_evolution(config: ExperimentConfig, results: Results, run_dir: Path) -> Figure:
@@ -130,6 +143,13 @@ def draw_evolution(config: ExperimentConfig, results: Results, run_dir: Path) ->
                                            rows, lacks="the ablation 'evolution'")])
 
 
+def needs_of_evolution(config: ExperimentConfig) -> Needs:
+    """VAR, and subnets before their training and at the end of each phase."""
+    depths = config.ablations.evolution if config.ablations else ()
+    shown = [config.base_system, *(VarId("free", depth) for depth in depths), *arm_systems(config, "evolution")]
+    return needs(score=shown, samples=shown)
+
+
 @dataclass(frozen=True)
 class _Artist:
     """Makes rows of the same columns out of systems."""
@@ -141,7 +161,7 @@ class _Artist:
 
     def depths(self) -> list[_Row]:
         """The full network, then the subnets from deep to shallow."""
-        subnets = [(str(VarId("variant", depth)), f"VARiant-d{depth}") for depth in shown_depths(self.config)]
+        subnets = [(str(VarId("variant", depth)), f"VARiant-d{depth}") for depth in self.config.shown_depths]
         return [self._costed(system, name) for system, name in (self._full, *subnets)]
 
     def bridge(self, arm: Arm) -> _Row:

@@ -16,8 +16,7 @@ from matplotlib.figure import Figure
 
 from varient.config import ExperimentConfig
 from varient.paper import paper_table
-from varient.report.inputs import figure_inputs
-from varient.report.results import Results, SeedSpread, arm_scores, curves_of
+from varient.report.needs import Needs, arm_systems, needs
 from varient.report.style import (
     BETTER,
     INK,
@@ -34,6 +33,8 @@ from varient.report.style import (
     new_figure,
     note_below,
 )
+from varient.results import Results, SeedSpread, arm_scores, curves_of
+from varient.systems.ids import SupernetId
 from varient.training.recipes import supernet_of
 
 NETWORKS = {"full": "full network", "subnet": "subnet"}
@@ -82,7 +83,7 @@ def draw_ratios(config: ExperimentConfig, results: Results, run_dir: Path) -> Fi
     panels = figure.subplot_mosaic([["ours", "loss/full", "stages/full"], ["paper", "loss/subnet", "stages/subnet"]],
                                    width_ratios=(1.25, 1, 1))
     at_end = ways(config, results, "ratios")
-    absent = ([name for name in figure_inputs("fig2", config)["score"] if name not in results.scores]
+    absent = ([name for name in needs_of_ratios(config).score if name not in results.scores]
               if config.ablations else ["fixed ratios: the config has no ablations"])
     losses = _validated(config, run_dir)
     depth = f", $d$ = {config.ablations.depth}" if config.ablations else ""
@@ -97,6 +98,14 @@ def draw_ratios(config: ExperimentConfig, results: Results, run_dir: Path) -> Fi
     fronts = {panels["ours"]: at_end, panels["paper"]: paper_ways()}
     label_points({axis: _draw_front(axis, found, absent) for axis, found in fronts.items()})
     return figure
+
+
+def needs_of_ratios(config: ExperimentConfig) -> Needs:
+    """All fixed ratios, at the end and at the end of phase 1, and the curves of those that were validated."""
+    settings = config.ablations
+    validated = [recipe for recipe in settings.ratios if config.recipe(recipe).validate_every] if settings else []
+    return needs(score=[config.base_system, *arm_systems(config, "ratios", "stages")],
+                 curves=[SupernetId(settings.depth, recipe) for recipe in validated])
 
 
 def _measured_note(config: ExperimentConfig, found: Sequence[Way], losses: _Losses) -> str:
@@ -163,7 +172,7 @@ def _draw_front(axis: Axes, found: Sequence[Way], absent: Sequence[str]) -> list
 
 def _validated(config: ExperimentConfig, run_dir: Path) -> _Losses:
     """Curves of those trainings with a fixed ratio that were validated."""
-    found = {name: curves_of(run_dir, name) for name in figure_inputs("fig2", config)["curves"]}
+    found = {name: curves_of(run_dir, name) for name in needs_of_ratios(config).curves}
     return {name: curves for name, curves in found.items()
             if all(f"validation/{network}" in curves for network in NETWORKS)}
 
@@ -173,7 +182,7 @@ def _draw_losses(axes: Sequence[Axes], config: ExperimentConfig, losses: _Losses
 
     They are validated before a step, so never behind the last one.
     """
-    wanted = figure_inputs("fig2", config)["curves"]
+    wanted = needs_of_ratios(config).curves
     per_epoch = config.supernet.training.batches_per_epoch
     for axis, network in zip(axes, NETWORKS, strict=True):
         axis.set_ylabel(f"loss, {NETWORKS[network]}")

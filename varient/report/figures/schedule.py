@@ -11,8 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from varient.config import ExperimentConfig, Recipe
-from varient.report.inputs import figure_inputs
-from varient.report.results import Results, curves_of
+from varient.report.needs import Needs, needs
 from varient.report.style import (
     BRIDGE_ZONE,
     FLEXIBLE_ZONE,
@@ -25,7 +24,8 @@ from varient.report.style import (
     new_figure,
     note_below,
 )
-from varient.systems.ids import VarId
+from varient.results import Results, curves_of
+from varient.systems.ids import SupernetId, VarId
 from varient.training.recipes import schedule_of, supernet_of
 
 GROUPS = {"shared": "shared layers", "full_only": "full-only layers"}
@@ -40,7 +40,7 @@ def draw_schedule(config: ExperimentConfig, _results: Results, run_dir: Path) ->
     figure = new_figure(PAGE_IN, 2.5)
     panels = figure.subplot_mosaic([["p", *GROUPS]], width_ratios=(1.1, 1, 1))
     _draw_probability(panels["p"], config)
-    [network] = figure_inputs("fig3", config)["curves"]
+    [network] = needs_of_schedule(config).curves
     phases = config.supernet.phases_of(supernet_of(network, config).depth, Recipe())
     curves = curves_of(run_dir, network)
     for group in GROUPS:
@@ -57,6 +57,11 @@ def draw_schedule(config: ExperimentConfig, _results: Results, run_dir: Path) ->
                 "keys and values of the bridge zone" if curves else "")
     note_below(figure, f"(a) arithmetic: Eq. 5 and the config's phases{measured}")
     return figure
+
+
+def needs_of_schedule(config: ExperimentConfig) -> Needs:
+    """The training of the deepest subnet that stands for one of the paper's."""
+    return needs(curves=[SupernetId(config.shown_depths[0])])
 
 
 def _draw_probability(axis: Axes, config: ExperimentConfig) -> None:

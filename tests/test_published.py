@@ -9,7 +9,6 @@ import yaml
 from conftest import ROOT
 from pydantic import ValidationError
 
-from baselines.sources import VALUES, parse, published, sources
 from varient.config import TransformerSpec
 from varient.cost.paper_systems import (
     LLAMAGEN_TOKENIZER_PARAMETERS,
@@ -18,9 +17,10 @@ from varient.cost.paper_systems import (
 )
 from varient.cost.parameters import dit_parameters, llamagen_parameters, var_parameters
 from varient.paper import paper_table, system_id
+from varient.paper.published import VALUES, parse, published, sources
 from varient.pyramid import VAR_256
 
-TEXT = (ROOT / "baselines" / "sources.yaml").read_text()
+TEXT = (ROOT / "varient/paper/published.yaml").read_text()
 TABLE2 = {system_id(row["method"]): row for _, row in paper_table(2).iterrows()}
 
 
@@ -149,6 +149,6 @@ def test_entries_cannot_be_changed():
 
 
 def test_neither_torch_nor_pandas_is_needed():
-    code = ("import sys; from baselines.sources import published; published('var-d30'); "
+    code = ("import sys; from varient.paper.published import published; published('var-d30'); "
             "sys.exit(bool({'torch', 'pandas'} & set(sys.modules)))")
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=ROOT).returncode == 0

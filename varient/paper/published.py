@@ -1,4 +1,4 @@
-"""Where the systems beside ours come from, and what others have published about them: `sources.yaml`, typed.
+"""Where the systems beside ours come from, and what others have published about them: `published.yaml`, typed.
 
 Published numbers are text, digit for digit as printed; none was measured by us.  The paper's own tables are in
 `varient.paper` and are not repeated.  Imports neither torch nor pandas.
@@ -132,7 +132,7 @@ def sources() -> dict[str, Source]:
     Raises:
         ValueError: an entry that does not fit the models (pydantic's ValidationError), or two of one id.
     """
-    return parse(Path(__file__).with_name("sources.yaml").read_text())
+    return parse(Path(__file__).with_name("published.yaml").read_text())
 
 
 def parse(text: str) -> dict[str, Source]:
