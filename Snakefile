@@ -18,7 +18,7 @@ from varient.config import ConfigError
 from varient.experiment import parse_experiment
 from varient.report.figures import FIGURES as FIGURE_SOURCES
 from varient.sources import stage_sources
-from varient.systems.ids import supernet_pattern
+from varient.systems.names import supernet_pattern
 
 # A config given on the command line stands alone: Snakemake would merge it into this one, key by key.
 if "name" not in config:

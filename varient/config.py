@@ -14,7 +14,6 @@ from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
-    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -25,10 +24,9 @@ from pydantic import (
     model_validator,
 )
 
-from varient.paper import PAPER_DEPTHS
 from varient.plan import DepthPlan, Selection, nested_layers
 from varient.pyramid import Pyramid
-from varient.systems.ids import VarId, is_recipe_name
+from varient.systems.names import RECIPE
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
@@ -227,14 +225,8 @@ class Recipe(Strict):
                                                  "(Fig. 2b); 0: none; `automatic` takes 1")
 
 
-def _checked_name(name: str) -> str:
-    if not is_recipe_name(name):
-        raise ValueError(f"{name!r} cannot be the name of a recipe, which ids have among their suffixes: it must be p "
-                         "and a number, or a word that begins with two letters and is no other suffix")
-    return name
-
-
-RecipeName = Annotated[str, AfterValidator(_checked_name)]
+RecipeName = Annotated[str, Field(pattern=f"^{RECIPE.pattern}$")]
+"""Ids hold it among other parts, so `varient.experiment` refuses those that could be taken for another part."""
 
 
 class SupernetConfig(Strict):
@@ -399,11 +391,6 @@ class ExperimentConfig(Strict):
             raise ValueError(f"supernet.recipes has no {name!r}; it has {known}")
         return self.supernet.recipes[name]
 
-    @property
-    def base_system(self) -> str:
-        """The id of the full network before any supernet training."""
-        return str(VarId("var", self.transformer.depth))
-
     def plan(self, subnet_depth: int | None = None, bridge: int | None = None) -> DepthPlan:
         """The plan of subnet d with bridge N (defaults: the full network, the config's N)."""
         depth, num_scales = self.transformer.depth, len(self.patch_nums)
@@ -422,12 +409,6 @@ class ExperimentConfig(Strict):
         """The depth here that stands for a subnet depth of the paper (of 30 layers), or None where there is none."""
         depth = self.supernet.counterparts.get(paper_depth, paper_depth)
         return depth if depth in self.supernet.depths else None
-
-    @property
-    def shown_depths(self) -> list[int]:
-        """The depths that stand for the paper's subnets, in its order; all, from deep to shallow, if none does."""
-        found = [depth for paper_depth in PAPER_DEPTHS if (depth := self.counterpart(paper_depth))]
-        return found or sorted(self.supernet.depths, reverse=True)
 
     def digest(self, *sections: str) -> str:
         """SHA-256 over the seed and the named sections (default: all), to tell whether a result is still current.

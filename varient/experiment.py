@@ -10,6 +10,7 @@ from pathlib import Path
 
 from varient.ablations import arms
 from varient.config import ConfigError, ExperimentConfig, load_config, parse_config
+from varient.systems.ids import is_recipe_name
 from varient.systems.protocol import NAME
 from varient.systems.registry import networks_of, resolve_system
 
@@ -38,6 +39,9 @@ def check_systems(config: ExperimentConfig) -> None:
     Raises:
         ValueError: settings of a family, its networks, an arm or a row's id are wrong.
     """
+    for name in config.supernet.recipes:
+        if not is_recipe_name(name):
+            raise ConfigError(f"supernet.recipes: no recipe can be called {name!r}, which ids have for something else")
     networks_of(config)
     if config.ablations:
         arms(config)

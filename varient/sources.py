@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 _ROOT = Path(__file__).parent.parent
-_PACKAGES = ("varient", "baselines")
+_PACKAGE = "varient"
+_SEARCHED = {"varient.baselines": "baselines"}
+"""Packages whose modules lie in another folder of the project too, as their `__path__` says."""
 _VERSION = _ROOT / "varient" / "__init__.py"
 
 
@@ -33,7 +35,7 @@ def stage_sources(*modules: str) -> list[str]:
     Raises:
         ValueError: a module of ours that does not exist.
     """
-    ours = [module for module in modules if module.split(".")[0] in _PACKAGES]
+    ours = [module for module in modules if module.split(".")[0] == _PACKAGE]
     if not all(map(_file_of, ours)):
         raise ValueError(f"no such module among {', '.join(modules)}")
     seen: set[_Use] = set()
@@ -48,7 +50,7 @@ def stage_sources(*modules: str) -> list[str]:
 
 def _uses(module: str, *, whole: bool) -> Iterator[_Use]:
     """The file of a module, or of the module that a name is in, and the packages on the way to it."""
-    if module.split(".")[0] not in _PACKAGES:
+    if module.split(".")[0] != _PACKAGE:
         return
     while not (path := _file_of(module)):
         module = module.rpartition(".")[0]
@@ -99,5 +101,8 @@ def _has_code(path: Path) -> bool:
 
 def _file_of(module: str) -> Path | None:
     """The file of a module of ours; None where no module has that name."""
-    base = _ROOT.joinpath(*module.split("."))
-    return next((file for file in (base.with_suffix(".py"), base / "__init__.py") if file.exists()), None)
+    bases = [_ROOT.joinpath(*module.split("."))]
+    bases += [_ROOT.joinpath(folder, *module.removeprefix(f"{package}.").split("."))
+              for package, folder in _SEARCHED.items() if module.startswith(f"{package}.")]
+    return next((file for base in bases for file in (base.with_suffix(".py"), base / "__init__.py") if file.exists()),
+                None)

@@ -37,7 +37,7 @@ from varient.systems.protocol import Network
 from varient.systems.var import count_transformer
 
 if TYPE_CHECKING:
-    from baselines.code.decoding import CodeSampler
+    from varient.baselines.code.decoding import CodeSampler
 
 FORMS = "code-n<N>, free-code-n<N>"
 
@@ -144,7 +144,7 @@ class CodeSystem:
 
     def load(self, run_dir: Path | None, precision: Precision) -> CodeSampler:
         """Both transformers and the tokenizer."""
-        from baselines.code.decoding import load_sampler
+        from varient.baselines.code.decoding import load_sampler
 
         return load_sampler(self, run_dir, precision)
 
@@ -180,11 +180,11 @@ def networks(config: ExperimentConfig, settings: Settings) -> Sequence[Network]:
     parts = [Part("small", len(config.patch_nums), settings.small)]
     for drafted, pair in settings.pairs.items():
         parts += [Part("drafter", drafted, pair.drafter), Part("refiner", drafted, pair.refiner)]
-    return [Network(part.name, partial(_make, config, settings, part), code=("baselines.code.training",),
+    return [Network(part.name, partial(_make, config, settings, part), code=("varient.baselines.code.training",),
                     depends=part.depends, needs=part.needs, released=part.source.weights) for part in parts]
 
 
 def _make(config: ExperimentConfig, settings: Settings, part: Part, run_dir: Path, output: Path) -> None:
-    from baselines.code.training import make_network
+    from varient.baselines.code.training import make_network
 
     make_network(config, settings, part, run_dir, output)

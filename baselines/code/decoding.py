@@ -22,7 +22,7 @@ from varient.systems.pipeline import decode_f_hat, ready
 from varient.systems.protocol import CountedCache
 
 if TYPE_CHECKING:
-    from baselines.code import CodeSystem
+    from varient.baselines.code import CodeSystem
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from varient.training.loop import fit
 from varient.training.tokens import Batch, TokenBatches, mixed_classes, prediction_divergence, token_loss
 
 if TYPE_CHECKING:
-    from baselines.code import Part, Settings
+    from varient.baselines.code import Part, Settings
 
 
 def make_network(config: ExperimentConfig, settings: Settings, part: Part, run_dir: Path, output: Path) -> None:

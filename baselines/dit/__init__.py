@@ -18,14 +18,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from baselines.dit.settings import RELEASED_SIZES, TABLE_STEPS, VAE_FILES, Settings, latent_side
+from varient.baselines.dit.settings import RELEASED_SIZES, TABLE_STEPS, VAE_FILES, Settings, latent_side
+
 from varient.config import CachePolicy, ExperimentConfig, Precision
 from varient.cost.parameters import dit_parameters
 from varient.systems.ids import DiTId
 from varient.systems.protocol import Network
 
 if TYPE_CHECKING:
-    from baselines.dit.sampling import DiTSampler
+    from varient.baselines.dit.sampling import DiTSampler
 
 FORMS = "dit-<size>, dit-<size>-<steps>"
 
@@ -66,7 +67,7 @@ class DiTSystem:
                 "guided_channels": settings.guided, "space": settings.space}
 
     def load(self, run_dir: Path | None, precision: Precision) -> DiTSampler:
-        from baselines.dit.sampling import load_sampler
+        from varient.baselines.dit.sampling import load_sampler
         weights = run_dir / "dit.safetensors" if run_dir else None
         return load_sampler(self.config, self.settings, self.num_steps, weights, precision)
 
@@ -96,17 +97,17 @@ def resolve(name: str, config: ExperimentConfig, settings: Settings) -> DiTSyste
 def networks(config: ExperimentConfig, settings: Settings) -> Sequence[Network]:
     """See `varient.systems.protocol.Family`: one network, imported or trained."""
     if settings.weights:
-        return [Network("dit", partial(_import, config, settings), ("baselines.dit.released",), _SECTIONS,
+        return [Network("dit", partial(_import, config, settings), ("varient.baselines.dit.released",), _SECTIONS,
                         released=settings.weights)]
-    return [Network("dit", partial(_train, config, settings), ("baselines.dit.training",),
+    return [Network("dit", partial(_train, config, settings), ("varient.baselines.dit.training",),
                     (*_SECTIONS, "systems.dit.training"))]
 
 
 def _import(config: ExperimentConfig, settings: Settings, run_dir: Path, output: Path) -> None:
-    from baselines.dit.released import import_network
+    from varient.baselines.dit.released import import_network
     import_network(config, settings, output)
 
 
 def _train(config: ExperimentConfig, settings: Settings, run_dir: Path, output: Path) -> None:
-    from baselines.dit.training import train
+    from varient.baselines.dit.training import train
     train(config, settings, output)

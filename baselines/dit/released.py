@@ -12,9 +12,9 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from varient.baselines.dit.network import DiT, build_network
+from varient.baselines.dit.settings import Settings
 
-from baselines.dit.network import DiT, build_network
-from baselines.dit.settings import Settings
 from varient.config import ExperimentConfig
 from varient.files import sha256_of
 from varient.models.checkpoint import CheckpointError, load_strictly, save_weights

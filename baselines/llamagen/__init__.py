@@ -15,14 +15,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from baselines.llamagen.settings import Settings, TokenizerConfig, TransformerConfig
+from varient.baselines.llamagen.settings import Settings, TokenizerConfig, TransformerConfig
+
 from varient.config import CachePolicy, ExperimentConfig, Precision
 from varient.cost.parameters import llamagen_parameters
 from varient.systems.ids import LlamaGenId
 from varient.systems.protocol import Network
 
 if TYPE_CHECKING:
-    from baselines.llamagen.sampling import LlamaGenSampler
+    from varient.baselines.llamagen.sampling import LlamaGenSampler
 
 __all__ = ["FORMS", "Settings", "networks", "resolve"]
 
@@ -76,9 +77,15 @@ class LlamaGen:
         Raises:
             CheckpointError: weights that are missing or do not fit.
         """
-        from baselines.llamagen.build import build_tokenizer, build_transformer, load_tokenizer, load_transformer
-        from baselines.llamagen.sampling import LlamaGenSampler
-        from baselines.llamagen.transformer import initialize
+        from varient.baselines.llamagen.build import (
+            build_tokenizer,
+            build_transformer,
+            load_tokenizer,
+            load_transformer,
+        )
+        from varient.baselines.llamagen.sampling import LlamaGenSampler
+        from varient.baselines.llamagen.transformer import initialize
+
         from varient.systems.pipeline import ready
 
         if run_dir is None:
@@ -125,26 +132,26 @@ def networks(config: ExperimentConfig, settings: Settings) -> tuple[Network, ...
 
 
 def _code(part: TokenizerConfig | TransformerConfig) -> tuple[str, ...]:
-    return ("baselines.llamagen.training" if part.training else "baselines.llamagen.checkpoints",)
+    return ("varient.baselines.llamagen.training" if part.training else "varient.baselines.llamagen.checkpoints",)
 
 
 def _make_tokenizer(config: ExperimentConfig, settings: Settings, _run_dir: Path, output: Path) -> None:
     if settings.tokenizer.training:
-        from baselines.llamagen.training import train_tokenizer
+        from varient.baselines.llamagen.training import train_tokenizer
 
         train_tokenizer(config, settings, output)
     else:
-        from baselines.llamagen.checkpoints import import_tokenizer
+        from varient.baselines.llamagen.checkpoints import import_tokenizer
 
         import_tokenizer(settings, output)
 
 
 def _make_transformer(config: ExperimentConfig, settings: Settings, run_dir: Path, output: Path) -> None:
     if settings.transformer.training:
-        from baselines.llamagen.training import train_transformer
+        from varient.baselines.llamagen.training import train_transformer
 
         train_transformer(config, settings, run_dir / f"{TOKENIZER}.safetensors", output)
     else:
-        from baselines.llamagen.checkpoints import import_transformer
+        from varient.baselines.llamagen.checkpoints import import_transformer
 
         import_transformer(config, settings, output)

@@ -15,11 +15,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from torch.serialization import safe_globals
+from varient.baselines.llamagen.build import build_tokenizer, build_transformer
+from varient.baselines.llamagen.settings import Settings
+from varient.baselines.llamagen.tokenizer import Tokenizer
+from varient.baselines.llamagen.transformer import Transformer
 
-from baselines.llamagen.build import build_tokenizer, build_transformer
-from baselines.llamagen.settings import Settings
-from baselines.llamagen.tokenizer import Tokenizer
-from baselines.llamagen.transformer import Transformer
 from varient.config import ExperimentConfig
 from varient.files import sha256_of
 from varient.models.checkpoint import CheckpointError, load_strictly, save_weights

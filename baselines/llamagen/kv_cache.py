@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-
-from baselines.llamagen.settings import TransformerShape
+from varient.baselines.llamagen.settings import TransformerShape
 
 ROUNDED_TO = 8
 """The authors round the number of positions up to a multiple of this: 584 for 577."""

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from varient.baselines.llamagen.kv_cache import StaticCache
+from varient.baselines.llamagen.settings import Settings
+from varient.baselines.llamagen.tokenizer import Tokenizer, to_uint8
+from varient.baselines.llamagen.transformer import Transformer
 
-from baselines.llamagen.kv_cache import StaticCache
-from baselines.llamagen.settings import Settings
-from baselines.llamagen.tokenizer import Tokenizer, to_uint8
-from baselines.llamagen.transformer import Transformer
 from varient.config import CachePolicy
 from varient.sampling import draw, filter_logits, image_uniforms
 from varient.systems.protocol import CountedCache

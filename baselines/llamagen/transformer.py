@@ -15,11 +15,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-from baselines.llamagen.settings import TransformerShape
+from varient.baselines.llamagen.settings import TransformerShape
 
 if TYPE_CHECKING:
-    from baselines.llamagen.kv_cache import StaticCache
+    from varient.baselines.llamagen.kv_cache import StaticCache
 
 NORM_EPS = 1e-5
 ROTARY_BASE = 10000.0

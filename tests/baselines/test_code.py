@@ -2,8 +2,8 @@ import pytest
 import torch
 from conftest import TINY_PYRAMID, assert_close, golden, tiny_tokenizer, tiny_transformer
 from test_sampling import Race
+from varient.baselines.code.decoding import collaborate
 
-from baselines.code.decoding import collaborate
 from varient.cost.kv_accounting import kv_peaks_in_tokens, passes
 from varient.plan import DepthPlan
 from varient.pyramid import Pyramid

@@ -5,14 +5,14 @@ import torch
 from conftest import assert_close, golden
 from diffusers import AutoencoderKL
 from pydantic import ValidationError
+from varient.baselines.dit import training
+from varient.baselines.dit.diffusion import Diffusion
+from varient.baselines.dit.network import DiT, build_network, initialize
+from varient.baselines.dit.released import load_released, read_released
+from varient.baselines.dit.sampling import Guidance, ImageNoise, draw, guided_prediction, load_vae
+from varient.baselines.dit.settings import Shape
 
 from baselines import dit
-from baselines.dit import training
-from baselines.dit.diffusion import Diffusion
-from baselines.dit.network import DiT, build_network, initialize
-from baselines.dit.released import load_released, read_released
-from baselines.dit.sampling import Guidance, ImageNoise, draw, guided_prediction, load_vae
-from baselines.dit.settings import Shape
 from varient.config import DataConfig
 from varient.cost.parameters import dit_parameters
 from varient.models.checkpoint import CheckpointError, load_weights, save_weights

@@ -8,22 +8,22 @@ import torch
 from conftest import ROOT, assert_close, golden, tiny_transformer
 from pydantic import ValidationError
 from torch.nn import functional as F
-
-from baselines import llamagen
-from baselines.llamagen.build import build_tokenizer, build_transformer
-from baselines.llamagen.checkpoints import (
+from varient.baselines.llamagen.build import build_tokenizer, build_transformer
+from varient.baselines.llamagen.checkpoints import (
     NUM_PARAMETERS,
     import_transformer,
     load_tokenizer,
     load_transformer,
     read_released,
 )
-from baselines.llamagen.kv_cache import StaticCache
-from baselines.llamagen.sampling import generate, keep_likely
-from baselines.llamagen.settings import Settings, TokenizerShape, TransformerShape
-from baselines.llamagen.tokenizer import Tokenizer, to_uint8
-from baselines.llamagen.training import restart_unused_codes
-from baselines.llamagen.transformer import Transformer
+from varient.baselines.llamagen.kv_cache import StaticCache
+from varient.baselines.llamagen.sampling import generate, keep_likely
+from varient.baselines.llamagen.settings import Settings, TokenizerShape, TransformerShape
+from varient.baselines.llamagen.tokenizer import Tokenizer, to_uint8
+from varient.baselines.llamagen.training import restart_unused_codes
+from varient.baselines.llamagen.transformer import Transformer
+
+from baselines import llamagen
 from varient.config import load_config
 from varient.models.checkpoint import CheckpointError, load_weights, save_weights
 from varient.training.tokens import token_loss

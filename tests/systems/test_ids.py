@@ -7,7 +7,8 @@ from conftest import ROOT
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from varient.systems.ids import CodeId, DiTId, LlamaGenId, SupernetId, VarId, is_recipe_name, parse
+from varient.systems.ids import CodeId, DiTId, LlamaGenId, VarId, is_recipe_name, parse
+from varient.systems.names import SupernetId
 
 COUNTS, WORDS = st.integers(1, 10 ** 6), st.from_regex(r"p\d{1,3}|[a-z]{2}[a-z0-9]{0,6}", fullmatch=True)
 RECIPES = st.none() | WORDS.filter(is_recipe_name)

@@ -17,7 +17,7 @@ from varient.claims.judgement import Evidence
 from varient.claims.records import Records
 from varient.config import ExperimentConfig
 from varient.results import curves_of
-from varient.systems.ids import SupernetId
+from varient.systems.names import SupernetId
 from varient.targets import make_command
 
 _NORM = "gradient_norm/{zone}/full_only"

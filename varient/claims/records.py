@@ -12,7 +12,7 @@ from varient.config import ExperimentConfig
 from varient.paper import DEPTH
 from varient.records import ProfileRecord, ScoreRecord
 from varient.results import AnyRecord, Results, comparable
-from varient.systems.ids import VarId, parse
+from varient.systems.ids import VarId, base_system, parse
 from varient.systems.registry import networks_of, resolve_system
 from varient.targets import make_command
 
@@ -111,7 +111,7 @@ class Records:
             ablated: the depth is that of the experiment's ablations, whatever the paper's was.
         """
         if system == FULL:
-            return self.config.base_system
+            return base_system(self.config)
         found = VarId.parse(system)
         if found is None:
             return next((row for row in self.config.rows if resolve_system(row, self.config).published_as == system),

@@ -8,13 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from varient.config import CachePolicy
 from varient.plan import DepthPlan
 from varient.pyramid import Pyramid
-
-if TYPE_CHECKING:
-    from varient.models.kv_cache import CachePolicy
 
 POLICIES = ("lean", "reference")
 

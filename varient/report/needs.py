@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from varient.ablations import arms_of
 from varient.config import ExperimentConfig
+from varient.paper import PAPER_DEPTHS
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,12 @@ def needs(*, score: Iterable[object] = (), profile: Iterable[object] = (), sampl
     """Needs from ids or their texts, each taken once."""
     return Needs(*(tuple(dict.fromkeys(map(str, names))) for names in (score, profile, samples, curves)),
                  reconstruction)
+
+
+def shown_depths(config: ExperimentConfig) -> list[int]:
+    """The depths that stand for the paper's subnets, in its order; all, from deep to shallow, if none does."""
+    found = [depth for paper_depth in PAPER_DEPTHS if (depth := config.counterpart(paper_depth))]
+    return found or sorted(config.supernet.depths, reverse=True)
 
 
 def nothing(config: ExperimentConfig) -> Needs:

@@ -15,6 +15,7 @@ from varient.report.quality_tables import THREE_PHASES
 from varient.report.table2 import is_paper_size
 from varient.report.table3 import TABLE3_NOTE
 from varient.results import Results
+from varient.systems.ids import base_system
 
 _REDRAWS = ("± is half the width of a 95 % interval over redraws of the scored images, with the reference fixed; "
             "another training would change the values further.")
@@ -71,7 +72,7 @@ def _reading(number: int, config: ExperimentConfig, results: Results, frame: pd.
 
 def _settings(config: ExperimentConfig, results: Results) -> Iterator[str]:
     """Under what time and memory were measured, counted and predicted."""
-    if record := results.profiles.get(config.base_system):
+    if record := results.profiles.get(base_system(config)):
         yield (f"Time and memory are measured on {record.provenance.device}, batch {record.batch_size}, "
                f"{record.precision}, {record.cache_policy} cache"
                + ("." if is_paper_size(config) else ": compare ratios with the paper's, not seconds or MiB."))

@@ -13,10 +13,10 @@ from varient.paper import DEPTH, PAPER_DEPTHS, paper_table
 from varient.pyramid import Pyramid, Zone
 from varient.records import ScoreRecord
 from varient.report.cells import ARITHMETIC, NORMAL_95, Cell, Row, averaged, flatten, measured, number
-from varient.report.needs import Needs, arm_systems, needs
+from varient.report.needs import Needs, arm_systems, needs, shown_depths
 from varient.report.table2 import NO_COUNTERPART
 from varient.results import Results, SeedSpread
-from varient.systems.ids import VarId
+from varient.systems.ids import VarId, base_system
 
 NO_RECORD = "no record"
 THREE_PHASES = "three phases"
@@ -28,7 +28,7 @@ def table1(config: ExperimentConfig, results: Results) -> pd.DataFrame:
     The paper has d = 16.  The rows of real images rebuilt from their first scales are ours: without them the ranking of
     the zones would be read as a law of depth.
     """
-    pyramid, base = config.pyramid, config.base_system
+    pyramid, base = config.pyramid, base_system(config)
     depths = _zone_depths(config)
     rows: list[Row] = []
     for _, printed in paper_table(1).iterrows():
@@ -56,7 +56,7 @@ def table1(config: ExperimentConfig, results: Results) -> pd.DataFrame:
 
 def needs_of_table1(config: ExperimentConfig) -> Needs:
     """The zones' subnets; reconstructions of experiments whose real images are archives."""
-    return needs(score=[config.base_system, *arm_systems(config, "zones")],
+    return needs(score=[base_system(config), *arm_systems(config, "zones")],
                  reconstruction=config.data.source != "imagenet")
 
 
@@ -85,7 +85,7 @@ def table4(config: ExperimentConfig, results: Results) -> pd.DataFrame:
     The supernet of each depth is another training run, so each row has a full network of its own.  Behind the paper's
     rows come the ways of training that it does not have, first of all one supernet for all depths.
     """
-    base = results.scores.get(config.base_system)
+    base = results.scores.get(base_system(config))
     rows = [_table4_row(config, results, printed, base) for _, printed in paper_table(4).iterrows()]
     for arm in arms_of(config, "extensions"):
         if arm.network == "subnet":
@@ -109,9 +109,9 @@ def _training(config: ExperimentConfig, arm: Arm) -> str:
 
 def needs_of_table4(config: ExperimentConfig) -> Needs:
     """Subnets and full networks before and after training, and the recipes that the paper does not have."""
-    depths = config.shown_depths
+    depths = shown_depths(config)
     pairs = [system for depth in depths for system in (VarId("free", depth), VarId("variant", depth, full=True))]
-    return needs(score=[config.base_system, *(VarId("variant", depth) for depth in depths), *pairs,
+    return needs(score=[base_system(config), *(VarId("variant", depth) for depth in depths), *pairs,
                         *arm_systems(config, "extensions")])
 
 
@@ -165,7 +165,7 @@ def _over(results: Results, systems: Iterable[str], name: str) -> SeedSpread | N
 
 def table8(config: ExperimentConfig, results: Results) -> pd.DataFrame:
     """Table 8: FID over subnet depth d and bridge zone N; with N = K the subnet is the full network of its supernet."""
-    base = config.base_system
+    base = base_system(config)
     grid = {(arm.depth, arm.arm): arm.system for arm in arms_of(config, "grid")}
     rows = []
     for _, printed in paper_table(8).iterrows():
@@ -182,4 +182,4 @@ def table8(config: ExperimentConfig, results: Results) -> pd.DataFrame:
 
 def needs_of_table8(config: ExperimentConfig) -> Needs:
     """The grid, and the network before any of its trainings."""
-    return needs(score=[config.base_system, *arm_systems(config, "grid")])
+    return needs(score=[base_system(config), *arm_systems(config, "grid")])

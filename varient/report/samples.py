@@ -8,7 +8,7 @@ from pathlib import Path
 from varient.config import ExperimentConfig
 from varient.generation import images
 from varient.report.grids import write_grid
-from varient.systems.ids import SupernetId
+from varient.systems.names import SupernetId
 from varient.systems.pipeline import load_pipeline
 
 

@@ -13,9 +13,9 @@ from varient.paper import DEPTH, paper_table, system_id
 from varient.paper.published import published
 from varient.records import ProfileRecord
 from varient.report.cells import ARITHMETIC, PREDICTED, Cell, flatten, measured, number
-from varient.report.needs import Needs, needs
+from varient.report.needs import Needs, needs, shown_depths
 from varient.results import Results
-from varient.systems.ids import VarId
+from varient.systems.ids import VarId, base_system
 from varient.systems.protocol import System
 from varient.systems.registry import resolve_system
 
@@ -53,7 +53,7 @@ def table2(config: ExperimentConfig, results: Results) -> pd.DataFrame:
 
 def needs_of_table2(config: ExperimentConfig) -> Needs:
     """VAR, its subnets and the config's further rows, scored and profiled; held-out real images, scored."""
-    systems = [config.base_system, *(VarId("variant", depth) for depth in config.shown_depths), *config.rows]
+    systems = [base_system(config), *(VarId("variant", depth) for depth in shown_depths(config)), *config.rows]
     floor = ["real-holdout"] if config.data.holdout else []
     return needs(score=[*systems, *floor], profile=systems)
 
@@ -118,7 +118,7 @@ def _cost(published_as: str) -> SystemCost | None:
 
 def is_paper_size(config: ExperimentConfig) -> bool:
     """Whether the experiment's full network is the released VAR-d30 at 256 x 256."""
-    own = resolve_system(config.base_system, config).parameters()
+    own = resolve_system(base_system(config), config).parameters()
     return tuple(own.values()) == tuple(paper_system(_BASE).transformer_parameters)
 
 

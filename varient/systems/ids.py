@@ -1,4 +1,4 @@
-"""Ids of systems and names of supernets.  No other module knows how they are written.
+"""Ids of systems.  No other module knows how they are written (`varient.systems.names` has the names of supernets).
 
 | id | weights | which layers run |
 |---|---|---|
@@ -21,74 +21,46 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, fields
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from varient.plan import DepthPlan
+from varient.systems.names import (
+    EPOCH,
+    FROM_0,
+    FROM_1,
+    SEED,
+    Kind,
+    Suffix,
+    Word,
+    given,
+    pattern_of,
+    values_of,
+    written,
+)
 
-Kind = Literal["var", "variant", "free"]
-"""The full network, a trained subnet (or the full network of its supernet), an untrained subnet."""
-
-_FROM_0, _FROM_1 = r"(?:0|[1-9]\d*)", r"[1-9]\d*"
-"""Numbers without leading zeros."""
-
-
-@dataclass(frozen=True)
-class Suffix:
-    """One optional part of an id, written behind a dash.
-
-    Attributes:
-        field: of `VarId` (and of `SupernetId`) that holds its value.
-        form: how it is written, `{}` for each number; without one it is a flag, whose value is True.
-        kinds: of ids that may have it.
-        example: for messages.
-        number: regular expression of its numbers.
-    """
-
-    field: str
-    form: str
-    kinds: tuple[Kind, ...]
-    example: str
-    number: str = _FROM_1
-
-    @property
-    def pattern(self) -> str:
-        """Regular expression of what may stand behind the dash."""
-        return self.number.join(map(re.escape, self.form.split("{}")))
-
-    def read(self, text: str) -> int | tuple[int, ...] | bool:
-        """The value that a text of `pattern` stands for."""
-        numbers = tuple(map(int, re.findall(r"\d+", text)))
-        return (numbers if len(numbers) > 1 else numbers[0]) if numbers else True
-
-    def write(self, value: Any) -> str:
-        """The text of a value."""
-        return self.form.format(*(value if isinstance(value, tuple) else (value,)))
+if TYPE_CHECKING:
+    from varient.config import ExperimentConfig
 
 
 @dataclass(frozen=True)
-class _Recipe(Suffix):
-    """The name of a way of training: `p<number>`, or a word of at least two letters that is no other suffix."""
+class _Recipe(Word):
+    """The name of a recipe that no other suffix could be taken for."""
 
     @property
     def pattern(self) -> str:
         others = "|".join(suffix.pattern for suffix in SUFFIXES if suffix is not self)
-        return rf"(?!(?:{others})(?![a-z0-9]))(?:p\d+|[a-z]{{2}}[a-z0-9]*)"
-
-    def read(self, text: str) -> str:
-        return text
+        return rf"(?!(?:{others})(?![a-z0-9])){super().pattern}"
 
 
-RECIPE = _Recipe("recipe", "{}", ("variant",), "<recipe>")
-SEED = Suffix("seed", "s{}", ("variant",), "s<seed>")
-EPOCH = Suffix("epoch", "e{}", ("variant",), "e<epoch>")
+_RECIPE = _Recipe("recipe", "{}", ("variant",), "<recipe>")
 
 SUFFIXES = (
-    RECIPE,
+    _RECIPE,
     SEED,
     EPOCH,
     Suffix("phase", "end{}", ("variant",), "end<phase>"),
-    Suffix("bridge", "n{}", ("variant", "free"), "n<N>", _FROM_0),
+    Suffix("bridge", "n{}", ("variant", "free"), "n<N>", FROM_0),
     Suffix("full", "full", ("variant",), "full"),
     Suffix("window", "r{}to{}", ("free",), "r<first>to<last>"),
 )
@@ -130,7 +102,7 @@ class VarId:
     family = "var"
 
     def __post_init__(self) -> None:
-        present = {suffix.field: suffix for suffix in _given(SUFFIXES, self)}
+        present = {suffix.field: suffix for suffix in given(SUFFIXES, self)}
         for suffix in present.values():
             if self.kind not in suffix.kinds:
                 raise ValueError(f"system {self}: '-{suffix.example}' belongs to ids that begin with "
@@ -148,13 +120,13 @@ class VarId:
         Raises:
             ValueError: as the class.
         """
-        head = rf"(?P<kind>var|variant|free)-d(?P<depth>{_FROM_1})"
-        if not (match := re.fullmatch(head + _optional(SUFFIXES), text, re.ASCII)):
+        head = rf"(?P<kind>var|variant|free)-d(?P<depth>{FROM_1})"
+        if not (match := re.fullmatch(head + pattern_of(SUFFIXES), text, re.ASCII)):
             return None
-        return cls(match["kind"], int(match["depth"]), **_values(SUFFIXES, match))
+        return cls(match["kind"], int(match["depth"]), **values_of(SUFFIXES, match))
 
     def __str__(self) -> str:
-        return f"{self.kind}-d{self.depth}" + _written(SUFFIXES, self)
+        return f"{self.kind}-d{self.depth}" + written(SUFFIXES, self)
 
     @property
     def of_supernet(self) -> bool:
@@ -193,34 +165,6 @@ class VarId:
 
 
 @dataclass(frozen=True)
-class SupernetId:
-    """Name of a supernet's weights.
-
-    Attributes:
-        depth: d; None where one supernet serves all depths.
-        recipe, seed, epoch: as of `VarId`.
-    """
-
-    depth: int | None
-    recipe: str | None = None
-    seed: int = 0
-    epoch: int | None = None
-
-    SUFFIXES = (RECIPE, SEED, EPOCH)
-
-    @classmethod
-    def parse(cls, text: str) -> SupernetId | None:
-        """The name that is written so; None where it is not one of a supernet's."""
-        match = re.fullmatch(rf"supernet(-d(?P<depth>{_FROM_1}))?" + _optional(cls.SUFFIXES), text, re.ASCII)
-        if not match or match["depth"] is match["recipe"] is None:
-            return None
-        return cls(int(match["depth"]) if match["depth"] else None, **_values(cls.SUFFIXES, match))
-
-    def __str__(self) -> str:
-        return "supernet" + (f"-d{self.depth}" if self.depth else "") + _written(self.SUFFIXES, self)
-
-
-@dataclass(frozen=True)
 class CodeId:
     """Id of CoDe with N drafted scales; free of training, or fine-tuned for this N."""
 
@@ -232,7 +176,7 @@ class CodeId:
     @classmethod
     def parse(cls, text: str) -> CodeId | None:
         """The id that is written so, or None."""
-        match = re.fullmatch(rf"(?P<free>free-)?code-n(?P<drafted>{_FROM_0})", text, re.ASCII)
+        match = re.fullmatch(rf"(?P<free>free-)?code-n(?P<drafted>{FROM_0})", text, re.ASCII)
         return cls(int(match["drafted"]), bool(match["free"])) if match else None
 
     def __str__(self) -> str:
@@ -291,9 +235,14 @@ def parse(text: str) -> SystemId | None:
     return next((found for kind in kinds if (found := kind.parse(text))), None)
 
 
+def base_system(config: ExperimentConfig) -> str:
+    """The id of an experiment's full network before any supernet's training."""
+    return str(VarId("var", config.transformer.depth))
+
+
 def is_recipe_name(text: str) -> bool:
     """Whether a recipe can be called so: ids have its name among their suffixes."""
-    return re.fullmatch(RECIPE.pattern, text, re.ASCII) is not None
+    return re.fullmatch(_RECIPE.pattern, text, re.ASCII) is not None
 
 
 def forms() -> str:
@@ -303,24 +252,3 @@ def forms() -> str:
                      for kind, letter in kinds.items())
 
 
-def supernet_pattern() -> str:
-    """Regular expression of the names of supernets at the end of their training, without named groups."""
-    return rf"supernet(?:-d{_FROM_1})?(?:-{RECIPE.pattern})?(?:-{SEED.pattern})?"
-
-
-def _optional(suffixes: tuple[Suffix, ...]) -> str:
-    return "".join(rf"(?:-(?P<{suffix.field}>{suffix.pattern}))?" for suffix in suffixes)
-
-
-def _values(suffixes: tuple[Suffix, ...], match: re.Match[str]) -> dict[str, Any]:
-    return {suffix.field: suffix.read(match[suffix.field]) for suffix in suffixes if match[suffix.field]}
-
-
-def _given(suffixes: tuple[Suffix, ...], named: VarId | SupernetId) -> list[Suffix]:
-    """The suffixes whose field says something else than its default."""
-    defaults = {field.name: field.default for field in fields(named)}
-    return [suffix for suffix in suffixes if getattr(named, suffix.field) != defaults[suffix.field]]
-
-
-def _written(suffixes: tuple[Suffix, ...], named: VarId | SupernetId) -> str:
-    return "".join(f"-{suffix.write(getattr(named, suffix.field))}" for suffix in _given(suffixes, named))

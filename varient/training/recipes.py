@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from varient.config import ExperimentConfig, Recipe
-from varient.systems.ids import SupernetId
+from varient.systems.names import SupernetId
 from varient.training.schedule import AutomaticSchedule, FixedRatioSchedule, ProgressiveSchedule, Schedule
 
 

@@ -16,7 +16,7 @@ from varient.paper import paper_table
 from varient.plan import DepthPlan
 from varient.report.cells import NORMAL_95
 from varient.report.figures.kv_live import PAPER_SIZE, KVSize, paper_plan
-from varient.report.needs import Needs, arm_systems, needs
+from varient.report.needs import Needs, arm_systems, needs, shown_depths
 from varient.report.style import (
     GREY,
     INK,
@@ -33,7 +33,7 @@ from varient.report.style import (
     note_below,
 )
 from varient.results import Results
-from varient.systems.ids import VarId
+from varient.systems.ids import VarId, base_system
 
 RECOMMENDED = 16, 7
 """d and N of the paper's red star."""
@@ -84,7 +84,7 @@ def draw_configurations(config: ExperimentConfig, results: Results, _run_dir: Pa
 
 def needs_of_configurations(config: ExperimentConfig) -> Needs:
     """VAR, its subnets, and the grid d x N."""
-    return needs(score=[config.base_system, *(VarId("variant", depth) for depth in config.shown_depths),
+    return needs(score=[base_system(config), *(VarId("variant", depth) for depth in shown_depths(config)),
                         *arm_systems(config, "grid")])
 
 
@@ -104,7 +104,7 @@ def _name(panels: Mapping[str, Axes], config: ExperimentConfig) -> None:
 def measured_points(config: ExperimentConfig, results: Results) -> list[Point]:
     """What is measured of the grid d x N; the full network, d = D, is the same for all N, as in Table 8."""
     full = config.transformer.depth
-    systems = ({(full, n): config.base_system for n in _bridges(config)}
+    systems = ({(full, n): base_system(config) for n in _bridges(config)}
                | {(depth, config.supernet.bridge): str(VarId("variant", depth)) for depth in config.supernet.depths})
     systems |= {(arm.depth, int(arm.arm.removeprefix("N = "))): arm.system for arm in arms_of(config, "grid")}
     size = KVSize.of(config)
@@ -123,7 +123,7 @@ def paper_points() -> list[Point]:
 
 def _middle(config: ExperimentConfig) -> int:
     """The depth that stands for the paper's d = 16, or for its next shallower; the deepest if none does."""
-    return config.shown_depths[0]
+    return shown_depths(config)[0]
 
 
 def _recommended(config: ExperimentConfig) -> tuple[int | None, int | None]:

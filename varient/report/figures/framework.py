@@ -15,7 +15,7 @@ from varient.config import ExperimentConfig
 from varient.cost.kv_accounting import passes, token_layers
 from varient.plan import DepthPlan
 from varient.pyramid import Pyramid
-from varient.report.needs import nothing
+from varient.report.needs import nothing, shown_depths
 from varient.report.style import (
     BRIDGE_ZONE,
     FLEXIBLE_ZONE,
@@ -52,7 +52,7 @@ _SMALL = 6.5
 
 def draw_framework(config: ExperimentConfig, results: Results, run_dir: Path) -> Figure:
     """The experiment's counterpart of the paper's d = 16, with the config's N."""
-    return framework(config, config.shown_depths[0])
+    return framework(config, shown_depths(config)[0])
 
 
 needs_of_framework = nothing

@@ -19,7 +19,7 @@ from varient.cost.work import PRECISIONS
 from varient.plan import DepthPlan
 from varient.report.cells import NORMAL_95
 from varient.report.figures.framework import scale_range, zones
-from varient.report.needs import Needs, arm_systems, needs
+from varient.report.needs import Needs, arm_systems, needs, shown_depths
 from varient.report.style import (
     GREY,
     LIGHT_GREY,
@@ -32,7 +32,7 @@ from varient.report.style import (
     note_source,
 )
 from varient.results import Results
-from varient.systems.ids import VarId
+from varient.systems.ids import VarId, base_system
 from varient.systems.registry import resolve_system
 from varient.training.schedule import ProgressiveSchedule
 
@@ -107,14 +107,14 @@ def draw_depths(config: ExperimentConfig, results: Results, run_dir: Path) -> Fi
 
 def needs_of_depths(config: ExperimentConfig) -> Needs:
     """VAR and its subnets."""
-    shown = [config.base_system, *(VarId("variant", depth) for depth in config.shown_depths)]
+    shown = [base_system(config), *(VarId("variant", depth) for depth in shown_depths(config))]
     return needs(score=shown, samples=shown)
 
 
 def draw_depths_and_bridges(config: ExperimentConfig, results: Results, run_dir: Path) -> Figure:
     """Fig. 6: (a) depth at the config's N; (b) bridge size N at the largest subnet."""
     artist = _Artist(config, results, run_dir, _one_of_each_class(config))
-    depth = config.shown_depths[0]
+    depth = shown_depths(config)[0]
     bridges = sorted((arm for arm in arms_of(config, "grid") if arm.depth == depth),
                      key=lambda arm: len(zones(resolve_system(arm.system, config).plan)["bridge"]), reverse=True)
     trained = config.supernet.bridge
@@ -127,7 +127,7 @@ def draw_depths_and_bridges(config: ExperimentConfig, results: Results, run_dir:
 
 def needs_of_depths_and_bridges(config: ExperimentConfig) -> Needs:
     """VAR, its subnets, and the deepest of them with each N."""
-    bridges = [arm.id for arm in arms_of(config, "grid") if arm.depth == config.shown_depths[0]]
+    bridges = [arm.id for arm in arms_of(config, "grid") if arm.depth == shown_depths(config)[0]]
     shown = [*needs_of_depths(config).samples, *bridges]
     return needs(score=shown, samples=shown)
 
@@ -146,7 +146,7 @@ def draw_evolution(config: ExperimentConfig, results: Results, run_dir: Path) ->
 def needs_of_evolution(config: ExperimentConfig) -> Needs:
     """VAR, and subnets before their training and at the end of each phase."""
     depths = config.ablations.evolution if config.ablations else ()
-    shown = [config.base_system, *(VarId("free", depth) for depth in depths), *arm_systems(config, "evolution")]
+    shown = [base_system(config), *(VarId("free", depth) for depth in depths), *arm_systems(config, "evolution")]
     return needs(score=shown, samples=shown)
 
 
@@ -161,7 +161,7 @@ class _Artist:
 
     def depths(self) -> list[_Row]:
         """The full network, then the subnets from deep to shallow."""
-        subnets = [(str(VarId("variant", depth)), f"VARiant-d{depth}") for depth in self.config.shown_depths]
+        subnets = [(str(VarId("variant", depth)), f"VARiant-d{depth}") for depth in shown_depths(self.config)]
         return [self._costed(system, name) for system, name in (self._full, *subnets)]
 
     def bridge(self, arm: Arm) -> _Row:

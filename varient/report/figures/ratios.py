@@ -34,7 +34,8 @@ from varient.report.style import (
     note_below,
 )
 from varient.results import Results, SeedSpread, arm_scores, curves_of
-from varient.systems.ids import SupernetId
+from varient.systems.ids import base_system
+from varient.systems.names import SupernetId
 from varient.training.recipes import supernet_of
 
 NETWORKS = {"full": "full network", "subnet": "subnet"}
@@ -104,7 +105,7 @@ def needs_of_ratios(config: ExperimentConfig) -> Needs:
     """All fixed ratios, at the end and at the end of phase 1, and the curves of those that were validated."""
     settings = config.ablations
     validated = [recipe for recipe in settings.ratios if config.recipe(recipe).validate_every] if settings else []
-    return needs(score=[config.base_system, *arm_systems(config, "ratios", "stages")],
+    return needs(score=[base_system(config), *arm_systems(config, "ratios", "stages")],
                  curves=[SupernetId(settings.depth, recipe) for recipe in validated])
 
 

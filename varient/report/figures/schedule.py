@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from varient.config import ExperimentConfig, Recipe
-from varient.report.needs import Needs, needs
+from varient.report.needs import Needs, needs, shown_depths
 from varient.report.style import (
     BRIDGE_ZONE,
     FLEXIBLE_ZONE,
@@ -25,7 +25,8 @@ from varient.report.style import (
     note_below,
 )
 from varient.results import Results, curves_of
-from varient.systems.ids import SupernetId, VarId
+from varient.systems.ids import VarId
+from varient.systems.names import SupernetId
 from varient.training.recipes import schedule_of, supernet_of
 
 GROUPS = {"shared": "shared layers", "full_only": "full-only layers"}
@@ -61,7 +62,7 @@ def draw_schedule(config: ExperimentConfig, _results: Results, run_dir: Path) ->
 
 def needs_of_schedule(config: ExperimentConfig) -> Needs:
     """The training of the deepest subnet that stands for one of the paper's."""
-    return needs(curves=[SupernetId(config.shown_depths[0])])
+    return needs(curves=[SupernetId(shown_depths(config)[0])])
 
 
 def _draw_probability(axis: Axes, config: ExperimentConfig) -> None:

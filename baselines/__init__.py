@@ -1,1 +1,0 @@
-"""Systems that VARiant is compared with, one module each."""

@@ -1,0 +1,122 @@
+"""Names of supernets, and the parts that they share with ids (`varient.systems.ids`).
+
+`supernet-d16`; `supernet-d16-p50-s1`, trained by the recipe `p50` with seed 1; `supernet-multi`, for all depths;
+`supernet-d16-e5`, as it was after epoch 5.  Trainings need these names and no ids, so that another kind of row is no
+reason to train again.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+Kind = Literal["var", "variant", "free"]
+"""Of an id: the full network, a trained subnet (or the full network of its supernet), an untrained subnet."""
+
+FROM_0, FROM_1 = r"(?:0|[1-9]\d*)", r"[1-9]\d*"
+"""Numbers without leading zeros."""
+
+
+@dataclass(frozen=True)
+class Suffix:
+    """One optional part of an id, written behind a dash.
+
+    Attributes:
+        field: of `VarId` (and of `SupernetId`) that holds its value.
+        form: how it is written, `{}` for each number; without one it is a flag, whose value is True.
+        kinds: of ids that may have it.
+        example: for messages.
+        number: regular expression of its numbers.
+    """
+
+    field: str
+    form: str
+    kinds: tuple[Kind, ...]
+    example: str
+    number: str = FROM_1
+
+    @property
+    def pattern(self) -> str:
+        """Regular expression of what may stand behind the dash."""
+        return self.number.join(map(re.escape, self.form.split("{}")))
+
+    def read(self, text: str) -> int | tuple[int, ...] | bool:
+        """The value that a text of `pattern` stands for."""
+        numbers = tuple(map(int, re.findall(r"\d+", text)))
+        return (numbers if len(numbers) > 1 else numbers[0]) if numbers else True
+
+    def write(self, value: Any) -> str:
+        """The text of a value."""
+        return self.form.format(*(value if isinstance(value, tuple) else (value,)))
+
+
+@dataclass(frozen=True)
+class Word(Suffix):
+    """A suffix that is a word: `p` and a number, or a word that begins with two letters."""
+
+    @property
+    def pattern(self) -> str:
+        return r"(?:p\d+|[a-z]{2}[a-z0-9]*)"
+
+    def read(self, text: str) -> str:
+        return text
+
+
+RECIPE = Word("recipe", "{}", ("variant",), "<recipe>")
+SEED = Suffix("seed", "s{}", ("variant",), "s<seed>")
+EPOCH = Suffix("epoch", "e{}", ("variant",), "e<epoch>")
+
+
+@dataclass(frozen=True)
+class SupernetId:
+    """Name of a supernet's weights.
+
+    Attributes:
+        depth: d; None where one supernet serves all depths.
+        recipe, seed, epoch: as of `VarId`.
+    """
+
+    depth: int | None
+    recipe: str | None = None
+    seed: int = 0
+    epoch: int | None = None
+
+    SUFFIXES = (RECIPE, SEED, EPOCH)
+
+    @classmethod
+    def parse(cls, text: str) -> SupernetId | None:
+        """The name that is written so; None where it is not one of a supernet's."""
+        match = re.fullmatch(rf"supernet(-d(?P<depth>{FROM_1}))?" + pattern_of(cls.SUFFIXES), text, re.ASCII)
+        if not match or match["depth"] is match["recipe"] is None:
+            return None
+        return cls(int(match["depth"]) if match["depth"] else None, **values_of(cls.SUFFIXES, match))
+
+    def __str__(self) -> str:
+        return "supernet" + (f"-d{self.depth}" if self.depth else "") + written(self.SUFFIXES, self)
+
+
+def supernet_pattern() -> str:
+    """Regular expression of the names of supernets at the end of their training, without named groups."""
+    return rf"supernet(?:-d{FROM_1})?(?:-{RECIPE.pattern})?(?:-{SEED.pattern})?"
+
+
+def pattern_of(suffixes: tuple[Suffix, ...]) -> str:
+    """Regular expression of suffixes in their order, each optional, with a group for each field."""
+    return "".join(rf"(?:-(?P<{suffix.field}>{suffix.pattern}))?" for suffix in suffixes)
+
+
+def values_of(suffixes: tuple[Suffix, ...], match: re.Match[str]) -> dict[str, Any]:
+    """Values of the suffixes that a match of `pattern_of` has, by field."""
+    return {suffix.field: suffix.read(match[suffix.field]) for suffix in suffixes if match[suffix.field]}
+
+
+def given(suffixes: tuple[Suffix, ...], named: object) -> list[Suffix]:
+    """The suffixes whose field says something else than its default."""
+    defaults = {field.name: field.default for field in fields(named)}
+    return [suffix for suffix in suffixes if getattr(named, suffix.field) != defaults[suffix.field]]
+
+
+def written(suffixes: tuple[Suffix, ...], named: object) -> str:
+    """The suffixes of a dataclass, each behind a dash."""
+    return "".join(f"-{suffix.write(getattr(named, suffix.field))}" for suffix in given(suffixes, named))
