@@ -220,7 +220,7 @@ def test_names_of_files_are_words_of_the_commands_and_nothing_else(copy, name):
     shutil.copytree(copy / "weights", copy / name, dirs_exist_ok=True)
     (copy / name / "imagenet").symlink_to(copy / "data/imagenet")
     text = (ROOT / "workflow/config/imagenet256.yaml").read_text()
-    settings = yaml.safe_load(text.replace("weights/", "%s/").replace("data/imagenet", "%s/imagenet"))
+    settings = yaml.safe_load(text.replace("weights/", "FOLDER/").replace("data/imagenet", "FOLDER/imagenet"))
     (copy / "hostile.yaml").write_text(yaml.safe_dump(_with(settings, name)))
     systems = ("code-n6", "dit-xl2", "llamagen-xxl", "variant-d16")
     result = _snakemake(copy, "-n", "-p", "--configfile", "hostile.yaml", "--",
@@ -233,10 +233,10 @@ def test_names_of_files_are_words_of_the_commands_and_nothing_else(copy, name):
 
 
 def _with(settings, name):
-    """Settings with a name in place of each %s."""
+    """Settings with a name in place of each FOLDER."""
     if isinstance(settings, dict):
         return {key: _with(value, name) for key, value in settings.items()}
-    return settings.replace("%s", name) if isinstance(settings, str) else settings
+    return settings.replace("FOLDER", name) if isinstance(settings, str) else settings
 
 
 def test_a_reference_with_a_hostile_name_is_read(copy):
