@@ -191,7 +191,7 @@ def _ran():
 
 @pytest.mark.parametrize(("content", "message"), [
     ([1, 2], "found list"),
-    ({"model": {}}, "LlamaGen checkpoint"),
+    ({"model": {}}, "an unknown layout without tensors"),
     ({"weight": Code()}, "holds more than tensors"),
 ])
 def test_a_file_with_other_content_is_named_and_not_run(tmp_path, content, message):

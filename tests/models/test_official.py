@@ -38,7 +38,7 @@ def test_a_swapped_file_is_recognised():
 @pytest.mark.parametrize(("content", "message"), [
     ({"trainer": {"var_wo_ddp": {}}}, "VAR training checkpoint"),
     ({"model": {}, "ema": {}, "opt": {}}, "DiT training checkpoint"),
-    ({"model": {}}, "LlamaGen checkpoint"),
+    ({"model": {}}, "an unknown layout without tensors"),
     ([1, 2], "found list"),
 ])
 def test_nested_files_are_named(tmp_path, content, message):
