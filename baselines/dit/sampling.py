@@ -20,6 +20,7 @@ from baselines.dit.settings import DOWNSAMPLING, LATENT_CHANNELS, VAE_FILES, Set
 from varient.config import CachePolicy, ExperimentConfig, Precision
 from varient.models.checkpoint import CheckpointError, load_weights
 from varient.pipeline import ready
+from varient.sampling import check_finite, finite_sum
 
 LATENT_SCALE = 0.18215
 """Latents were multiplied by it for training."""
@@ -117,6 +118,7 @@ class DiTSampler:
 
         Raises:
             ValueError: a label outside the classes, or a cache policy.
+            NotFiniteError: latents that are not finite.
         """
         if cache_policy not in (None, "none"):
             raise ValueError(f"cache policy {cache_policy!r}: DiT keeps nothing between steps")
@@ -132,7 +134,9 @@ class DiTSampler:
             return guided_prediction(self.network, x_BCHW.to(weight.dtype), time, label_B, num_classes,
                                      self.guidance).float()
 
-        return draw(predict, Diffusion(self.steps), noise(), noise)
+        x_BCHW = draw(predict, Diffusion(self.steps), noise(), noise)
+        check_finite([finite_sum(x_BCHW)], self.network)  # what is not finite stays so from step to step
+        return x_BCHW
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:

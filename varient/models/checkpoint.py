@@ -30,6 +30,15 @@ log = logging.getLogger(__name__)
 class CheckpointError(ValueError):
     """A weight file that is missing, damaged or of another shape; the message names file, key and expectation."""
 
+    def __init__(self, message: str) -> None:
+        """Names out of a damaged file are no reason for a second line."""
+        super().__init__(printable(message))
+
+
+def printable(text: str) -> str:
+    """One line, whatever bytes a name in an untrusted file is made of."""
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
+
 
 def save_weights(path: Path, model: nn.Module, description: dict) -> None:
     """Write the parameters and buffers of ``model``; ``description`` (JSON) travels in the file's header."""
@@ -156,6 +165,8 @@ def kind_of_tensor(tensor: Tensor) -> str:
         return "quantised"
     if tensor.layout is not torch.strided or tensor.is_nested:
         return "sparse or nested"
+    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        return "larger than what is stored of it"
     return _kind_of_dtype(tensor.dtype)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from varient.models.checkpoint import CheckpointError, is_plain, kind_of_tensor
+from varient.models.checkpoint import CheckpointError, is_plain, kind_of_tensor, printable
 
 WEIGHTS = ("model", "module", "state_dict", "model_state_dict", "net", "network", "weights")
 """Names that trainers put a network's weights under."""
@@ -164,7 +164,7 @@ def _flat(content: dict, origin: str) -> tuple[dict[str, Tensor], list[str]]:
 def _report(origin: str, place: str, left_out: list[str], reason: str) -> None:
     if left_out:
         log.warning("%s is a training checkpoint: its '%s' is used, left out: %s%s", origin, place,
-                    ", ".join(left_out), f" ({reason})" if reason else "")
+                    printable(", ".join(left_out)), f" ({reason})" if reason else "")
     elif place:
         log.info("%s: its '%s' is used", origin, place)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import pickle
 import re
 import warnings
 import zipfile
@@ -89,10 +88,10 @@ def _wrong_sizes(members: list[zipfile.ZipInfo], file_size: int) -> str:
 
 def _reason(error: Exception) -> str:
     """One line; torch's own advice, to read an untrusted file without restraint, is not passed on."""
-    text = str(error)
+    text = str(error).strip()
     if foreign := re.search(r"GLOBAL ([\w.]+)", text):
-        return f"it asks for {foreign[1]}, which could run code"
-    line = text.strip().partition("\n")[0]
-    if not line or isinstance(error, pickle.UnpicklingError) or "weights_only" in line:
-        return f"its pickle is damaged or of a foreign kind: {type(error).__name__}"
-    return line[:200]
+        return f"it asks for {foreign[1]}, which is no part of plain weights and could run code"
+    line = text.partition("\n")[0]
+    if line and isinstance(error, (RuntimeError, OSError, zipfile.BadZipFile)) and "weights_only" not in line:
+        return line[:200]
+    return f"its pickle or its directory is damaged: {type(error).__name__}"
