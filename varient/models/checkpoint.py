@@ -151,10 +151,22 @@ def check_fit(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], ori
                             for name, tensor in shared.items() if not _is_like(tensor, expected[name])],
     }
     _refuse(wrong, f"{origin} does not fit {network}")
-    # In the network's dtype: a float64 may be beyond float32.
-    _refuse({"not finite (NaN or infinite)": [name for name, tensor in shared.items()
-                                              if not _is_finite(tensor.detach().to(expected[name].dtype))]},
-            f"{origin} has tensors that no network can work with")
+    # In the network's dtype, one by one: a float64 may be beyond float32.
+    check_finite_tensors(shared, origin, expected)
+
+
+def check_finite_tensors(tensors: Mapping[str, Tensor], origin: str, like: Mapping[str, Tensor] | None = None) -> None:
+    """Compare all values with NaN and infinity.
+
+    Args:
+        like: tensors in whose dtypes the values must be finite too.
+
+    Raises:
+        CheckpointError: names the tensors, at most six.
+    """
+    wrong = [name for name, tensor in tensors.items()
+             if not _is_finite(tensor.detach().to(like[name].dtype) if like else tensor.detach())]
+    _refuse({"not finite (NaN or infinite)": wrong}, f"{origin} has tensors that no network can work with")
 
 
 def kind_of_tensor(tensor: Tensor) -> str:
