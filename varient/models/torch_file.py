@@ -94,4 +94,4 @@ def _reason(error: Exception) -> str:
     line = text.partition("\n")[0]
     if line and isinstance(error, (RuntimeError, OSError, zipfile.BadZipFile)) and "weights_only" not in line:
         return line[:200]
-    return f"its pickle or its directory is damaged: {type(error).__name__}"
+    return f"its pickle is damaged, or of another protocol than torch's own: {type(error).__name__}"
