@@ -121,14 +121,14 @@ def _fused(tensors: dict[str, Tensor], origin: str) -> dict[str, Tensor]:
     """Separate projections of queries, keys and values of an attention joined into the one that we have.
 
     Raises:
-        CheckpointError: projections of different shapes.
+        CheckpointError: projections of different shapes or dtypes.
     """
     fused = dict(tensors)
     for name in tensors:
         parts = [re.sub(r"\.q\.(weight|bias)$", rf".{part}.\1", name) for part in "qkv"]
         if parts[0] != parts[1] and all(part in tensors for part in parts):
-            if len({tensors[part].shape for part in parts}) > 1:
-                raise CheckpointError(f"{origin}: {', '.join(parts)} are of different shapes")
+            if len({(tensors[part].shape, tensors[part].dtype) for part in parts}) > 1:
+                raise CheckpointError(f"{origin}: {', '.join(parts)} are of different shapes or dtypes")
             fused[re.sub(r"\.q\.(\w+)$", r".qkv.\1", name)] = torch.cat([fused.pop(part) for part in parts])
     return fused
 

@@ -380,7 +380,7 @@ def test_a_config_of_something_else_is_named(tmp_path, config):
 def test_a_vae_with_nan_is_refused(tmp_path):
     file = _save_vae(tmp_path / "vae") / "diffusion_pytorch_model.safetensors"
     tensors = load_file(file)
-    save_file(tensors | {"decoder.conv_in.bias": tensors["decoder.conv_in.bias"] * torch.nan}, file)
+    save_file(tensors | {"decoder.conv_in.bias": tensors["decoder.conv_in.bias"] * torch.nan}, file, {"format": "pt"})
     with pytest.raises(CheckpointError, match="1 not finite .*decoder.conv_in.bias"):
         load_vae(tmp_path / "vae")
 

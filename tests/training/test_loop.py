@@ -195,7 +195,7 @@ def test_the_newest_states_are_kept(tmp_path):
 
 @pytest.mark.parametrize("damage", [lambda whole: b"", lambda whole: whole[:100], lambda whole: whole[:-1],
                                     lambda whole: whole.replace(b"identity", b"idextity", 1),
-                                    lambda whole: whole[:6] + b"\xff" + whole[7:],  # says it is encrypted
+                                    lambda whole: whole.replace(b"PK\1\2\0\0\0\0\x08", b"PK\1\2\0\0\0\0\x09", 1),
                                     lambda whole: whole.replace(b"PK\1\2", b"PK\1\3", 1),
                                     lambda whole: whole.replace(b"/data.pkl", b"/data.pk\xff"),
                                     lambda whole: b"<html>" + whole])
