@@ -46,6 +46,7 @@ def _give(folder: Path, *splits: str) -> None:
     for split in splits:
         for number in range(1000):
             (folder / f"data/imagenet/{split}/n{number:08d}").mkdir(parents=True)
+            (folder / f"data/imagenet/{split}/n{number:08d}/0.JPEG").touch()
 
 
 @pytest.mark.parametrize("config", ["digits", "digits_c", "smoke", "imagenet256", "imagenet256_var"])

@@ -48,7 +48,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def check_writable(path: Path) -> None:
-    """See before work begins that a file can be written at ``path``, as far as folders and rights tell; touches nothing.
+    """See before work begins that a file can be written, as far as folders and rights tell; touches nothing.
 
     Raises:
         OutputError: ``path`` is a folder, or the nearest folder above it that exists is none or cannot be written.

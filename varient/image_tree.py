@@ -46,6 +46,7 @@ class Folder(NamedTuple):
         identity: device and inode.
         changed_ns: when an entry was last added, removed or renamed.
         files, folders, hidden: names of the entries, sorted.
+        sizes: of the files in bytes; empty where nobody asked.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Folder(NamedTuple):
     files: tuple[str, ...]
     folders: tuple[str, ...]
     hidden: tuple[str, ...]
+    sizes: tuple[int, ...] = ()
 
     def inside(self, names: Iterable[str]) -> list[str]:
         """Names of entries, relative to the root."""
@@ -76,25 +78,28 @@ def some(names: Sequence[str]) -> str:
     return ", ".join(names[:_SHOWN]) + more
 
 
-def read_tree(root: Path) -> Iterator[Folder]:
+def read_tree(root: Path, *, sized: bool = False) -> Iterator[Folder]:
     """The root and all folders below it that are not hidden: by the root's subfolders in order of their names, and
     within each by path, which is torchvision's order.
+
+    Args:
+        sized: look up the sizes of the files too.
 
     Raises:
         ImageTreeError: no such folder, or one that cannot be listed; a link that leads nowhere; an entry that is
             neither file nor folder; a folder that is reached twice.
     """
-    top = read_folder(root)
+    top = read_folder(root, sized=sized)
     yield top
     found = {top.identity: top.name}
     with ThreadPoolExecutor(_THREADS) as pool:
-        for folders in pool.map(lambda name: _read_below(root, name, top), top.folders):
+        for folders in pool.map(lambda name: _read_below(root, name, top, sized), top.folders):
             for folder in folders:
                 _note(root, found, folder)
                 yield folder
 
 
-def read_folder(root: Path, name: str = ".") -> Folder:
+def read_folder(root: Path, name: str = ".", *, sized: bool = False) -> Folder:
     """One folder of a tree.
 
     Raises:
@@ -107,12 +112,13 @@ def read_folder(root: Path, name: str = ".") -> Folder:
         with os.scandir(place) as entries:
             for entry in entries:
                 kinds[_kind(entry)].append(entry.name)
+        files, folders, hidden = (tuple(sorted(names)) for names in kinds.values())
+        sizes = tuple((place / file).stat().st_size for file in files) if sized else ()
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ImageTreeError(f"{place}: no folder of images ({error.strerror})") from None
     except OSError as error:
         raise ImageTreeError(f"{place}: could not be listed ({error.strerror or error})") from None
-    return Folder(name, (status.st_dev, status.st_ino), status.st_mtime_ns, *(tuple(sorted(kinds[kind]))
-                                                                             for kind in kinds))
+    return Folder(name, (status.st_dev, status.st_ino), status.st_mtime_ns, files, folders, hidden, sizes)
 
 
 def _kind(entry: os.DirEntry) -> str:
@@ -130,12 +136,12 @@ def _kind(entry: os.DirEntry) -> str:
     raise ImageTreeError(f"{entry.path}: neither a file nor a folder")
 
 
-def _read_below(root: Path, name: str, top: Folder) -> list[Folder]:
+def _read_below(root: Path, name: str, top: Folder, sized: bool) -> list[Folder]:
     """A subfolder and all below it, by path."""
     found = {top.identity: top.name}
     folders, left = [], [name]
     while left:
-        folder = read_folder(root, left.pop())
+        folder = read_folder(root, left.pop(), sized=sized)
         _note(root, found, folder)  # before going on: a link to a folder above has no end
         folders.append(folder)
         left += folder.inside(folder.folders)

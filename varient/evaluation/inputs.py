@@ -262,8 +262,8 @@ def _found(paths: Sequence[Path]) -> _Found:
         raise SampleError(f"{sum(path.is_dir() for path in paths)} folders were given; give one folder of images")
     place = paths[0] if paths[0].is_dir() else Path(os.path.commonpath([path.parent for path in images]))
     if foreign := [path for path in images if path.suffix.lower() not in FORMATS]:
-        raise SampleError(f"{place}: {len(foreign)} images are neither PNG nor JPEG, as {foreign[0].relative_to(place)}: "
-                          "convert them to PNG, which keeps every pixel")
+        raise SampleError(f"{place}: {len(foreign)} images are neither PNG nor JPEG, as "
+                          f"{foreign[0].relative_to(place)}: convert them to PNG, which keeps every pixel")
     return _Found(place, tuple(sorted(images, key=lambda path: path.relative_to(place).as_posix())), (), tuple(remarks))
 
 
@@ -394,13 +394,13 @@ def _open_images(found: _Found) -> ImageSource:
     images, place = found.images, found.place
     exported = _exported_images(place)
     if exported not in (None, len(images)):
-        raise SampleError(f"{place}: {len(images)} images, but its {_MANIFEST} speaks of {exported}: some are missing, or "
-                          "others came in")
+        raise SampleError(f"{place}: {len(images)} images, but its {_MANIFEST} speaks of {exported}: some are missing, "
+                          "or others came in")
     first = image_size(images[0])
     for path in images:
         if (size := image_size(path)) != first:
-            raise SampleError(f"{path}: {_times(size)} pixels, but {images[0].name} has {_times(first)}; images of mixed "
-                              "sizes cannot be scored together")
+            raise SampleError(f"{path}: {_times(size)} pixels, but {images[0].name} has {_times(first)}; images of "
+                              "mixed sizes cannot be scored together")
     if first[0] != first[1]:
         raise SampleError(f"{images[0]}: {_times(first)} pixels; images must be square")
     labels, remark = labels_from_names([path.relative_to(place).as_posix() for path in images],
