@@ -29,6 +29,8 @@ STATISTICS = (("mu", "sigma"), ("mu_s", "sigma_s"))
 
 
 _MANIFEST = "manifest.json"
+_DARK = 16
+"""Pictures of colours below this are none that anybody would see: scales of 0..1, or of 4 bits."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,6 +167,21 @@ def content_hash(digests: np.ndarray) -> str:
 def repeated_images(digests: np.ndarray) -> int:
     """How many images are copies of an earlier one."""
     return len(digests) - len(np.unique(digests, axis=0))
+
+
+def pixel_warnings(source: ImageSource, looked_at: int = 64) -> list[str]:
+    """Signs in the first images that they were saved on another scale than 0..255, or hold no picture.
+
+    Raises:
+        SampleError: a damaged image.
+    """
+    images, found = source.batch(0, looked_at), []
+    if (images == images[:, :, :1, :1]).all():
+        found.append(f"{source.place}: each of the first {len(images)} images is of one colour")
+    if (largest := int(images.max())) < _DARK:
+        found.append(f"{source.place}: no colour of the first {len(images)} images is above {largest}, expected is "
+                     "0..255: were they saved on another scale, 0..1 say?")
+    return found
 
 
 def open_samples(paths: Sequence[Path]) -> ImageSource:
