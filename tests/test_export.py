@@ -115,6 +115,21 @@ def test_incomplete_sets_are_refused(tmp_path, export, missing, match):
 
 
 @pytest.mark.parametrize("export", [export_adm, export_png])
+def test_what_a_folder_of_shards_hides_is_said(tmp_path, export, caplog):
+    _shards(tmp_path / "run")
+    (tmp_path / "run/.3-abcdefgh.npz").write_bytes(b"")
+    manifest = export([tmp_path / "run"], tmp_path / "out")
+    assert manifest["num_images"] == 14 and ".3-abcdefgh.npz" in caplog.text
+
+
+@pytest.mark.parametrize("export", [export_adm, export_png])
+def test_an_output_that_cannot_be_written_is_said_first(tmp_path, export):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="file/out"):
+        export([tmp_path / "no shards"], tmp_path / "file/out")
+
+
+@pytest.mark.parametrize("export", [export_adm, export_png])
 def test_only_archives_are_exported(tmp_path, export):
     np.savez(tmp_path / "adm.npz", arr_0=np.zeros((3, 8, 8, 3), np.uint8))
     with pytest.raises(SampleError, match="no sample archives of ours"):
