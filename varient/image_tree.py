@@ -59,7 +59,8 @@ class Folder(NamedTuple):
 
     def inside(self, names: Iterable[str]) -> list[str]:
         """Names of entries, relative to the root."""
-        return [os.path.normpath(os.path.join(self.name, name)) for name in names]
+        prefix = "" if self.name == "." else f"{self.name}/"
+        return [prefix + name for name in names]
 
 
 def is_hidden(name: str) -> bool:
@@ -106,29 +107,33 @@ def read_folder(root: Path, name: str = ".", *, sized: bool = False) -> Folder:
         ImageTreeError: see `read_tree`.
     """
     kinds: dict[str, list[str]] = {"file": [], "folder": [], "hidden": []}
+    bytes_of: dict[str, int] = {}
     place = root / name
     try:
         status = place.stat()
         with os.scandir(place) as entries:
             for entry in entries:
-                kinds[_kind(entry)].append(entry.name)
-        files, folders, hidden = (tuple(sorted(names)) for names in kinds.values())
-        sizes = tuple((place / file).stat().st_size for file in files) if sized else ()
+                kind = _kind(entry)
+                kinds[kind].append(entry.name)
+                if sized and kind == "file":
+                    bytes_of[entry.name] = entry.stat().st_size
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ImageTreeError(f"{place}: no folder of images ({error.strerror})") from None
     except OSError as error:
         raise ImageTreeError(f"{place}: could not be listed ({error.strerror or error})") from None
-    return Folder(name, (status.st_dev, status.st_ino), status.st_mtime_ns, files, folders, hidden, sizes)
+    files, folders, hidden = (tuple(sorted(names)) for names in kinds.values())
+    return Folder(name, (status.st_dev, status.st_ino), status.st_mtime_ns, files, folders, hidden,
+                  tuple(bytes_of[file] for file in files) if sized else ())
 
 
 def _kind(entry: os.DirEntry) -> str:
     if is_hidden(entry.name):
         return "hidden"
     try:
-        if entry.is_dir():
-            return "folder"
         if entry.is_file():
             return "file"
+        if entry.is_dir():
+            return "folder"
     except OSError as error:  # a link to itself, say
         raise ImageTreeError(f"{entry.path}: could not be read ({error.strerror})") from None
     if entry.is_symlink() and not os.path.exists(entry.path):

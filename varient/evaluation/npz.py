@@ -80,7 +80,12 @@ def small_array(path: Path, name: str) -> np.ndarray:
     """
     with _reading(path), zipfile.ZipFile(path) as archive:
         member = _member(path, archive, name)
-        data = bytearray(archive.read(member.info))  # which checks the CRC
+        data, at = memoryview(bytearray(member.info.file_size)), 0
+        with archive.open(member.info) as file:  # which checks the CRC at its end
+            while read := file.readinto(data[at:at + _CHUNK]):
+                at += read
+        if at < len(data):
+            raise EOFError(f"{name} is shorter than the file says")
         return np.ndarray(member.shape, member.dtype, data, member.header_bytes,
                           order="F" if member.fortran_order else "C")
 

@@ -28,7 +28,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 from varient.bit_depth import bits_a_channel
-from varient.evaluation.npz import SampleError, small_array
+from varient.evaluation.npz import small_array
 from varient.files import atomic_path
 from varient.image_tree import (
     ImageTreeError,
@@ -319,6 +319,6 @@ def _read_index(path: Path) -> _Listing | None:
         digest = described.pop("digest")
         listing = _Listing(classes=tuple(described["classes"]), ignored=tuple(described["ignored"]),
                            folders=described["folders"], **{name: small_array(path, name) for name in _ARRAYS})
-    except (SampleError, ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         return None
     return listing if listing.digest == digest else None
