@@ -57,6 +57,7 @@ def _give(folder: Path, *splits: str) -> None:
     for split in splits:
         for number in range(1000):
             (folder / f"data/imagenet/{split}/n{number:08d}").mkdir(parents=True)
+            (folder / f"data/imagenet/{split}/n{number:08d}/0.JPEG").touch()
 
 
 @pytest.mark.parametrize("config", ["digits", "digits_c", "smoke", "imagenet256", "imagenet256_var"])
@@ -85,6 +86,21 @@ def test_imagenet_is_asked_for_before_any_job_where_a_training_needs_it(copy, ta
     said = f"data/imagenet/{missing} has 0 class folders, data.num_classes = 1000"
     assert (result.returncode == 0) == (missing is None), result.stdout + result.stderr
     assert missing is None or said in result.stdout + result.stderr
+
+
+@pytest.mark.parametrize("odd", ["empty", "extra"])
+def test_the_odd_class_folder_of_imagenet_is_named_before_any_job(copy, odd):
+    _give(copy, "train")
+    if odd == "empty":
+        (copy / "data/imagenet/train/n00000123/0.JPEG").rename(copy / "data/imagenet/train/n00000123/.0.JPEG")
+    else:
+        (copy / "data/imagenet/train/n00000123").rename(copy / "data/imagenet/train/n123-old")
+        (copy / "data/imagenet/train/n00000123").mkdir()
+        (copy / "data/imagenet/train/n00000123/0.JPEG").touch()
+    result = _snakemake(copy, "-n", "--configfile", "workflow/config/imagenet256.yaml", "--",
+                        "runs/imagenet256/supernet-d16.safetensors")
+    assert result.returncode != 0
+    assert {"empty": "n00000123", "extra": "n123-old"}[odd] in result.stdout + result.stderr
 
 
 @pytest.mark.parametrize(("variables", "training", "sampling"), [

@@ -11,7 +11,6 @@ import json
 import re
 import tempfile
 import warnings
-import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from tqdm import tqdm
 from varient.evaluation.features import FEATURES, LOGITS, register_classifier
 from varient.evaluation.inputs import ImageSource, content_hash, digests_of, repeated_images
 from varient.evaluation.moments import FeatureError
+from varient.evaluation.npz import member_names, small_array
 from varient.files import atomic_path, sha256_of
 from varient.models.checkpoint import CheckpointError, check_finite_tensors, check_kind
 from varient.models.classifier import Classifier
@@ -310,17 +310,14 @@ def read_features(path: Path) -> Features:
         FeatureError: no such file, truncated or damaged, or something else.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            meta = json.loads(str(file["meta"]))
-            features = Features(meta["extractor"], {layer: file[f"layer.{layer}"] for layer in meta["layers"]},
-                                file["indices"], file["labels"] if "labels" in file.files else None,
-                                file["digests"], meta["source"])
-    except FileNotFoundError:
-        raise FeatureError(f"{path}: no such file") from None
-    except KeyError as error:
-        raise FeatureError(f"{path}: not a file of features, it has no {error}") from None
-    except (zipfile.BadZipFile, EOFError, OSError, ValueError) as error:
-        raise FeatureError(f"{path}: truncated or damaged ({error}); delete it and extract again") from None
+        meta = json.loads(str(small_array(path, "meta")))
+        features = Features(meta["extractor"], {layer: small_array(path, f"layer.{layer}") for layer in meta["layers"]},
+                            small_array(path, "indices"),
+                            small_array(path, "labels") if "labels" in member_names(path) else None,
+                            small_array(path, "digests"), meta["source"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise FeatureError(f"{path}: not a file of features, or a damaged one ({error}); delete it and extract "
+                           "again") from None
     sizes = {len(array) for array in (features.digests, features.indices, *features.layers.values())}
     if len(sizes) > 1 or features.sha256 != meta["images_sha256"]:
         raise FeatureError(f"{path}: its arrays do not fit each other; delete it and extract again")

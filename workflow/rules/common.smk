@@ -7,6 +7,7 @@ from varient.ablations import arms
 from varient.config import PROFILED
 from varient.devices import wanted_device
 from varient.experiment import keep_config
+from varient.image_tree import ImageTreeError, check_class_folders
 from varient.launch import launcher, training_gpus
 from varient.report.inputs import DEFAULT_EXPERIMENT, figure_inputs, table_inputs
 from varient.systems import (
@@ -163,16 +164,18 @@ def needs_images(output, *splits):
 
 @cache
 def check_image_folder(split):
-    """Raise WorkflowError unless a split has a folder for each class; what is in them is seen by the training."""
+    """Raise WorkflowError unless a split has a folder with images for each class; what is in the images is seen by the
+    training.
+    """
     if EXPERIMENT.data.root is None:
         raise WorkflowError("data.root is missing: the ImageNet folder to train on")
     folder = EXPERIMENT.data.root / split
-    found = sum(entry.is_dir() for entry in folder.iterdir()) if folder.is_dir() else 0
-    if found != EXPERIMENT.data.num_classes:
+    try:
+        check_class_folders(folder, EXPERIMENT.data.num_classes)
+    except ImageTreeError as error:
         raise WorkflowError(
-            f"{folder} has {found} class folders, data.num_classes = {EXPERIMENT.data.num_classes}: a training reads "
-            f"its images from {folder}/<class>/<image>"
-        )
+            f"{error}; a training reads its images from {folder}/<class>/<image>"
+        ) from None
 
 
 def supernet_images(wildcards):
