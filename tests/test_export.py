@@ -8,7 +8,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from varient.archive import Archive, read_archives, write_archive
+from varient.archive import Archive, write_archive
 from varient.evaluation.inputs import SampleError, manifest_path, open_samples
 from varient.export import export_adm, export_png
 from varient.files import OutputError, sha256_of
@@ -26,13 +26,13 @@ def _shards(folder, bounds=((0, 5), (5, 9), (9, 14)), total=14, side=8):
 
 def test_an_adm_batch_is_the_run_in_the_fixed_permutation(tmp_path):
     shards = _shards(tmp_path / "run")
-    archive = read_archives(shards)
+    archive = open_samples(shards)
     manifest = export_adm(shards[::-1], tmp_path / "out" / "samples.npz")
     order = np.random.RandomState(2020).permutation(14)
     with np.load(tmp_path / "out" / "samples.npz", allow_pickle=False) as file:
         assert file.files == ["arr_0", "arr_1"]
         assert file["arr_0"].dtype == np.uint8
-        assert np.array_equal(file["arr_0"], archive.images[order].transpose(0, 2, 3, 1))
+        assert np.array_equal(file["arr_0"], archive.batch(0, 14)[order].transpose(0, 2, 3, 1))
         assert np.array_equal(file["arr_1"], archive.labels[order])
     assert manifest == json.loads((tmp_path / "out" / "samples.manifest.json").read_text())
     assert manifest["permutation_seed"] == 2020 and manifest["origin"] == archive.origin
@@ -56,7 +56,7 @@ def test_reading_an_exported_batch_back(tmp_path):
     shards = _shards(tmp_path / "run")
     export_adm(shards, tmp_path / "samples.npz")
     back, order = open_samples([tmp_path / "samples.npz"]), np.random.RandomState(2020).permutation(14)
-    assert np.array_equal(back.batch(0, 14), read_archives(shards).images[order])
+    assert np.array_equal(back.batch(0, 14), open_samples(shards).batch(0, 14)[order])
     assert back.permutation_seed == 2020 and back.origin["system"] == "var-d16"
     assert back.warnings == (f"{back.place}: 3 to 4 images a class; published scores have equal counts",)
 
@@ -86,17 +86,17 @@ def test_few_images_are_in_memory_at_once(tmp_path):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 300 * 3 * 64 * 64
-    expected = read_archives(shards).images[np.random.RandomState(2020).permutation(1000)]
+    expected = open_samples(shards).batch(0, 1000)[np.random.RandomState(2020).permutation(1000)]
     assert np.array_equal(open_samples([tmp_path / "samples.npz"]).batch(0, 1000), expected)
 
 
 def test_pngs_are_the_same_images(tmp_path):
     shards = _shards(tmp_path / "run")
-    archive = read_archives(shards)
+    archive = open_samples(shards)
     manifest = export_png(shards, tmp_path / "out" / "png")
     back = open_samples([tmp_path / "out" / "png"])
     order = np.lexsort((archive.indices, archive.labels))  # by class, then by index
-    assert np.array_equal(back.batch(0, 14), archive.images[order])
+    assert np.array_equal(back.batch(0, 14), archive.batch(0, 14)[order])
     assert back.labels.tolist() == archive.labels[order].tolist() and "sorted by class" in back.warnings[1]
     assert (tmp_path / "out" / "png" / "0001_000005.png").exists()
     assert manifest["images_sha256"] == open_samples(shards).sha256
@@ -112,6 +112,21 @@ def test_incomplete_sets_are_refused(tmp_path, export, missing, match):
     with pytest.raises(SampleError, match=match):
         export(shards, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("export", [export_adm, export_png])
+def test_what_a_folder_of_shards_hides_is_said(tmp_path, export, caplog):
+    _shards(tmp_path / "run")
+    (tmp_path / "run/.3-abcdefgh.npz").write_bytes(b"")
+    manifest = export([tmp_path / "run"], tmp_path / "out")
+    assert manifest["num_images"] == 14 and ".3-abcdefgh.npz" in caplog.text
+
+
+@pytest.mark.parametrize("export", [export_adm, export_png])
+def test_an_output_that_cannot_be_written_is_said_first(tmp_path, export):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="file/out"):
+        export([tmp_path / "no shards"], tmp_path / "file/out")
 
 
 @pytest.mark.parametrize("export", [export_adm, export_png])

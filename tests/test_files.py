@@ -11,10 +11,12 @@ from conftest import ROOT
 from varient.files import (
     OutputError,
     atomic_path,
+    check_writable,
     link_or_copy,
     only_writer,
     remove_unfinished,
     sha256_of,
+    shown,
     write_text,
 )
 
@@ -141,3 +143,28 @@ def test_what_is_half_written_is_told_from_what_is_whole_and_from_other_files(tm
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(others)
     remove_unfinished(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "net-d2.bin"]
+
+
+def test_a_place_that_can_be_written_is_left_untouched(tmp_path):
+    for path in (tmp_path / "new/deeper/a.json", tmp_path / "a.json"):
+        check_writable(path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("path", ["file/a.json", "file/deeper/a.json", "folder", "dangling/a.json"])
+def test_a_place_that_cannot_be_written_is_named(tmp_path, path):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "dangling").symlink_to("gone")
+    with pytest.raises(OutputError, match=f"{path}: could not be written"):
+        check_writable(tmp_path / path)
+
+
+def test_a_folder_without_rights_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(OutputError, match="new/a.json: could not be written .* is read-only"):
+        check_writable(tmp_path / "new/a.json")
+
+
+def test_names_of_any_bytes_are_shown_as_utf8():
+    assert shown(os.fsdecode(b"a\xff\xc3\xa4")) == "a\\xffä" and shown("plain – text") == "plain – text"

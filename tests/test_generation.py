@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from varient.archive import ArchiveError, read_archives
+from varient.evaluation.inputs import SampleError, open_samples
 from varient.generation import generate_shard, shard_indices
 from varient.models.checkpoint import save_weights
 from varient.systems.registry import resolve_system
@@ -31,28 +31,28 @@ def run(smoke, tmp_path):
 
 def _same(ours, theirs):
     """The same images; kernels that round otherwise for another number of rows may move a few pixels by one of 256."""
-    moved = ours.images.astype(int) - theirs.images
+    moved = ours.batch(0, 30).astype(int) - theirs.batch(0, 30)
     return abs(moved).max() <= 1 and (moved != 0).mean() < 1e-3
 
 
 @pytest.mark.parametrize("changes", [{"batch_size": 7}, {"batch_size": 1}, {"decoded_at_once": 4}])
 def test_what_divides_the_work_changes_no_image(run, changes):
-    whole, other = read_archives([run(batch_size=30)]), read_archives([run(**changes)])
+    whole, other = open_samples([run(batch_size=30)]), open_samples([run(**changes)])
     assert _same(other, whole) and other.origin == whole.origin
-    guided = read_archives([run(cfg=3.0)])
+    guided = open_samples([run(cfg=3.0)])
     assert not _same(guided, whole) and guided.origin != whole.origin
 
 
 def test_shards_of_any_number_are_one_set_and_those_of_two_numbers_are_none(run):
-    whole = read_archives([run()])
+    whole = open_samples([run()])
     halves, thirds = ([run(shard, shards=count) for shard in range(count)] for count in (2, 3))
     for parts in (halves, thirds):
-        merged = read_archives(parts)
+        merged = open_samples(parts)
         assert _same(merged, whole) and merged.origin == whole.origin
-    assert len(np.unique(whole.images.reshape(30, -1), axis=0)) > 20
+    assert len(np.unique(whole.batch(0, 30).reshape(30, -1), axis=0)) > 20
     for mixed in ([halves[0], thirds[1], thirds[2]], [thirds[0], halves[1]]):  # as files of a former number lie about
-        with pytest.raises(ArchiveError, match="a shard is missing, doubled or out of order"):
-            read_archives(mixed)
+        with pytest.raises(SampleError, match="a shard is missing, doubled or out of order"):
+            open_samples(mixed)
 
 
 @pytest.mark.parametrize(("shards", "num_images"), [(1, 7), (3, 7), (7, 7), (50, 50_000)])

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
-import zipfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
 
+from varient.evaluation.npz import SampleError, StoredArray, member_names, npz_array, small_array
 from varient.files import atomic_path
 
-_ARRAYS = ("images", "labels", "indices", "origin")
+ARRAYS = frozenset(("images", "labels", "indices", "origin"))
 
 
-class ArchiveError(ValueError):
+class ArchiveError(SampleError):
     """An archive that is missing, damaged or does not belong with the others; the message names the file."""
 
 
@@ -37,6 +38,16 @@ class Archive:
     origin: dict
 
 
+class Shard(NamedTuple):
+    """The archive of a file; its images are read when asked for."""
+
+    path: Path
+    images: StoredArray
+    labels: np.ndarray
+    indices: np.ndarray
+    origin: dict
+
+
 def write_archive(path: Path, archive: Archive) -> None:
     """Write atomically, uncompressed."""
     if len(archive.images) != len(archive.labels) or len(archive.images) != len(archive.indices):
@@ -47,44 +58,89 @@ def write_archive(path: Path, archive: Archive) -> None:
 
 
 def read_archive(path: Path) -> Archive:
-    """Read one shard.
+    """Read one shard whole.
+
+    Raises:
+        ArchiveError: as `open_shard`.
+    """
+    shard = open_shard(path)
+    return Archive(np.array(shard.images[:]), *shard[2:])
+
+
+def open_shard(path: Path) -> Shard:
+    """Read all of a shard but its images.
 
     Raises:
         ArchiveError: no such file, a truncated or foreign file, or arrays that do not fit each other.
     """
+    if not path.exists():
+        raise ArchiveError(f"{path}: no such sample archive")
     try:
-        with np.load(path, allow_pickle=False) as file:
-            images, labels, indices, origin = (file[name] for name in _ARRAYS)
-    except FileNotFoundError:
-        raise ArchiveError(f"{path}: no such sample archive") from None
-    except KeyError as error:
-        raise ArchiveError(f"{path}: not a sample archive, it has no array {error}") from None
-    except (zipfile.BadZipFile, EOFError, OSError, ValueError) as error:
-        raise ArchiveError(f"{path}: truncated or damaged ({error}); delete it and generate the shard again") from None
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] != 3:
-        raise ArchiveError(f"{path}: images are {images.dtype} {images.shape}, expected uint8 (N, 3, S, S)")
-    if not len(images) == len(labels) == len(indices):
-        raise ArchiveError(f"{path}: {len(images)} images, {len(labels)} labels, {len(indices)} indices")
-    return Archive(images, labels, indices, json.loads(str(origin)))
+        if missing := ARRAYS - member_names(path):
+            raise ArchiveError(f"{path}: not a sample archive, it has no array {', '.join(sorted(missing))}")
+        images = npz_array(path, "images")
+        labels, indices = (whole_numbers(path, name, small_array(path, name)) for name in ("labels", "indices"))
+        origin = _read_origin(path)
+    except ArchiveError:
+        raise
+    except SampleError as error:
+        raise ArchiveError(f"{error}; if it was generated, delete it and generate the shard again") from None
+    shape = images.shape
+    if images.dtype != np.uint8 or len(shape) != 4 or shape[1] != 3 or shape[2] != shape[3] or 0 in shape:
+        raise ArchiveError(f"{path}: images are {images.dtype} {shape}, expected uint8 (N, 3, S, S)")
+    if not shape[0] == len(labels) == len(indices):
+        raise ArchiveError(f"{path}: {shape[0]} images, {len(labels)} labels, {len(indices)} indices")
+    return Shard(path, images, labels, indices, origin)
 
 
-def read_archives(paths: Sequence[Path]) -> Archive:
-    """Read and merge shards; the result does not depend on their order.
+def whole_numbers(path: Path, name: str, array: np.ndarray) -> np.ndarray:
+    """Labels or indices of a file as int64.
 
     Raises:
-        ArchiveError: as `read_archive`, or shards of different origin, or indices that overlap or leave gaps.
+        SampleError: not one row of whole numbers of 0 and more; nothing is rounded.
     """
-    shards = sorted(((read_archive(path), path) for path in paths), key=lambda shard: int(shard[0].indices[0]))
-    first, first_path = shards[0]
-    expected = 0
-    for archive, path in shards:
-        if archive.origin != first.origin:
-            differing = sorted(key for key in archive.origin | first.origin
-                               if archive.origin.get(key) != first.origin.get(key))
-            raise ArchiveError(f"{path} and {first_path} differ in {', '.join(differing)}: not shards of one run")
-        if archive.indices[0] != expected or (np.diff(archive.indices) != 1).any():
-            raise ArchiveError(f"{path}: starts at index {archive.indices[0]}, expected {expected} "
-                               "(a shard is missing, doubled or out of order)")
-        expected = int(archive.indices[-1]) + 1
-    merged = (np.concatenate([getattr(archive, name) for archive, _ in shards]) for name in _ARRAYS[:3])
-    return Archive(*merged, origin=first.origin)
+    if array.ndim != 1 or array.dtype.kind not in "iu":
+        raise SampleError(f"{path}: {name} are {array.dtype} {array.shape}, expected whole numbers (N,)")
+    if len(array) and not 0 <= int(array.min()) <= int(array.max()) < 2 ** 63:
+        raise SampleError(f"{path}: {name} are {array.min()} to {array.max()}, expected 0 and more")
+    return array.astype(np.int64)
+
+
+class _Origin(BaseModel):
+    """What of an origin goes into records; the rest is as its writer likes."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    system: str | None = None
+    experiment: str = "none"
+    seed: int | None = None
+    settings: str = "none"
+    weights_sha256: dict[str, str] = {}
+    sampling: dict = {}
+
+
+def check_origin(path: Path, origin: object) -> dict:
+    """An origin whose entries can go into records.
+
+    Raises:
+        SampleError: it is no such description.
+    """
+    try:
+        _Origin.model_validate(origin)
+        json.dumps(origin, ensure_ascii=False).encode()  # half a character cannot be written again
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"])) or type(origin).__name__
+        raise SampleError(f"{path}: its origin is damaged ({key}: {first['msg']})") from None
+    except UnicodeEncodeError as error:
+        raise SampleError(f"{path}: its origin is damaged ({error})") from None
+    return origin
+
+
+def _read_origin(path: Path) -> dict:
+    text = str(small_array(path, "origin"))
+    try:
+        origin = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise SampleError(f"{path}: its origin is damaged ({error})") from None
+    return check_origin(path, origin)

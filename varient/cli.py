@@ -19,6 +19,7 @@ import typer
 from varient.config import ExperimentConfig
 from varient.devices import VARIABLE, Wanted, settle_device
 from varient.experiment import load_experiment
+from varient.files import shown
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
                   help="Benchmark and reproduction harness for VARiant.")
@@ -205,7 +206,7 @@ def real(config: Config, split: Annotated[str, typer.Option(help="train or holdo
 
 
 @verb(app, device="auto")
-def score(samples: Annotated[list[Path], typer.Argument(help="all shards of a system, a folder of PNGs, an ADM .npz")],
+def score(samples: Annotated[list[Path], typer.Argument(help="all shards of a system, PNGs or a folder, an ADM .npz")],
           reference: Annotated[list[Path], typer.Option(help="real images, or ADM's reference batch")], output: Output,
           config: Annotated[Path | None, typer.Option("--config", help="of the experiment of the samples")] = None,
           run_dir: RunDir = None,
@@ -251,6 +252,8 @@ def reconstruct(config: Config, tokenizer: Path,
     experiment = load_experiment(config)
     record = score_reconstructions(experiment, tokenizer, samples, reference, _run_dir(experiment, run_dir), output,
                                    str(default_device()))
+    for warning in record.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
     for scale in record.scales:
         print(f"r1..r{scale.scale}: FID {scale.fid:.4g} ± {2 * scale.fid_sd:.2g}")
     _wrote(output)
@@ -455,6 +458,6 @@ def _run_dir(experiment: ExperimentConfig, run_dir: Path | None) -> Path:
 
 
 def _wrote(path: Path) -> None:
-    print(f"wrote {path}")
+    print(f"wrote {shown(path)}")
 
 

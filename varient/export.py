@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 import tempfile
 import zipfile
@@ -21,7 +22,9 @@ from varient.evaluation.inputs import (
     open_samples,
 )
 from varient.evaluation.scores import SEED, fixed_permutation
-from varient.files import OutputError, atomic_path, sha256_of, write_text
+from varient.files import OutputError, atomic_path, check_writable, sha256_of, write_text
+
+log = logging.getLogger(__name__)
 
 _BATCH = 64
 _ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
@@ -42,6 +45,7 @@ def export_adm(archives: Sequence[Path], output: Path, seed: int = SEED) -> dict
         SampleError: shards that are missing, damaged or of different runs, or that are no sample archives.
         OutputError: the file could not be written; nothing is left behind.
     """
+    check_writable(output)
     source = _complete_archives(archives)
     order = fixed_permutation(len(source), seed)
     digests = np.empty((len(source), 32), np.uint8)
@@ -78,9 +82,10 @@ def export_png(archives: Sequence[Path], folder: Path) -> dict:
         SampleError: as `export_adm`, or a folder that is not empty.
         OutputError: the files could not be written.
     """
-    source = _complete_archives(archives)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise SampleError(f"{folder}: exists and is not empty")
+    check_writable(folder / "manifest.json")
+    source = _complete_archives(archives)
     temporary = None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -109,6 +114,8 @@ def _complete_archives(archives: Sequence[Path]) -> ImageSource:
     if source.kind != "archives":
         raise SampleError(f"{source.place}: no sample archives of ours")
     source.require_complete()
+    for remark in source.remarks:
+        log.warning("%s", remark)
     return source
 
 

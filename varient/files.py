@@ -47,6 +47,26 @@ def atomic_path(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def check_writable(path: Path) -> None:
+    """See before work begins that a file can be written, as far as folders and rights tell; touches nothing.
+
+    Raises:
+        OutputError: ``path`` is a folder, or the nearest folder above it that exists is none or cannot be written.
+    """
+    if path.is_dir():
+        raise OutputError(f"{path}: could not be written (it is a folder; a file is expected)")
+    above = next(folder for folder in path.absolute().parents if os.path.lexists(folder))
+    if not above.is_dir():
+        raise OutputError(f"{path}: could not be written ({above} is no folder)")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise OutputError(f"{path}: could not be written ({above} is read-only)")
+
+
+def shown(path: Path | str) -> str:
+    """A path, or a text with one in it, as UTF-8 has it: file names may be any bytes, records and terminals may not."""
+    return str(path).encode(errors="surrogateescape").decode(errors="backslashreplace")
+
+
 def remove_unfinished(folder: Path, stem: str = "*", suffix: str = "*") -> None:
     """Remove what killed processes left of files that `atomic_path` was writing; for their only writer.
 

@@ -46,7 +46,8 @@ class ScoreRecord(Record):
     """How good the images of one system are, under one protocol.
 
     ``x_sd`` is the standard deviation of score x over redraws of the generated images, in x's own unit, the reference
-    standing still (`varient.evaluation.uncertainty`).  None: the protocol does not have the score.
+    standing still (`varient.evaluation.uncertainty`).  None: the protocol does not have the score, or the reference
+    lacks what it is taken against (the warnings say so).
     """
 
     kind: Literal["score"] = "score"
@@ -121,6 +122,7 @@ class ReconstructionRecord(Record):
     reference_sha256: str
     patch_nums: tuple[int, ...]
     scales: tuple[ScaleReconstruction, ...]
+    warnings: tuple[str, ...] = ()
     provenance: Provenance
 
 

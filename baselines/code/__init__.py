@@ -31,6 +31,7 @@ from varient.config import (
     Share,
     Strict,
     TransformerSpec,
+    UserFile,
 )
 from varient.systems.ids import CodeId
 from varient.systems.protocol import Network
@@ -44,7 +45,7 @@ FORMS = "code-n<N>, free-code-n<N>"
 class Source(Strict):
     """Where a network comes from: a file of the user's or a training."""
 
-    weights: Path | None = None
+    weights: UserFile | None = None
     training: BaseTraining | None = None
 
     @model_validator(mode="after")

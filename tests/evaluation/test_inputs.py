@@ -1,5 +1,7 @@
 """The same images come out of every container, and what cannot be taken exactly is refused by name."""
 
+import json
+import os
 import tracemalloc
 import zlib
 
@@ -8,7 +10,8 @@ import pytest
 from PIL import Image
 
 from varient.archive import Archive, write_archive
-from varient.evaluation.inputs import SampleError, open_reference, open_samples, repeated_images
+from varient.evaluation.inputs import SampleError, open_reference, open_samples, pixel_warnings, repeated_images
+from varient.export import export_png
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (12, 3, 8, 8), dtype=np.uint8)
 LABELS = np.arange(12) % 3
@@ -147,6 +150,189 @@ def test_copies_are_counted(tmp_path):
     doubled = _folder(tmp_path, IMAGES[[0, 1, 2, 1, 1]], LABELS[:5])
     assert repeated_images(open_samples([doubled]).digests) == 2
     assert repeated_images(open_samples([_adm(tmp_path / "adm.npz")]).digests) == 0
+
+
+# What a folder holds
+
+def test_linked_folders_of_samples_are_part_of_the_set(tmp_path):
+    _folder(tmp_path / "disk/second", IMAGES[6:], LABELS[6:], name="x{number}.png")
+    _folder(tmp_path / "set/first", IMAGES[:6], LABELS[:6], name="x{number}.png")
+    (tmp_path / "set/second").symlink_to(tmp_path / "disk/second")
+    source = open_samples([tmp_path / "set"])
+    assert np.array_equal(source.batch(0, 12), IMAGES)
+
+
+def test_shards_are_found_by_the_rule_of_images(tmp_path):
+    _archive(tmp_path / "set/0.npz", 0, 5), _archive(tmp_path / "disk/1.npz", 5, 12)
+    (tmp_path / "set/rest").symlink_to(tmp_path / "disk")
+    (tmp_path / "set/.0-abcdefgh.npz").write_bytes(b"half of a shard")  # what a killed writer leaves
+    (tmp_path / "set/log.txt").write_text("")
+    source = open_samples([tmp_path / "set"])
+    assert np.array_equal(source.batch(0, 12), IMAGES)
+    assert "1 files" in source.warnings[0] and "log.txt" in source.warnings[0]
+    assert "1 hidden" in source.warnings[1] and ".0-abcdefgh.npz" in source.warnings[1]
+
+
+@pytest.mark.parametrize("hidden", [".Trash-1000/0.png", ".ipynb_checkpoints/x.png", "__MACOSX/._x.png", ".x.png",
+                                    "deep/.cache/1.png"])
+def test_hidden_images_are_not_scored_but_named(tmp_path, hidden):
+    _folder(tmp_path, name="x{number:02d}.png")
+    (tmp_path / hidden).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / hidden).write_bytes((tmp_path / "x00.png").read_bytes())
+    source = open_samples([tmp_path])
+    assert len(source) == 12
+    (warning,) = source.warnings
+    named = warning.rpartition(" ")[2]
+    assert "1 hidden" in warning and hidden.startswith(named) and (tmp_path / named).exists()
+
+
+@pytest.mark.parametrize("ending", ["webp", "bmp", "TIFF", "gif", "avif", "jp2", "ppm"])
+def test_images_of_other_formats_are_counted_and_named_and_not_passed_over(tmp_path, ending):
+    _folder(tmp_path)
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.{ending}").write_bytes(b"")
+    _refused(rf"2 images are neither PNG nor JPEG, as a\.{ending}", tmp_path, read=False)
+
+
+@pytest.mark.parametrize("link", ["0_0.png", "deep"])
+def test_links_that_lead_nowhere_or_in_circles_are_refused(tmp_path, link):
+    _folder(tmp_path, name="x{number:02d}.png")
+    (tmp_path / link).symlink_to("gone")
+    _refused(f"{link}: a link that leads nowhere", tmp_path)
+    (tmp_path / link).unlink()
+    (tmp_path / link).symlink_to(tmp_path)
+    _refused(f"{link} .*reached twice", tmp_path)
+
+
+def test_a_list_of_images_is_a_set_in_order_of_names(tmp_path):
+    folder = _folder(tmp_path / "set", name="x{number:02d}.png")
+    files = sorted(folder.iterdir(), reverse=True)
+    source = open_samples(files)
+    assert np.array_equal(source.batch(0, 12), IMAGES) and source.place == str(folder)
+    assert source.sha256 == open_samples([folder]).sha256 == open_reference(files).sha256
+    assert len(open_samples(files[:1])) == len(open_reference(files[:1]).images) == 1
+    _refused("given twice", *files, files[0])
+    _refused(r"holds \.npz files and images; say which", files[0], _archive(tmp_path / "a.npz"))
+    _refused("give one folder", folder, files[0].rename(tmp_path / "y.png"))
+
+
+def test_names_that_are_no_utf8_can_be_written_down(tmp_path):
+    folder = tmp_path / os.fsdecode(b"set-\xff")
+    _folder(folder, name="x{number}.png")
+    (folder / os.fsdecode(b"note-\xfe")).write_text("")
+    for source in (open_samples([folder]), open_reference([folder]).images):
+        "".join([source.place, *source.warnings]).encode()
+        assert "set-\\xff" in source.place and any("note-\\xfe" in text for text in source.warnings)
+        assert np.array_equal(np.sort(source.batch(0, 12), axis=0), np.sort(IMAGES, axis=0))
+    file = _adm(tmp_path / os.fsdecode(b"\xff.npz"), mu=np.zeros(3), sigma=np.eye(3))
+    reference = open_reference([file])
+    assert reference.place.endswith("\\xff.npz") and len(reference.sha256) == 64
+
+
+# Classes by names
+
+@pytest.mark.parametrize("name", ["{batch}_{inside}.png", "{batch:04d}_{inside:06d}.png", "{batch}_{number}.png",
+                                  "{batch:04d}_{number:06d}.png", "{label}_{of_label}.png"])
+def test_numbers_in_names_that_may_be_batches_are_no_classes(tmp_path, name):
+    for number, image in enumerate(IMAGES):
+        Image.fromarray(image.transpose(1, 2, 0)).save(tmp_path / name.format(
+            batch=number // 4, inside=number % 4, number=number, label=number % 3, of_label=number // 3))
+    source = open_samples([tmp_path])
+    (warning,) = source.warnings
+    assert source.labels is None and "no classes are taken" in warning
+
+
+def test_plain_numbers_say_nothing_about_classes(tmp_path):
+    source = open_samples([_folder(tmp_path, name="{number:06d}.png")])
+    assert source.labels is None and source.warnings == ()
+
+
+def test_running_numbers_that_are_no_batches_are_believed_and_said(tmp_path):
+    source = open_samples([_folder(tmp_path, name="{label:04d}_{number:06d}.png")])
+    assert source.labels.tolist() == sorted(LABELS) and "classes are taken from names" in source.warnings[0]
+
+
+@pytest.mark.parametrize("labels", [LABELS, np.repeat([0, 1, 2], 4)])
+def test_an_exported_folder_says_its_classes_in_its_manifest(tmp_path, labels):
+    write_archive(tmp_path / "a.npz", Archive(IMAGES, labels, np.arange(12), {"sampling": {"num_images": 12}}))
+    export_png([tmp_path / "a.npz"], tmp_path / "png")
+    source = open_samples([tmp_path / "png"])
+    assert source.labels.tolist() == sorted(labels) and not any("taken" in text for text in source.warnings)
+    next((tmp_path / "png").glob("0001_*.png")).unlink()
+    _refused(r"11 images, but its manifest\.json speaks of 12", tmp_path / "png", read=False)
+
+
+def test_a_manifest_of_somebody_else_proves_nothing(tmp_path):
+    _folder(tmp_path, labels=np.arange(12) // 4)
+    for text in (json.dumps({"num_images": 12}), "[", "[1]", '"x"', '{"images_sha256": 1, "num_images": null}'):
+        (tmp_path / "manifest.json").write_text(text)
+        assert open_samples([tmp_path]).labels is None
+
+
+def test_class_folders_are_numbered_as_for_a_training(tmp_path):
+    images = np.concatenate([IMAGES, IMAGES])
+    source = open_samples([_folder(tmp_path / "n", images, np.arange(24) % 12, name="{label}/deep/{number}.png")])
+    assert source.labels.tolist() == [0, 0, 1, 1, 10, 10, 11, 11, *np.repeat(np.arange(2, 10), 2)]
+    assert "classes are taken from its 12 folders" in source.warnings[0]
+    _folder(tmp_path / "twice", name="{label}/x{number}.png")
+    _folder(tmp_path / "twice", name="0{label}/x{number}.png")
+    _refused("have one number", tmp_path / "twice")
+    other = open_samples([_folder(tmp_path / "other", labels=["²", "1", "x"] * 4, name="{label}/{number}.png")])
+    assert other.labels.tolist() == [0] * 4 + [1] * 4 + [2] * 4
+
+
+@pytest.mark.parametrize("name", ["{batch:05d}/{number:05d}.png", "{batch:05d}/img{number:08d}.png"])
+def test_folders_of_batches_are_no_classes(tmp_path, name):
+    for number, image in enumerate(IMAGES):
+        file = tmp_path / name.format(batch=number // 4 * 4, number=number)
+        file.parent.mkdir(exist_ok=True)
+        Image.fromarray(image.transpose(1, 2, 0)).save(file)
+    source = open_samples([tmp_path])
+    assert source.labels is None and "as batches do" in source.warnings[0]
+
+
+# Pixels and labels on another scale
+
+@pytest.mark.parametrize(("images", "said"), [
+    (IMAGES % 2, "is above 1"), (IMAGES % 16, "is above 15"), (IMAGES * 0, "is above 0"),
+    (np.full_like(IMAGES, 200), "of one colour"), (IMAGES[:, :, :1, :1].repeat(8, 2).repeat(8, 3), "of one colour"),
+])
+@pytest.mark.parametrize("write", ["adm", "archive", "folder"])
+def test_pixels_on_another_scale_are_warned_of(tmp_path, images, said, write):
+    if write == "adm":
+        np.savez_compressed(tmp_path / "a.npz", arr_0=images.transpose(0, 2, 3, 1))
+    elif write == "archive":
+        write_archive(tmp_path / "a.npz", Archive(images, LABELS, np.arange(12), {}))
+    else:
+        _folder(tmp_path, images)
+    found = pixel_warnings(open_samples([tmp_path]))
+    assert any(said in text for text in found) and not any("\n" in text for text in found)
+
+
+def test_pixels_as_they_should_be_are_not_warned_of(tmp_path):
+    assert pixel_warnings(open_samples([_archive(tmp_path / "a.npz")])) == []
+    mixed = np.concatenate([np.zeros_like(IMAGES[:11]), IMAGES[:1]])
+    assert pixel_warnings(open_samples([_folder(tmp_path / "mixed", mixed)])) == []
+
+
+NO_LABELS = [np.full(12, 3.7), np.full(12, np.nan), np.ones(12, complex), np.ones(12, bool), np.array(["a"] * 12),
+             np.full(12, -1), np.full(12, 2 ** 63, np.uint64)]
+
+
+@pytest.mark.parametrize("labels", NO_LABELS, ids=str)
+def test_labels_that_are_no_whole_numbers_are_refused(tmp_path, labels):
+    _refused(r"adm\.npz: arr_1 are", _adm(tmp_path / "adm.npz", arr_1=labels), read=False)
+    for odd in ("labels", "indices"):
+        arrays = {"images": IMAGES, "labels": LABELS, "indices": np.arange(12), "origin": np.array("{}")}
+        np.savez(tmp_path / "a.npz", **arrays | {odd: labels})
+        _refused(rf"a\.npz: {odd} are", tmp_path / "a.npz", read=False)
+
+
+@pytest.mark.parametrize("origin", ["[]", "{", '{"system": 5}', '{"weights_sha256": {"a": 1}}', '{"seed": "x"}',
+                                    '{"sampling": [1]}', '{"system": "\\ud800"}', "[" * 100_000])
+def test_origins_that_no_record_could_hold_are_refused(tmp_path, origin):
+    np.savez(tmp_path / "a.npz", images=IMAGES, labels=LABELS, indices=np.arange(12), origin=np.array(origin))
+    _refused(r"a\.npz: its origin is damaged", tmp_path / "a.npz", read=False)
 
 
 # Refusals

@@ -108,8 +108,13 @@ def test_tolerances_hold_what_was_measured():
 
 # What they need
 
+SMALL = replace(ADM, num_features=3, num_spatial_features=2)
+"""ADM on so few features that 20 images are enough."""
+FEW = {"mu": np.zeros(3), "sigma": np.eye(3), "mu_s": np.zeros(2), "sigma_s": np.eye(2)}
+
+
 def test_adm_takes_what_it_needs_and_warns_of_the_rest(tmp_path, weights):
-    found = check(ADM, _samples(tmp_path), _reference(tmp_path, side=16), weights)
+    found = check(SMALL, _samples(tmp_path), _reference(tmp_path, side=16, **FEW), weights)
     assert [text.split(": ", 1)[1] for text in found] == [
         "20 images, published numbers are of 50000; FID, IS, precision and recall all depend on how many",
         "9 images, published precision and recall are against 10000",
@@ -118,10 +123,11 @@ def test_adm_takes_what_it_needs_and_warns_of_the_rest(tmp_path, weights):
 
 def test_everything_missing_is_said_at_once(tmp_path):
     with pytest.raises(ProtocolError) as caught:
-        check(ADM, _samples(tmp_path, end=12), _reference(tmp_path, mu=np.zeros(3), sigma=np.eye(3)), None)
+        check(ADM, _samples(tmp_path, end=12), _reference(tmp_path, mu_s=np.zeros(3), sigma_s=np.eye(3)), None)
     message = str(caught.value)
     for part in ("protocol adm: no file of Inception weights was given (--weights); expected weights-inception",
-                 "ref.npz has no mu_s, sigma_s; the reference is VIRTUAL_imagenet256_labeled.npz",
+                 "ref.npz has no mu, sigma; the reference is VIRTUAL_imagenet256_labeled.npz",
+                 "FID on 2048 features needs at least 2049 images, the samples have 12",
                  "12 images of 20: a shard is missing"):
         assert part in message
     assert "\n" not in message
@@ -131,6 +137,9 @@ def test_everything_missing_is_said_at_once(tmp_path):
     (TORCH_FIDELITY, "KID needs at least 1000 images, the samples have 20"),
     (CLEAN_FID, "KID needs at least 1000 images, the reference have 9"),
     (replace(DIGITS, kid=KidRule(subset_size=10)), "KID needs at least 10 images, the reference have 9"),
+    (replace(DIGITS, kid=KidRule(subset_size=1), num_features=20), "FID on 20 features needs at least 21 images, the "
+                                                                   "samples have 20; .*the reference have 9"),
+    (ADM, "FID on 2048 features needs at least 2049 images, the samples have 20$"),
 ])
 def test_sets_too_small_for_a_score(tmp_path, weights, protocol, match):
     with pytest.raises(ProtocolError, match=match):
@@ -141,14 +150,30 @@ def test_digits_needs_no_weights(tmp_path):
     assert check(replace(DIGITS, kid=KidRule(subset_size=9)), _samples(tmp_path), _reference(tmp_path)) == ()
 
 
+@pytest.mark.parametrize(("arrays", "images", "lacking", "metrics"), [
+    (("mu", "sigma"), False, "no mu_s and sigma_s and no images, so there is no sfid, precision, recall",
+     ("fid", "inception_score")),
+    (("mu", "sigma", "mu_s", "sigma_s"), False, "no images, so there is no precision, recall",
+     ("fid", "sfid", "inception_score")),
+    (("mu", "sigma"), True, "no mu_s and sigma_s, so there is no sfid",
+     ("fid", "inception_score", "precision", "recall")),
+])
+def test_adm_scores_what_a_reference_allows_and_says_what_it_does_not(tmp_path, weights, arrays, images, lacking,
+                                                                      metrics):
+    pixels = {"arr_0": np.zeros((9, 8, 8, 3), np.uint8)} if images else {}
+    np.savez(tmp_path / "ref.npz", **{name: FEW[name] for name in arrays}, **pixels)
+    reference = open_reference([tmp_path / "ref.npz"])
+    assert SMALL.metrics_against(reference) == metrics
+    (warning,) = [text for text in check(SMALL, _samples(tmp_path), reference, weights) if "so there is no" in text]
+    assert warning == f"{tmp_path / 'ref.npz'}: has {lacking}"
+
+
 def test_references_that_do_not_fit(tmp_path, weights):
     wrong = STATISTICS | {"mu": np.zeros(3), "sigma": np.eye(3)}
     with pytest.raises(ProtocolError, match="mu has 3 entries, expected 2048"):
         check(ADM, _samples(tmp_path), _reference(tmp_path, **wrong), weights)
     np.savez(tmp_path / "only.npz", **STATISTICS)
     only = open_reference([tmp_path / "only.npz"])
-    with pytest.raises(ProtocolError, match=r"only\.npz has no arr_0"):
-        check(ADM, _samples(tmp_path), only, weights)
     with pytest.raises(ProtocolError, match="has statistics but no images"):
         check(TORCH_FIDELITY, _samples(tmp_path), only, weights)
     with pytest.raises(ProtocolError, match=r"none\.pth: no such file; expected inception-2015-12-05\.pt"):

@@ -1,5 +1,8 @@
 """Scores of archives end to end, beside the libraries and the definitions."""
 
+import os
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,12 +11,16 @@ from torch_fidelity import calculate_metrics
 
 from varient.archive import Archive, write_archive
 from varient.config import EvaluationConfig
-from varient.evaluation.extractors import ClassifierExtractor
-from varient.evaluation.features import ImageSet, register_classifier
-from varient.evaluation.inputs import open_reference, open_samples
+from varient.evaluation import reconstruction, scoring
+from varient.evaluation.extractors import POOL, SPATIAL, ClassifierExtractor
+from varient.evaluation.features import LOGITS, ImageSet, register_classifier
+from varient.evaluation.inputs import ImageSource, open_reference, open_samples
 from varient.evaluation.moments import FeatureError
+from varient.evaluation.protocols import ADM, ProtocolError
 from varient.evaluation.scoring import ScoreError, protocol_of, recognised_share, score, score_experiment, score_files
+from varient.files import OutputError
 from varient.models.classifier import Classifier
+from varient.records import ScoreRecord, read_record, write_record
 
 SETTINGS = EvaluationConfig.model_validate({"kid_subset_size": 100, "classifier": {
     "epochs": 1, "batch_size": 1, "learning_rate": 1.0}})
@@ -183,6 +190,146 @@ def test_a_protocol_without_its_weights_is_refused_before_work(images, tmp_path)
         score_files("adm", [shard], [shard], tmp_path / "out.json", weights=None, sha256=None, device="cpu",
                     extrapolate=False)
     assert not (tmp_path / "out.json").exists()
+
+
+class PixelExtractor:
+    """Stands in for an Inception: a few pixels as pool features, logits and spatial features."""
+
+    name, layers, sha256, device = "pixels", (POOL, LOGITS, SPATIAL), "ab", "cpu"
+
+    def __call__(self, images):
+        pixels = images.reshape(len(images), -1).astype(np.float32) / 255
+        return {POOL: pixels[:, :6], LOGITS: pixels[:, :10], SPATIAL: pixels[:, 6:10]}
+
+
+@pytest.mark.parametrize(("with_spatial", "with_images"), [(False, False), (True, False), (False, True), (True, True)])
+def test_statistics_alone_give_what_needs_no_more(images, tmp_path, with_spatial, with_images):
+    """As pytorch-fid keeps them: mu and sigma."""
+    features = PixelExtractor()(images[1])
+    arrays = {"mu": features[POOL].mean(0), "sigma": np.cov(features[POOL], rowvar=False)}
+    if with_spatial:
+        arrays |= {"mu_s": features[SPATIAL].mean(0), "sigma_s": np.cov(features[SPATIAL], rowvar=False)}
+    if with_images:
+        arrays["arr_0"] = images[1].transpose(0, 2, 3, 1)
+    np.savez(tmp_path / "ref.npz", **arrays)
+    samples = open_samples([_archive(tmp_path / "a.npz", images[0])])
+    protocol = replace(ADM, num_features=6, num_spatial_features=4)
+    record = score(protocol, PixelExtractor(), samples, open_reference([tmp_path / "ref.npz"]))
+    a, b = (PixelExtractor()(x)[POOL].astype(np.float64) for x in images)
+    assert record.fid == pytest.approx(_fid(a, b), rel=1e-5) and record.inception_score > 1
+    for name, there in (("sfid", with_spatial), ("precision", with_images), ("recall", with_images)):
+        assert (getattr(record, name) is not None) == (getattr(record, f"{name}_sd") is not None) == there
+        assert (name.replace("sfid", "sFID") in record.summary()) == there
+    assert record.num_reference == (300 if with_images else 0) and "None" not in record.summary()
+    write_record(tmp_path / "r.json", record)
+    assert read_record(tmp_path / "r.json", ScoreRecord) == record
+
+
+@pytest.fixture
+def no_work(monkeypatch):
+    """Nothing may be decoded, and no network loaded."""
+    def refuse(*_arguments, **_settings):
+        raise AssertionError("work began")
+
+    monkeypatch.setattr(ImageSource, "batch", refuse)
+    for name in ("open_extractor", "load_classifier"):
+        monkeypatch.setattr(scoring, name, refuse)
+    monkeypatch.setattr(reconstruction, "load_tokenizer", refuse)
+
+
+def _statistics(path):
+    np.savez(path, mu=np.zeros(2048), sigma=np.eye(2048))
+    return path
+
+
+def _many(path, count, side=1):
+    np.savez(path, arr_0=np.zeros((count, side, side, 3), np.uint8))
+    return path
+
+
+@pytest.mark.parametrize(("protocol", "count", "extrapolate", "error", "said"), [
+    ("adm", 2048, False, ProtocolError, "at least 2049 images, the samples have 2048"),
+    ("torch-fidelity", 2048, False, ProtocolError, "at least 2049 images, the samples have 2048.*reference have 2048"),
+    ("clean-fid", 2048, False, ProtocolError, "at least 2049 images, the samples have 2048.*reference have 2048"),
+    ("adm", 4096, True, FeatureError, "sub-samples of 4096 out of 4096 images"),
+    ("clean-fid", 4096, True, FeatureError, "sub-samples of 4096 out of 4096 images"),
+])
+def test_too_few_images_are_seen_from_counts(tmp_path, no_work, protocol, count, extrapolate, error, said):
+    samples = _many(tmp_path / "a.npz", count)
+    reference = _statistics(tmp_path / "ref.npz") if protocol == "adm" else samples
+    (tmp_path / "weights").write_bytes(b"")
+    with pytest.raises(error, match=said):
+        score_files(protocol, [samples], [reference], tmp_path / "out.json", weights=tmp_path / "weights", sha256=None,
+                    device="cpu", extrapolate=extrapolate)
+    assert not (tmp_path / "out.json").exists()
+
+
+def _drawn(smoke, path, count=100, side=8, **origin):
+    rng = np.random.default_rng(0)
+    write_archive(path, Archive(rng.integers(0, 256, (count, 3, side, side), dtype=np.uint8), np.arange(count) % 10,
+                                np.arange(count), {"system": "x"} | origin))
+    return path
+
+
+VERBS = [lambda config, samples, real, folder, output: score_experiment(config, [samples], [real], folder, output),
+         lambda config, samples, real, folder, output: reconstruction.score_reconstructions(
+             config, folder / "tokenizer.safetensors", [samples], [real], folder, output)]
+
+
+@pytest.mark.parametrize("verb", VERBS, ids=["score", "reconstruct"])
+@pytest.mark.parametrize(("samples", "real", "said"), [
+    ({"count": 64}, {}, "at least 65 images, the samples have 64"),
+    ({}, {"count": 64}, "at least 65 images, the reference have 64"),
+    ({"side": 16}, {}, "images of side 16"),
+    ({}, {"side": 16}, "images of side 16"),
+    ({"experiment": "digits"}, {}, "its experiment is 'digits'"),
+    ({"seed": 7}, {}, "its seed is 7"),
+])
+def test_sets_that_cannot_be_scored_are_seen_from_counts_and_sizes(smoke, tmp_path, no_work, verb, samples, real, said):
+    files = _drawn(smoke, tmp_path / "a.npz", **samples), _drawn(smoke, tmp_path / "b.npz", **real)
+    with pytest.raises((ProtocolError, ScoreError), match=said):
+        verb(smoke, *files, tmp_path, tmp_path / "out.json")
+
+
+@pytest.mark.parametrize("verb", VERBS, ids=["score", "reconstruct"])
+@pytest.mark.parametrize("output", ["file/out.json", "file/deeper/out.json", "folder", "dangling/out.json"])
+def test_a_record_that_could_not_be_written_is_said_before_work(smoke, tmp_path, no_work, verb, output):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "dangling").symlink_to("gone")
+    shard = _drawn(smoke, tmp_path / "a.npz")
+    with pytest.raises(OutputError, match=f"{output}: could not be written"):
+        verb(smoke, shard, shard, tmp_path, tmp_path / output)
+
+
+@pytest.mark.parametrize("blocked", ["out.json", "out-features"])
+def test_so_are_records_and_features_of_anybodys_samples(tmp_path, no_work, blocked):
+    if blocked == "out.json":
+        (tmp_path / blocked).mkdir()
+    else:
+        (tmp_path / blocked).write_text("")
+    samples = _many(tmp_path / "a.npz", 3000)
+    (tmp_path / "weights").write_bytes(b"")
+    with pytest.raises(OutputError, match=blocked):
+        score_files("clean-fid", [samples], [samples], tmp_path / "out.json", weights=tmp_path / "weights", sha256=None,
+                    device="cpu", extrapolate=False)
+
+
+def test_pixels_on_another_scale_are_warned_of_in_the_record(classifier, images, sources, tmp_path):
+    dark = open_samples([_archive(tmp_path / "dark.npz", images[0] % 2)])
+    record = score(PROTOCOL, ClassifierExtractor(classifier), dark, sources[1])
+    assert any("dark.npz" in text and "above 1" in text for text in record.warnings)
+    assert not any("above" in text for text in score(PROTOCOL, ClassifierExtractor(classifier), *sources).warnings)
+
+
+def test_a_name_that_is_no_utf8_costs_no_record(classifier, images, sources, tmp_path):
+    folder = tmp_path / os.fsdecode(b"set-\xff")
+    folder.mkdir()
+    np.savez(folder / os.fsdecode(b"\xfe.npz"), arr_0=images[0].transpose(0, 2, 3, 1))
+    samples = open_samples([folder])
+    record = score(PROTOCOL, ClassifierExtractor(classifier), samples, sources[1], folder=tmp_path / "features")
+    write_record(tmp_path / "r.json", record)
+    assert read_record(tmp_path / "r.json", ScoreRecord).system == r"\xfe.npz"
 
 
 def test_recognised_share_counts_agreement_with_the_labels(classifier, images, tmp_path):

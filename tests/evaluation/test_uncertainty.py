@@ -77,6 +77,15 @@ def test_fid_spread_agrees_with_its_derivative(reference):
     assert frechet_spread(feature_NF, reference, pairs=200).sd == pytest.approx(expected, rel=0.12)
 
 
+@pytest.mark.parametrize("count", [21, 22, 23])
+def test_a_last_block_of_one_or_two_images_has_halves_too(count):
+    """Half of such a block may be empty."""
+    logits = np.random.default_rng(0).standard_normal((count, 5))
+    blocks, order = adm_blocks(count, 20), fixed_permutation(count)
+    spread = inception_spread(logits, blocks, order)
+    assert spread.point == pytest.approx(inception_score(logits, blocks, order).mean) and 0 < spread.sd < spread.point
+
+
 def test_inception_spread_is_that_of_images_drawn_again():
     bounds, permutation = adm_blocks(1000, 300), fixed_permutation(1000)
     redrawn = [inception_score(_logits(1000, seed), bounds, permutation).mean for seed in range(200)]

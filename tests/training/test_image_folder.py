@@ -1,6 +1,8 @@
 import json
 import os
 import pickle
+import struct
+import zlib
 from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
@@ -71,6 +73,128 @@ def test_files_that_are_no_images_are_listed(root):
     (root / "train/readme.txt").write_text("")
     (root / "train/n02/.DS_Store").write_text("")
     assert _open(root).ignored == ("n02/.DS_Store", "readme.txt")
+
+
+@pytest.mark.parametrize("hidden", [".ipynb_checkpoints/a.JPEG", "lost+found/x", "__MACOSX/n01/._n01_0.JPEG",
+                                    "n01/._n01_0.JPEG", "n02/.trash/a.png"])
+def test_hidden_entries_are_no_classes_and_no_images_but_named(root, caplog, hidden):
+    expected = _open(root).identity
+    (root / "train" / hidden).parent.mkdir(parents=True, exist_ok=True)
+    (root / "train" / hidden).write_bytes(b"no image")
+    folder = _open(root, index=root.parent / "other.npz")
+    assert folder.identity == expected and len(folder) == 9
+    (left_out,) = folder.ignored
+    assert hidden.startswith(left_out) and left_out in caplog.text and "hidden" in caplog.text
+
+
+@pytest.mark.parametrize(("link", "target"), [("n04", "."), ("n02/up", ".."), ("n02/up", "../.."), ("n04", "n01"),
+                                              ("n02/n01", "../n01")])
+def test_a_folder_that_is_reached_twice_does_not_count_twice(root, link, target):
+    (root / "train" / link).symlink_to(target)
+    with pytest.raises(ImageFolderError, match="reached twice"):
+        _open(root, num_classes=4 if link == "n04" else 3)
+
+
+@pytest.mark.parametrize("link", ["n04", "n02/n02_9.JPEG"])
+def test_links_that_lead_nowhere_are_named(root, link):
+    (root / "train" / link).symlink_to("gone")
+    with pytest.raises(ImageFolderError, match=f"{link}: a link that leads nowhere"):
+        _open(root)
+
+
+def test_linked_classes_and_images_are_read_and_watched(root):
+    elsewhere = root.parent / "disk"
+    (root / "train/n02").rename(elsewhere)
+    (root / "train/n02").symlink_to(elsewhere)
+    os.utime(elsewhere, (1_600_000_000, 1_600_000_000))
+    _settle(root)
+    before = _open(root)
+    assert len(before) == 9 and before.load(4).shape == (3, 18, 24)
+    _picture(5).save(elsewhere / "new.png")
+    assert len(_open(root)) == 10
+
+
+def test_images_of_formats_that_are_not_read_are_named(root):
+    (root / "train/n02/a.gif").write_bytes(b"")
+    (root / "train/n03/b.AVIF").write_bytes(b"")
+    with pytest.raises(ImageFolderError, match=r"2 images are of formats that are not read: n02/a\.gif, n03/b\.AVIF"):
+        _open(root)
+
+
+def _numbered(root, names):
+    for name in names:
+        (root / "train" / name).mkdir(parents=True)
+        _picture(int(name)).save(root / "train" / name / "a.png")
+    return root
+
+
+def test_classes_named_by_numbers_have_these_numbers(tmp_path, caplog):
+    folder = _open(_numbered(tmp_path / "data", map(str, range(12))), num_classes=12)
+    assert [int(folder.path(i).parent.name) for i in range(12)] == folder.labels.tolist() == list(range(12))
+    assert torch.equal(folder.load(10), torch.from_numpy(np.asarray(_picture(10)).copy()).permute(2, 0, 1))
+    assert "torchvision" in caplog.text
+
+
+def test_where_torchvision_agrees_nothing_is_said(tmp_path, caplog):
+    _open(_numbered(tmp_path / "data", ["00", "01", "02"]))
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize(("names", "said"), [(["1", "2", "3"], "missing: 0"), (["0", "1", "01"], "have one number")])
+def test_numbers_of_classes_that_leave_gaps_or_meet_are_refused(tmp_path, names, said):
+    with pytest.raises(ImageFolderError, match=said):
+        _open(_numbered(tmp_path / "data", names))
+
+
+def test_an_index_made_by_another_rule_is_made_anew(root):
+    _settle(root)
+    _open(root)
+    index = root.parent / "train.npz"
+    with np.load(index) as file:
+        arrays = dict(file)
+    described = json.loads(str(arrays["described"]))
+    described.pop("rule")
+    described["ignored"] = ["from an old listing"]
+    np.savez(index, **arrays | {"described": np.array(json.dumps(described))})
+    assert _open(root).ignored == ()
+
+
+def _deep_png(bits, colour, channels):
+    def chunk(kind, data):
+        return len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
+
+    header = (8).to_bytes(4, "big") * 2 + bytes([bits, colour, 0, 0, 0])
+    rows = b"".join(b"\0" + bytes([155]) * (bits * channels) for _ in range(8))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def _deep_tiff():
+    """8 x 8, RGB, 16 bits."""
+    entries = [(256, 3, 1, 8), (257, 3, 1, 8), (258, 3, 3, 134), (259, 3, 1, 1), (262, 3, 1, 2), (273, 4, 1, 140),
+               (277, 3, 1, 3), (278, 3, 1, 8), (279, 4, 1, 384)]
+    table = b"".join(struct.pack("<HHII", *entry) for entry in entries)
+    return (b"II*\0" + struct.pack("<IH", 8, len(entries)) + table + bytes(4)).ljust(134, b"\0") + struct.pack(
+        "<3H", 16, 16, 16) + bytes(384)
+
+
+@pytest.mark.parametrize("data", [
+    _deep_png(16, 2, 3), _deep_png(16, 6, 4), _deep_png(16, 4, 2), _deep_png(16, 0, 1), _deep_tiff(),
+    b"P6 8 8 65535\n" + bytes(384), b"P6 8 8 1023\n" + bytes(384), b"P5 8 8 65535\n" + bytes(128),
+], ids=["RGB", "RGBA", "LA", "L", "TIFF", "PPM", "PPM of 10 bits", "PGM"])
+def test_images_of_more_than_8_bits_are_unreadable(root, data):
+    """Pillow gives most of them as 8 bits without a word."""
+    (root / "train/n02/n02_1.JPEG").write_bytes(data)
+    with pytest.raises(ImageFolderError, match="n02_1.JPEG: unreadable .*more than 8 bits a channel"):
+        _open(root).load(5)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_grey_of_fewer_bits_is_spread_over_0_to_255(root, bits):
+    (root / "train/n02/n02_1.JPEG").write_bytes(_deep_png(bits, 0, 1))
+    level = {1: None, 2: None, 4: 0x99, 8: 155}[bits]  # 10 01 10 11, 1001 1011, 155
+    image = _open(root).load(5)
+    assert image.shape == (3, 8, 8) and image.min() == {1: 0, 2: 85}.get(bits, level)
+    assert image.max() == {1: 255, 2: 255, 4: 0xBB, 8: 155}[bits]
 
 
 def test_a_wrong_number_of_classes_an_empty_class_and_no_folder_are_refused(root):

@@ -7,11 +7,8 @@ Nothing is converted with loss: what cannot be taken to uint8 RGB exactly is ref
 from __future__ import annotations
 
 import hashlib
-import io
 import json
-import re
-import struct
-import zipfile
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -19,19 +16,21 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
-from PIL import Image
 
-from varient.archive import Archive
-from varient.evaluation.npz import DAMAGED, SampleError, StoredArray, member_names, npz_array, small_array
-from varient.files import sha256_of
+from varient.archive import ARRAYS, Archive, check_origin, open_shard, whole_numbers
+from varient.evaluation.image_files import FORMATS, decode, image_size
+from varient.evaluation.labels import count_warnings, labels_from_names, order_warnings
+from varient.evaluation.npz import SampleError, member_crc, member_names, npz_array, small_array
+from varient.files import sha256_of, shown
+from varient.image_tree import ImageTreeError, is_image, read_tree, some
 
 STATISTICS = (("mu", "sigma"), ("mu_s", "sigma_s"))
 """Names of mean and covariance in an ADM reference batch: of the pool features, and of the spatial ones (sFID)."""
 
-_ARCHIVE_ARRAYS = ("images", "labels", "indices", "origin")
-_IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
+
+_MANIFEST = "manifest.json"
+_DARK = 16
+"""Pictures of colours below this are none that anybody would see: scales of 0..1, or of 4 bits."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +63,11 @@ class ImageSource:
     origin: dict = field(default_factory=dict)
     permutation_seed: int | None = None
     remarks: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        # Both go into records, which are UTF-8; names of files need not be.
+        object.__setattr__(self, "place", shown(self.place))
+        object.__setattr__(self, "remarks", tuple(map(shown, self.remarks)))
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -104,7 +108,7 @@ class ImageSource:
         """What may make scores of this set mean something else, from files and labels alone (no pass over images)."""
         labels = self.labels if self.labels is not None else np.empty(0, np.int64)
         # Nobody else reads our archives in their own order; the classes take turns there.
-        found = [*_count_warnings(labels), *(_order_warnings(labels) if self.kind != "archives" else ())]
+        found = [*count_warnings(labels), *(order_warnings(labels) if self.kind != "archives" else ())]
         return self.remarks + tuple(f"{self.place}: {text}" for text in found)
 
     def describe(self) -> dict:
@@ -132,17 +136,21 @@ class Reference:
         place: the file or folder.
         images: the images, or None where the file has statistics alone.
         statistics: mu (D,), sigma (D, D), mu_s, sigma_s as stored; what the file does not hold is absent.
+        file: where all of this is in one file.
     """
 
     place: str
     images: ImageSource | None
     statistics: dict[str, np.ndarray] = field(repr=False)
+    file: Path | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "place", shown(self.place))
 
     @cached_property
     def sha256(self) -> str:
         """Hash of the file, or of the pixels where there is no single file."""
-        path = Path(self.place)
-        return sha256_of(path) if path.is_file() else self.images.sha256
+        return sha256_of(self.file) if self.file else self.images.sha256
 
 
 def digests_of(images: np.ndarray) -> np.ndarray:
@@ -161,32 +169,41 @@ def repeated_images(digests: np.ndarray) -> int:
     return len(digests) - len(np.unique(digests, axis=0))
 
 
-def open_samples(paths: Sequence[Path]) -> ImageSource:
-    """Open samples: shards of one run, a folder of PNGs (or of shards), or one ADM .npz.
+def pixel_warnings(source: ImageSource, looked_at: int = 64) -> list[str]:
+    """Signs in the first images that they were saved on another scale than 0..255, or hold no picture.
 
-    Folders are read recursively, sorted by path; JPEGs are taken with a warning.  Labels come from the archive, from
-    arr_1, from names like ``{class}_{j}.png``, or from the folders (their number, else their rank).
+    Raises:
+        SampleError: a damaged image.
+    """
+    images, found = source.batch(0, looked_at), []
+    if (images == images[:, :, :1, :1]).all():
+        found.append(f"{source.place}: each of the first {len(images)} images is of one colour")
+    if (largest := int(images.max())) < _DARK:
+        found.append(f"{source.place}: no colour of the first {len(images)} images is above {largest}, expected is "
+                     "0..255: were they saved on another scale, 0..1 say?")
+    return found
+
+
+def open_samples(paths: Sequence[Path]) -> ImageSource:
+    """Open samples: shards of one run, images, or one ADM .npz; as files or as the folder that holds them.
+
+    Folders are read with all folders below (`varient.image_tree` says what counts), images in order of their paths.
+    JPEGs are taken with a warning, other formats than PNG and JPEG are refused.  Labels come from the archive, from
+    arr_1, or from names and folders (`labels_from_names`).
 
     Raises:
         SampleError: nothing there, damage, float or non-square images, mixed sizes, images with more than 8 bits or
-            with transparency, shards that do not fit each other, an .npz that holds statistics beside its images.
+            with transparency, other image formats, labels that are no whole numbers, links that lead nowhere or in
+            circles, shards that do not fit each other, an .npz that holds statistics beside its images, an exported
+            folder that is not whole.
     """
     if not paths:
         raise SampleError("no samples were given")
-    files = [shard for path in paths for shard in _shards_in(path)]
-    if not files:
-        if len(paths) > 1:
-            raise SampleError(f"{len(paths)} folders were given; give one folder of images")
-        return _open_folder(paths[0])
-    names = [member_names(path) for path in files]
-    if all("arr_0" in members for members in names):
-        if len(files) > 1:
-            raise SampleError(f"{files[1]}: a second ADM batch; give one")
-        if "mu" in names[0]:
-            raise SampleError(f"{files[0]}: holds mu beside its images; ADM's evaluator would silently score that "
-                              "instead of the images: give it as reference, or pack the images alone")
-        return _open_adm(files[0])
-    return _open_archives(files)
+    try:
+        found = _found(paths)
+        return _open_images(found) if found.images else _open_npz(found)
+    except ImageTreeError as error:
+        raise SampleError(str(error)) from None
 
 
 def source_of(archive: Archive) -> ImageSource:
@@ -202,13 +219,16 @@ def open_reference(paths: Sequence[Path]) -> Reference:
     Raises:
         SampleError: as `open_samples`, or statistics that are not finite or of no matching shapes.
     """
-    if len(paths) == 1 and paths[0].is_file():
+    if len(paths) == 1 and paths[0].is_file() and not is_image(paths[0].name):
         names = member_names(paths[0])
         statistics = _read_statistics(paths[0], names)
         if statistics or "arr_0" in names:
-            return Reference(str(paths[0]), _open_adm(paths[0]) if "arr_0" in names else None, statistics)
+            images = _open_adm(paths[0], ()) if "arr_0" in names else None
+            return Reference(str(paths[0]), images, statistics, paths[0])
     images = open_samples(paths)
-    return Reference(str(paths[0]) if len(paths) == 1 else images.place, images, {})
+    if len(paths) == 1:
+        return Reference(str(paths[0]), images, {}, paths[0] if paths[0].is_file() else None)
+    return Reference(images.place, images, {})
 
 
 def manifest_path(path: Path) -> Path:
@@ -216,50 +236,94 @@ def manifest_path(path: Path) -> Path:
     return path.with_suffix(".manifest.json")
 
 
-def _shards_in(path: Path) -> list[Path]:
-    """The .npz files that a path stands for; none for a folder of images."""
-    if not path.exists():
-        raise SampleError(f"{path}: no such file or folder")
-    if path.is_file():
-        return [path]
-    shards = sorted(path.glob("*.npz"))
-    if shards and any(file.suffix.lower() in _IMAGE_SUFFIXES for file in path.rglob("*")):
-        raise SampleError(f"{path}: holds .npz files and images; say which")
-    return shards
+class _Found(NamedTuple):
+    """The files that samples consist of.
+
+    Attributes:
+        place: the folder or file that was named, or the folder around all that were.
+        images: files of one image each, in order; if there are any, there is no .npz.
+        shards: .npz files.
+        remarks: what was left out.
+    """
+
+    place: Path
+    images: tuple[Path, ...]
+    shards: tuple[Path, ...]
+    remarks: tuple[str, ...]
 
 
-class _Shard(NamedTuple):
-    path: Path
-    images: StoredArray
-    labels: np.ndarray
-    indices: np.ndarray
-    origin: dict
+def _found(paths: Sequence[Path]) -> _Found:
+    """All files that the paths stand for.
+
+    Raises:
+        SampleError, ImageTreeError: nothing there, or something that does not belong together.
+    """
+    files, remarks = [], []
+    for path in paths:
+        if not path.exists():
+            raise SampleError(f"{path}: no such file or folder")
+        if path.is_dir():
+            inside, left_out = _files_in(path)
+            files += inside
+            remarks += left_out
+        else:
+            files.append(path)
+    if len(set(map(os.path.abspath, files))) < len(files):
+        raise SampleError(f"{some(list(map(str, paths)))}: one of these files was given twice")
+    images = [path for path in files if is_image(path.name)]
+    if not images:
+        return _Found(paths[0], (), tuple(files), tuple(remarks))
+    if len(images) < len(files):
+        raise SampleError(f"{some(list(map(str, paths)))}: holds .npz files and images; say which")
+    if len(paths) > 1 and any(path.is_dir() for path in paths):
+        raise SampleError(f"{sum(path.is_dir() for path in paths)} folders were given; give one folder of images")
+    place = paths[0] if paths[0].is_dir() else Path(os.path.commonpath([path.parent for path in images]))
+    if foreign := [path for path in images if path.suffix.lower() not in FORMATS]:
+        raise SampleError(f"{place}: {len(foreign)} images are neither PNG nor JPEG, as "
+                          f"{foreign[0].relative_to(place)}: convert them to PNG, which keeps every pixel")
+    return _Found(place, tuple(sorted(images, key=lambda path: path.relative_to(place).as_posix())), (), tuple(remarks))
 
 
-def _open_shard(path: Path) -> _Shard:
-    missing = set(_ARCHIVE_ARRAYS) - member_names(path)
-    if missing:
-        raise SampleError(f"{path}: neither a sample archive (no {', '.join(sorted(missing))}) nor an ADM batch (no "
-                          "arr_0)")
-    images = npz_array(path, "images")
-    shape = images.shape
-    if images.dtype != np.uint8 or len(shape) != 4 or shape[1] != 3 or shape[2] != shape[3] or 0 in shape:
-        raise SampleError(f"{path}: images are {images.dtype} {shape}, expected uint8 (N, 3, S, S)")
-    labels, indices = (small_array(path, name).astype(np.int64) for name in ("labels", "indices"))
-    if not shape[0] == len(labels) == len(indices):
-        raise SampleError(f"{path}: {shape[0]} images, {len(labels)} labels, {len(indices)} indices")
-    try:
-        origin = json.loads(str(small_array(path, "origin")))
-    except ValueError as error:
-        raise SampleError(f"{path}: its origin is damaged ({error})") from None
-    if not isinstance(origin, dict):
-        raise SampleError(f"{path}: its origin is no description but {type(origin).__name__}")
-    return _Shard(path, images, labels, indices, origin)
+def _files_in(folder: Path) -> tuple[list[Path], list[str]]:
+    """Images and .npz files of a folder, and remarks on what was left out."""
+    files, others, hidden = [], [], []
+    for part in read_tree(folder):
+        for name in part.inside(part.files):
+            if is_image(name) or name.lower().endswith(".npz"):
+                files.append(name)
+            elif not name.endswith(_MANIFEST):
+                others.append(name)
+        hidden += part.inside(part.hidden)
+    if not files:
+        raise SampleError(f"{folder}: no .png files in this folder, and no .npz files")
+    remarks = []
+    if others:
+        remarks.append(f"{folder}: {len(others)} files are no images and were ignored, as {others[0]}")
+    if hidden:
+        remarks.append(f"{folder}: {len(hidden)} hidden entries were ignored: {some(hidden)}")
+    return [folder / name for name in files], remarks
 
 
-def _open_archives(paths: Sequence[Path]) -> ImageSource:
+def _open_npz(found: _Found) -> ImageSource:
+    names = [member_names(path) for path in found.shards]
+    for path, members in zip(found.shards, names, strict=True):
+        if "arr_0" not in members and not members >= ARRAYS:
+            raise SampleError(f"{path}: neither a sample archive (no {', '.join(sorted(ARRAYS - members))}) nor an ADM "
+                              "batch (no arr_0)")
+    batches = [path for path, members in zip(found.shards, names, strict=True) if "arr_0" in members]
+    if not batches:
+        return _open_archives(found.shards, found.remarks)
+    if len(names) > 1:
+        raise SampleError(f"{batches[-1]}: a second ADM batch, or one beside sample archives; give one")
+    if "mu" in names[0]:
+        raise SampleError(f"{found.shards[0]}: holds mu beside its images; ADM's evaluator would silently score that "
+                          "instead of the images: give it as reference, or pack the images alone")
+    return _open_adm(found.shards[0], found.remarks)
+
+
+def _open_archives(paths: Sequence[Path], remarks: tuple[str, ...]) -> ImageSource:
     """Shards of one run, by index; they may be a part of it, but without gaps."""
-    shards = sorted(map(_open_shard, paths), key=lambda shard: int(shard.indices[0]))
+    shards = sorted(map(open_shard, paths), key=lambda shard: int(shard.indices[0]))
     first = shards[0]
     expected, side = int(first.indices[0]), first.images.shape[2]
     for shard in shards:
@@ -283,34 +347,35 @@ def _open_archives(paths: Sequence[Path]) -> ImageSource:
     return ImageSource(
         "archives", str(first.path if len(shards) == 1 else first.path.parent), tuple(shard.path for shard in shards),
         side, np.concatenate([shard.indices for shard in shards]), np.concatenate([shard.labels for shard in shards]),
-        first.origin.get("sampling", {}).get("num_images"), read, first.origin)
+        first.origin.get("sampling", {}).get("num_images"), read, first.origin, remarks=remarks)
 
 
-def _open_adm(path: Path) -> ImageSource:
+def _open_adm(path: Path, remarks: tuple[str, ...]) -> ImageSource:
     """arr_0 of an ADM batch: NHWC, uint8."""
     images = npz_array(path, "arr_0")
     if images.dtype != np.uint8:
         raise SampleError(f"{path}: arr_0 is {images.dtype}; an ADM batch is uint8, 0..255: convert it and say "
                           "how you rounded")
-    if len(images.shape) != 4 or images.shape[3] != 3 or images.shape[1] != images.shape[2] or not images.shape[0]:
+    if len(images.shape) != 4 or images.shape[3] != 3 or images.shape[1] != images.shape[2] or 0 in images.shape:
         raise SampleError(f"{path}: arr_0 is {images.shape}; an ADM batch is (N, S, S, 3), channels last")
-    count, remarks, labels = images.shape[0], [], None
+    count, labels = images.shape[0], None
     if "arr_1" in member_names(path):
-        labels = small_array(path, "arr_1")
-        if labels.shape != (count,) or labels.dtype.kind not in "iu":
-            remarks.append(f"{path}: arr_1 is {labels.dtype} {labels.shape}, not a label for each image; ignored")
-            labels = None
+        found = small_array(path, "arr_1")
+        if found.shape == (count,):
+            labels = whole_numbers(path, "arr_1", found)
+        else:
+            remarks = (*remarks, f"{path}: arr_1 is {found.dtype} {found.shape}, not a label for each image; ignored")
     manifest = _manifest_of(path)
     if manifest is None:
-        remarks.append(f"{manifest_path(path)}: describes another file than {path.name}; ignored")
+        remarks = (*remarks, f"{manifest_path(path)}: describes another file than {path.name}; ignored")
     manifest = manifest or {}
 
     def read(begin: int, end: int) -> np.ndarray:
         return np.ascontiguousarray(images[begin:end].transpose(0, 3, 1, 2))
 
-    return ImageSource("adm", str(path), (path,), images.shape[1], np.arange(count),
-                       None if labels is None else labels.astype(np.int64), count, read, manifest.get("origin", {}),
-                       manifest.get("permutation_seed"), tuple(remarks))
+    return ImageSource("adm", str(path), (path,), images.shape[1], np.arange(count), labels, count, read,
+                       check_origin(manifest_path(path), manifest.get("origin", {})), manifest.get("permutation_seed"),
+                       remarks)
 
 
 def _manifest_of(path: Path) -> dict | None:
@@ -319,8 +384,7 @@ def _manifest_of(path: Path) -> dict | None:
         return {}
     try:
         manifest = json.loads(manifest_path(path).read_text())
-        with zipfile.ZipFile(path) as archive:
-            return manifest if manifest["arr_0_crc32"] == archive.getinfo("arr_0.npy").CRC else None
+        return manifest if manifest["arr_0_crc32"] == member_crc(path, "arr_0") else None
     except (ValueError, KeyError, TypeError):
         return None
 
@@ -342,117 +406,41 @@ def _read_statistics(path: Path, names: set[str]) -> dict[str, np.ndarray]:
     return statistics
 
 
-def _open_folder(folder: Path) -> ImageSource:
-    """PNGs (and JPEGs, with a warning) of a folder; sizes and depths are checked from the headers now."""
-    files = sorted((path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")),
-                   key=lambda path: path.relative_to(folder).as_posix())
-    images = [path for path in files if path.suffix.lower() in _IMAGE_SUFFIXES]
-    if not images:
-        raise SampleError(f"{folder}: no .png files in this folder")
-    first = _image_size(images[0])
+def _open_images(found: _Found) -> ImageSource:
+    """PNGs (and JPEGs, with a warning); sizes and depths are checked from the headers now."""
+    images, place = found.images, found.place
+    exported = _exported_images(place)
+    if exported not in (None, len(images)):
+        raise SampleError(f"{place}: {len(images)} images, but its {_MANIFEST} speaks of {exported}: some are missing, "
+                          "or others came in")
+    first = image_size(images[0])
     for path in images:
-        if _image_size(path) != first:
-            raise SampleError(f"{path}: {_times(_image_size(path))} pixels, but {images[0].name} has {_times(first)}; "
-                              "images of mixed sizes cannot be scored together")
+        if (size := image_size(path)) != first:
+            raise SampleError(f"{path}: {_times(size)} pixels, but {images[0].name} has {_times(first)}; images of "
+                              "mixed sizes cannot be scored together")
     if first[0] != first[1]:
         raise SampleError(f"{images[0]}: {_times(first)} pixels; images must be square")
-    remarks = []
-    lossy = [path for path in images if path.suffix.lower() != ".png"]
-    if lossy:
-        remarks.append(f"{folder}: {len(lossy)} JPEG files: lossy compression changes FID, and decoders differ")
-    ignored = [path for path in files if path.suffix.lower() not in _IMAGE_SUFFIXES and path.name != "manifest.json"]
-    if ignored:
-        remarks.append(f"{folder}: {len(ignored)} files are no images and were ignored, as {ignored[0].name}")
-    side = first[0]
+    labels, remark = labels_from_names([path.relative_to(place).as_posix() for path in images],
+                                       exported=exported is not None)
+    lossy = sum(FORMATS[path.suffix.lower()] == "JPEG" for path in images)
+    remarks = (*([f"{place}: {lossy} JPEG files: lossy compression changes FID, and decoders differ"] if lossy else ()),
+               *found.remarks, *([f"{place}: {remark}"] if remark else ()))
 
     def read(begin: int, end: int) -> np.ndarray:
-        return np.stack([_decode(path, side) for path in images[begin:end]])
+        return np.stack([decode(path, first[0]) for path in images[begin:end]])
 
-    return ImageSource("folder", str(folder), tuple(images), side, np.arange(len(images)),
-                       _labels_from_names(folder, images), len(images), read, remarks=tuple(remarks))
+    return ImageSource("folder", str(place), images, first[0], np.arange(len(images)), labels, len(images), read,
+                       remarks=remarks)
 
 
 def _times(size: tuple[int, int]) -> str:
     return f"{size[0]} x {size[1]}"
 
 
-def _image_size(path: Path) -> tuple[int, int]:
-    """Width and height from the header.
-
-    Pillow would give 16-bit colours as 8-bit ones without a word, so a PNG's header is read here.
-    """
-    if path.suffix.lower() != ".png":
-        try:
-            with Image.open(path, formats=["JPEG"]) as image:
-                if image.mode not in ("RGB", "L"):
-                    raise SampleError(f"{path}: a JPEG in {image.mode}, which cannot be taken to RGB exactly")
-                return image.size
-        except (OSError, SyntaxError) as error:
-            raise SampleError(f"{path}: no JPEG, or truncated ({error})") from None
-    with path.open("rb") as file:
-        header = file.read(26)
-    if header[:8] != _PNG_SIGNATURE:
-        raise SampleError(f"{path}: no PNG, whatever its name says")
-    if len(header) < 26 or header[12:16] != b"IHDR":
-        raise SampleError(f"{path}: corrupt or truncated PNG")
-    width, height, bits, colour = struct.unpack(">IIBB", header[16:26])
-    if bits > 8 or (bits < 8 and colour != 3):
-        raise SampleError(f"{path}: {bits} bits a channel, which cannot be taken to 8 exactly")
-    return width, height
-
-
-def _decode(path: Path, side: int) -> np.ndarray:
-    """uint8 (3, S, S), exactly the stored values; grey is repeated, palettes are looked up."""
+def _exported_images(folder: Path) -> int | None:
+    """How many images `varient export` wrote into a folder, by its manifest; None where it wrote none."""
     try:
-        data = path.read_bytes()
-        if path.suffix.lower() == ".png" and _PNG_END not in data:
-            raise ValueError("no end chunk")
-        # Decoding alone does not look at the checksums of the pixel data.
-        Image.open(io.BytesIO(data)).verify()
-        with Image.open(io.BytesIO(data)) as image:
-            image.load()
-            transparent = "A" in image.getbands() or "transparency" in image.info
-            if transparent and image.convert("RGBA").getchannel("A").getextrema()[0] != 255:
-                raise SampleError(f"{path}: has transparent pixels, which have no RGB value")
-            pixels = np.asarray(image.convert("RGB"))
-    except SampleError:
-        raise
-    except (*DAMAGED, SyntaxError, IndexError) as error:
-        raise SampleError(f"{path}: corrupt or truncated image ({error})") from None
-    if pixels.shape != (side, side, 3):
-        raise SampleError(f"{path}: changed while it was read")
-    return pixels.transpose(2, 0, 1)
-
-
-def _labels_from_names(folder: Path, images: Sequence[Path]) -> np.ndarray | None:
-    matches = [re.fullmatch(r"(\d+)_\d+", path.stem) for path in images]
-    if all(matches):
-        return np.array([int(match[1]) for match in matches], np.int64)
-    parents = [path.parent.relative_to(folder).as_posix() for path in images]
-    classes = sorted(set(parents))
-    if len(classes) < 2 or "." in classes:
+        manifest = json.loads((folder / _MANIFEST).read_text())
+        return int(manifest["num_images"]) if "images_sha256" in manifest else None
+    except (OSError, ValueError, KeyError, TypeError):
         return None
-    numbers = {name: int(name) if all(other.isdecimal() for other in classes) else rank
-               for rank, name in enumerate(classes)}
-    return np.array([numbers[name] for name in parents], np.int64)
-
-
-def _count_warnings(labels: np.ndarray) -> list[str]:
-    _, counts = np.unique(labels, return_counts=True)
-    if len(counts) < 2 or counts.min() == counts.max():
-        return []
-    return [f"{counts.min()} to {counts.max()} images a class; published scores have equal counts"]
-
-
-def _order_warnings(labels: np.ndarray) -> list[str]:
-    """Orders in which ADM's evaluator, taking blocks as they are stored, gives another IS."""
-    classes = len(np.unique(labels))
-    if not 1 < classes < len(labels):
-        return []
-    if 1 + np.count_nonzero(np.diff(labels)) == classes:
-        return ["sorted by class: ADM's evaluator would give several times too low an IS (62 for about 300, "
-                "guided-diffusion#165); the protocols here permute"]
-    if np.array_equal(labels[classes:], labels[:-classes]):
-        return ["classes take turns: ADM's evaluator would give an IS some percent too high; the protocols here "
-                "permute"]
-    return []

@@ -1,19 +1,25 @@
-"""Arrays of .npz files without unpacking them into memory, and small ones as they are."""
+"""Arrays of .npz files without unpacking them into memory, and small ones as they are.
+
+All .npz files that anybody may have made or damaged are read here.
+"""
 
 from __future__ import annotations
 
 import io
+import math
 import struct
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 _CHUNK = 2 ** 20
-DAMAGED = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, ValueError, NotImplementedError)
-"""What zipfile, zlib and NumPy raise on a damaged file."""
+_MOST_PACKED = {zipfile.ZIP_STORED: 1, zipfile.ZIP_DEFLATED: 1032}
+"""How many bytes a packed byte can stand for, in what NumPy writes."""
 
 
 class SampleError(ValueError):
@@ -29,54 +35,109 @@ class StoredArray(Protocol):
     def __getitem__(self, rows: slice) -> np.ndarray: ...
 
 
+def member_names(path: Path) -> set[str]:
+    """Names of the arrays in an .npz.
+
+    Raises:
+        SampleError: no such file, or no .npz.
+    """
+    with _reading(path), zipfile.ZipFile(path) as archive:
+        return {name.removesuffix(".npy") for name in archive.namelist()}
+
+
+def member_crc(path: Path, name: str) -> int:
+    """CRC-32 of an array of an .npz with its header, as the file states it.
+
+    Raises:
+        SampleError: no such file or array, truncated or damaged.
+    """
+    with _reading(path), zipfile.ZipFile(path) as archive:
+        return _info(path, archive, name).CRC
+
+
 def npz_array(path: Path, name: str) -> StoredArray:
     """An array of an .npz: mapped if stored, else unpacked as it is read (forwards; going back starts again).
 
     Stored data is checked against its CRC here, once; packed data while it is read.
 
     Raises:
+        SampleError: no such file or array, truncated or damaged, or an array in Fortran order.
+    """
+    with _reading(path):
+        with zipfile.ZipFile(path) as archive:
+            member = _member(path, archive, name)
+        if member.fortran_order:
+            raise SampleError(f"{path}: {name} is in Fortran order")
+        return _map_stored(path, member) if member.info.compress_type == zipfile.ZIP_STORED else _PackedArray(
+            path, member)
+
+
+def small_array(path: Path, name: str) -> np.ndarray:
+    """An array of an .npz, read whole.
+
+    Raises:
         SampleError: no such file or array, truncated or damaged.
     """
+    with _reading(path), zipfile.ZipFile(path) as archive:
+        member = _member(path, archive, name)
+        data, at = memoryview(bytearray(member.info.file_size)), 0
+        with archive.open(member.info) as file:  # which checks the CRC at its end
+            while read := file.readinto(data[at:at + _CHUNK]):
+                at += read
+        if at < len(data):
+            raise EOFError(f"{name} is shorter than the file says")
+        return np.ndarray(member.shape, member.dtype, data, member.header_bytes,
+                          order="F" if member.fortran_order else "C")
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Whatever goes wrong with a file that is read inside, as a `SampleError`."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            info = archive.getinfo(f"{name}.npy")
-            with archive.open(info) as member:
-                shape, fortran, dtype = _read_header(member)
-                header = member.tell()
-        if dtype.hasobject or fortran:
-            raise SampleError(f"{path}: {name} is {'an object array' if dtype.hasobject else 'in Fortran order'}")
-        if info.file_size != header + int(np.prod(shape)) * dtype.itemsize:
-            raise ValueError(f"{name} is shorter than its shape")
-        if info.compress_type != zipfile.ZIP_STORED:
-            return _PackedArray(path, info, header, shape, dtype)
-        return _map_stored(path, info, header, shape, dtype)
-    except FileNotFoundError:
-        raise SampleError(f"{path}: no such file") from None
-    except KeyError:
-        raise SampleError(f"{path}: has no array {name}") from None
+        yield
     except SampleError:
         raise
-    except DAMAGED as error:
-        raise SampleError(f"{path}: truncated or damaged ({error})") from None
+    except FileNotFoundError:
+        raise SampleError(f"{path}: no such file") from None
+    except IsADirectoryError:
+        raise SampleError(f"{path}: a folder, not an .npz") from None
+    except Exception as error:  # what zipfile, zlib, tokenize and NumPy raise at broken bytes is of any type
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise SampleError(f"{path}: truncated or damaged, or no .npz at all ({reason})") from None
 
 
-class _PackedArray:
-    """Rows of a compressed .npz member."""
+class _Member(NamedTuple):
+    """An array within an .npz, not read yet."""
 
-    def __init__(self, path: Path, info: zipfile.ZipInfo, header: int, shape: tuple[int, ...], dtype: np.dtype) -> None:
-        self._path, self._header = path, header
-        self._member = zipfile.ZipFile(path).open(info)  # noqa: SIM115 -- lives as long as the array
-        self.shape, self.dtype = shape, dtype
+    info: zipfile.ZipInfo
+    header_bytes: int
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    fortran_order: bool
 
-    def __getitem__(self, rows: slice) -> np.ndarray:
-        begin, end, _ = rows.indices(self.shape[0])
-        row = int(np.prod(self.shape[1:])) * self.dtype.itemsize
-        try:
-            self._member.seek(self._header + begin * row)
-            data = self._member.read((end - begin) * row)
-            return np.frombuffer(data, self.dtype).reshape(end - begin, *self.shape[1:])
-        except DAMAGED as error:
-            raise SampleError(f"{self._path}: truncated or damaged ({error})") from None
+
+def _info(path: Path, archive: zipfile.ZipFile, name: str) -> zipfile.ZipInfo:
+    try:
+        return archive.getinfo(f"{name}.npy")
+    except KeyError:
+        raise SampleError(f"{path}: has no array {name}") from None
+
+
+def _member(path: Path, archive: zipfile.ZipFile, name: str) -> _Member:
+    """An array's description, which the size of the file bears out: nobody allocates what a header makes up."""
+    info = _info(path, archive, name)
+    with archive.open(info) as file:
+        shape, fortran_order, dtype = _read_header(file)
+        header_bytes = file.tell()
+    if dtype.hasobject:
+        raise SampleError(f"{path}: {name} is an object array")
+    if info.compress_type not in _MOST_PACKED:
+        raise ValueError(f"{name} is packed as NumPy packs no array")
+    if info.file_size > _MOST_PACKED[info.compress_type] * min(info.compress_size, path.stat().st_size):
+        raise ValueError(f"{name} is shorter than the file says")
+    if info.file_size != header_bytes + math.prod(shape) * dtype.itemsize:
+        raise ValueError(f"{name} is not as long as its shape says")
+    return _Member(info, header_bytes, shape, dtype, fortran_order)
 
 
 def _read_header(member: io.BufferedIOBase) -> tuple[tuple[int, ...], bool, np.dtype]:
@@ -86,8 +147,26 @@ def _read_header(member: io.BufferedIOBase) -> tuple[tuple[int, ...], bool, np.d
     return np.lib.format.read_array_header_2_0(member)
 
 
-def _map_stored(path: Path, info: zipfile.ZipInfo, header: int, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+class _PackedArray:
+    """Rows of a compressed .npz member."""
+
+    def __init__(self, path: Path, member: _Member) -> None:
+        self._path, self._header_bytes = path, member.header_bytes
+        self._file = zipfile.ZipFile(path).open(member.info)  # noqa: SIM115 -- lives as long as the array
+        self.shape, self.dtype = member.shape, member.dtype
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        begin, end, _ = rows.indices(self.shape[0])
+        row_bytes = math.prod(self.shape[1:]) * self.dtype.itemsize
+        with _reading(self._path):
+            self._file.seek(self._header_bytes + begin * row_bytes)
+            data = self._file.read((end - begin) * row_bytes)
+            return np.frombuffer(data, self.dtype).reshape(end - begin, *self.shape[1:])
+
+
+def _map_stored(path: Path, member: _Member) -> np.ndarray:
     """Map a member that lies in the file as it is."""
+    info = member.info
     with path.open("rb") as file:
         file.seek(info.header_offset)
         local = file.read(30)
@@ -99,32 +178,4 @@ def _map_stored(path: Path, info: zipfile.ZipInfo, header: int, shape: tuple[int
             left, crc = left - len(chunk), zlib.crc32(chunk, crc)
     if left or crc != info.CRC:
         raise ValueError("bad CRC-32")
-    return np.memmap(path, dtype, mode="r", offset=begin + header, shape=shape)
-
-
-def member_names(path: Path) -> set[str]:
-    """Names of the arrays in an .npz.
-
-    Raises:
-        SampleError: no such file, or no .npz.
-    """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return {name.removesuffix(".npy") for name in archive.namelist()}
-    except FileNotFoundError:
-        raise SampleError(f"{path}: no such file") from None
-    except DAMAGED as error:
-        raise SampleError(f"{path}: not an .npz, or truncated ({error})") from None
-
-
-def small_array(path: Path, name: str) -> np.ndarray:
-    """An array of an .npz, read whole.
-
-    Raises:
-        SampleError: truncated or damaged.
-    """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return file[name]
-    except DAMAGED as error:
-        raise SampleError(f"{path}: truncated or damaged ({error})") from None
+    return np.memmap(path, member.dtype, mode="r", offset=begin + member.header_bytes, shape=member.shape)

@@ -27,6 +27,7 @@ from varient.evaluation.features import FEATURES, LOGITS
 from varient.evaluation.inputs import STATISTICS, ImageSource, Reference
 from varient.evaluation.neighbours import NEIGHBOURS
 from varient.evaluation.scores import ADM_BLOCK, SEED, adm_blocks, equal_blocks, fixed_permutation
+from varient.evaluation.uncertainty import LEAST_IMAGES
 from varient.models.classifier import Classifier
 
 Metric = Literal["fid", "sfid", "inception_score", "kid", "precision", "recall"]
@@ -94,6 +95,7 @@ class ScoringProtocol:
         feature_layer: of FID, KID, precision and recall.
         logits_layer: of IS.
         spatial_layer: of sFID.
+        num_features, num_spatial_features: how many numbers an image has in the two layers; None where a config says.
         reference: FID is taken against the stored statistics of the reference file, or against its images.
         inception_score, kid, neighbours: rules of those scores; None where the protocol has no such score.
         num_images: samples behind published numbers.
@@ -108,6 +110,8 @@ class ScoringProtocol:
     reference: Literal["statistics", "images"]
     logits_layer: str | None = None
     spatial_layer: str | None = None
+    num_features: int | None = None
+    num_spatial_features: int | None = None
     inception_score: InceptionScoreRule | None = None
     kid: KidRule | None = None
     neighbours: NeighbourRule | None = None
@@ -121,6 +125,13 @@ class ScoringProtocol:
         wanted = {"fid": True, "sfid": self.spatial_layer, "inception_score": self.inception_score, "kid": self.kid,
                   "precision": self.neighbours, "recall": self.neighbours}
         return tuple(metric for metric, rule in wanted.items() if rule)
+
+    def metrics_against(self, reference: Reference) -> tuple[Metric, ...]:
+        """Those that a reference allows, which may have images or statistics alone."""
+        absent = set() if reference.images else {"kid", "precision", "recall"}
+        if self.reference == "statistics" and "mu_s" not in reference.statistics:
+            absent.add("sfid")
+        return tuple(metric for metric in self.metrics if metric not in absent)
 
 
 @dataclass(frozen=True)
@@ -160,7 +171,8 @@ PORT_TOLERANCES = (
 ADM = ScoringProtocol(
     name="adm",
     source="evaluations/evaluator.py of github.com/openai/guided-diffusion, as published ImageNet numbers use it",
-    network="torch-fidelity", feature_layer=POOL, logits_layer=LOGITS, spatial_layer=SPATIAL, reference="statistics",
+    network="torch-fidelity", feature_layer=POOL, logits_layer=LOGITS, spatial_layer=SPATIAL, num_features=2048,
+    num_spatial_features=2023, reference="statistics",
     inception_score=InceptionScoreRule(block_size=ADM_BLOCK), neighbours=NeighbourRule(),
     num_images=50_000, num_reference=10_000,
     notes=("FID and sFID against mu, sigma, mu_s, sigma_s of the reference file (all of ImageNet's training images); "
@@ -172,7 +184,7 @@ ADM = ScoringProtocol(
 TORCH_FIDELITY = ScoringProtocol(
     name="torch-fidelity",
     source="torch-fidelity 0.4.0: its defaults with feature_extractor='inception-v3-compat'",
-    network="torch-fidelity", feature_layer=POOL, logits_layer=LOGITS, reference="images",
+    network="torch-fidelity", feature_layer=POOL, logits_layer=LOGITS, num_features=2048, reference="images",
     inception_score=InceptionScoreRule(splits=10), kid=KidRule(), neighbours=NeighbourRule(), num_images=50_000,
     notes=("with no extractor named, torch-fidelity takes precision and recall from VGG16 (fc2_relu), not Inception",
            "IS in 10 splits is biased below 50,000 images, where a split has fewer than 5000",
@@ -181,7 +193,7 @@ TORCH_FIDELITY = ScoringProtocol(
 CLEAN_FID = ScoringProtocol(
     name="clean-fid",
     source="clean-fid 0.1.35, mode clean (Parmar et al. 2022, arXiv 2104.11222)",
-    network="clean-fid", feature_layer=POOL, reference="images", kid=KidRule(), num_images=50_000,
+    network="clean-fid", feature_layer=POOL, num_features=2048, reference="images", kid=KidRule(), num_images=50_000,
     notes=("Pillow's antialiased bicubic resize: not comparable with ADM's numbers",
            "clean-fid draws its KID subsets from NumPy's unseeded generator, here they are seeded; it shrinks them to "
            "the smaller set, here too small a set is refused",
@@ -199,7 +211,6 @@ PROTOCOLS = {protocol.name: protocol for protocol in (ADM, TORCH_FIDELITY, CLEAN
 REFERENCE_FILE = "VIRTUAL_imagenet256_labeled.npz (from evaluations/README.md of github.com/openai/guided-diffusion)"
 
 _WEIGHTS_FILES = {"torch-fidelity": FIDELITY_FILE, "clean-fid": CLEAN_FID_FILE}
-_DIMENSIONS = {"mu": 2048, "mu_s": 2023}
 
 
 def protocol_named(name: str) -> ScoringProtocol:
@@ -276,30 +287,37 @@ def _weights_problems(protocol: ScoringProtocol, weights: Path | None) -> list[s
 def _reference_problems(protocol: ScoringProtocol, reference: Reference) -> list[str]:
     if protocol.reference == "images":
         return [] if reference.images else [f"{reference.place} has statistics but no images"]
-    names = [name for pair in STATISTICS for name in pair]
-    missing = [name for name in names if name not in reference.statistics]
-    if not reference.images:
-        missing = ["arr_0", *missing]
-    if missing:
+    missing = [name for pair in STATISTICS for name in pair if name not in reference.statistics]
+    if "mu" in missing:  # without the others there is a FID at least
         return [f"{reference.place} has no {', '.join(missing)}; the reference is {REFERENCE_FILE}"]
+    dimensions = {"mu": protocol.num_features, "mu_s": protocol.num_spatial_features}
     return [f"{reference.place}: {name} has {len(reference.statistics[name])} entries, expected {expected}"
-            for name, expected in _DIMENSIONS.items() if len(reference.statistics[name]) != expected]
+            for name, expected in dimensions.items()
+            if name in reference.statistics and len(reference.statistics[name]) != expected]
 
 
 def _least_images(protocol: ScoringProtocol, role: str) -> Sequence[tuple[str, int]]:
-    """Below these a score has no value at all."""
+    """Below these a score has no value at all, or, with no more images than features, none that means anything."""
     least = []
+    if protocol.num_features and (role == "samples" or protocol.reference == "images"):
+        least.append((f"FID on {protocol.num_features} features", protocol.num_features + 1))
     if protocol.kid:
-        least.append(("KID", protocol.kid.subset_size))
+        least.append(("KID", max(protocol.kid.subset_size, 2)))
     if protocol.neighbours:
         least.append(("precision and recall", protocol.neighbours.k + 1))
-    if role == "samples" and protocol.inception_score and protocol.inception_score.splits:
-        least.append(("IS", protocol.inception_score.splits))
+    if role == "samples":
+        least.append(("a standard deviation", LEAST_IMAGES))
+        if protocol.inception_score and protocol.inception_score.splits:
+            least.append(("IS", protocol.inception_score.splits))
     return least
 
 
 def _comparison_warnings(protocol: ScoringProtocol, samples: ImageSource, reference: Reference) -> list[str]:
     found = []
+    if absent := [metric for metric in protocol.metrics if metric not in protocol.metrics_against(reference)]:
+        lacking = [what for what, there in (("mu_s and sigma_s", "mu_s" in reference.statistics),
+                                            ("images", reference.images)) if not there]
+        found.append(f"{reference.place}: has no {' and no '.join(lacking)}, so there is no {', '.join(absent)}")
     if protocol.num_images and len(samples) != protocol.num_images:
         found.append(f"{samples.place}: {len(samples)} images, published numbers are of {protocol.num_images}; "
                      "FID, IS, precision and recall all depend on how many")

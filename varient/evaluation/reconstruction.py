@@ -15,11 +15,17 @@ import torch
 
 from varient.config import ExperimentConfig
 from varient.evaluation.extractors import extract_in_memory
-from varient.evaluation.inputs import ImageSource, open_reference, open_samples
+from varient.evaluation.inputs import ImageSource, open_reference, open_samples, pixel_warnings
 from varient.evaluation.protocols import check
-from varient.evaluation.scoring import frechet_reference, open_networks, protocol_of, recognised_share
+from varient.evaluation.scoring import (
+    check_belongs,
+    frechet_reference,
+    open_networks,
+    protocol_of,
+    recognised_share,
+)
 from varient.evaluation.uncertainty import frechet_spread
-from varient.files import sha256_of
+from varient.files import check_writable, sha256_of
 from varient.models.build import load_tokenizer
 from varient.models.vqvae import VQVAE, from_uint8, to_uint8
 from varient.records import ReconstructionRecord, ScaleReconstruction, provenance, write_record
@@ -37,10 +43,14 @@ def score_reconstructions(config: ExperimentConfig, tokenizer: Path, samples: Se
     Raises:
         SampleError, ProtocolError, ExtractorError, FeatureError, CheckpointError: inputs that are missing, damaged or
             do not fit.
+        ScoreError: images of another experiment or size.
+        OutputError: a record that could not be written.
     """
+    check_writable(output)
     images, real = open_samples(samples), open_reference(reference)
+    check_belongs(config, images, real)
     protocol = protocol_of(config.evaluation, len(images), len(real.images) if real.images else 0)
-    check(protocol, images, real, config.evaluation.inception_weights)
+    found = check(protocol, images, real, config.evaluation.inception_weights)
     extractor, judge, weights = open_networks(config, protocol, run_dir, device)
     network = load_tokenizer(config, tokenizer).eval().to(device)
     features = extract_in_memory(real.images, extractor) if real.images else None
@@ -56,6 +66,7 @@ def score_reconstructions(config: ExperimentConfig, tokenizer: Path, samples: Se
     record = ReconstructionRecord(
         protocol=protocol.name, extractor=extractor.name, num_images=len(images), images_sha256=images.sha256,
         reference_sha256=real.sha256, patch_nums=config.patch_nums, scales=tuple(scales),
+        warnings=(*found, *pixel_warnings(images)),
         provenance=provenance(experiment=config.name, seed=config.seed, on=extractor.device,
                               settings=config.digest("data", "patch_nums", "tokenizer", "evaluation"),
                               weights_sha256={"extractor": extractor.sha256, "tokenizer": sha256_of(tokenizer),

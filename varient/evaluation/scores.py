@@ -167,7 +167,11 @@ def predictions(logit_nK: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def score_per_block(count_S: np.ndarray, p_SK: np.ndarray, plogp_S: np.ndarray) -> np.ndarray:
-    """exp(mean p log p - sum q log q) of each block, q being its mean prediction; leading axes may come before S."""
+    """exp(mean p log p - sum q log q) of each block, q being its mean prediction; leading axes may come before S.
+
+    A block without images (one half of a short last block) has the score of a single image, 1.
+    """
+    count_S = np.maximum(count_S, 1)
     q_SK = torch.from_numpy(p_SK / count_S[..., None])
     return np.exp(plogp_S / count_S - torch.xlogy(q_SK, q_SK).sum(dim=-1).numpy())
 

@@ -13,7 +13,7 @@ import torch
 
 from varient.config import EvaluationConfig, ExperimentConfig
 from varient.evaluation.extractors import Extractor, Features, extract_in_memory, extract_in_parts
-from varient.evaluation.inputs import ImageSource, Reference, open_reference, open_samples
+from varient.evaluation.inputs import ImageSource, Reference, open_reference, open_samples, pixel_warnings
 from varient.evaluation.moments import FeatureError, FrechetReference, Gaussian, Moments
 from varient.evaluation.neighbours import precision_recall
 from varient.evaluation.protocols import ScoringProtocol, check, open_extractor, protocol_named
@@ -26,8 +26,9 @@ from varient.evaluation.uncertainty import (
     inception_spread,
     kernel_spread,
     share_spread,
+    smallest_subsample,
 )
-from varient.files import sha256_of
+from varient.files import check_writable, sha256_of
 from varient.models.build import load_classifier
 from varient.models.classifier import Classifier
 from varient.records import ScoreRecord, provenance, write_record
@@ -47,18 +48,22 @@ def score_experiment(config: ExperimentConfig, samples: Sequence[Path], referenc
     Raises:
         SampleError, ProtocolError, ExtractorError, FeatureError: inputs that are missing, damaged or do not fit.
         ScoreError: a set of another size than the config asks for.
+        OutputError: a record that could not be written.
     """
     settings = config.evaluation
+    check_writable(output)
     generated, real = open_samples(samples), open_reference(reference)
-    _check_origin(config, generated)
+    check_belongs(config, generated, real)
     if "sampling" in generated.origin and len(generated) != config.sampling.num_images:
         raise ScoreError(f"{len(generated)} images of {generated.origin['system']}, but the config asks for "
                          f"{config.sampling.num_images}: a shard is missing")
     protocol = protocol_of(settings, len(generated), len(real.images) if real.images else 0)
-    found = check(protocol, generated, real, settings.inception_weights)
-    extractor, judge, weights = open_networks(config, protocol, run_dir, device)
     # A classifier is done in a second; Inception's features are kept for a stopped run.
     folder = None if protocol.network == "classifier" else run_dir / "features"
+    if folder:
+        check_writable(folder / "part.npz")
+    found = check(protocol, generated, real, settings.inception_weights)
+    extractor, judge, weights = open_networks(config, protocol, run_dir, device)
     record = score(protocol, extractor, generated, real, folder=folder, extrapolate=settings.fid_infinity)
     recognised = recognised_share(judge, generated) if judge and generated.labels is not None else None
     used = record.provenance.model_copy(update={
@@ -94,12 +99,17 @@ def score_files(protocol_name: str, samples: Sequence[Path], reference: Sequence
 
     Raises:
         SampleError, ProtocolError, ExtractorError, FeatureError: inputs that are missing, damaged or do not fit.
+        OutputError: a record that could not be written.
     """
     protocol = protocol_named(protocol_name)
+    folder = output.with_name(f"{output.stem}-features")
+    for path in (output, folder / "part.npz"):
+        check_writable(path)
     generated, real = open_samples(samples), open_reference(reference)
     found = check(protocol, generated, real, weights)
+    if extrapolate and protocol.num_features:
+        smallest_subsample(len(generated), protocol.num_features)
     extractor = open_extractor(protocol, weights=weights, sha256=sha256, device=device)
-    folder = output.with_name(f"{output.stem}-features")
     record = score(protocol, extractor, generated, real, folder=folder, extrapolate=extrapolate)
     record = record.model_copy(update={"warnings": (*found, *record.warnings)})
     write_record(output, record)
@@ -107,18 +117,22 @@ def score_files(protocol_name: str, samples: Sequence[Path], reference: Sequence
 
 
 def protocol_of(settings: EvaluationConfig, num_generated: int, num_real: int) -> ScoringProtocol:
-    """The experiment's protocol; on digits with its own k, and with KID's subsets no larger than the smaller set."""
+    """The experiment's protocol; on digits with its own k and features, and with KID's subsets no larger than the
+    smaller set.
+    """
     protocol = protocol_named(settings.protocol)
     if protocol.network != "classifier":
         return protocol
     subset_size = min(settings.kid_subset_size, num_generated, num_real)
     return replace(protocol, kid=replace(protocol.kid, subset_size=subset_size),
+                   num_features=settings.classifier.feature_dim,
                    neighbours=replace(protocol.neighbours, k=settings.neighborhood))
 
 
 def score(protocol: ScoringProtocol, extractor: Extractor, samples: ImageSource, reference: Reference, *,
           folder: Path | None = None, extrapolate: bool = False) -> ScoreRecord:
-    """All scores of a protocol, each with its standard deviation over redraws of the generated images.
+    """All scores of a protocol that the reference allows, each with its standard deviation over redraws of the
+    generated images.
 
     Args:
         folder: where features are kept, part by part; None keeps none.
@@ -128,6 +142,8 @@ def score(protocol: ScoringProtocol, extractor: Extractor, samples: ImageSource,
         FeatureError: features that are not finite or too few.
         ScoreError: a FID that the libraries see otherwise.
     """
+    metrics = protocol.metrics_against(reference)
+    remarks = [warning for images in (samples, reference.images) if images for warning in pixel_warnings(images)]
     generated = _features(samples, extractor, folder)
     real = _features(reference.images, extractor, folder) if reference.images else None
     target = frechet_reference(protocol.feature_layer, "mu", "sigma", protocol, reference, real)
@@ -136,13 +152,13 @@ def score(protocol: ScoringProtocol, extractor: Extractor, samples: ImageSource,
     _check_with_the_libraries(fid.point, feature_NF, target.gaussian)
     values: dict[str, object] = {"fid": fid.point, "fid_sd": fid.sd,
                                  "fid_bias": frechet_bias(target.gaussian, len(samples)).bias}
-    remarks = list(generated.warnings)
+    remarks += generated.warnings
     if extrapolate:
         try:
             values["fid_infinity"] = frechet_infinity(feature_NF, target).fid_infinity
         except FeatureError as error:  # an extra: too few images for it are enough for all other scores
             remarks.append(f"no FID at infinity: {error}")
-    if protocol.spatial_layer:
+    if "sfid" in metrics:
         spatial = frechet_reference(protocol.spatial_layer, "mu_s", "sigma_s", protocol, reference, real)
         values |= _named("sfid", frechet_spread(generated.layers[protocol.spatial_layer], spatial,
                                                 labels_N=samples.labels))
@@ -152,13 +168,14 @@ def score(protocol: ScoringProtocol, extractor: Extractor, samples: ImageSource,
         spread = inception_spread(logit_NK, blocks, order, labels_N=samples.labels)
         values |= _named("inception_score", spread)
         values["inception_score_std"] = inception_score(logit_NK, blocks, order).std
-    if real and (rule := protocol.kid):
+    if "kid" in metrics:
+        rule = protocol.kid
         real_MF = real.layers[protocol.feature_layer]
         kid = kernel_distance(feature_NF, real_MF, subsets=rule.subsets, subset_size=rule.subset_size, seed=rule.seed)
         values |= _named("kid", kernel_spread(feature_NF, real_MF, kid, labels_N=samples.labels))
         values["kid_std"] = kid.std
-    if real and (rule := protocol.neighbours):
-        inside = precision_recall(feature_NF, real.layers[protocol.feature_layer], rule.k)
+    if "precision" in metrics:
+        inside = precision_recall(feature_NF, real.layers[protocol.feature_layer], protocol.neighbours.k)
         values |= _named("precision", share_spread(inside.generated_inside_N, samples.labels))
         values |= _named("recall", share_spread(inside.real_inside_M))
     return ScoreRecord(
@@ -181,21 +198,25 @@ def recognised_share(judge: Classifier, samples: ImageSource) -> float:
     return agree / len(samples)
 
 
-def _check_origin(config: ExperimentConfig, samples: ImageSource) -> None:
-    """See that samples are of this experiment, as far as they say where they are from.
+def check_belongs(config: ExperimentConfig, images: ImageSource, reference: Reference) -> None:
+    """See that images are of this experiment, as far as they say where they are from, and that its networks take them.
 
     Raises:
         ScoreError: another experiment, seed, image size or sampling.
     """
-    origin = samples.origin
+    origin = images.origin
     for key, own in (("experiment", config.name), ("seed", config.seed)):
         if key in origin and origin[key] != own:
-            raise ScoreError(f"{samples.place}: its {key} is {origin[key]!r}, the config's is {own!r}")
-    if samples.side != config.data.image_size:
-        raise ScoreError(f"{samples.place}: images of side {samples.side}; {config.name} has {config.data.image_size}")
+            raise ScoreError(f"{images.place}: its {key} is {origin[key]!r}, the config's is {own!r}")
+    # Inception resizes its reference, a classifier takes one size.
+    size = config.data.image_size
+    of_one_size = [images, *([reference.images] if reference.images and config.evaluation.protocol == "digits" else [])]
+    for source in of_one_size:
+        if source.side != size:
+            raise ScoreError(f"{source.place}: images of side {source.side}; {config.name} has {size}")
     wanted = config.sampling.of_images()
     if "sampling" in origin and {name: origin["sampling"].get(name) for name in wanted} != wanted:
-        raise ScoreError(f"{samples.place}: sampled with other settings than the config's `sampling`")
+        raise ScoreError(f"{images.place}: sampled with other settings than the config's `sampling`")
 
 
 def _features(images: ImageSource, extractor: Extractor, folder: Path | None) -> Features:

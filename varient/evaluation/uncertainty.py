@@ -35,6 +35,8 @@ from varient.evaluation.scores import (
 
 TILE = 2048
 """Rows and columns of kernel values held at once."""
+LEAST_IMAGES = 4
+"""Fewer cannot be halved."""
 
 
 @dataclass(frozen=True)
@@ -85,8 +87,9 @@ def half_samples(num_images: int, pairs: int, seed: int, strata_N: np.ndarray | 
     Raises:
         ValueError: fewer than 4 images, no pairs, or not one stratum for each image.
     """
-    if num_images < 4 or pairs < 1:
-        raise ValueError(f"{num_images} images and {pairs} pairs: halves need at least 4 images and a pair")
+    if num_images < LEAST_IMAGES or pairs < 1:
+        raise ValueError(f"{num_images} images and {pairs} pairs: halves need at least {LEAST_IMAGES} images and a "
+                         "pair")
     if strata_N is None:
         strata_N = np.zeros(num_images, np.int64)
     if strata_N.shape != (num_images,):
@@ -240,18 +243,28 @@ def frechet_infinity(generated_NF: np.ndarray, reference: FrechetReference, poin
         ValueError: fewer than 2 points.
     """
     count, features = generated_NF.shape
-    smallest = max(count // 10, 2 * features) if smallest is None else smallest
+    smallest = smallest_subsample(count, features, smallest)
     if points < 2:
         raise ValueError("a line needs at least 2 points")
-    if not features < smallest < count:
-        raise FeatureError(f"sub-samples of {smallest} out of {count} images: more than the {features} features and "
-                           "fewer than all images are needed")
     draw = np.random.default_rng(seed)
     sizes = np.linspace(smallest, count, points).round().astype(int)
     fids = [reference.distance(Moments.of(generated_NF[np.sort(draw.permutation(count)[:size])]).gaussian())
             for size in sizes]
     slope, intercept = np.polyfit(1 / sizes, fids, deg=1)
     return FrechetInfinity(float(intercept), float(slope), tuple(sizes.tolist()), tuple(fids))
+
+
+def smallest_subsample(num_images: int, num_features: int, smallest: int | None = None) -> int:
+    """Images in the smallest sub-sample of `frechet_infinity`: as asked for, or the default.
+
+    Raises:
+        FeatureError: no more than there are features, or no fewer than there are images.
+    """
+    smallest = max(num_images // 10, 2 * num_features) if smallest is None else smallest
+    if not num_features < smallest < num_images:
+        raise FeatureError(f"FID at infinity: sub-samples of {smallest} out of {num_images} images: more than the "
+                           f"{num_features} features and fewer than all images are needed")
+    return smallest
 
 
 def _sd(halves_2P: np.ndarray, firsts_PN: np.ndarray) -> float:

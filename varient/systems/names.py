@@ -14,7 +14,7 @@ from typing import Any, Literal
 Kind = Literal["var", "variant", "free"]
 """Of an id: the full network, a trained subnet (or the full network of its supernet), an untrained subnet."""
 
-FROM_0, FROM_1 = r"(?:0|[1-9]\d*)", r"[1-9]\d*"
+FROM_0, FROM_1 = r"(?:0|[1-9][0-9]*)", r"[1-9][0-9]*"
 """Numbers without leading zeros."""
 
 
@@ -57,7 +57,7 @@ class Word(Suffix):
 
     @property
     def pattern(self) -> str:
-        return r"(?:p\d+|[a-z]{2}[a-z0-9]*)"
+        return r"(?:p[0-9]+|[a-z]{2}[a-z0-9]*)"
 
     def read(self, text: str) -> str:
         return text

@@ -1,7 +1,7 @@
 """Images in ImageNet's layout, ``<root>/<split>/<class>/<image>``, read one by one in a fixed order.
 
-Classes are numbered in the sorted order of their folders' names, as torchvision and every ImageNet code do.  A listing
-of 1.28 million files takes minutes on a network disk, so it is kept in an index file.  The index is current as long as
+What counts as a class or an image, and how classes are numbered, is `varient.image_tree`'s.  A listing of 1.28 million
+files takes minutes on a network disk, so it is kept in an index file.  The index is current as long as
 no folder's time of change differs; that a file was overwritten in place shows by its size when it is read.
 """
 
@@ -14,9 +14,7 @@ import json
 import logging
 import os
 import time
-import zipfile
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -29,7 +27,19 @@ from torch import Tensor
 from torchvision.datasets.folder import IMG_EXTENSIONS
 from torchvision.transforms.v2.functional import pil_to_tensor
 
+from varient.bit_depth import bits_a_channel
+from varient.evaluation.npz import small_array
 from varient.files import atomic_path
+from varient.image_tree import (
+    ImageTreeError,
+    class_numbers,
+    is_hidden,
+    is_image,
+    read_tree,
+    require_classes,
+    some,
+    torchvision_differs,
+)
 from varient.training.data import Skip
 
 log = logging.getLogger(__name__)
@@ -41,8 +51,6 @@ FolderSplit = Literal["train", "val"]
 _SETTLED_NS = 2_000_000_000
 _UNSETTLED = -1
 
-_LISTING_THREADS = 16  # listing waits for the disk, above all for a network disk
-
 
 class ImageFolderError(ValueError):
     """A folder that is not as the config says, or an image that cannot be read; the message names it."""
@@ -53,7 +61,8 @@ class ImageFolder:
 
     Attributes:
         classes: names of the class folders, in the order of the labels.
-        ignored: files beside the images that are no images by their names, relative to the split's folder.
+        ignored: entries that were left out, relative to the split's folder: files that are no images by their names,
+            and whatever is hidden.
     """
 
     def __init__(self, root: Path, split: FolderSplit, *, num_classes: int, index: Path,
@@ -68,16 +77,21 @@ class ImageFolder:
                 line.  Processes may share the file.
 
         Raises:
-            ImageFolderError: no such folder, another number of classes, an empty class folder, or classes that
-                differ from those of the train split.
+            ImageFolderError: no such folder, another number of classes, an empty class folder, classes that are named
+                by numbers other than 0..C-1 or that differ from those of the train split, images of a format that is
+                not read, links that lead nowhere or in circles.
         """
         self._folder, self._index_path, self._skip_log = root / split, index, skip_log
         listing = _read_index(index)
-        if listing is None or not listing.is_current(self._folder):
-            listing = _list_folder(self._folder)
+        try:
+            if listing is None or not listing.is_current(self._folder):
+                listing = _list_folder(self._folder)
+                _check_classes(listing, self._folder, num_classes)
+                _write_index(index, listing)
             _check_classes(listing, self._folder, num_classes)
-            _write_index(index, listing)
-        _check_classes(listing, self._folder, num_classes)
+        except ImageTreeError as error:
+            raise ImageFolderError(str(error)) from None
+        _say_what_is_odd(listing, self._folder)
         self._listing = listing
         self.classes, self.ignored = listing.classes, listing.ignored
 
@@ -176,8 +190,8 @@ class _Undecodable(Exception):
 def _decode(data: bytes) -> Tensor:
     try:
         with Image.open(io.BytesIO(data)) as image:
-            if image.mode.startswith(("I", "F")):  # PIL would clip 16 bits to 8, and so return another picture
-                raise _Undecodable(f"mode {image.mode}: more than 8 bits a channel")
+            if (bits := bits_a_channel(image)) > 8:  # PIL would clip 16 bits to 8, and so return another picture
+                raise _Undecodable(f"mode {image.mode}: more than 8 bits a channel, namely {bits}")
             return pil_to_tensor(image.convert("RGB"))
     except (_Undecodable, MemoryError):
         raise
@@ -230,75 +244,66 @@ class _Listing:
 
 
 def _list_folder(folder: Path) -> _Listing:
+    """List a split with the sizes of its images, classes in order of their numbers.
+
+    Raises:
+        ImageTreeError: see `read_tree` and `class_numbers`.
+        ImageFolderError: images of a format that is not read.
+    """
     now_ns = time.time_ns()
-    classes, ignored = [], []
-    try:
-        changed = folder.stat().st_mtime_ns
-        for entry in folder.iterdir():
-            (classes if entry.is_dir() else ignored).append(entry.name)
-    except OSError as error:
-        raise ImageFolderError(f"{folder}: no folder of images ({error.strerror or error})") from None
-    classes.sort()
-    folders = {".": changed}
-    names, sizes, class_ends = [], [], []
-    with ThreadPoolExecutor(_LISTING_THREADS) as pool:
-        for images, others, class_folders in pool.map(lambda name: _list_class(folder, name), classes):
-            names += (os.fsencode(name) for name, _ in images)
-            sizes += (size for _, size in images)
-            class_ends.append(len(names))
-            ignored += others
-            folders |= class_folders
+    images: dict[str, list[tuple[bytes, int]]] = {}
+    ignored, foreign, folders = [], [], {}
+    for part in read_tree(folder, sized=True):
+        folders[part.name] = part.changed_ns
+        ignored += part.inside(part.hidden)
+        if part.name == ".":
+            images = {name: [] for name in class_numbers(part.folders)}
+            ignored += part.files
+            continue
+        of_class = images[Path(part.name).parts[0]]
+        for name, size in zip(part.inside(part.files), part.sizes, strict=True):
+            if is_image(name, IMG_EXTENSIONS):
+                of_class.append((os.fsencode(name), size))
+            else:
+                (foreign if is_image(name) else ignored).append(name)
+    if foreign:
+        raise ImageFolderError(f"{folder}: {len(foreign)} images are of formats that are not read: {some(foreign)}; "
+                               f"convert or remove them (read are {' '.join(IMG_EXTENSIONS)})")
     settled = {name: changed if changed < now_ns - _SETTLED_NS else _UNSETTLED for name, changed in folders.items()}
+    names = [name for of_class in images.values() for name, _ in of_class]
     name_ends = np.cumsum(np.fromiter(map(len, names), np.int64, len(names)), dtype=np.int64)
-    return _Listing(classes=tuple(classes), ignored=tuple(sorted(ignored)), folders=settled,
+    return _Listing(classes=tuple(images), ignored=tuple(sorted(ignored)), folders=settled,
                     names=np.frombuffer(b"".join(names), dtype=np.uint8), name_ends=name_ends,
-                    sizes=np.array(sizes, dtype=np.int64), class_ends=np.array(class_ends, dtype=np.int64))
-
-
-def _list_class(folder: Path, name: str) -> tuple[list[tuple[str, int]], list[str], dict[str, int]]:
-    """Images with sizes, other files and folders with their times, in torchvision's order; names from ``folder`` on."""
-
-    def refuse(error: OSError) -> None:
-        raise ImageFolderError(f"{error.filename}: could not be listed ({error.strerror})") from None
-
-    images, others, folders = [], [], {}
-    try:
-        for place, _, files in sorted(os.walk(folder / name, onerror=refuse, followlinks=True)):
-            inside = os.path.relpath(place, folder)
-            folders[inside] = os.stat(place).st_mtime_ns
-            for file in sorted(files):
-                if file.lower().endswith(IMG_EXTENSIONS):
-                    images.append((os.path.join(inside, file), os.stat(os.path.join(place, file)).st_size))
-                else:
-                    others.append(os.path.join(inside, file))
-    except OSError as error:
-        refuse(error)
-    return images, others, folders
+                    sizes=np.array([size for of_class in images.values() for _, size in of_class], dtype=np.int64),
+                    class_ends=np.cumsum([len(of_class) for of_class in images.values()], dtype=np.int64))
 
 
 def _check_classes(listing: _Listing, folder: Path, num_classes: int) -> None:
-    if len(listing.classes) != num_classes:
-        flat = " (the images of val must be sorted into a folder for each class)" if not listing.classes else ""
-        raise ImageFolderError(f"{folder} has {len(listing.classes)} class folders, data.num_classes = "
-                               f"{num_classes}{flat}")
     counts = np.diff(listing.class_ends, prepend=0)
-    empty = [name for name, images in zip(listing.classes, counts, strict=True) if not images]
-    if empty:
-        raise ImageFolderError(f"{folder}: no image in class folder {', '.join(empty[:6])}"
-                               + (f" and {len(empty) - 6} more" if len(empty) > 6 else ""))
-    train = folder.parent / "train"
-    if folder != train and train.is_dir():
-        differing = set(listing.classes) ^ {entry.name for entry in train.iterdir() if entry.is_dir()}
-        if differing:
-            raise ImageFolderError(f"{folder} and {train} have different classes, so their labels would not agree: "
-                                   f"{', '.join(sorted(differing)[:6])}")
+    require_classes(folder, listing.classes, num_classes, empty=[
+        name for name, images in zip(listing.classes, counts, strict=True) if not images])
+
+
+def _say_what_is_odd(listing: _Listing, folder: Path) -> None:
+    hidden = [name for name in listing.ignored if is_hidden(os.path.basename(name))]
+    others = [name for name in listing.ignored if not is_hidden(os.path.basename(name))]
+    for names, reason in ((hidden, "are hidden"), (others, "are no images by their names")):
+        if names:
+            log.warning("%s: %d entries %s and were left out: %s", folder, len(names), reason, some(names))
+    if torchvision_differs(class_numbers(listing.classes)):
+        log.warning("%s: class folders are numbered by their names as numbers; torchvision would sort these as "
+                    "text and number the classes otherwise", folder)
 
 
 _ARRAYS = ("names", "name_ends", "sizes", "class_ends")
 
 
+_RULE = 1
+"""Of listing; an index that was made by another rule is made anew."""
+
+
 def _write_index(path: Path, listing: _Listing) -> None:
-    described = {"classes": listing.classes, "ignored": listing.ignored, "folders": listing.folders,
+    described = {"rule": _RULE, "classes": listing.classes, "ignored": listing.ignored, "folders": listing.folders,
                  "digest": listing.digest}
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         np.savez(file, described=np.array(json.dumps(described)),
@@ -306,13 +311,14 @@ def _write_index(path: Path, listing: _Listing) -> None:
 
 
 def _read_index(path: Path) -> _Listing | None:
-    """The listing of an index file, or None where it is missing or damaged: then it is made anew."""
+    """The listing of an index file, or None where it is missing, damaged or of another rule: then it is made anew."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            described = json.loads(str(file["described"]))
-            digest = described.pop("digest")
-            listing = _Listing(classes=tuple(described["classes"]), ignored=tuple(described["ignored"]),
-                               folders=described["folders"], **{name: file[name] for name in _ARRAYS})
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        described = json.loads(str(small_array(path, "described")))
+        if described.pop("rule") != _RULE:
+            return None
+        digest = described.pop("digest")
+        listing = _Listing(classes=tuple(described["classes"]), ignored=tuple(described["ignored"]),
+                           folders=described["folders"], **{name: small_array(path, name) for name in _ARRAYS})
+    except (ValueError, KeyError, TypeError, AttributeError):
         return None
     return listing if listing.digest == digest else None

@@ -6,8 +6,9 @@ from pathlib import Path
 from varient.ablations import arms
 from varient.config import PROFILED
 from varient.devices import wanted_device
-from varient.files import write_text
-from varient.launch import training_gpus
+from varient.experiment import keep_config
+from varient.image_tree import ImageTreeError, check_class_folders
+from varient.launch import launcher, training_gpus
 from varient.report.figures import figure_needs
 from varient.report.tables import TABLES
 from varient.systems.registry import (
@@ -52,11 +53,17 @@ PAPER_SIZE_TABLES = expand(
     suffix=["csv", "md", "tex"],
 )
 
+# Snakemake formats the path, folder of the project and all, which may have braces in it.
+ENVIRONMENT = (
+    str(Path(workflow.basedir, "environment.yml")).replace("{", "{{").replace("}", "}}")
+)
+
 # GPUs of a job, which limit nothing until `--resources gpu=N` or a profile says how many there are.  A launcher of
 # several processes (VARIENT_LAUNCH) takes one for each.
 try:
     GPU = 0 if wanted_device() == "cpu" else 1
     TRAINING_GPUS = training_gpus()
+    launcher()
 except ValueError as error:
     raise WorkflowError(str(error)) from None
 
@@ -66,12 +73,22 @@ SCORING_THREADS = 1 if EXPERIMENT.evaluation.protocol == "digits" else 8
 # Networks that system families add, by name.
 NETWORKS = networks_of(EXPERIMENT)
 
-# The config with all defaults, as every stage reads it.  Not a rule's output: a rule that has to run hides from
-# Snakemake what else has changed, and every stage depends on it.  Stages take it as ancient; which of them run again is
-# decided by the digest of their own sections in `params`.
-CONFIG = Path("runs") / EXPERIMENT.name / "config.json"
-if not CONFIG.exists() or CONFIG.read_text() != EXPERIMENT.model_dump_json(indent=2):
-    write_text(CONFIG, EXPERIMENT.model_dump_json(indent=2))
+# The config with all defaults, as every stage reads it, and all that parsing writes.
+CONFIG = keep_config(EXPERIMENT, Path("runs") / EXPERIMENT.name)
+
+# A job in a process of its own, as on Slurm, parses these files anew: by the config as it was when the workflow began,
+# whatever has become of the YAML since.
+if workflow.is_main_process:
+    workflow.config_settings.configfiles = [CONFIG.absolute()]
+
+
+def config_file(wildcards, input):
+    """Params function: the file of the config.
+
+    Its name changes with any setting.  So it is no input, and it asks for `input`, which makes it what Snakemake calls
+    derived: no reason to run again.  Which stages do is decided by the digest of their own sections beside it.
+    """
+    return str(CONFIG)
 
 
 def weight_files(names):
@@ -119,18 +136,24 @@ def supernet(wildcards):
 
 def supernet_options(supernet):
     """Options of `varient train supernet`."""
-    recipe = f" --recipe {supernet.recipe}" if supernet.recipe else ""
-    return f"--depth {supernet.depth}{recipe} --seed {supernet.seed}"
+    recipe = ["--recipe", supernet.recipe] if supernet.recipe else []
+    return ["--depth", supernet.depth, *recipe, "--seed", supernet.seed]
+
+
+def repeated(option, paths):
+    """Words of a command line: the option before each path.  A shell command quotes each of them (`:q`)."""
+    return [word for path in paths for word in (option, path)]
 
 
 # Where a folder of images lies.  Its content is no input of a rule, so that another place has to count as other images;
-# a training that was stopped knows them by name and size, and goes on wherever they are mounted.
+# a training that was stopped knows them by name and size, and goes on wherever they are mounted.  Params take it from
+# a function: Snakemake looks for wildcards in a plain string.
 IMAGES = str(EXPERIMENT.data.root or "")
 
 # Tokens of a folder whose augmentation, at most a flip, lets them be made once; the list stands for all their files.
 TOKENS = f"runs/{EXPERIMENT.name}/tokens"
 TOKEN_LIST = f"{TOKENS}.json" if EXPERIMENT.data.cacheable else []
-TOKENS_OPTION = f" --tokens {TOKENS}" if EXPERIMENT.data.cacheable else ""
+TOKENS_OPTION = ["--tokens", TOKENS] if EXPERIMENT.data.cacheable else []
 
 
 def needs_images(output, *splits):
@@ -143,16 +166,18 @@ def needs_images(output, *splits):
 
 @cache
 def check_image_folder(split):
-    """Raise WorkflowError unless a split has a folder for each class; what is in them is seen by the training."""
+    """Raise WorkflowError unless a split has a folder with images for each class; what is in the images is seen by the
+    training.
+    """
     if EXPERIMENT.data.root is None:
         raise WorkflowError("data.root is missing: the ImageNet folder to train on")
     folder = EXPERIMENT.data.root / split
-    found = sum(entry.is_dir() for entry in folder.iterdir()) if folder.is_dir() else 0
-    if found != EXPERIMENT.data.num_classes:
+    try:
+        check_class_folders(folder, EXPERIMENT.data.num_classes)
+    except ImageTreeError as error:
         raise WorkflowError(
-            f"{folder} has {found} class folders, data.num_classes = {EXPERIMENT.data.num_classes}: a training reads "
-            f"its images from {folder}/<class>/<image>"
-        )
+            f"{error}; a training reads its images from {folder}/<class>/<image>"
+        ) from None
 
 
 def supernet_images(wildcards):

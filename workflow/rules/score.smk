@@ -1,6 +1,5 @@
 rule score:
     input:
-        config=ancient("runs/{experiment}/config.json"),
         samples=[
             f"runs/{{experiment}}/samples/{{system}}/shard-{shard}.npz"
             for shard in range(EXPERIMENT.sampling.shards)
@@ -17,20 +16,20 @@ rule score:
     log:
         "runs/{experiment}/logs/score-{system}.log",
     conda:
-        "../../environment.yml"
+        ENVIRONMENT
     threads: SCORING_THREADS
     resources:
         gpu=GPU,
     params:
+        config=config_file,
         settings=EXPERIMENT.digest("evaluation"),
     shell:
-        "python -m varient score --config {input.config} {input.samples} --reference {input.reference}"
-        " --run-dir runs/{wildcards.experiment} --output {output} > {log} 2>&1"
+        "python -m varient score --config {params.config:q} {input.samples:q} --reference {input.reference:q}"
+        " --run-dir runs/{wildcards.experiment:q} --output {output:q} > {log:q} 2>&1"
 
 
 use rule score as score_real with:
     input:
-        config=ancient("runs/{experiment}/config.json"),
         samples="runs/{experiment}/real/{split}.npz",
         reference=EXPERIMENT.evaluation.reference or "runs/{experiment}/real/train.npz",
         networks=EXPERIMENT.evaluation.inception_weights
@@ -51,7 +50,6 @@ ruleorder: score_real > score
 rule reconstruct:
     """FID of the real images rebuilt from their first scales: what Table 1 has to be read beside."""
     input:
-        config=ancient("runs/{experiment}/config.json"),
         tokenizer="runs/{experiment}/tokenizer.safetensors",
         images="runs/{experiment}/real/train.npz",
         reference=EXPERIMENT.evaluation.reference or "runs/{experiment}/real/train.npz",
@@ -66,15 +64,16 @@ rule reconstruct:
     log:
         "runs/{experiment}/logs/reconstruct.log",
     conda:
-        "../../environment.yml"
+        ENVIRONMENT
     threads: SCORING_THREADS
     resources:
         gpu=GPU,
     params:
+        config=config_file,
         settings=EXPERIMENT.digest("evaluation"),
     shell:
-        "python -m varient reconstruct --config {input.config} {input.tokenizer} {input.images}"
-        " --reference {input.reference} --run-dir runs/{wildcards.experiment} --output {output} > {log} 2>&1"
+        "python -m varient reconstruct --config {params.config:q} {input.tokenizer:q} {input.images:q}"
+        " --reference {input.reference:q} --run-dir runs/{wildcards.experiment:q} --output {output:q} > {log:q} 2>&1"
 
 
 rule drift:
@@ -96,6 +95,6 @@ rule drift:
     log:
         "runs/drift.log",
     conda:
-        "../../environment.yml"
+        ENVIRONMENT
     shell:
-        "python -m varient drift --output {output} > {log} 2>&1"
+        "python -m varient drift --output {output:q} > {log:q} 2>&1"

@@ -1,0 +1,120 @@
+"""Whatever bytes an .npz holds, what comes out is its arrays or one line that names the file."""
+
+import io
+import tracemalloc
+import zipfile
+
+import numpy as np
+import pytest
+
+from varient.evaluation.inputs import open_reference, open_samples
+from varient.evaluation.npz import SampleError, member_names, npz_array, small_array
+from varient.training.image_folder import _read_index
+
+MAGIC = b"\x93NUMPY\x01\x00"
+
+
+def _npz(path, header, data=b"", packing=zipfile.ZIP_STORED, name="arr_0"):
+    """An .npz with one array whose header is ``header``."""
+    text = header.encode("latin1") + b"\n"
+    with zipfile.ZipFile(path, "w", packing) as archive:
+        archive.writestr(f"{name}.npy", MAGIC + len(text).to_bytes(2, "little") + text + data)
+    return path
+
+
+def _header(shape, descr="|u1", fortran=False):
+    return f"{{'descr': '{descr}', 'fortran_order': {fortran}, 'shape': {shape}, }}"
+
+
+HOSTILE = {
+    "17.5 TiB": _header((100_000_000_000, 8, 8, 3)),
+    "overflow": _header((2 ** 32, 2 ** 32, 2 ** 32, 3)),
+    "overflow to 0": _header((2 ** 62, 4, 1, 3)),
+    "negative": _header((-1, 8, 8, 3)),
+    "open bracket": "{'descr': '|u1', 'shape': (1, 2",
+    "no Python": "{'descr' '|u1'}}}]",
+    "open string": "{'descr': '|u1",
+    "another type": "[1, 2, 3]",
+    "keys missing": "{'descr': '|u1'}",
+    "shape of text": _header("'abc'"),
+    "shape of floats": _header((1.5, 8)),
+    "no dtype": _header((1, 8, 8, 3), "|zz"),
+    "unhashable": "{[]: 1}",
+    "deep": "(" * 5000,
+    "objects": _header((1,), "|O"),
+    "null bytes": "\0" * 40,
+    "long": _header((1, 8, 8, 3)) + " " * 30_000,
+}
+
+
+def test_any_number_of_images_of_no_pixels(tmp_path):
+    path = _npz(tmp_path / "a.npz", _header((2 ** 50, 0, 0, 3)))
+    with pytest.raises(SampleError, match="an ADM batch is"):
+        open_samples([path])
+
+
+@pytest.mark.parametrize("packing", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA], ids=str)
+@pytest.mark.parametrize("header", HOSTILE.values(), ids=HOSTILE)
+def test_hostile_headers_are_one_line_that_names_the_file(tmp_path, header, packing):
+    path = _npz(tmp_path / "a.npz", header, bytes(192), packing)
+    for read in (open_samples, open_reference):
+        tracemalloc.start()
+        try:
+            with pytest.raises(SampleError, match=r"a\.npz") as caught:
+                read([path])
+            assert tracemalloc.get_traced_memory()[1] < 50e6
+        finally:
+            tracemalloc.stop()
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("header", HOSTILE.values(), ids=HOSTILE)
+def test_so_are_those_of_small_arrays(tmp_path, header):
+    path = _npz(tmp_path / "a.npz", header, bytes(192), name="mu")
+    with pytest.raises(SampleError, match=r"a\.npz"):
+        small_array(path, "mu")
+
+
+def test_a_directory_entry_that_claims_more_than_the_file_holds(tmp_path):
+    """Sizes of a packed member are what its writer says."""
+    path = _npz(tmp_path / "a.npz", _header((10 ** 6, 8, 8, 3)), bytes(192), zipfile.ZIP_DEFLATED)
+    data, size = path.read_bytes(), zipfile.ZipFile(path).getinfo("arr_0.npy").file_size
+    path.write_bytes(data.replace(size.to_bytes(4, "little"), (size - 192 + 192 * 10 ** 6).to_bytes(4, "little")))
+    with pytest.raises(SampleError, match="shorter than the file says"):
+        npz_array(path, "arr_0")
+
+
+@pytest.mark.parametrize("content", [b"", b"PK", b"\x89PNG\r\n\x1a\n", b"text", bytes(1000), MAGIC])
+def test_files_that_are_no_npz(tmp_path, content):
+    (tmp_path / "a.npz").write_bytes(content)
+    for read in (member_names, lambda path: npz_array(path, "x"), lambda path: small_array(path, "x"),
+                 lambda path: open_samples([path])):
+        with pytest.raises(SampleError, match=r"a\.npz: truncated or damaged, or no \.npz"):
+            read(tmp_path / "a.npz")
+    assert _read_index(tmp_path / "a.npz") is None
+
+
+def test_any_flipped_byte_is_an_array_or_an_error_of_ours(tmp_path):
+    file = io.BytesIO()
+    np.savez_compressed(file, arr_0=np.random.default_rng(0).integers(0, 256, (2, 4, 4, 3), dtype=np.uint8))
+    data = file.getvalue()
+    for at in range(len(data)):
+        (tmp_path / "a.npz").write_bytes(data[:at] + bytes([data[at] ^ 0xFF]) + data[at + 1:])
+        try:
+            open_samples([tmp_path / "a.npz"]).batch(0, 2)
+        except SampleError as error:
+            assert "a.npz" in str(error)
+
+
+def test_small_arrays_of_any_kind_come_back(tmp_path):
+    arrays = {"c": np.arange(6.0).reshape(2, 3), "f": np.asfortranarray(np.arange(6).reshape(2, 3)),
+              "text": np.array("ä"), "empty": np.zeros((0, 3)), "scalar": np.array(3.5)}
+    for save in (np.savez, np.savez_compressed):
+        save(tmp_path / "a.npz", **arrays)
+        for name, array in arrays.items():
+            found = small_array(tmp_path / "a.npz", name)
+            assert np.array_equal(found, array) and found.dtype == array.dtype and found.shape == array.shape
+    with pytest.raises(SampleError, match=r"a\.npz: has no array x"):
+        small_array(tmp_path / "a.npz", "x")
+    with pytest.raises(SampleError, match="a folder, not an .npz"):
+        member_names(tmp_path)
