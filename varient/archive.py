@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from varient.evaluation.npz import SampleError, StoredArray, member_names, npz_array, small_array
 from varient.files import atomic_path
+from varient.npz import SampleError, StoredArray, member_names, npz_array, small_array
 
 ARRAYS = frozenset(("images", "labels", "indices", "origin"))
 

@@ -26,13 +26,13 @@ from tqdm import tqdm
 from varient.evaluation.features import FEATURES, LOGITS, register_classifier
 from varient.evaluation.inputs import ImageSource, content_hash, digests_of, repeated_images
 from varient.evaluation.moments import FeatureError
-from varient.evaluation.npz import member_names, small_array
 from varient.files import atomic_path, sha256_of
 from varient.models.checkpoint import CheckpointError, check_finite_tensors, check_kind
 from varient.models.classifier import Classifier
 from varient.models.file_kind import OLD_TORCH, TORCH, TORCH_SCRIPT
 from varient.models.nested import flat_state_dict
 from varient.models.torch_file import read_torch_file
+from varient.npz import member_names, small_array
 
 POOL, SPATIAL = "pool", "spatial"
 """Layers of Inception, beside LOGITS: pool_3 (2048) and 7 channels of mixed_6 (2023), flattened as ADM does."""

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from varient.bit_depth import bits_a_channel
-from varient.evaluation.npz import SampleError
+from varient.npz import SampleError
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
 """What is read, by the ending of the name."""

@@ -20,9 +20,9 @@ import numpy as np
 from varient.archive import ARRAYS, Archive, check_origin, open_shard, whole_numbers
 from varient.evaluation.image_files import FORMATS, decode, image_size
 from varient.evaluation.labels import count_warnings, labels_from_names, order_warnings
-from varient.evaluation.npz import SampleError, member_crc, member_names, npz_array, small_array
 from varient.files import sha256_of, shown
 from varient.image_tree import ImageTreeError, is_image, read_tree, some
+from varient.npz import SampleError, member_crc, member_names, npz_array, small_array
 
 STATISTICS = (("mu", "sigma"), ("mu_s", "sigma_s"))
 """Names of mean and covariance in an ADM reference batch: of the pool features, and of the spatial ones (sFID)."""

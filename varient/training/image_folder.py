@@ -28,7 +28,6 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 from varient.bit_depth import bits_a_channel
-from varient.evaluation.npz import small_array
 from varient.files import atomic_path
 from varient.image_tree import (
     ImageTreeError,
@@ -40,6 +39,7 @@ from varient.image_tree import (
     some,
     torchvision_differs,
 )
+from varient.npz import small_array
 from varient.training.data import Skip
 
 log = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from varient.evaluation.inputs import open_reference, open_samples
-from varient.evaluation.npz import SampleError, member_names, npz_array, small_array
+from varient.npz import SampleError, member_names, npz_array, small_array
 from varient.training.image_folder import _read_index
 
 MAGIC = b"\x93NUMPY\x01\x00"
