@@ -10,7 +10,7 @@ from pathlib import Path
 
 from varient.ablations import arms
 from varient.config import ConfigError, ExperimentConfig, load_config, parse_config
-from varient.systems import NAME, networks_of, resolve_system
+from varient.systems import NAME, awake, networks_of, resolve_system
 
 
 def load_experiment(path: Path) -> ExperimentConfig:
@@ -38,6 +38,9 @@ def check_systems(config: ExperimentConfig) -> None:
         ValueError: settings of a family, its networks, an arm or a row's id are wrong.
     """
     networks_of(config)
+    for name, (_, settings) in awake(config).items():
+        if settings is not None:
+            config.check_batches(settings, f"systems.{name}")
     if config.ablations:
         arms(config)
     stands_for: dict[str, str] = {}

@@ -79,9 +79,9 @@ def only_writer(folder: Path, busy: Exception) -> Iterator[None]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically."""
+    """Write a text file, UTF-8, atomically."""
     with atomic_path(path) as temporary:
-        temporary.write_text(text)
+        temporary.write_text(text, "utf-8")
 
 
 def link_or_copy(source: Path, target: Path) -> None:

@@ -265,7 +265,7 @@ def _versions() -> dict[str, str]:
 
 def _cpu_name() -> str:
     cpuinfo = Path("/proc/cpuinfo")
-    names = [line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines()
+    names = [line.partition(":")[2].strip() for line in cpuinfo.read_text("utf-8").splitlines()
              if line.startswith("model name")] if cpuinfo.exists() else []
     return names[0] if names else platform.machine()
 

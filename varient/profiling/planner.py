@@ -61,7 +61,7 @@ def parse_seconds(text: str) -> float:
 
 def paper_quality() -> dict[tuple[int, int], Quality]:
     """FID by (d, N) as the paper's Table 8 prints it, contradictions included."""
-    with (files("varient") / "paper" / "table8.csv").open() as file:
+    with (files("varient") / "paper" / "table8.csv").open(encoding="utf-8") as file:
         return {(int(row["depth"]), int(column[1:])): Quality(float(fid), "paper, Table 8")
                 for row in csv.DictReader(file) for column, fid in row.items() if column != "depth"}
 
