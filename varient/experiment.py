@@ -10,7 +10,7 @@ from pathlib import Path
 
 from varient.ablations import arms
 from varient.config import ConfigError, ExperimentConfig, load_config, parse_config
-from varient.systems import NAME, awake, networks_of, resolve_system
+from varient.systems import NAME, awake, networks_of, resolve_system, user_files
 
 
 def load_experiment(path: Path) -> ExperimentConfig:
@@ -53,6 +53,14 @@ def check_systems(config: ExperimentConfig) -> None:
             raise ConfigError(f"rows: {name!r}: ids are of lower-case letters, digits and dashes")
         if (other := stands_for.setdefault(system.published_as, name)) != name:
             raise ConfigError(f"rows: {other} and {name} both stand for {system.published_as}; one row can")
+
+
+def named_files(config: ExperimentConfig) -> list[Path]:
+    """Files and folders of the user's that an experiment reads, whether they are there or not."""
+    named = [config.data.root, config.tokenizer.weights, config.base.weights, config.evaluation.inception_weights,
+             config.evaluation.reference, *(network.released for network in networks_of(config).values()),
+             *(path for name in config.rows for path in user_files(resolve_system(name, config)))]
+    return [path for path in named if path]
 
 
 def _checked(config: ExperimentConfig, origin: str) -> ExperimentConfig:
