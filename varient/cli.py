@@ -22,6 +22,7 @@ from varient.experiment import load_experiment as read_experiment
 from varient.experiment import named_files
 from varient.files import check_outputs
 from varient.report.inputs import claims_files, figure_files, table_files
+from varient.yaml_file import shortened
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
                   help="Benchmark and reproduction harness for VARiant.")
@@ -55,6 +56,19 @@ load_experiment = functools.cache(read_experiment)
 """Read once in a command: a pipe can give a config too."""
 
 
+_BOUNDS = {"batch": (1, 2 ** 20), "count": (1, 10_000), "depth": (1, 1000), "bridge": (0, 1000), "epoch": (1, 10 ** 5),
+           "workers": (0, 1024)}
+"""Least and most of the numbers among arguments; the rest are held to 0 .. 2^31 - 1, as seeds are."""
+
+
+def _check_numbers(arguments: dict[str, Any]) -> None:
+    for name, value in arguments.items():
+        least, most = _BOUNDS.get(name, (0, 2 ** 31 - 1))
+        for number in value if isinstance(value, list) else [value]:
+            if isinstance(number, int) and not least <= number <= most:
+                raise ValueError(f"{name} {shortened(number)} is outside {least}..{most}")
+
+
 def _run_weights(**arguments: Any) -> list[Path]:
     folder, config = arguments.get("run_dir"), arguments.get("config")
     if "run_dir" in arguments and config and config.exists():
@@ -81,6 +95,7 @@ def verb(group: typer.Typer, name: str | None = None, *, hidden: bool = False, d
         def guarded(**kwargs: Any) -> None:
             load_experiment.cache_clear()
             try:
+                _check_numbers(kwargs)
                 if not kwargs.get("dry_run"):
                     files = _given(writes(**kwargs) if writes else map(kwargs.get, _RESULTS))
                     folders = _given(fills(**kwargs) if fills else ())
@@ -93,14 +108,25 @@ def verb(group: typer.Typer, name: str | None = None, *, hidden: bool = False, d
                 function(**kwargs)
             except (ValueError, OSError) as error:
                 sys.exit(f"varient: {error}")
+            except MemoryError as error:
+                sys.exit(_out_of_memory(error))
             except RuntimeError as error:
-                if type(error).__name__ not in ("DivergedError", "OutOfMemoryError"):
+                from varient.profiling.memory import is_out_of_memory
+
+                if is_out_of_memory(error):
+                    sys.exit(_out_of_memory(error))
+                if type(error).__name__ != "DivergedError":
                     raise
                 sys.exit(f"varient: {error}")
 
         return group.command(name, hidden=hidden)(guarded)
 
     return decorate
+
+
+def _out_of_memory(error: BaseException) -> str:
+    told = " ".join(str(error).split())[:200]
+    return f"varient: memory ran out{f' ({told})' if told else ''}; a smaller batch needs less"
 
 
 def _given(paths: Iterable[Path | None]) -> list[Path]:
@@ -153,7 +179,7 @@ def train_classifier_verb(config: Config, role: Annotated[str, typer.Option(help
 @verb(app, "cache-tokens", device="cpu", writes=lambda **_: (), fills=lambda output, **_: [output])
 def cache_tokens_verb(config: Config, tokenizer: Path,
                       output: Annotated[Path, typer.Option("--output", "-o", help="folder to fill")],
-                      workers: Annotated[int, typer.Option(min=0, help="processes that read images")] = 0) -> None:
+                      workers: Annotated[int, typer.Option(help="processes that read images")] = 0) -> None:
     """Tokens of an ImageNet folder, made once for many trainings; started again, it goes on where it was."""
     from varient.training.tokens import cache_tokens
 
@@ -190,7 +216,7 @@ def train_base_verb(config: Config, tokenizer: Path, output: Output, tokens: Tok
 def train_supernet_verb(config: Config, depth: Annotated[int, typer.Option(help="d of the subnet")], tokenizer: Path,
                         base: Path, output: Output,
                         recipe: Annotated[str | None, typer.Option(help="of the config; default the paper's")] = None,
-                        seed: Annotated[int, typer.Option(min=0, help="added to the experiment's")] = 0,
+                        seed: Annotated[int, typer.Option(help="added to the experiment's")] = 0,
                         tokens: Tokens = None, dry_run: DryRun = None) -> None:
     """The full network together with one subnet, in three phases; or with several, or as a recipe says."""
     from varient.training.recipes import Supernet
@@ -243,7 +269,7 @@ def train_network_verb(config: Config, name: Annotated[str, typer.Argument(help=
 
 @verb(app, device="auto")
 def generate(config: Config, system: Annotated[str, typer.Option(help="e.g. variant-d16-n7")],
-             shard: Annotated[int, typer.Option(min=0)], output: Output, run_dir: RunDir = None) -> None:
+             shard: Annotated[int, typer.Option()], output: Output, run_dir: RunDir = None) -> None:
     """One shard of a system's images, as a sample archive."""
     from varient.generation import generate_shard
 
@@ -467,7 +493,7 @@ def sample(config: Config, output: Output,
            depth: Annotated[list[int], typer.Option(help="subnet depth d; repeat for several rows")],
            bridge: Annotated[int | None, typer.Option(help="N; default the config's")] = None,
            checkpoint: Annotated[Path | None, typer.Option(help="weights for all rows; default: of each depth")] = None,
-           count: Annotated[int, typer.Option(min=1, help="images a class")] = 8,
+           count: Annotated[int, typer.Option(help="images a class")] = 8,
            seed: Annotated[int | None, typer.Option(help="default the config's")] = None,
            run_dir: RunDir = None) -> None:
     """A picture grid: the same seeds, one row for each depth."""
@@ -508,7 +534,7 @@ def plan(memory: Annotated[str, typer.Option(help="what may be used, e.g. 12GiB"
          latency: Annotated[str | None, typer.Option(help="longest time of a batch, e.g. 1.5s")] = None,
          device: Annotated[str, typer.Option(help="l20, a100, h100, h200 or rtx4090")] = "l20",
          records: Annotated[Path | None, typer.Option(help="score records; default the paper's Table 8")] = None,
-         runners_up: Annotated[int, typer.Option(min=0, help="how many to show after the best")] = 4) -> None:
+         runners_up: Annotated[int, typer.Option(help="how many to show after the best")] = 4) -> None:
     """The (d, N, precision, cache) of best quality that fits a budget at the paper's size, with the runners-up."""
     from varient.profiling.plan_report import show_plan
     from varient.profiling.planner import measured_quality, paper_quality, parse_seconds

@@ -45,6 +45,8 @@ Positive = Annotated[Whole, Field(ge=1)]
 Count = Annotated[Whole, Field(ge=0)]
 Rate = Annotated[Real, Field(gt=0)]
 Weight = Annotated[Real, Field(ge=0)]
+Batch = Annotated[Positive, Field(le=2 ** 20)]
+"""Images at once, which are listed."""
 Depth = Annotated[Positive, Field(le=1000)]
 """Layers, which are listed for each scale."""
 Epochs = Annotated[Count, Field(le=100_000)]
@@ -301,11 +303,11 @@ class SamplingConfig(Strict):
 
     num_images: Positive
     shards: Annotated[Positive, Field(le=100_000)]
-    batch_size: Positive
+    batch_size: Batch
     cfg: Weight = Field(1.5, description="guidance at the last scale, ramped linearly from 0 at the first")
     top_k: Count = Field(900, description="0 keeps all")
     top_p: Share = Field(0.96, description="0 keeps all")
-    decoded_at_once: Positive = Field(16, description="images in the decoder together")
+    decoded_at_once: Batch = Field(16, description="images in the decoder together")
     precision: Precision = Field("fp32", description="of weights and matrix products")
 
     def of_images(self) -> dict[str, Any]:
@@ -358,7 +360,7 @@ class EvaluationConfig(Strict):
 class ProfilingConfig(Strict):
     """Measurement of latency and memory; the command line may ask for another batch, precision or cache."""
 
-    batch_size: Positive = 64
+    batch_size: Batch = 64
     precision: Precision = Field("fp32", description="of the transformer's weights")
     cache_policy: Literal["lean", "reference"] = Field("lean", description="reference is the released code's")
     threads: Annotated[Positive, Field(le=1024)] = Field(1, description="CPU threads")
