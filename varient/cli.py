@@ -415,10 +415,16 @@ def profile(config: Config, system: Annotated[str, typer.Option(help="e.g. varia
     _wrote(output)
 
 
-@verb(app, "profile-worker", hidden=True, device="auto")
+@verb(app, "profile-worker", hidden=True)
 def profile_worker(config: Config, wanted: Annotated[str, typer.Argument(help="configuration, JSON")],
-                   run_dir: Annotated[Path, typer.Option()], output: Output) -> None:
+                   run_dir: Annotated[Path, typer.Option()], output: Output,
+                   parent: Annotated[int, typer.Option(help="the process that starts this one, which ends with it")]) \
+        -> None:
     """The process that `profile` starts."""
+    from varient.profiling.process import die_with
+
+    die_with(parent)  # also while it waits for a GPU
+    settle_device()
     from varient.profiling.profiler import Configuration, profile_here
 
     profile_here(load_experiment(config), Configuration(**json.loads(wanted)), run_dir, output)

@@ -240,6 +240,8 @@ class ProfileRecord(Record):
     load: MachineLoad | None = None
     """None where memory ran out, and in older records."""
     gpu_driver: str | None
+    unanswered: dict[str, str] = {}
+    """What the GPU's driver did not tell (processes, memory, driver) -> why."""
     provenance: Provenance
 
     @model_validator(mode="after")
