@@ -18,6 +18,7 @@ from varient.config import ConfigError
 from varient.experiment import parse_experiment
 from varient.report.inputs import FIGURES as FIGURE_SOURCES
 from varient.sources import stage_sources
+from varient.yaml_file import read_yaml
 
 # A config given on the command line stands alone: Snakemake would merge it into this one, key by key.
 if "name" not in config:
@@ -25,7 +26,10 @@ if "name" not in config:
     configfile: "workflow/config/digits.yaml"
 
 
+# Snakemake takes the last of two equal keys; our reader knows that one of them is a slip.
 try:
+    for path in workflow.configfiles:
+        read_yaml(Path(path))
     EXPERIMENT = parse_experiment(config, origin="config")
 except ConfigError as error:
     raise WorkflowError(str(error)) from None

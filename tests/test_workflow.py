@@ -301,6 +301,21 @@ def test_a_wrong_key_stops_before_any_job(copy):
     assert "config: sed: Extra inputs are not permitted" in result.stdout + result.stderr
 
 
+@pytest.mark.parametrize("default", [True, False])
+def test_a_key_given_twice_stops_before_any_job(tmp_path, copy, default):
+    """Snakemake's own reader takes the last; in the Snakefile's default as in a config named on the command line."""
+    path = copy / "workflow/config/digits.yaml" if default else tmp_path / "twice.yaml"
+    text = (ROOT / "workflow/config/digits.yaml").read_text("utf-8")
+    path.write_text(f"{text}\nseed: 1\n", "utf-8")
+    try:
+        result = _snakemake(copy, "-n", *([] if default else ["--configfile", str(path)]))
+    finally:
+        shutil.copy(ROOT / "workflow/config/digits.yaml", copy / "workflow/config/digits.yaml")
+    first = 1 + next(line for line, words in enumerate(text.splitlines()) if words.startswith("seed:"))
+    said = f"{path.name}: key 'seed' is given twice, in line {first} and in line {len(text.splitlines()) + 2}"
+    assert result.returncode != 0 and said in result.stdout + result.stderr
+
+
 @pytest.mark.slow
 def test_smoke_run_end_to_end(copy):
     first = _snakemake(copy, "--cores", "all", *SMOKE)

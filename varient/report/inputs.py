@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from varient.ablations import arms_of
 from varient.config import ExperimentConfig
 
@@ -23,6 +25,21 @@ FIGURES = {
     "kv-live": ("varient.report.figures.kv_live", "draw_kv_live"),
 }
 """Figure -> module and its function (config, results, run_dir) -> Figure."""
+
+
+def table_files(stem: Path) -> list[Path]:
+    """What a table is written to; ``stem`` may have a suffix, which these take the place of."""
+    return [stem.with_suffix(suffix) for suffix in (".csv", ".md", ".tex")]
+
+
+def figure_files(stem: Path) -> list[Path]:
+    """What a figure is written to."""
+    return [stem.with_name(stem.name + suffix) for suffix in (".png", ".pdf")]
+
+
+def claims_files(stem: Path) -> list[Path]:
+    """What the verdicts are written to."""
+    return [stem.with_name(stem.name + suffix) for suffix in (".csv", ".md")]
 
 
 def table_inputs(number: int, config: ExperimentConfig) -> dict[str, list[str]]:

@@ -10,6 +10,7 @@ import pandas as pd
 from varient.config import ExperimentConfig
 from varient.files import write_text
 from varient.report.cells import latex, markdown, side_by_side
+from varient.report.inputs import table_files
 from varient.report.notes import table_notes
 from varient.report.quality_tables import table1, table4, table5, table8
 from varient.report.results import Results, comparable
@@ -59,7 +60,8 @@ def render(number: int, config: ExperimentConfig, results: Results, stem: Path) 
     frame = TABLES[number](config, results)
     shown = side_by_side(frame, _HEADINGS)
     notes = "\n\n".join(table_notes(number, config, results, frame))
-    texts = {".csv": frame.to_csv(index=False), ".md": f"{notes}\n\n{markdown(shown)}", ".tex": latex(shown, notes)}
-    for suffix, text in texts.items():
-        write_text(stem.with_suffix(suffix), text)
-    return [stem.with_suffix(suffix) for suffix in texts]
+    paths = table_files(stem)
+    for path, text in zip(paths, (frame.to_csv(index=False), f"{notes}\n\n{markdown(shown)}", latex(shown, notes)),
+                          strict=True):
+        write_text(path, text)
+    return paths

@@ -103,11 +103,6 @@ def _load_digits(data: DataConfig, split: Split) -> LabeledImages:
     from sklearn.model_selection import train_test_split
 
     digits = load_digits()
-    if data.image_size != 8 or data.num_classes != 10:
-        raise ValueError(f"digits are 8 x 8 in 10 classes; data says image_size = {data.image_size}, "
-                         f"num_classes = {data.num_classes}")
-    if not 0 < data.holdout < len(digits.target):
-        raise ValueError(f"data.holdout = {data.holdout} must leave digits on each side, of {len(digits.target)}")
     train, holdout = train_test_split(np.arange(len(digits.target)), test_size=data.holdout,
                                       stratify=digits.target, random_state=_DIGITS_SPLIT_SEED)
     chosen = np.sort(train if split == "train" else holdout)
