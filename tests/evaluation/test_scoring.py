@@ -298,7 +298,7 @@ def test_a_record_that_could_not_be_written_is_said_before_work(smoke, tmp_path,
     (tmp_path / "folder").mkdir()
     (tmp_path / "dangling").symlink_to("gone")
     shard = _drawn(smoke, tmp_path / "a.npz")
-    with pytest.raises(OutputError, match=f"{output}: could not be written"):
+    with pytest.raises(OutputError, match=f"{output}: cannot be written"):
         verb(smoke, shard, shard, tmp_path, tmp_path / output)
 
 
