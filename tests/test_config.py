@@ -73,7 +73,7 @@ def _changed(path, value):
     (("base", "training", "betas"), [0.9, 1.0], r"base.training.betas.1: .*less than 1"),
     (("transformer", "drop_path_rate"), 1, "transformer.drop_path_rate: .*less than 1"),
     (("tokenizer", "model", "ch_mult"), [], "tokenizer.model.ch_mult: .*at least 1"),
-    (("tokenizer", "model", "in_channels"), 1, "tokenizer.model.in_channels: "),
+    (("tokenizer", "model", "in_channels"), 1, "tokenizer.model.in_channels = 1: images have 3"),
     (("supernet", "depths"), [4, 4], "supernet.depths names a depth twice"),
     (("supernet", "depths"), [], "supernet.depths: "),
     (("supernet", "phases", 4), [0, 0, 0], "supernet.phases.4: three phases of no epoch"),

@@ -56,17 +56,19 @@ load_experiment = functools.cache(read_experiment)
 """Read once in a command: a pipe can give a config too."""
 
 
-_BOUNDS = {"batch": (1, 2 ** 20), "count": (1, 10_000), "depth": (1, 1000), "bridge": (0, 1000), "epoch": (1, 10 ** 5),
-           "workers": (0, 1024)}
-"""Least and most of the numbers among arguments; the rest are held to 0 .. 2^31 - 1, as seeds are."""
+_LEAST = {"count": 1, "seed": 0, "shard": 0, "workers": 0, "runners_up": 0}
+"""Of the numbers among arguments; the others are told by the library, which knows what they are of."""
+_MOST = {"batch": 2 ** 20, "count": 10_000, "depth": 1000, "workers": 1024}
+"""Of numbers that things are counted out by; the others are held to 31 bits."""
 
 
 def _check_numbers(arguments: dict[str, Any]) -> None:
     for name, value in arguments.items():
-        least, most = _BOUNDS.get(name, (0, 2 ** 31 - 1))
+        least, most = _LEAST.get(name, -2 ** 31), _MOST.get(name, 2 ** 31 - 1)
         for number in value if isinstance(value, list) else [value]:
             if isinstance(number, int) and not least <= number <= most:
-                raise ValueError(f"{name} {shortened(number)} is outside {least}..{most}")
+                bound = f"below {least}" if number < least else f"above {most}"
+                raise ValueError(f"{name.replace('_', '-')} {shortened(number)} is {bound}")
 
 
 def _run_weights(**arguments: Any) -> list[Path]:

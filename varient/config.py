@@ -168,7 +168,7 @@ class TokenizerSpec(Strict):
 
     vocab_size: Positive = 4096
     z_channels: Positive = 32
-    in_channels: Literal[3] = Field(3, description="images are RGB")
+    in_channels: Positive = 3
     ch: Positive = 160
     ch_mult: tuple[Positive, ...] = Field((1, 1, 2, 2, 4), min_length=1, max_length=12)
     num_res_blocks: Depth = 2
@@ -512,6 +512,8 @@ class ExperimentConfig(Strict):
                 f"patch_nums ends at {self.patch_nums[-1]}, but images of {self.data.image_size} pixels and a "
                 f"tokenizer that halves {len(self.tokenizer.model.ch_mult) - 1} times need a latent side of "
                 f"{self.data.image_size / self.tokenizer.model.downsampling:g}")
+        if self.tokenizer.model.in_channels != 3:
+            raise ValueError(f"tokenizer.model.in_channels = {self.tokenizer.model.in_channels}: images have 3")
         self._check_subnets()
         self._check_ablations()
         if self.sampling.num_images % self.data.num_classes:

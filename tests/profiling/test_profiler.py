@@ -114,7 +114,7 @@ def test_policies_and_batches_show_in_memory(smoke, tmp_path):
 @on_cpu
 @pytest.mark.parametrize(("arguments", "message"), [
     (["--system", "var-d7"], "base network of smoke is var-d6"),
-    (["--system", "var-d6", "--batch", "-3"], "batch -3 is outside 1..1048576"),
+    (["--system", "var-d6", "--batch", "-3"], "batch size -3 is below 1"),
     (["--system", "var-d6", "--memory-cap", "48"], "size '48' is not understood"),
     (["--system", "var-d6", "--memory-cap", "48GiB", "--random-weights"], "a memory cap emulates a smaller GPU"),
     (["--system", "var-d6", "--run-dir", "/nowhere"], "/nowhere/"),

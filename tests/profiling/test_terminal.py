@@ -1,5 +1,7 @@
 """What `plan`, `cost` and a training's dry run print, on terminals of several widths and into a pipe."""
 
+import re
+
 import pytest
 from conftest import ROOT
 from rich.table import Table
@@ -16,20 +18,20 @@ DRY_RUN = ["train", "supernet", "--config", str(ROOT / "workflow/config/imagenet
     (["plan", "--memory", "12GiB"], ("2.05", "11004", "1.87", "fp16,", "lean", "cache", "paper,")),
     (["cost", "--system", "code-n6"], ("2,320,303,876", "arithmetic", "272.61", "1.173")),
     (["cost", "--compare"], ("variant-d16", "llamagen-xxl,", "error")),
-    (DRY_RUN, ("token-layers", "32,025,600", "365,600", "estimated")),
+    (DRY_RUN, ("token-layers", "32,025,600", "365,600", "estimated", "±")),
 ])
 @pytest.mark.parametrize("columns", [40, 60, 80, 100, None])
 def test_no_word_is_cut_off_at_any_width(arguments, answers, columns, monkeypatch):
     monkeypatch.setenv("COLUMNS", str(columns)) if columns else monkeypatch.delenv("COLUMNS", raising=False)
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
-    words = result.output.split()
+    words = re.split(r"[\s│┃]+", result.output)
     assert "…" not in result.output and set(answers) <= set(words)
     if columns and columns >= 80:
         assert max(len(line) for line in result.output.splitlines() if line[:1] in "│┃┏┡└├") <= columns
 
 
-def test_columns_narrow_before_the_table_grows_beyond_its_terminal(capsys, monkeypatch):
+def test_columns_narrow_and_lose_their_margins_before_the_table_grows_beyond_its_terminal(capsys, monkeypatch):
     def width(columns):
         monkeypatch.setenv("COLUMNS", str(columns))
         table = Table("name", "number", title="a title that is longer than its table")
@@ -40,4 +42,4 @@ def test_columns_narrow_before_the_table_grows_beyond_its_terminal(capsys, monke
         return max(map(len, lines[1:]))
 
     assert width(100) == len("some words in a row") + len("number") + 7
-    assert width(25) == 25 and width(10) == len("words") + len("number") + 7
+    assert width(25) == 25 and width(10) == len("words") + len("number") + 3

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.cells import cell_len
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 _BORDER, _PADDING = 1, 2
 
@@ -12,12 +12,15 @@ _BORDER, _PADDING = 1, 2
 def print_table(table: Table) -> None:
     """Print a table with its title above and its caption below.
 
-    Columns narrow down to their longest words.  Where that is wider than the terminal the table is wider too: a
-    terminal breaks such lines, and a file or a pipe keeps them whole.
+    Columns narrow down to their longest words, those of numbers to their longest number, and then give up the space
+    beside it.  Where that is wider than the terminal the table is wider too: a terminal breaks such lines, and a file
+    or a pipe keeps them whole.
     """
-    wanted, least = ([measure(_texts(table, at)) for at in range(len(table.columns))] for measure in (_lines, _words))
-    edges = _BORDER + len(wanted) * (_BORDER + _PADDING)
     console = Console()
+    wanted, least = [list(map(measure, table.columns)) for measure in (_longest_text, _longest_part)]
+    edges = _BORDER + len(wanted) * (_BORDER + _PADDING)
+    if sum(least) + edges > console.width:
+        table.padding, edges = 0, _BORDER + len(wanted) * _BORDER
     while sum(wanted) + edges > console.width and wanted != least:
         widest = max((at for at in range(len(wanted)) if wanted[at] > least[at]), key=wanted.__getitem__)
         wanted[widest] -= 1
@@ -31,14 +34,13 @@ def print_table(table: Table) -> None:
             console.print(part, soft_wrap=isinstance(part, str), highlight=not isinstance(part, str))
 
 
-def _texts(table: Table, at: int) -> list[str]:
-    column = table.columns[at]
-    return [str(column.header), *map(str, column.cells)]
+def _longest_text(column: Column) -> int:
+    return max(map(cell_len, (str(column.header), *map(str, column.cells))))
 
 
-def _lines(texts: list[str]) -> int:
-    return max(map(cell_len, texts))
-
-
-def _words(texts: list[str]) -> int:
-    return max(cell_len(word) for text in texts for word in text.split() or [""])
+def _longest_part(column: Column) -> int:
+    """What is to stay on one line: a word, and in a column of numbers a number with its spread."""
+    words = str(column.header).split()
+    for cell in map(str, column.cells):
+        words += [cell] if column.justify == "right" else cell.split()
+    return max(map(cell_len, words), default=0)
