@@ -68,7 +68,8 @@ def test_the_dag_of_every_shipped_config_resolves(copy, config):
 
 
 def test_weight_files_that_are_missing_are_named_before_any_job(copy):
-    (copy / "weights" / "var_d30.pth").unlink(missing_ok=True)
+    _give(copy)
+    (copy / "weights" / "var_d30.pth").unlink()
     result = _snakemake(copy, "-n", "--configfile", "workflow/config/imagenet256.yaml")
     assert result.returncode != 0
     assert "var_d30.pth" in result.stdout + result.stderr
