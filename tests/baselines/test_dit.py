@@ -1,4 +1,5 @@
 import argparse
+from copy import deepcopy
 
 import pytest
 import torch
@@ -315,6 +316,19 @@ def test_latents_are_decoded_by_the_local_vae(tmp_path, smoke):
     assert images.shape == (3, 3, 32, 32) and images.dtype == torch.uint8
     pixels = load_vae(settings.vae).decode(x_BCHW[1:2] / 0.18215).sample
     assert_close(images[1:2].float(), (127.5 * pixels + 128).clamp(0, 255).floor(), 1)
+
+
+@torch.no_grad()
+def test_far_from_zero_the_vae_loses_no_digits(tmp_path):
+    """diffusers' attention leaves channels-last behind, where torch's norms lose digits on a CPU."""
+    vae = load_vae(_save_vae(tmp_path)).eval()
+    vae.decoder.mid_block.attentions[0].to_out[0].bias += 30
+    torch.manual_seed(0)
+    latent = torch.randn(2, 4, 16, 16)
+    exact = deepcopy(vae).double().decode(latent.double()).sample.float()
+    for layout in (torch.contiguous_format, torch.channels_last):
+        ours = vae.decode(latent.contiguous(memory_format=layout)).sample
+        assert_close(ours, exact, 2e-5)  # 3.5e-6 measured; 1.5e-4 with the norms as diffusers feeds them
 
 
 def test_a_wrong_vae_is_named(tmp_path):

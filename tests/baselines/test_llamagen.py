@@ -1,6 +1,7 @@
 import argparse
 import subprocess
 import sys
+from copy import deepcopy
 
 import numpy as np
 import pytest
@@ -119,6 +120,16 @@ def test_images_and_tokens_match_the_released_code():
     assert_close(model.quantize(latent)[0], case["out/quant"])
     assert_close(model.quantize.lookup(case["in/code"]), case["out/codebook_entry"])
     assert_close(model.decode(case["in/code"])[:, :, ::2, ::2], case["out/img_stride2"])
+
+
+@torch.no_grad()
+def test_far_from_zero_decoding_loses_no_digits():
+    """A codebook's rows become a channels-last latent, where torch's norms lose digits on a CPU."""
+    model = golden_tokenizer()
+    model.decoder.conv_in.bias += 30  # 100 standard deviations of what enters the first norm
+    tokens = golden("llamagen_vq")["in/code"]
+    exact = deepcopy(model).double().decode(tokens).float()
+    assert_close(model.decode(tokens), exact, 2e-5)  # 2.2e-6 measured; 2.2e-4 with channels-last norms
 
 
 def test_parameters_are_those_of_the_released_files(paper):
