@@ -20,6 +20,7 @@ from varient.profiling.parameters import dit_parameters
 from varient.training.loop import fit
 
 NO_CLASS = 7  # of the golden network
+PASS = 8e-6   # one pass: 1e-6 measured; LayerNorm eps 1e-5 costs 1.1e-5
 SHAPE = {"depth": 2, "hidden_size": 16, "num_heads": 2, "patch_size": 2}
 TINY = dit.Settings.model_validate(
     {"size": "tiny", "model": SHAPE, "space": "pixels", "steps": 4,
@@ -52,18 +53,18 @@ def _golden_network(case):
 
 
 def _assert_relative(ours, theirs):
-    """An untrained network makes samples of hundreds; the golden README compares with the largest value."""
-    assert_close(ours, theirs, 1e-4 * theirs.abs().max().item())
+    """An untrained network makes samples of hundreds, so the largest value is the measure: 4e-7 of it measured."""
+    assert_close(ours, theirs, 1e-5 * theirs.abs().max().item())
 
 
 def test_the_network_matches_the_released_code(case, network):
-    assert_close(network(case["in/x"], case["in/t"], case["in/y"]), case["out/forward"])
+    assert_close(network(case["in/x"], case["in/t"], case["in/y"]), case["out/forward"], PASS)
 
 
 def test_guidance_matches_the_released_code(case, network):
     guided = guided_prediction(network, case["in/cfg_x"], int(case["in/cfg_t"]), case["in/cfg_y"], NO_CLASS,
                                Guidance(case.config["cfg_scale"], channels=3))
-    assert_close(guided, case["out/forward_with_cfg"][:2])  # the authors drop the other half of the rows
+    assert_close(guided, case["out/forward_with_cfg"][:2], PASS)  # the authors drop the other half of the rows
 
 
 def test_guidance_of_one_is_the_conditional_pass(case, network):
@@ -97,8 +98,8 @@ def test_the_losses_match_the_released_code(case, network):
     assert_close(xt_BCHW, case["out/q_sample"], 3e-6)
     squared_B, bound_B = process.losses(network(xt_BCHW, step_B, case["in/loss_y"]), x0_BCHW, step_B, noise_BCHW)
     assert_close(squared_B, case["out/loss_mse"], 3e-6)
-    assert_close(bound_B, case["out/loss_vb"])
-    assert_close(squared_B + bound_B, case["out/loss"])
+    assert_close(bound_B, case["out/loss_vb"], 5e-6)
+    assert_close(squared_B + bound_B, case["out/loss"], 5e-6)
 
 
 def test_the_bound_teaches_the_variance_alone(case):
@@ -222,7 +223,7 @@ def test_an_imported_network_is_what_the_system_loads(tmp_path, smoke, case, rel
     assert (made.name, made.released, made.needs) == ("dit", settings.weights, ())
     made.make(tmp_path, tmp_path / "dit.safetensors")
     sampler = dit.resolve("dit-tiny", config, settings).load(tmp_path, "fp32")
-    assert_close(sampler.network(case["in/x"], case["in/t"], case["in/y"]), case["out/forward"])
+    assert_close(sampler.network(case["in/x"], case["in/t"], case["in/y"]), case["out/forward"], PASS)
 
 
 # Sampling.
