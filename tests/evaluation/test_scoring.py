@@ -79,7 +79,7 @@ def _inside(points, centres):
 def test_scores_agree_with_their_definitions(classifier, images, sources):
     record = score(PROTOCOL, ClassifierExtractor(classifier), *sources)
     a, b = (ClassifierExtractor(classifier)(x)["features"].astype(np.float64) for x in images)
-    assert record.fid == pytest.approx(_fid(a, b), rel=1e-6)
+    assert record.fid == pytest.approx(_fid(a, b), rel=1e-9)
     assert record.fid != pytest.approx(_fid(a, b, ddof=0), rel=1e-4)
     assert record.precision == pytest.approx(_inside(a, b), abs=1e-6)
     assert record.recall == pytest.approx(_inside(b, a), abs=1e-6)
@@ -96,7 +96,7 @@ def test_scores_agree_with_torch_fidelity_as_a_whole(classifier, images, sources
              "inception_score_std": record.inception_score_std, "kernel_inception_distance_mean": record.kid,
              "kernel_inception_distance_std": record.kid_std, "precision": record.precision, "recall": record.recall}
     for name, ours in pairs.items():
-        assert ours == pytest.approx(theirs[name], rel=1e-6, abs=1e-6), name
+        assert ours == pytest.approx(theirs[name], rel=1e-6, abs=1e-9), name
 
 
 def test_every_score_has_a_spread_and_what_it_was_made_of(classifier, sources):
@@ -126,7 +126,7 @@ def test_features_that_are_kept_give_the_same_scores(classifier, sources, tmp_pa
 
 def test_real_against_itself_is_perfect(classifier, sources):
     record = score(PROTOCOL, ClassifierExtractor(classifier), sources[1].images, sources[1])
-    assert record.fid == pytest.approx(0, abs=1e-6)
+    assert record.fid == pytest.approx(0, abs=1e-9)
     assert record.precision == record.recall == 1
 
 
