@@ -68,14 +68,23 @@ class Augmentation(Strict):
 NO_AUGMENTATION = Augmentation(random_crop=False, flip=0, randaugment=None, mixup=0)
 
 
+Split = Literal["train", "holdout", "test"]
+"""What networks learn from; what is held out of the same images; a test set of its own."""
+
+
 class DataConfig(Strict):
     """What images to learn from, and what is done to those of a folder before the tokenizer sees them."""
 
-    source: Literal["digits", "imagenet"] = Field(description="scikit-learn's bundled digits, or an ImageNet folder")
+    source: Literal["digits", "fashion-mnist", "imagenet"] = Field(
+        description="scikit-learn's bundled digits, a folder of Fashion-MNIST's files, or an ImageNet folder")
     image_size: Positive = Field(description="side in pixels")
     num_classes: Positive
-    holdout: Count = Field(0, description="images kept from training (digits), split off with the same class shares")
-    root: Path | None = Field(None, description="folder with train/<class>/<image>, and val/ (imagenet)")
+    holdout: Count = Field(0, description="images kept from training (digits, fashion-mnist), split off with the same "
+                                          "class shares")
+    root: Path | None = Field(None, description="folder with train/<class>/<image>, and val/ (imagenet), or with the "
+                                                "four IDX files (fashion-mnist)")
+    checksums: dict[str, str] = Field({}, description="SHA-256 of unpacked files that are not the published ones, by "
+                                                      "name (fashion-mnist)")
     resize: float = Field(1.125, ge=1, description="shorter side before the crop, in image_size (imagenet)")
     augmentation: Augmentation | None = Field(None, description="random changes of training images (imagenet); {} is "
                                                                 "the paper's, null none")
@@ -83,26 +92,50 @@ class DataConfig(Strict):
                                                                       "of its class in its place (imagenet)")
 
     @property
+    def in_memory(self) -> bool:
+        """Whether all images are kept in memory and their real ones in archives; a folder's are read one by one."""
+        return self.source != "imagenet"
+
+    @property
+    def splits(self) -> tuple[Split, ...]:
+        """Of images in memory."""
+        return ("train", "holdout", "test") if self.source == "fashion-mnist" else ("train", "holdout")
+
+    @property
+    def reference_split(self) -> Split:
+        """Real images that generated ones are compared with.
+
+        Those held out, where they are many enough, so that a copy of a training image gains nothing; of digits there
+        are too few.
+        """
+        return "holdout" if self.source == "fashion-mnist" else "train"
+
+    @property
+    def floor_split(self) -> Split:
+        """Real images that are scored as if they were generated: what a perfect generator would get."""
+        return "test" if self.source == "fashion-mnist" else "holdout"
+
+    @property
     def cacheable(self) -> bool:
         """Whether the tokens of these images can be made once and kept in a cache."""
         return self.source == "imagenet" and (self.augmentation or NO_AUGMENTATION).cacheable
 
     @model_validator(mode="after")
-    def _digits_are_used_as_they_are(self) -> DataConfig:
-        if self.source == "digits" and (useless := sorted(self.model_fields_set & _FOLDER_SETTINGS)):
-            raise ValueError(f"{', '.join(useless)}: for imagenet only, digits are used as they are")
+    def _settings_are_of_the_source(self) -> DataConfig:
+        for source, settings in _SETTINGS_OF_SOURCES.items():
+            if self.source != source and (useless := sorted(self.model_fields_set & settings)):
+                raise ValueError(f"{', '.join(useless)}: for {source} only, {self.source} are used as they are")
         return self
 
     @model_serializer(mode="wrap")
     def _without_settings_of_no_effect(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """What digits do not have is no part of their digest either."""
-        settings = serialize(self)
-        if self.source == "digits":
-            settings = {name: value for name, value in settings.items() if name not in _FOLDER_SETTINGS}
-        return settings
+        """What a source does not have is no part of its digest either."""
+        others = {name for source, settings in _SETTINGS_OF_SOURCES.items() if source != self.source
+                  for name in settings}
+        return {name: value for name, value in serialize(self).items() if name not in others}
 
 
-_FOLDER_SETTINGS = {"resize", "augmentation", "unreadable"}
+_SETTINGS_OF_SOURCES = {"imagenet": {"resize", "augmentation", "unreadable"}, "fashion-mnist": {"checksums"}}
 
 
 class TokenizerSpec(Strict):
@@ -460,6 +493,8 @@ class ExperimentConfig(Strict):
                 raise ValueError(f"{name} needs exactly one of 'weights' (a file) and 'training' (settings)")
         if self.data.source == "imagenet" and self.data.root is None and self.base.training:
             raise ValueError("data.root is missing: the ImageNet folder to train on")
+        if self.data.source == "fashion-mnist" and self.data.root is None:
+            raise ValueError("data.root is missing: the folder with Fashion-MNIST's four IDX files")
         return self
 
 
