@@ -6,7 +6,7 @@ from conftest import ROOT
 
 from varient.config import ConfigError, load_config, parse_config
 
-CONFIGS = ["digits", "digits_c", "smoke", "imagenet256"]
+CONFIGS = ["digits", "digits_c", "fashion", "smoke", "imagenet256"]
 
 
 def _settings(name="digits"):

@@ -26,6 +26,7 @@ from pydantic import (
 
 from varient.plan import DepthPlan, Selection, nested_layers
 from varient.pyramid import Pyramid
+from varient.training.fashion_mnist import SHA256 as FASHION_MNIST
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
@@ -119,6 +120,13 @@ class DataConfig(Strict):
     def cacheable(self) -> bool:
         """Whether the tokens of these images can be made once and kept in a cache."""
         return self.source == "imagenet" and (self.augmentation or NO_AUGMENTATION).cacheable
+
+    @field_validator("checksums")
+    @classmethod
+    def _known_files(cls, checksums: dict[str, str]) -> dict[str, str]:
+        if unknown := sorted(checksums.keys() - FASHION_MNIST.keys()):
+            raise ValueError(f"no file is called {', '.join(unknown)}; there are {', '.join(FASHION_MNIST)}")
+        return checksums
 
     @model_validator(mode="after")
     def _settings_are_of_the_source(self) -> DataConfig:
@@ -325,18 +333,24 @@ PROFILED = ("sampling.cfg", "sampling.top_k", "sampling.top_p", "sampling.decode
 class EvaluationConfig(Strict):
     """Scores and the networks that they need (docs/protocol.md)."""
 
-    protocol: Literal["digits", "adm", "torch-fidelity", "clean-fid"] = "digits"
-    classifier: ClassifierTraining | None = Field(None, description="digits: trained here")
+    protocol: Literal["digits", "fashion-mnist", "adm", "torch-fidelity", "clean-fid"] = "digits"
+    classifier: ClassifierTraining | None = Field(None, description="digits, fashion-mnist: trained here")
     inception_weights: Path | None = Field(None, description="file of the other protocols' Inception")
     weights_sha256: str | None = Field(None, description="of that file, where it is not the published one")
-    reference: Path | None = Field(None, description="what samples are compared with; digits: the training images")
-    kid_subset_size: Positive = Field(1000, description="digits")
-    neighborhood: Positive = Field(3, description="digits: k of precision and recall")
+    reference: Path | None = Field(None, description="what samples are compared with; digits: the training images, "
+                                                     "fashion-mnist: those held out")
+    kid_subset_size: Positive = Field(1000, description="digits, fashion-mnist")
+    neighborhood: Positive = Field(3, description="digits, fashion-mnist: k of precision and recall")
     fid_infinity: bool = Field(True, description="extrapolate FID to infinitely many images")
+
+    @property
+    def trains_its_network(self) -> bool:
+        """Whether features come from a classifier of the experiment's own images, not from Inception."""
+        return self.protocol in ("digits", "fashion-mnist")
 
     @model_validator(mode="after")
     def _networks_named(self) -> EvaluationConfig:
-        needed = ("classifier",) if self.protocol == "digits" else ("inception_weights", "reference")
+        needed = ("classifier",) if self.trains_its_network else ("inception_weights", "reference")
         for name in needed:
             if getattr(self, name) is None:
                 raise ValueError(f"protocol {self.protocol} needs '{name}'")
@@ -495,6 +509,9 @@ class ExperimentConfig(Strict):
             raise ValueError("data.root is missing: the ImageNet folder to train on")
         if self.data.source == "fashion-mnist" and self.data.root is None:
             raise ValueError("data.root is missing: the folder with Fashion-MNIST's four IDX files")
+        if self.data.in_memory and self.evaluation.trains_its_network and self.evaluation.protocol != self.data.source:
+            raise ValueError(f"evaluation.protocol = {self.evaluation.protocol!r} does not score {self.data.source}, "
+                             f"whose own is {self.data.source!r}")
         return self
 
 

@@ -1,4 +1,7 @@
-"""Fashion-MNIST from a local folder: the four IDX files, packed or not, known by the hashes of what is in them."""
+"""Fashion-MNIST from a local folder: the four IDX files, packed or not, known by the hashes of what is in them.
+
+Torch is imported to read them alone: the workflow asks before any job whether they are there.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,10 @@ import tempfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
-import torch
-from torch import Tensor
-from torchvision.datasets.mnist import read_sn3_pascalvincent_tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SIDE, NUM_CLASSES = 28, 10
 SHA256 = {
@@ -20,54 +23,66 @@ SHA256 = {
     "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
     "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
 }
-"""Of the unpacked files: packed again, as Debian does, a .gz has another hash than the published one."""
+"""Of the unpacked files: Debian packs the published ones again, without their names and times, to other hashes."""
 
 _GZIP = b"\x1f\x8b"
-_HEADERS = {3: bytes([0, 0, 8, 3]), 1: bytes([0, 0, 8, 1])}
-_WHERE = "Debian's package dataset-fashion-mnist has them in /usr/share/datasets/fashion-mnist"
+_MAGIC = {3: b"\0\0\x08\x03", 1: b"\0\0\x08\x01"}
+_WHERE = "Debian's package dataset-fashion-mnist has it in /usr/share/datasets/fashion-mnist"
 
 
 class FashionMnistError(ValueError):
-    """A file that is missing or not the one that it should be; the message names it."""
+    """A file that is missing, damaged or another one; the message names it."""
 
 
-def read_fashion_mnist(root: Path, part: str, checksums: Mapping[str, str]) -> tuple[Tensor, Tensor]:
+def read_fashion_mnist(root: Path, part: Literal["train", "t10k"],
+                       checksums: Mapping[str, str]) -> tuple[Tensor, Tensor]:
     """Grey images (N, 28, 28), uint8, and their classes (N,), int64, 0..9.
 
     Args:
-        part: "train", 60,000 images, or "t10k", 10,000.
+        part: "train" is 60,000 images, "t10k" is 10,000.
         checksums: SHA-256 of unpacked files that are not to be the published ones, by name.
 
     Raises:
         FashionMnistError: a file is missing, damaged or another one.
     """
-    wanted = SHA256 | checksums
-    images, labels = (_read(root, name, wanted[name], dimensions)
-                      for name, dimensions in ((f"{part}-images-idx3-ubyte", 3), (f"{part}-labels-idx1-ubyte", 1)))
-    if images.shape[1:] != (SIDE, SIDE) or len(images) != len(labels) or labels.max() >= NUM_CLASSES:
+    wanted, names = SHA256 | checksums, {3: f"{part}-images-idx3-ubyte", 1: f"{part}-labels-idx1-ubyte"}
+    images, labels = (_read(find_file(root, name), wanted[name], dimensions) for dimensions, name in names.items())
+    if images.shape[1:] != (SIDE, SIDE) or len(images) != len(labels) or (labels >= NUM_CLASSES).any():
         raise FashionMnistError(f"{root}: {part} has images {tuple(images.shape)} and {len(labels)} labels up to "
-                                f"{int(labels.max())}; expected (N, {SIDE}, {SIDE}), N labels, up to {NUM_CLASSES - 1}")
+                                f"{int(labels.max())}; expected (N, {SIDE}, {SIDE}) and N labels up to "
+                                f"{NUM_CLASSES - 1}")
     return images, labels.long()
 
 
-def _read(root: Path, name: str, sha256: str, dimensions: int) -> Tensor:
-    """One file as a tensor of bytes."""
-    path = next((path for path in (root / name, root / f"{name}.gz") if path.exists()), None)
-    if path is None:
-        raise FashionMnistError(f"{root / name}: no such file, packed (.gz) or not; {_WHERE}")
+def find_file(root: Path, name: str) -> Path:
+    """The file of that name, or the packed one.
+
+    Raises:
+        FashionMnistError: there is neither.
+    """
+    for path in (root / name, root / f"{name}.gz"):
+        if path.is_file():
+            return path
+    raise FashionMnistError(f"{root / name}: no such file, nor {name}.gz; {_WHERE}")
+
+
+def _read(path: Path, sha256: str, dimensions: int) -> Tensor:
+    """A file as a tensor of bytes."""
+    from torchvision.datasets.mnist import read_sn3_pascalvincent_tensor
+
     content = _unpacked(path)
-    if not content.startswith(_HEADERS[dimensions]):
-        raise FashionMnistError(f"{path}: no IDX file of bytes in {dimensions} dimensions (it begins with "
-                                f"{content[:4]!r}); {_WHERE}")
+    if not content.startswith(_MAGIC[dimensions]):
+        raise FashionMnistError(f"{path}: no IDX file of bytes in {dimensions} dimensions: it begins with "
+                                f"{content[:4]!r}")
     if (found := hashlib.sha256(content).hexdigest()) != sha256:
         raise FashionMnistError(f"{path}: damaged or another file: its content has SHA-256 {found}, expected {sha256}")
-    with tempfile.NamedTemporaryFile() as unpacked:  # torchvision reads files, and none that are packed
+    with tempfile.NamedTemporaryFile() as unpacked:  # torchvision reads a file, and none that is packed
         unpacked.write(content)
         unpacked.flush()
         try:
             return read_sn3_pascalvincent_tensor(unpacked.name)
-        except (AssertionError, RuntimeError):
-            raise FashionMnistError(f"{path}: its header promises another number of bytes than follow") from None
+        except (AssertionError, RuntimeError, ValueError):  # it only asserts
+            raise FashionMnistError(f"{path}: its header announces more or fewer bytes than follow") from None
 
 
 def _unpacked(path: Path) -> bytes:
@@ -77,4 +92,4 @@ def _unpacked(path: Path) -> bytes:
     try:
         return gzip.decompress(content)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise FashionMnistError(f"{path}: cannot be unpacked ({error}); {_WHERE}") from None
+        raise FashionMnistError(f"{path}: cannot be unpacked ({error})") from None

@@ -1,7 +1,8 @@
 """What transformers over tokens learn from: encoded images, labels with some left out, and the loss.
 
-Images in memory are encoded once and kept.  The images of a folder are augmented and encoded when they are visited, or their
-tokens are read from a cache (`cache_tokens`); each process, and each part of its batch, reads its own images alone.
+Images in memory are encoded once and kept.  The images of a folder are augmented and encoded when they are visited, or
+their tokens are read from a cache (`cache_tokens`); each process, and each part of its batch, reads its own images
+alone.
 """
 
 from __future__ import annotations
@@ -118,7 +119,7 @@ class TokenBatches:
         return batch._replace(label_B=label_B, mix=mix)
 
     def held_out(self, device: torch.device | str = "cpu") -> Iterator[tuple[Batch, int]]:
-        """The images not trained on (holdout of those in memory, a folder's val), in batches; each process gets its share.
+        """The images not trained on (holdout, or a folder's val), in batches; each process gets its share.
 
         With each batch comes how many of its images count: all, or none of one that is there because all processes
         must have equally many batches (under fsdp they run the network together).
@@ -171,9 +172,9 @@ class TokenBatches:
         rank, processes = _place()
         if self._data.in_memory:
             images = load_images(self._data, "holdout")
-            tokens = encode_images(self._tokenizer.to("cpu"), images.images)
-            shares = list(zip(tokens.split(_IN_MEMORY_AT_ONCE), images.labels.split(_IN_MEMORY_AT_ONCE), strict=True))
-            batches = [TokenBatch(*own) for own in shares[rank::processes]]
+            shares = torch.arange(len(images)).split(_IN_MEMORY_AT_ONCE)
+            batches = [TokenBatch(encode_images(self._tokenizer.to("cpu"), images.images[own]), images.labels[own])
+                       for own in shares[rank::processes]]
         else:
             pixels = _augmented(self._data, open_folder(self._data, "val", self._beside), NO_AUGMENTATION, self._seed)
             shares = torch.arange(len(pixels)).split(_HELD_OUT_AT_ONCE)

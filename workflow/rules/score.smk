@@ -5,7 +5,8 @@ rule score:
             f"runs/{{experiment}}/samples/{{system}}/shard-{shard}.npz"
             for shard in range(EXPERIMENT.sampling.shards)
         ],
-        reference=EXPERIMENT.evaluation.reference or "runs/{experiment}/real/train.npz",
+        reference=REFERENCE,
+        test=TEST,
         networks=EXPERIMENT.evaluation.inception_weights
         or expand(
             "runs/{{experiment}}/classifier-{role}.safetensors",
@@ -23,8 +24,9 @@ rule score:
         gpu=GPU,
     params:
         settings=EXPERIMENT.digest("evaluation"),
+        test=TEST_OPTION,
     shell:
-        "python -m varient score --config {input.config} {input.samples} --reference {input.reference}"
+        "python -m varient score --config {input.config} {input.samples} --reference {input.reference}{params.test}"
         " --run-dir runs/{wildcards.experiment} --output {output} > {log} 2>&1"
 
 
@@ -32,7 +34,7 @@ use rule score as score_real with:
     input:
         config=ancient("runs/{experiment}/config.json"),
         samples="runs/{experiment}/real/{split}.npz",
-        reference=EXPERIMENT.evaluation.reference or "runs/{experiment}/real/train.npz",
+        reference=REFERENCE,
         networks=EXPERIMENT.evaluation.inception_weights
         or expand(
             "runs/{{experiment}}/classifier-{role}.safetensors",
@@ -43,6 +45,9 @@ use rule score as score_real with:
         "runs/{experiment}/records/score-real-{split}.json",
     log:
         "runs/{experiment}/logs/score-real-{split}.log",
+    params:
+        settings=EXPERIMENT.digest("evaluation"),
+        test="",
 
 
 ruleorder: score_real > score
@@ -53,8 +58,8 @@ rule reconstruct:
     input:
         config=ancient("runs/{experiment}/config.json"),
         tokenizer="runs/{experiment}/tokenizer.safetensors",
-        images="runs/{experiment}/real/train.npz",
-        reference=EXPERIMENT.evaluation.reference or "runs/{experiment}/real/train.npz",
+        images=f"{REAL}/{EXPERIMENT.data.reference_split}.npz",
+        reference=REFERENCE,
         networks=EXPERIMENT.evaluation.inception_weights
         or expand(
             "runs/{{experiment}}/classifier-{role}.safetensors",
