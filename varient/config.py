@@ -227,7 +227,7 @@ class BaseTraining(Optimizer):
 
 
 class ClassifierTraining(Optimizer):
-    """Training of the small classifiers whose features and verdicts replace Inception's on digits."""
+    """Training of the small classifiers whose features and verdicts replace Inception's on small images."""
 
     epochs: Positive
     feature_dim: Positive = 64

@@ -1,9 +1,9 @@
 """What networks learn from, whatever its size: images with labels, the order of visits, and batches of tokens.
 
-`ImageSource` is where images come from one by one: digits in memory (`LabeledImages`) or a folder of ImageNet's layout
-(`varient.training.image_folder`).  `TrainingImages` is what a trainer of transformers reads: tokens and labels of the
-images it visits.  Three things are that: `TokensInMemory`, pixels that are augmented and encoded on the fly
-(`varient.training.augmentation.EncodedImages`) and a `varient.training.token_cache.TokenCache`.
+`ImageSource` is where images come from one by one: memory, for digits and Fashion-MNIST (`LabeledImages`), or a folder
+of ImageNet's layout (`varient.training.image_folder`).  `TrainingImages` is what a trainer of transformers reads:
+tokens and labels of the images it visits.  Three things are that: `TokensInMemory`, pixels that are augmented and
+encoded on the fly (`varient.training.augmentation.EncodedImages`) and a `varient.training.token_cache.TokenCache`.
 """
 
 from __future__ import annotations
