@@ -86,9 +86,9 @@ def test_imagenet_is_asked_for_before_any_job_where_a_training_needs_it(copy, ta
     assert missing is None or said in result.stdout + result.stderr
 
 
-@pytest.mark.parametrize(("target", "missing"), zip(
-    ("tokenizer.safetensors", "classifier-judge.safetensors", "dit-mini.safetensors", "real/holdout.npz"),
-    FASHION_MNIST, strict=True))
+@pytest.mark.parametrize(("target", "missing"), list(zip(
+    ("tokenizer.safetensors", "classifier-judge.safetensors", "dit.safetensors", "real/holdout.npz"),
+    FASHION_MNIST, strict=True)))
 def test_fashion_mnist_is_asked_for_before_any_job_where_images_are_read(copy, target, missing):
     _give(copy)
     (copy / f"data/fashion-mnist/{missing}.gz").unlink()
