@@ -6,6 +6,7 @@ import pickle
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from conftest import ROOT
 from fashion_fixtures import idx, stripes, write_files
 from torchvision.datasets import FashionMNIST
 
-from varient.config import ConfigError, DataConfig, load_config, parse_config
+from varient.config import ConfigError, DataConfig, FashionFile, load_config, parse_config
 from varient.training.data import load_images
 from varient.training.fashion_mnist import SHA256, FashionMnistError, read_fashion_mnist
 
@@ -159,13 +160,18 @@ def test_settings_that_the_images_do_not_fit_are_refused(files, change, message)
 @pytest.mark.parametrize(("section", "change", "message"), [
     ("data", {"root": None}, "data.root is missing: the folder with Fashion-MNIST's four IDX files"),
     ("data", {"resize": 1}, "data: resize: for imagenet only"),
-    ("data", {"checksums": {"labels": "ab"}}, "data.checksums: no file is called labels"),
+    ("data", {"checksums": {"labels": "0" * 64}}, r"data.checksums.labels.*train-labels-idx1-ubyte"),
+    ("data", {"checksums": {LABELS: "0" * 32}}, f"data.checksums.{LABELS}: .*64"),
     ("evaluation", {"protocol": "digits"}, "evaluation.protocol = 'digits' does not score fashion-mnist"),
 ])
 def test_wrong_settings_are_refused(section, change, message):
     settings = load_config(ROOT / "workflow/config/fashion.yaml").model_dump(mode="json")
     with pytest.raises(ConfigError, match=message):
         parse_config(settings | {section: settings[section] | change}, "x.yaml")
+
+
+def test_hashes_can_be_given_for_all_files_and_no_others():
+    assert get_args(FashionFile) == tuple(SHA256)
 
 
 def test_where_the_files_lie_is_no_setting_of_a_training():
