@@ -12,15 +12,15 @@ env: $(VENV)/installed
 $(VENV)/installed: requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "varient needs Python 3.11 or newer")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --requirement requirements.lock
-	$(BIN)/pip install --quiet --no-deps --editable .
+	$(BIN)/python -m pip install --quiet --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --editable .
 	touch $@
 
 table2: env
-	PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --cores all --workflow-profile workflow/profiles/local results/table2.csv
+	$(BIN)/python -m snakemake --cores all --workflow-profile workflow/profiles/local results/table2.csv
 
 all: env
-	PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --cores all --workflow-profile workflow/profiles/local all
+	$(BIN)/python -m snakemake --cores all --workflow-profile workflow/profiles/local all
 
 test: env
 	$(BIN)/ruff check .
@@ -31,12 +31,12 @@ test-fast: env
 	$(FAST)
 
 drift: env
-	$(BIN)/varient drift
+	$(BIN)/python -m varient drift
 
 lint: env
 	$(BIN)/ruff check .
-	$(BIN)/snakefmt --check Snakefile workflow/rules
-	PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --lint
+	$(BIN)/python -m snakefmt --check Snakefile workflow/rules
+	$(BIN)/python -m snakemake --lint
 
 clean:
 	rm -rf runs .snakemake

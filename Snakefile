@@ -30,8 +30,10 @@ try:
 except ConfigError as error:
     raise WorkflowError(str(error)) from None
 
-# Rules say `python`; it is the one that runs this workflow, whatever PATH says.
-shell.prefix(f'export PATH="{Path(sys.executable).parent}:$PATH"; ')
+# Rules say `python`; it is the one that runs this workflow, whatever PATH says.  Snakemake's own prefix, which this one
+# replaces, is the first half.
+PYTHON_FOLDER = str(Path(sys.executable).parent)
+shell.prefix('set -euo pipefail; export PATH={PYTHON_FOLDER:q}:"$PATH"; ')
 
 
 wildcard_constraints:

@@ -1,10 +1,14 @@
+import json
+from functools import reduce
 from itertools import pairwise
+from operator import getitem
 
 import pytest
 import yaml
 from conftest import ROOT
 
 from varient.config import ConfigError, load_config, parse_config
+from varient.experiment import parse_experiment
 
 CONFIGS = ["digits", "digits_c", "fashion", "smoke", "imagenet256"]
 
@@ -136,3 +140,51 @@ def test_nested_selection_makes_the_experiments_own_sets_nested():
     assert all(small < large for small, large in pairwise(sets))
     equidistant = parse_config(_settings(), "x")
     assert not set(equidistant.plan(8).layers(10)) < set(equidistant.plan(16).layers(10))
+
+
+PATHS = [("data", "root"), ("tokenizer", "weights"), ("base", "weights"), ("evaluation", "reference"),
+         ("evaluation", "inception_weights"), ("systems", "code", "small", "weights"),
+         *(("systems", "code", "pairs", "6", part, "weights") for part in ("drafter", "refiner")),
+         ("systems", "dit", "weights"), ("systems", "dit", "vae"),
+         *(("systems", "llamagen", part, "weights") for part in ("tokenizer", "transformer"))]
+"""Each path that a config can hold."""
+PLACEHOLDERS = ["a{x}b", "{x}", "{ x }", "{x,[0-9]{2}}", "{input.x}", "<results>/x", "a<b>"]
+UNWRITABLE = ["a\nb", "a\rb", "a\0b", "a\x7fb", "a\x85b", "a\u2028b", "a\ud800b", ""]
+
+
+def _paper_with(path, value):
+    settings = json.loads(json.dumps(_settings("imagenet256")))
+    *parents, last = path
+    reduce(getitem, parents, settings)[last] = value
+    return settings
+
+
+@pytest.mark.parametrize("value", ["a b", "it's", '"', "$(touch x)", ";", "-x", "é", "{x y}", "a{b", "<", "~", "*",
+                                   "\\", "%s", "文"])
+def test_paths_are_taken_as_they_are_written(value):
+    config = parse_config(_paper_with(("evaluation", "reference"), value), "x.yaml")
+    assert str(config.evaluation.reference) == value
+    assert parse_config(yaml.safe_load(config.model_dump_json()), "again") == config
+
+
+@pytest.mark.parametrize("value", UNWRITABLE + PLACEHOLDERS, ids=ascii)
+def test_a_path_that_a_rule_cannot_have_is_refused(value):
+    """No command and no file can hold the first ones; Snakemake cannot be told to take the others as they are."""
+    with pytest.raises(ConfigError, match=r"^x.yaml: evaluation.reference: .*$"):
+        parse_config(_paper_with(("evaluation", "reference"), value), "x.yaml")
+
+
+@pytest.mark.parametrize("value", ["a\nb", "a{x}b"], ids=ascii)
+@pytest.mark.parametrize("path", PATHS, ids=".".join)
+def test_each_path_is_looked_at_and_named(path, value):
+    settings = _paper_with(path, value)
+    if path == ("data", "root") and "\n" not in value:  # a folder of images is no file of a rule
+        assert str(parse_config(settings, "x.yaml").data.root) == value
+    else:
+        with pytest.raises(ConfigError, match=f"^x.yaml: {'.'.join(path)}: .*$"):
+            parse_experiment(settings, "x.yaml")
+
+
+def test_a_recipes_name_has_the_digits_that_files_have():
+    with pytest.raises(ConfigError, match="supernet.recipes"):
+        parse_config(_changed(("supernet", "recipes"), {"p٣": {"ratio": 0.3}}), "x.yaml")

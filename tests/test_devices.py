@@ -1,6 +1,7 @@
 """Devices of processes, on machines that only this file believes in; the locks are real."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -69,12 +70,33 @@ def start(machine):
     ("GPU-bb", [("GPU-bb", "GPU-bbbb")]),
     ("MIG-1/2", [("MIG-1/2", "MIG-1/2")]),
     ("1,7,0", [("1", "GPU-bbbb")]),
+    ("1,GPU-dddd,0", [("1", "GPU-bbbb")]),
+    (" 2 , 0 ", [("2", "GPU-cccc"), ("0", "GPU-aaaa")]),
+    ("0,", [("0", "GPU-aaaa")]),
     ("-1", []),
+    ("-1,0,0", []),
     ("", []),
+    ("NoDevFiles", []),
 ])
 def test_visible_gpus_are_read_as_cuda_reads_them(machine, named, expected):
     environment = {} if named is None else {"CUDA_VISIBLE_DEVICES": named}
     assert visible_gpus(environment) == [VisibleGpu(*gpu) for gpu in expected]
+
+
+@pytest.mark.parametrize(("named", "said"), [
+    ("0,0", "0"), ("1,0,1", "1"), ("0,GPU-aaaa", "GPU-aaaa"), ("GPU-bbbb,GPU-bb", "GPU-bb"), (" 2 ,2", "2"),
+    ("00,0", "00"), ("MIG-1/2,MIG-1/2", "MIG-1/2"), ("0,1,0,NoDevFiles", "0"),
+    ("GPU-", "GPU-cccc"), ("0,GPU-", "GPU-aaaa, GPU-bbbb"),
+])
+def test_a_gpu_named_twice_or_by_letters_of_several_is_refused(machine, named, said):
+    """To wait for it would be to wait for ever: the process itself holds the lock."""
+    machine.setenv("CUDA_VISIBLE_DEVICES", named)
+    for start_of_work in (settle_device, lambda: take_gpus(2)):
+        with pytest.raises(ValueError) as error:
+            start_of_work()
+        assert "CUDA_VISIBLE_DEVICES" in str(error.value) and said in str(error.value)
+        assert "\n" not in str(error.value)
+    assert not devices.LOCKS.exists()
 
 
 def test_a_machine_without_a_driver_has_no_gpus(machine):
@@ -97,7 +119,7 @@ def test_a_gpu_that_the_environment_names_has_to_be_free_too(start):
     first = start("devices.settle_device()", CUDA_VISIBLE_DEVICES="2")
     assert first.stdout.readline() == "2\n"
     second = start("devices.settle_device()", CUDA_VISIBLE_DEVICES="GPU-cccc")
-    assert second.stderr.readline() == "varient: waiting for 1 free of 1 visible GPUs\n"
+    assert _waiting(second) == (1, 1, {"GPU-cccc": first.pid})
     first.kill()
     assert second.stdout.readline() == "GPU-cccc\n"
 
@@ -146,7 +168,7 @@ def test_processes_take_different_gpus_and_wait_for_a_free_one(start):
     got = [process.stdout.readline().strip() for process in (first, second)]
     assert sorted(got) == list(UUIDS[:2])
     third = start("devices.settle_device()", UUIDS[:2])
-    assert third.stderr.readline() == "varient: waiting for 1 free of 2 visible GPUs\n"
+    assert _waiting(third) == (1, 2, {got[0]: first.pid, got[1]: second.pid})
     first.kill()  # what a killed process held is free again
     assert third.stdout.readline().strip() == got[0]
 
@@ -155,12 +177,58 @@ def test_who_wants_several_gpus_is_not_overtaken(start):
     first = start("devices.settle_device()", UUIDS[:2])
     taken = first.stdout.readline().strip()
     both = start("devices.take_gpus(2)", UUIDS[:2])
-    assert "waiting for 2 free" in both.stderr.readline()
+    assert _waiting(both) == (2, 2, {taken: first.pid})
     late = start("devices.settle_device()", UUIDS[:2])
-    assert late.stderr.readline() == "varient: waiting behind a process that waits for GPUs\n"
+    assert f"waiting behind process {both.pid}," in late.stderr.readline()
     first.kill()
     assert sorted(both.stdout.readline().strip().split(",")) == list(UUIDS[:2])
-    assert taken in UUIDS[:2] and "waiting for 1 free" in late.stderr.readline()
+    assert _waiting(late) == (1, 2, dict.fromkeys(UUIDS[:2], both.pid))
+
+
+def _waiting(process: subprocess.Popen) -> tuple[int, int, dict[str, int]]:
+    """What the next line of a process that waits says: GPUs it wants, GPUs it sees, and who holds which."""
+    line = process.stderr.readline()
+    wanted, visible = re.search(r"waiting for (\d+) free of (\d+) visible", line).groups()
+    return int(wanted), int(visible), {gpu: int(pid) for gpu, pid in re.findall(r"(GPU-\w+) by process (\d+)", line)}
+
+
+def _link(folder: Path) -> None:
+    (folder.parent / "elsewhere").mkdir(mode=0o700)
+    folder.symlink_to(folder.parent / "elsewhere")
+
+
+@pytest.mark.parametrize("plant", [
+    _link,
+    lambda folder: folder.symlink_to(folder.parent / "nowhere"),
+    lambda folder: folder.touch(mode=0o700),
+    os.mkfifo,
+    lambda folder: (folder.mkdir(), folder.chmod(0o777)),
+    lambda folder: (folder.mkdir(), folder.chmod(0o1770)),
+    lambda folder: (folder.mkdir(), folder.chmod(0o755)),
+], ids=["link", "broken link", "file", "pipe", "open to all", "open to a group", "open to see"])
+def test_a_folder_of_locks_that_is_not_ours_alone_is_refused(machine, plant):
+    plant(devices.LOCKS)
+    with pytest.raises(ValueError, match=f"^{re.escape(str(devices.LOCKS))} .*mode 700.*$"):
+        settle_device()
+    assert "CUDA_VISIBLE_DEVICES" not in os.environ
+    assert not devices.LOCKS.is_dir() or not any(devices.LOCKS.iterdir())
+
+
+def test_a_folder_of_locks_of_another_user_is_refused(machine):
+    devices.LOCKS.mkdir(mode=0o700)
+    machine.setattr(os, "getuid", lambda: devices.LOCKS.stat().st_uid + 1)
+    with pytest.raises(ValueError, match=f"^{re.escape(str(devices.LOCKS))} "):
+        settle_device()
+
+
+@pytest.mark.parametrize("name", ["queue", "GPU-aaaa"])
+def test_a_lock_is_not_followed_to_a_file_elsewhere(machine, tmp_path, name):
+    (tmp_path / "precious").write_text("text")
+    devices.LOCKS.mkdir(mode=0o700)
+    (devices.LOCKS / name).symlink_to(tmp_path / "precious")
+    with pytest.raises(ValueError, match=f"^{re.escape(str(devices.LOCKS / name))}"):
+        settle_device()
+    assert (tmp_path / "precious").read_text() == "text"
 
 
 def test_a_launcher_keeps_its_gpus_when_it_takes_the_place_of_the_process(start, tmp_path):
@@ -188,6 +256,35 @@ def test_a_launcher_says_how_many_gpus_a_training_needs(launcher, processes):
 def test_a_launcher_that_does_not_say_how_many_is_refused(launcher):
     with pytest.raises(ValueError, match="must say as a number how many processes"):
         processes_of({"VARIENT_LAUNCH": launcher})
+
+
+@pytest.mark.parametrize(("launcher", "said"), [
+    ("no-such-launcher --nproc-per-node 2", "no-such-launcher"), ("/nowhere/run --nproc-per-node 2", "/nowhere/run"),
+    ("/ --nproc-per-node 2", "'/'"), ("/etc/passwd --nproc-per-node 2", "/etc/passwd"),
+    ('torchrun --nproc-per-node 2 "', "No closing quotation")])
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_a_launcher_that_cannot_be_started_is_named(launcher, said, device):
+    environment = os.environ | {"VARIENT_LAUNCH": launcher, "VARIENT_DEVICE": device}
+    result = subprocess.run([sys.executable, "-m", "varient.launch", "train", "base"], cwd=ROOT, env=environment,
+                            capture_output=True, text=True)
+    assert result.returncode == 1 and result.stderr.count("\n") == 1
+    assert result.stderr.startswith("varient: VARIENT_LAUNCH") and said in result.stderr
+
+
+def test_a_launcher_that_is_no_program_of_this_machine_is_named(tmp_path):
+    (tmp_path / "launcher").write_bytes(b"\x7fELF")
+    (tmp_path / "launcher").chmod(0o755)
+    environment = os.environ | {"VARIENT_LAUNCH": "launcher --nproc-per-node 2", "VARIENT_DEVICE": "cpu",
+                                "PATH": str(tmp_path)}
+    result = subprocess.run([sys.executable, "-m", "varient.launch"], cwd=ROOT, env=environment, capture_output=True,
+                            text=True)
+    assert result.returncode == 1 and result.stderr.count("\n") == 1
+    assert "VARIENT_LAUNCH" in result.stderr and str(tmp_path / "launcher") in result.stderr
+
+
+def test_a_launcher_beside_this_python_is_found_whatever_path_says():
+    assert launch.launcher({"VARIENT_LAUNCH": "torchrun --nproc-per-node 2", "PATH": "/nowhere"}) == [
+        str(Path(sys.executable).parent / "torchrun"), "--nproc-per-node", "2"]
 
 
 def test_without_a_launcher_a_training_is_plain_python():

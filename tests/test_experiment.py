@@ -5,7 +5,7 @@ import yaml
 from conftest import ROOT
 
 from varient.config import ConfigError, load_config, parse_config
-from varient.experiment import load_experiment, parse_experiment
+from varient.experiment import keep_config, load_experiment, parse_experiment
 
 
 def _digits(**changes):
@@ -39,3 +39,12 @@ def test_a_wrong_key_is_told_as_ever(tmp_path):
         parse_experiment(_digits(sed=3), "x.yaml")
     with pytest.raises(ConfigError, match="no such config file"):
         load_experiment(tmp_path / "none.yaml")
+
+
+def test_a_config_that_is_kept_is_left_alone_by_whoever_keeps_another(tmp_path, smoke):
+    first = keep_config(smoke, tmp_path / "smoke")
+    written = first.stat().st_mtime_ns
+    other = keep_config(smoke.model_copy(update={"seed": 77}), tmp_path / "smoke")
+    assert keep_config(smoke, tmp_path / "smoke") == first != other
+    assert first.stat().st_mtime_ns == written and load_experiment(first) == smoke
+    assert load_experiment(other).seed == 77 and set((tmp_path / "smoke").iterdir()) == {first, other}

@@ -7,7 +7,17 @@ from hypothesis import strategies as st
 
 from varient.models.vqvae import to_uint8
 from varient.plan import DepthPlan
-from varient.sampling import DrawTokens, Guidance, MixCodes, filter_logits, generate, guided_logits, image_uniforms
+from varient.sampling import (
+    DrawTokens,
+    Guidance,
+    MixCodes,
+    NotFiniteError,
+    draw,
+    filter_logits,
+    generate,
+    guided_logits,
+    image_uniforms,
+)
 
 POLICIES = ["lean", "reference"]
 
@@ -191,3 +201,35 @@ def test_wrong_labels_and_plans_are_refused():
     with pytest.raises(ValueError, match="known: lean, reference"):
         generate(model, quantizer, torch.tensor([0]), DepthPlan.full(6, 5), Guidance(), _draw(quantizer, 1),
                  cache_policy="none")
+
+
+@pytest.mark.parametrize("guidance", [Guidance(), Guidance(1.5, 20, 0.96), Guidance(0, 3, 0), Guidance(0, 0, 0)])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("place", ["head.bias", "class_emb.weight", "blocks.2.attn.proj.weight"])
+def test_a_network_that_computes_no_finite_logits_stops_the_sampling(guidance, value, place):
+    model, quantizer = tiny_transformer(), tiny_tokenizer().quantize
+    model.get_parameter(place).data.view(-1)[0] = value
+    with pytest.raises(NotFiniteError, match="VAR computes values that are not finite.*float32") as caught:
+        generate(model, quantizer, torch.tensor([0, 1]), DepthPlan.full(6, 5), guidance, _draw(quantizer))
+    assert "\n" not in str(caught.value)
+
+
+def test_one_look_at_the_logits_after_the_last_scale(monkeypatch):
+    model, quantizer = tiny_transformer(), tiny_tokenizer().quantize
+    looks, scales, look = [], [], torch.Tensor.__bool__
+    monkeypatch.setattr("varient.sampling.check_finite", lambda sums, network: looks.append(len(sums)))
+    monkeypatch.setattr(torch.Tensor, "__bool__", lambda tensor: scales.append(tensor) or look(tensor))
+    generate(model, quantizer, torch.tensor([0, 1]), DepthPlan.full(6, 5), Guidance(), _draw(quantizer))
+    assert looks == [5] and not scales
+
+
+def test_logits_near_the_largest_float_are_finite():
+    model, quantizer = tiny_transformer(), tiny_tokenizer().quantize
+    model.head.weight.data.zero_()
+    model.head.bias.data.fill_(1e38)  # thousands of them add up to more than float32 holds
+    generate(model, quantizer, torch.tensor([0, 1]), DepthPlan.full(6, 5), Guidance(0, 0, 0), _draw(quantizer))
+
+
+def test_draws_from_nan_stay_inside_the_vocabulary():
+    idx = draw(torch.full((1, 2, 8), float("nan")), torch.tensor([[0.0, 0.9]]))
+    assert ((idx >= 0) & (idx < 8)).all()

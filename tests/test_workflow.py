@@ -1,8 +1,11 @@
 """The DAG: checked dry on every run, and run end to end in its smoke configuration (slow)."""
 
+import ast
 import os
 import re
+import shlex
 import shutil
+import string
 import subprocess
 import sys
 import time
@@ -13,7 +16,9 @@ import pytest
 import yaml
 from conftest import ROOT
 from fashion_fixtures import write_files
+from safetensors import safe_open
 
+from varient.config import load_config
 from varient.records import ScoreRecord, read_record
 from varient.training.fashion_mnist import SHA256 as FASHION_MNIST
 
@@ -25,16 +30,15 @@ RELEASED = ("vae_ch160v4096z32.pth", "var_d30.pth", "var_d16.pth", "drafter_6.pt
 SMOKE = ["--configfile", "workflow/config/smoke.yaml"]
 
 
-def _snakemake(folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess:
+def _snakemake(folder: Path, *arguments: str | Path, **variables: str) -> subprocess.CompletedProcess:
     """Run the workflow of a copy of the project, with that copy's code."""
     environment = os.environ | {"PYTHONPATH": str(folder)} | variables
     return subprocess.run([BIN / "snakemake", *arguments], cwd=folder, env=environment, capture_output=True, text=True)
 
 
-@pytest.fixture(scope="module")
-def copy(tmp_path_factory) -> Path:
+def _copy_to(folder: Path) -> Path:
     """The project's files, without results; Fashion-MNIST is looked for in them."""
-    folder = tmp_path_factory.mktemp("project")
+    folder.mkdir(exist_ok=True)
     for name in ("Snakefile", "environment.yml", "pyproject.toml"):
         shutil.copy(ROOT / name, folder)
     for name in ("varient", "baselines", "workflow"):
@@ -42,6 +46,11 @@ def copy(tmp_path_factory) -> Path:
     fashion = folder / "workflow/config/fashion.yaml"
     fashion.write_text(fashion.read_text().replace("/usr/share/datasets/fashion-mnist", "data/fashion-mnist"))
     return folder
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory) -> Path:
+    return _copy_to(tmp_path_factory.mktemp("project"))
 
 
 def _give(folder: Path, *splits: str) -> None:
@@ -123,6 +132,170 @@ def test_jobs_say_how_many_gpus_they_take(copy, variables, training, sampling):
 def test_a_launcher_that_does_not_say_how_many_processes_stops_before_any_job(copy):
     result = _snakemake(copy, "-n", *SMOKE, VARIENT_LAUNCH="torchrun --standalone", VARIENT_DEVICE="cuda")
     assert result.returncode != 0 and "must say as a number how many processes" in result.stdout + result.stderr
+
+
+def test_a_launcher_whose_program_is_missing_stops_before_any_job(copy):
+    result = _snakemake(copy, "-n", *SMOKE, VARIENT_LAUNCH="no-such-launcher --nproc-per-node 2", VARIENT_DEVICE="cpu")
+    (line,) = [line for line in (result.stdout + result.stderr).splitlines() if "VARIENT_LAUNCH" in line]
+    assert result.returncode != 0 and "no-such-launcher" in line
+
+
+def _files(folder: Path) -> dict[Path, tuple[bytes, int]]:
+    return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("other", [
+    ["-n", "--config", "seed=77"], ["--summary", "--config", "sampling={cfg: 3.0}"]])
+def test_a_look_at_another_plan_changes_no_file_of_a_run(copy, other):
+    target = "runs/smoke/tokenizer.safetensors"
+    assert _snakemake(copy, "-n", *SMOKE, "--", target).returncode == 0
+    before = _files(copy / "runs")
+    result = _snakemake(copy, *SMOKE, *other, "--", target)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert before and before.items() <= _files(copy / "runs").items()
+
+
+def _trained_with(weights: Path) -> str:
+    """Digest of the settings that a training has written into its file."""
+    with safe_open(weights, "np") as file:
+        return yaml.safe_load(file.metadata()["varient"])["settings"]
+
+
+def test_a_running_workflow_keeps_its_config_whatever_others_plan(tmp_path):
+    folder, config = _copy_to(tmp_path / "project"), "workflow/config/smoke.yaml"
+    target = "runs/smoke/classifier-judge.safetensors"
+    # The test says when the job may go on: a job that is started and reads its config later, as on a busy cluster.
+    (folder / "bin").mkdir()
+    (folder / "bin/wait").write_text("#!/bin/sh\ntouch started\nuntil [ -e go ]; do sleep 0.1; done\n")
+    (folder / "bin/wait").chmod(0o755)
+    rule = folder / "workflow/rules/train.smk"
+    command = '"python -m varient train classifier'
+    rule.write_text(rule.read_text().replace(command, command.replace("python", "bin/wait; python")))
+    running = subprocess.Popen([BIN / "snakemake", "--cores", "1", *SMOKE, "--", target], cwd=folder,
+                               env=os.environ | {"PYTHONPATH": str(folder)}, stdout=subprocess.DEVNULL,
+                               stderr=subprocess.DEVNULL)
+    try:
+        while not (folder / "started").exists():
+            assert running.poll() is None
+            time.sleep(0.1)
+        assert _snakemake(folder, "-n", *SMOKE, "--config", "seed=77", "--", target).returncode == 0
+        refused = _snakemake(folder, "--cores", "1", *SMOKE, "--config", "seed=78", "--", target)
+        assert refused.returncode != 0 and "lock" in (refused.stdout + refused.stderr)
+        settings = (folder / config).read_text()
+        (folder / config).write_text(settings.replace("seed: 0", "seed: 79"))
+        (folder / "go").touch()
+        assert running.wait(120) == 0
+    finally:
+        running.kill()
+        running.wait()
+    expected = load_config(ROOT / config).digest("data", "evaluation.classifier")
+    assert _trained_with(folder / target).startswith(expected)
+
+    def plan(old: str, new: str) -> str:
+        (folder / config).write_text(settings.replace(old, new))
+        result = _snakemake(folder, "-n", *SMOKE, "--", target)
+        assert result.returncode == 0
+        return result.stdout + result.stderr
+
+    assert "Nothing to be done" in plan("seed: 0", "seed: 0")
+    assert "Nothing to be done" in plan("repeats: 3", "repeats: 4")  # another config, of which the job uses nothing
+    assert "Params have changed" in plan("seed: 0", "seed: 77")
+
+
+def test_a_job_in_a_process_of_its_own_reads_no_yaml_that_was_edited_meanwhile(tmp_path):
+    """Such as a job on another node; here that of a rule with Python code."""
+    folder = _copy_to(tmp_path / "project")
+    with (folder / "Snakefile").open("a") as file:
+        file.write("\n\nrule edit:\n    output:\n        'edited'\n    shell:\n"
+                   "        'sed -i \"s/seed: 0/seed: 77/\" workflow/config/*.yaml && touch {output}'\n"
+                   "\n\nrule seed:\n    input:\n        'edited'\n    output:\n        'seed'\n    run:\n"
+                   "        Path(output[0]).write_text(f'{EXPERIMENT.seed} {EXPERIMENT.sampling.cfg}')\n")
+    result = _snakemake(folder, "--cores", "1", *SMOKE, "--config", "sampling={cfg: 3.0}", "--", "seed")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "seed: 77" in (folder / "workflow/config/smoke.yaml").read_text()
+    assert (folder / "seed").read_text() == "0 3.0"
+    assert len(list((folder / "runs/smoke").glob("config-*.json"))) == 1
+
+
+SMK = sorted(ROOT.glob("workflow/rules/*.smk"))
+
+
+def _shell_commands(text: str) -> list[str]:
+    """What stands after each `shell:` of a file of rules."""
+    commands = re.findall(r"^( *)shell:\n((?:\1 +.*\n)+)", text, re.MULTILINE)
+    assert len(commands) == text.count("shell:")
+    return [ast.literal_eval(f"({command})") for _, command in commands]  # an f-string is no literal
+
+
+def _unquoted(command: str) -> list[str]:
+    """Fields of a shell command whose values the shell would read as code."""
+    return [name for _, name, form, _ in string.Formatter().parse(command) if name is not None and form != "q"]
+
+
+@pytest.mark.parametrize("rules", SMK, ids=lambda path: path.stem)
+def test_every_value_in_a_shell_command_is_quoted(rules):
+    for command in _shell_commands(rules.read_text()):
+        assert _unquoted(command) == []
+        for field in re.findall(r"\{[^{}]+:q\}", command):
+            assert _unquoted(command.replace(field, field.replace(":q", ""))) != []
+
+
+@pytest.mark.parametrize("name", ["-x it's $(touch x) `touch x` $PATH \"é\" {a b a\\b ;touch x #", " *"], ids=ascii)
+def test_names_of_files_are_words_of_the_commands_and_nothing_else(copy, name):
+    """In each path that a config can hold."""
+    _give(copy, "train", "val")
+    shutil.copytree(copy / "weights", copy / name, dirs_exist_ok=True)
+    (copy / name / "imagenet").symlink_to(copy / "data/imagenet")
+    text = (ROOT / "workflow/config/imagenet256.yaml").read_text()
+    settings = yaml.safe_load(text.replace("weights/", "FOLDER/").replace("data/imagenet", "FOLDER/imagenet"))
+    (copy / "hostile.yaml").write_text(yaml.safe_dump(_with(settings, name)))
+    systems = ("code-n6", "dit-xl2", "llamagen-xxl", "variant-d16")
+    result = _snakemake(copy, "-n", "-p", "--configfile", "hostile.yaml", "--",
+                        *(f"runs/imagenet256/records/score-{system}.json" for system in systems))
+    assert result.returncode == 0, result.stdout + result.stderr
+    scores = re.findall(r"^Shell command: (python -m varient score .*)$", result.stdout, re.MULTILINE)
+    assert len(scores) == len(systems)
+    for words in map(shlex.split, scores):
+        assert words[words.index("--reference") + 1] == f"{name}/VIRTUAL_imagenet256_labeled.npz"
+
+
+def _with(settings, name):
+    """Settings with a name in place of each FOLDER."""
+    if isinstance(settings, dict):
+        return {key: _with(value, name) for key, value in settings.items()}
+    return settings.replace("FOLDER", name) if isinstance(settings, str) else settings
+
+
+def test_a_reference_with_a_hostile_name_is_read(copy):
+    real = _snakemake(copy, "--cores", "1", *SMOKE, "--", "runs/smoke/real/train.npz")
+    assert real.returncode == 0, real.stdout + real.stderr
+    name = "-ref $(touch pwned) it's \"é\"; {a b.npz"
+    shutil.copy(copy / "runs/smoke/real/train.npz", copy / name)
+    settings = yaml.safe_load((ROOT / "workflow/config/smoke.yaml").read_text())
+    settings["evaluation"]["reference"] = name
+    (copy / "named.yaml").write_text(yaml.safe_dump(settings))
+    target = copy / "runs/smoke/records/score-real-holdout.json"
+    result = _snakemake(copy, "--cores", "1", "--configfile", "named.yaml", "--", str(target.relative_to(copy)))
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert target.exists() and not (copy / "pwned").exists()
+
+
+def test_the_project_may_lie_in_a_folder_of_any_name(tmp_path):
+    """With its environment; `python` of PATH has none of our packages."""
+    folder = _copy_to(tmp_path / "my proj's $x \"{y}\"")
+    (folder / ".venv").symlink_to(sys.prefix)
+    result = subprocess.run(
+        [folder / ".venv/bin/python", "-m", "snakemake", "--cores", "1", *SMOKE, "--", "runs/smoke/real/train.npz"],
+        cwd=folder, env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(folder)}, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert (folder / "runs/smoke/real/train.npz").exists()
+
+
+def test_a_command_of_a_rule_stops_where_a_part_of_it_fails(tmp_path):
+    folder = _copy_to(tmp_path / "project")
+    with (folder / "Snakefile").open("a") as file:
+        file.write("\n\nrule piped:\n    output:\n        'piped'\n    shell:\n        'false | cat > {output}'\n")
+    assert _snakemake(folder, "--cores", "1", *SMOKE, "--", "piped").returncode != 0
 
 
 def test_lint_and_format_are_clean(copy):

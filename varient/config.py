@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+import unicodedata
 from functools import reduce
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
+    AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
@@ -34,6 +38,30 @@ Rate = Annotated[float, Field(gt=0)]
 Precision = Literal["fp32", "fp16", "bf16"]
 CachePolicy = Literal["lean", "reference", "static", "none"]
 """What a system's KV cache does; VAR-like systems know the first two (`varient.models.kv_cache`)."""
+
+
+def _writable_in_a_line(value: Any) -> Any:
+    if value == "":
+        raise ValueError("an empty path names nothing")
+    if any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in str(value)):
+        raise ValueError("a path may hold no line break and no other control character")
+    return value
+
+
+def _no_placeholder(path: Path) -> Path:
+    if found := _PLACEHOLDER.search(str(path)):
+        raise ValueError(f"the workflow would read {found[0]} in the path of a file as a placeholder: name the file "
+                         "otherwise, or give a link to it")
+    return path
+
+
+_PLACEHOLDER = re.compile(r"\{\s*[.\w]+\s*(,([^{}]|\{\d+(,\d+)?\})*)?\}|<[a-z][a-z0-9_]*>")
+"""A wildcard or path variable of Snakemake's, which has no way to write either for itself."""
+
+UserPath = Annotated[Path, BeforeValidator(_writable_in_a_line)]
+"""Where something of the user's lies."""
+UserFile = Annotated[UserPath, AfterValidator(_no_placeholder)]
+"""A file of the user's, or a folder of such, that rules of the workflow have as input."""
 
 
 class ConfigError(ValueError):
@@ -84,8 +112,8 @@ class DataConfig(Strict):
     num_classes: Positive
     holdout: Count = Field(0, description="images kept from training (digits, fashion-mnist), split off with the same "
                                           "class shares")
-    root: Path | None = Field(None, description="folder with train/<class>/<image>, and val/ (imagenet), or with the "
-                                                "four IDX files (fashion-mnist)")
+    root: UserPath | None = Field(None, description="folder with train/<class>/<image>, and val/ (imagenet), or with "
+                                                    "the four IDX files (fashion-mnist)")
     checksums: dict[FashionFile, Sha256] = Field({}, description="of unpacked files that are not the published ones "
                                                                  "(fashion-mnist)")
     resize: float = Field(1.125, ge=1, description="shorter side before the crop, in image_size (imagenet)")
@@ -237,12 +265,12 @@ class SupernetTraining(Optimizer):
 
 class TokenizerConfig(Strict):
     model: TokenizerSpec = TokenizerSpec()
-    weights: Path | None = None
+    weights: UserFile | None = None
     training: TokenizerTraining | None = None
 
 
 class BaseConfig(Strict):
-    weights: Path | None = None
+    weights: UserFile | None = None
     training: BaseTraining | None = None
 
 
@@ -260,7 +288,7 @@ class Recipe(Strict):
                                                  "(Fig. 2b); 0: none; `automatic` takes 1")
 
 
-RecipeName = Annotated[str, Field(pattern=r"^(p\d+|[a-z]{2}[a-z0-9]*)$")]
+RecipeName = Annotated[str, Field(pattern=r"^(p[0-9]+|[a-z]{2}[a-z0-9]*)$")]
 """Not to be taken for n7, s1 or r1to3, which an id may hold too; nor is "full" one."""
 
 
@@ -330,10 +358,10 @@ class EvaluationConfig(Strict):
 
     protocol: Literal["digits", "fashion-mnist", "adm", "torch-fidelity", "clean-fid"] = "digits"
     classifier: ClassifierTraining | None = Field(None, description="digits, fashion-mnist: trained here")
-    inception_weights: Path | None = Field(None, description="file of the other protocols' Inception")
+    inception_weights: UserFile | None = Field(None, description="file of the other protocols' Inception")
     weights_sha256: str | None = Field(None, description="of that file, where it is not the published one")
-    reference: Path | None = Field(None, description="what samples are compared with; digits: the training images, "
-                                                     "fashion-mnist: those held out")
+    reference: UserFile | None = Field(None, description="what samples are compared with; digits: the training images, "
+                                                         "fashion-mnist: those held out")
     kid_subset_size: Positive = Field(1000, description="digits, fashion-mnist")
     neighborhood: Positive = Field(3, description="digits, fashion-mnist: k of precision and recall")
     fid_infinity: bool = Field(True, description="extrapolate FID to infinitely many images")

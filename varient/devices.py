@@ -2,17 +2,19 @@
 
 Processes started side by side on one machine would all use the first GPU that they see.  So each locks one of the
 visible GPUs for its life and hides the others from itself.  It does so by CUDA_VISIBLE_DEVICES, which CUDA reads once:
-before torch is asked about GPUs.  The operating system drops a lock however its process ends.  Imports no torch.
+before torch is asked about GPUs.  The operating system drops a lock however its process ends; the lock's file holds the
+number of the process that took it last, for those that wait.  Imports no torch.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
+import stat
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
@@ -75,7 +77,7 @@ def settle_device(default: Wanted = "auto") -> None:
     torch is used.
 
     Raises:
-        ValueError: VARIENT_DEVICE means nothing.
+        ValueError: VARIENT_DEVICE means nothing; as `take_gpus`.
     """
     placed = _TAKEN in os.environ or "LOCAL_RANK" in os.environ
     if wanted_device(default) != "cpu" and not placed and visible_gpus():
@@ -96,25 +98,26 @@ def take_gpus(count: int, *, for_children: bool = False) -> None:
         for_children: the locks pass to the program that this process becomes (`os.exec`).
 
     Raises:
-        ValueError: fewer are visible.
+        ValueError: fewer are visible; as `visible_gpus`; or a folder of locks that others could write to.
     """
     gpus = visible_gpus()
     if len(gpus) < count:
         raise ValueError(f"{count} GPUs are asked for, {len(gpus)} visible here ({_VISIBLE} = "
                          f"{os.environ.get(_VISIBLE, 'not set')}): {', '.join(gpu.token for gpu in gpus) or 'none'}")
-    LOCKS.mkdir(mode=0o700, exist_ok=True)
+    _check_lock_folder()
     taken: dict[VisibleGpu, int] = {}
     with _queued():  # one process chooses at a time: of two that want several, each might hold some for ever
-        waiting = False
+        said = ""
         while True:
             for gpu in gpus:
                 if gpu not in taken and len(taken) < count and (lock := _locked(gpu.uuid)) is not None:
                     taken[gpu] = lock
             if len(taken) == count:
                 break
-            if not waiting:
-                _say(f"waiting for {count} free of {len(gpus)} visible GPUs")
-                waiting = True
+            held = ", ".join(f"{gpu.token} by process {_holder(gpu.uuid)}" for gpu in gpus if gpu not in taken)
+            if held != said:
+                _say(f"waiting for {count} free of {len(gpus)} visible GPUs; held are {held}")
+                said = held
             time.sleep(POLL_S)
     for lock in taken.values():
         os.set_inheritable(lock, for_children)
@@ -126,7 +129,11 @@ def take_gpus(count: int, *, for_children: bool = False) -> None:
 def visible_gpus(environment: Mapping[str, str] = os.environ) -> list[VisibleGpu]:
     """The GPUs that CUDA shows a process, in its order; none without a driver.
 
-    A number in CUDA_VISIBLE_DEVICES counts as NVML counts, which is CUDA's own order where all GPUs are alike.
+    A number in CUDA_VISIBLE_DEVICES counts as NVML counts, which is CUDA's own order where all GPUs are alike.  The
+    list ends before the first word that names none: -1, NoDevFiles, the number or UUID of a GPU that is not here.
+
+    Raises:
+        ValueError: a GPU that is named twice, for which CUDA shows none; the first letters of several.
     """
     uuids = _installed_gpus()
     named = environment.get(_VISIBLE)
@@ -134,13 +141,25 @@ def visible_gpus(environment: Mapping[str, str] = os.environ) -> list[VisibleGpu
         return [VisibleGpu(uuid, uuid) for uuid in uuids]
     gpus: list[VisibleGpu] = []
     for token in map(str.strip, named.split(",") if uuids else ()):
-        if token.isdecimal() and int(token) < len(uuids):
-            gpus.append(VisibleGpu(token, uuids[int(token)]))
-        elif token.startswith(("GPU-", "MIG-")):
-            gpus.append(VisibleGpu(token, next((uuid for uuid in uuids if uuid.startswith(token)), token)))
-        else:
-            break  # CUDA too reads no further than the first that it does not know
+        found = _gpus_named(token, uuids)
+        if not found:
+            break
+        if len(found) > 1:
+            raise ValueError(f"{_VISIBLE} = {named!r}: {token} may be any of {', '.join(found)}")
+        if first := next((gpu for gpu in gpus if gpu.uuid == found[0]), None):
+            raise ValueError(f"{_VISIBLE} = {named!r} names one GPU twice, by {first.token} and by {token}: CUDA would "
+                             "show none")
+        gpus.append(VisibleGpu(token, found[0]))
     return gpus
+
+
+def _gpus_named(token: str, uuids: list[str]) -> list[str]:
+    """UUIDs that a word of CUDA_VISIBLE_DEVICES may stand for; a slice of a GPU (MIG) is not among NVML's GPUs."""
+    if token.isascii() and token.isdecimal():
+        return uuids[int(token):][:1]
+    if token.startswith("GPU-"):
+        return [uuid for uuid in uuids if uuid.startswith(token)]
+    return [token] if token.startswith("MIG-") else []
 
 
 def _installed_gpus() -> list[str]:
@@ -153,16 +172,24 @@ def _installed_gpus() -> list[str]:
         return []
 
 
+def _check_lock_folder() -> None:
+    """Make the folder of locks; raise ValueError where it is another user's, or open to others: /tmp is everybody's."""
+    with suppress(FileExistsError):
+        LOCKS.mkdir(mode=0o700)
+    found = LOCKS.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or stat.S_IMODE(found.st_mode) & 0o077:
+        raise ValueError(f"{LOCKS} must be a folder of user {os.getuid()} with mode 700, where locks of GPUs are safe, "
+                         f"but is {stat.filemode(found.st_mode)} of user {found.st_uid}: have it removed")
+
+
 @contextmanager
 def _queued() -> Iterator[None]:
     """In turn with all other processes that look for GPUs."""
-    queue = os.open(LOCKS / "queue", os.O_RDWR | os.O_CREAT, 0o600)
+    queue = _opened("queue")
     try:
-        try:
-            fcntl.flock(queue, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            _say("waiting behind a process that waits for GPUs")
-            fcntl.flock(queue, fcntl.LOCK_EX)
+        if not _take(queue):
+            _say(f"waiting behind process {_holder('queue')}, which waits for GPUs")
+            _take(queue, wait=True)
         yield
     finally:
         os.close(queue)
@@ -170,14 +197,39 @@ def _queued() -> Iterator[None]:
 
 def _locked(uuid: str) -> int | None:
     """The descriptor of a GPU's lock, or None where another process has it."""
-    lock = os.open(LOCKS / uuid.replace("/", "-"), os.O_RDWR | os.O_CREAT, 0o600)
+    lock = _opened(uuid)
+    if _take(lock):
+        return lock
+    os.close(lock)
+    return None
+
+
+def _opened(name: str) -> int:
+    path = LOCKS / name.replace("/", "-")
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise ValueError(f"{path}, the file of a lock, cannot be opened: {error.strerror}") from error
+
+
+def _take(lock: int, *, wait: bool = False) -> bool:
+    """Lock an open file and sign it with this process; False where another process has it and we do not wait."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:
+        return False
+    os.ftruncate(lock, 0)  # its new time keeps it from what clears /tmp by age
+    os.pwrite(lock, str(os.getpid()).encode(), 0)
+    return True
+
+
+def _holder(name: str) -> str:
+    """Number of the process that took a lock last; unknown while another is just about to sign."""
+    lock = _opened(name)
+    try:
+        return os.pread(lock, 32, 0).decode() or "unknown"
+    finally:
         os.close(lock)
-        return None
-    os.utime(lock)  # what clears /tmp goes by age
-    return lock
 
 
 def _say(message: str) -> None:

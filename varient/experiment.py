@@ -6,10 +6,12 @@ what is compared with what.
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 from varient.ablations import arms
 from varient.config import ConfigError, ExperimentConfig, load_config, parse_config
+from varient.files import write_text
 from varient.systems import NAME, networks_of, resolve_system
 
 
@@ -29,6 +31,24 @@ def parse_experiment(settings: object, origin: str) -> ExperimentConfig:
         ConfigError: as `parse_config` and `check_systems`, each line with the origin.
     """
     return _checked(parse_config(settings, origin), origin)
+
+
+def keep_config(config: ExperimentConfig, folder: Path) -> Path:
+    """The config with all defaults as a file of a folder, named by its content; a file that is there stays as it is.
+
+    So processes that read it are not disturbed by whoever keeps another one.
+
+    Returns:
+        The file, ``config-<first 16 hex digits of its SHA-256>.json``.
+
+    Raises:
+        OutputError: it could not be written.
+    """
+    text = config.model_dump_json(indent=2)
+    path = folder / f"config-{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
+    if not path.exists():
+        write_text(path, text)
+    return path
 
 
 def check_systems(config: ExperimentConfig) -> None:

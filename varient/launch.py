@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from pathlib import Path
 
 from varient.devices import take_gpus, wanted_device
 
@@ -23,9 +25,9 @@ def processes_of(environment: Mapping[str, str] = os.environ) -> int:
     """Processes that VARIENT_LAUNCH starts on this machine; 1 where it names no launcher.
 
     Raises:
-        ValueError: a launcher that does not say how many.
+        ValueError: a launcher that does not say how many, or is no command line.
     """
-    words = shlex.split(environment.get(VARIABLE, ""))
+    words = _words(environment)
     if not words:
         return 1
     options = [part for word in words for part in word.split("=", 1)]
@@ -45,10 +47,39 @@ def training_gpus(environment: Mapping[str, str] = os.environ) -> int:
     return processes_of(environment) if wanted_device("cpu", environment) == "cuda" else 0
 
 
+def launcher(environment: Mapping[str, str] = os.environ) -> list[str]:
+    """Program and options that VARIENT_LAUNCH names; this Python where it names none.
+
+    The program is looked for beside this Python, where `torchrun` and `accelerate` are installed, and then on PATH.
+
+    Raises:
+        ValueError: no such program, or no command line.
+    """
+    words = _words(environment)
+    if not words:
+        return [sys.executable]
+    folders = os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", os.defpath)])
+    program = shutil.which(words[0], path=folders)
+    if program is None:
+        raise ValueError(f"{VARIABLE} = {environment[VARIABLE]!r}: there is no program {words[0]!r} on PATH")
+    return [program, *words[1:]]
+
+
 def command(arguments: Sequence[str], environment: Mapping[str, str] = os.environ) -> list[str]:
-    """The command line of `varient` with the given arguments under the launcher."""
-    launcher = shlex.split(environment.get(VARIABLE, "")) or [sys.executable]
-    return [*launcher, "-m", "varient", *arguments]
+    """The command line of `varient` with the given arguments under the launcher.
+
+    Raises:
+        ValueError: as `launcher`.
+    """
+    return [*launcher(environment), "-m", "varient", *arguments]
+
+
+def _words(environment: Mapping[str, str]) -> list[str]:
+    said = environment.get(VARIABLE, "")
+    try:
+        return shlex.split(said)
+    except ValueError as error:
+        raise ValueError(f"{VARIABLE} = {said!r} is no command line: {error}") from None
 
 
 def main() -> None:
@@ -57,9 +88,12 @@ def main() -> None:
         words = command(sys.argv[1:])
         if gpus := training_gpus():
             take_gpus(gpus, for_children=True)
-        os.execvp(words[0], words)
     except (ValueError, OSError) as error:
         sys.exit(f"varient: {error}")
+    try:
+        os.execv(words[0], words)
+    except OSError as error:
+        sys.exit(f"varient: {VARIABLE}: {words[0]} cannot be started: {error.strerror}")
 
 
 if __name__ == "__main__":

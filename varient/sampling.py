@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from varient.models.kv_cache import CachePolicy, KVCache, new_cache
 from varient.models.quantizer import MultiScaleQuantizer
@@ -24,6 +24,32 @@ TIE_ROOM = 64
 
 Readout = Callable[[int, Tensor], tuple[Tensor, Tensor]]
 """(scale k, filtered logits (B, l, V)) -> (tokens (B, l), codebook vectors (B, l, C))."""
+
+
+class NotFiniteError(ValueError):
+    """A network that computes NaN or infinity: what was drawn from it means nothing."""
+
+
+def check_finite(sums: Sequence[Tensor], network: nn.Module) -> None:
+    """Look, once and after the last step, whether all that a network has computed was finite.
+
+    To look sooner would make each step wait for the device.
+
+    Args:
+        sums: `finite_sum` of each step.
+
+    Raises:
+        NotFiniteError: one of them is not.
+    """
+    if not torch.stack(tuple(sums)).isfinite().all():
+        dtype = str(next(network.parameters()).dtype).removeprefix("torch.")
+        raise NotFiniteError(f"{type(network).__name__} computes values that are not finite (NaN or infinite): its "
+                             f"weights are damaged, or its numbers are too large for {dtype}")
+
+
+def finite_sum(values: Tensor) -> Tensor:
+    """The sum, as a tensor (): finite if and only if all values are, since float64 has room for any of float32."""
+    return values.sum(dtype=torch.float64)
 
 
 @dataclass(frozen=True)
@@ -74,6 +100,7 @@ def generate(model: VAR, quantizer: MultiScaleQuantizer, label_B: Tensor, plan: 
     Raises:
         ValueError: a plan for another network, a label outside the classes, drafted tokens that end within a scale or
             leave nothing to generate, or a plan that changes layers among the scales that enter together.
+        NotFiniteError: logits that are not finite.
     """
     pyramid = model.pyramid
     plan.check_fits(model.spec.depth, min(plan.num_scales, pyramid.num_scales))
@@ -92,7 +119,7 @@ def generate(model: VAR, quantizer: MultiScaleQuantizer, label_B: Tensor, plan: 
     def embed(k: int, f_hat_BCHW: Tensor) -> Tensor:
         return model.embed_scale(k, quantizer.next_input(k - 1, f_hat_BCHW)).repeat(2 if guided else 1, 1, 1)
 
-    f_hat_BCHW, tokens, visible_ll = None, [], None
+    f_hat_BCHW, tokens, sums, visible_ll = None, [], [], None
     for k in range(first, plan.num_scales + 1):
         if k == 1:
             x_RlC = model.embed_start(class_RC)
@@ -106,6 +133,7 @@ def generate(model: VAR, quantizer: MultiScaleQuantizer, label_B: Tensor, plan: 
         logits_BlV = guided_logits(model.logits(x_RlC, class_RC), k, pyramid, guidance.cfg)
         if on_logits:
             on_logits(k, logits_BlV)
+        sums.append(finite_sum(logits_BlV))  # a filter may drop a NaN
         logits_BlV = filter_logits(logits_BlV, guidance.top_k, guidance.top_p)
         if guidance.temperatures:
             logits_BlV = logits_BlV / guidance.temperatures[k - 1]
@@ -114,6 +142,7 @@ def generate(model: VAR, quantizer: MultiScaleQuantizer, label_B: Tensor, plan: 
         detail_BCHW = quantizer.detail(k, h_BlC.transpose(1, 2).unflatten(2, (side, side)))
         f_hat_BCHW = detail_BCHW if f_hat_BCHW is None else f_hat_BCHW + detail_BCHW
         tokens.append(idx_Bl)
+    check_finite(sums, model)
     return Generated(torch.cat(tokens, dim=1), f_hat_BCHW, cache)
 
 
@@ -183,7 +212,8 @@ def draw(logits_BlV: Tensor, uniform_Bl: Tensor) -> Tensor:
     target_Bl1 = uniform_Bl.unsqueeze(-1) * total_Bl1
     # Rounding up to the total would run past the last token that has any probability.
     target_Bl1 = torch.minimum(target_Bl1, torch.nextafter(total_Bl1, torch.zeros_like(total_Bl1)))
-    return torch.searchsorted(cumulative_BlV, target_Bl1, right=True).squeeze(-1)
+    idx_Bl = torch.searchsorted(cumulative_BlV, target_Bl1, right=True).squeeze(-1)
+    return idx_Bl.clamp_max(logits_BlV.shape[-1] - 1)  # of NaN it is past the end; the caller looks at its logits later
 
 
 class DrawTokens:

@@ -32,6 +32,7 @@ from varient.config import (
     Share,
     Strict,
     TransformerSpec,
+    UserFile,
 )
 from varient.systems import Network
 from varient.var_systems import count_transformer
@@ -47,7 +48,7 @@ _ID = re.compile(r"(?P<free>free-)?code-n(?P<drafted>\d+)")
 class Source(Strict):
     """Where a network comes from: a file of the user's or a training."""
 
-    weights: Path | None = None
+    weights: UserFile | None = None
     training: BaseTraining | None = None
 
     @model_validator(mode="after")

@@ -13,7 +13,7 @@ from varient.config import ExperimentConfig
 from varient.files import sha256_of
 from varient.models.build import build_transformer, load_transformer
 from varient.models.checkpoint import load_weights, save_weights
-from varient.models.official import load_var, read_state_dict
+from varient.models.official import describe_import, load_var, read_state_dict
 from varient.models.transformer import VAR, initialize
 from varient.plan import DepthPlan
 from varient.training.loop import fit
@@ -31,8 +31,9 @@ def make_network(config: ExperimentConfig, settings: Settings, part: Part, run_d
     """
     model = build_transformer(config, config.transformer if part.role == "drafter" else settings.refiner)
     if released := part.source.weights:
-        load_var(model, read_state_dict(released), str(released))
-        save_weights(output, model, {"kind": part.name, "imported_sha256": sha256_of(released)})
+        tensors = read_state_dict(released)
+        load_var(model, tensors, str(released))
+        save_weights(output, model, {"kind": part.name, **describe_import(released, tensors)})
         return
     needed = [run_dir / f"{name}.safetensors" for name in part.needs]
     if part.role == "small":

@@ -18,8 +18,10 @@ from baselines.dit.diffusion import Diffusion, Reverse
 from baselines.dit.network import DiT, build_network, initialize
 from baselines.dit.settings import DOWNSAMPLING, LATENT_CHANNELS, VAE_FILES, Settings, latent_side
 from varient.config import CachePolicy, ExperimentConfig, Precision
-from varient.models.checkpoint import CheckpointError, load_weights
+from varient.models.checkpoint import CheckpointError, check_finite_tensors, check_kind, load_weights
+from varient.models.file_kind import JSON, SAFETENSORS
 from varient.pipeline import ready
+from varient.sampling import check_finite, finite_sum
 
 LATENT_SCALE = 0.18215
 """Latents were multiplied by it for training."""
@@ -117,6 +119,7 @@ class DiTSampler:
 
         Raises:
             ValueError: a label outside the classes, or a cache policy.
+            NotFiniteError: latents that are not finite.
         """
         if cache_policy not in (None, "none"):
             raise ValueError(f"cache policy {cache_policy!r}: DiT keeps nothing between steps")
@@ -132,7 +135,9 @@ class DiTSampler:
             return guided_prediction(self.network, x_BCHW.to(weight.dtype), time, label_B, num_classes,
                                      self.guidance).float()
 
-        return draw(predict, Diffusion(self.steps), noise(), noise)
+        x_BCHW = draw(predict, Diffusion(self.steps), noise(), noise)
+        check_finite([finite_sum(x_BCHW)], self.network)  # what is not finite stays so from step to step
+        return x_BCHW
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
@@ -168,16 +173,20 @@ def load_vae(folder: Path) -> AutoencoderKL:
     Nothing is downloaded.
 
     Raises:
-        CheckpointError: no such folder, a damaged or partial file, or another latent than DiT's.
+        CheckpointError: no such folder, a damaged or partial file, another latent than DiT's, or values that are not
+            finite.
     """
     for name in VAE_FILES:
         if not (folder / name).is_file():
             raise CheckpointError(f"{folder}: no {name}; systems.dit.vae is a local copy of stabilityai/sd-vae-ft-ema")
+    for name, kind in zip(VAE_FILES, (JSON, SAFETENSORS), strict=True):
+        check_kind(folder / name, kind, form="VAE")
     try:
         vae, found = AutoencoderKL.from_pretrained(folder, local_files_only=True, use_safetensors=True,
                                                    low_cpu_mem_usage=False, output_loading_info=True)
-    except (OSError, RuntimeError, ValueError) as error:
-        raise CheckpointError(f"{folder}: not a readable VAE ({str(error).splitlines()[0]})") from None
+    except Exception as error:  # a config of another network may raise any
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise CheckpointError(f"{folder}: not a readable VAE ({reason})") from None
     problems = [f"{kind} {found[kind][:6]}" for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")
                 if found[kind]]
     if problems:
@@ -186,4 +195,5 @@ def load_vae(folder: Path) -> AutoencoderKL:
     if shape != (LATENT_CHANNELS, DOWNSAMPLING):
         raise CheckpointError(f"{folder}: a VAE of {shape[0]} channels at 1/{shape[1]} of the side, expected "
                               f"{LATENT_CHANNELS} at 1/{DOWNSAMPLING}")
+    check_finite_tensors(vae.state_dict(), str(folder))
     return vae

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from varient.config import Count, ExperimentConfig, Optimizer, Positive, Share, Strict
+from varient.config import Count, ExperimentConfig, Optimizer, Positive, Share, Strict, UserFile
 
 DOWNSAMPLING = 8
 """Pixels of the image for one position of Stable Diffusion's latent, along a side."""
@@ -54,8 +53,9 @@ class Settings(Strict):
     size: Annotated[str, Field(pattern=r"^[a-z0-9]+$")] = Field(description="names the system: dit-<size>")
     model: Shape
     space: Literal["pixels", "latent"] = Field(description="what is denoised; latent is Stable Diffusion's")
-    vae: Path | None = Field(None, description="latent: folder of stabilityai/sd-vae-ft-ema, as the authors evaluate")
-    weights: Path | None = Field(None, description="released .pt file")
+    vae: UserFile | None = Field(None, description="latent: folder of stabilityai/sd-vae-ft-ema, as the authors "
+                                                   "evaluate")
+    weights: UserFile | None = Field(None, description="released .pt file")
     training: Training | None = None
     cfg: float = Field(1.5, ge=1, description="guidance scale; 1 is none")
     guided_channels: Count = Field(3, description="channels of the noise that guidance changes; the authors' code "

@@ -1,34 +1,34 @@
 """Released LlamaGen files, mapped strictly onto our modules.
 
 `c2i_B/L/XL_*.pt` and `vq_ds16_c2i.pt` hold their weights under 'model' (training checkpoints of other tools under
-'module' or 'state_dict'), `c2i_XXL_384.pt` and `c2i_3B_384.pt`, written by FSDP, hold them flat.  Source:
-huggingface.co FoundationVision/LlamaGen, code at ce98ec4.
+'module' or 'state_dict'), `c2i_XXL_384.pt` and `c2i_3B_384.pt`, written by FSDP, hold them flat.  A training with
+averaged weights writes 'ema' beside 'model'; the authors' samplers read 'model' alone, so that is what is compared.
+Source: huggingface.co FoundationVision/LlamaGen, code at ce98ec4 (autoregressive/sample/sample_c2i_ddp.py).
 """
 
 from __future__ import annotations
 
-import argparse
-import pickle
 import re
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
-from torch.serialization import safe_globals
+from torch import Tensor
 
 from baselines.llamagen.build import build_tokenizer, build_transformer
 from baselines.llamagen.settings import Settings
 from baselines.llamagen.tokenizer import Tokenizer
 from baselines.llamagen.transformer import Transformer
 from varient.config import ExperimentConfig
-from varient.files import sha256_of
 from varient.models.checkpoint import CheckpointError, load_strictly, save_weights
-from varient.models.official import looks_like
+from varient.models.nested import AVERAGED, WEIGHTS, Family, StateDict, telling_look
+from varient.models.official import describe_import, read_state_dict
 
 NUM_PARAMETERS = {"c2i_XXL_384": 1_410_972_672, "vq_ds16_c2i": 71_883_403}
 """Parameters of the released files, buffers left out."""
 
-_WRAPPERS = ("model", "module", "state_dict")
+_REASON = "LlamaGen's authors sample from 'model'"
+TRANSFORMER_FAMILY = Family("a LlamaGen transformer", (*WEIGHTS, *AVERAGED), _REASON)
+TOKENIZER_FAMILY = Family("a LlamaGen tokenizer", (*WEIGHTS, *AVERAGED), _REASON)
 
 # What a saved transformer may hold besides weights: tables and storage that follow from its shape.
 _TRANSFORMER_BUFFER = re.compile(r"freqs_cis|causal_mask|layers\.\d+\.attention\.kv_cache\.[kv]_cache")
@@ -45,28 +45,13 @@ _TOKENIZER_NAMES = (
 _DECODER_STAGE = re.compile(r"decoder\.conv_blocks\.(\d+)\.(res|attn|upsample)\.")
 
 
-def read_released(path: Path) -> dict[str, Tensor]:
+def read_released(path: Path, family: Family = TRANSFORMER_FAMILY) -> StateDict:
     """The state dict in a released file, unwrapped, read without running any code in it.
 
     Raises:
         CheckpointError: no such file, a damaged one, or one without a state dict in it.
     """
-    try:
-        # Training checkpoints carry their command line, an argparse.Namespace, which is plain data.
-        with safe_globals([argparse.Namespace]):
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise CheckpointError(f"{path}: no such checkpoint") from None
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise CheckpointError(f"{path}: not a readable torch checkpoint, or one that holds more than tensors "
-                              f"({reason})") from None
-    if isinstance(content, dict):
-        content = next((content[key] for key in _WRAPPERS if isinstance(content.get(key), dict)), content)
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        kind = _kind(set(content)) if isinstance(content, dict) else type(content).__name__
-        raise CheckpointError(f"{path}: expected a state dict, flat or under {', '.join(_WRAPPERS)}; found {kind}")
-    return content
+    return read_state_dict(path, family)
 
 
 def load_transformer(model: Transformer, tensors: dict[str, Tensor], origin: str) -> list[str]:
@@ -76,7 +61,8 @@ def load_transformer(model: Transformer, tensors: dict[str, Tensor], origin: str
         CheckpointError: keys or shapes that differ.
     """
     left_out, weights = _split(tensors, _TRANSFORMER_BUFFER)
-    _load(model, weights, tensors, origin)
+    with telling_look(tensors):
+        load_strictly(model, weights, origin)
     return left_out
 
 
@@ -87,8 +73,9 @@ def load_tokenizer(model: Tokenizer, tensors: dict[str, Tensor], origin: str) ->
         CheckpointError: keys or shapes that differ.
     """
     left_out, weights = _split(tensors, _TOKENIZER_BUFFER)
-    _load(model, _fused({_tokenizer_name(name, len(model.decoder.up)): tensor for name, tensor in weights.items()}),
-          tensors, origin)
+    renamed = {_tokenizer_name(name, len(model.decoder.up)): tensor for name, tensor in weights.items()}
+    with telling_look(tensors):
+        load_strictly(model, _fused(renamed, origin), origin)
     return left_out
 
 
@@ -99,8 +86,9 @@ def import_tokenizer(settings: Settings, output: Path) -> None:
         CheckpointError: a file that is missing, damaged or another one.
     """
     source, model = settings.tokenizer.weights, build_tokenizer(settings)
-    left_out = load_tokenizer(model, read_released(source), str(source))
-    save_weights(output, model, _description("llamagen-tokenizer", source, left_out))
+    tensors = read_released(source, TOKENIZER_FAMILY)
+    left_out = load_tokenizer(model, tensors, str(source))
+    save_weights(output, model, _description("llamagen-tokenizer", source, tensors, left_out))
 
 
 def import_transformer(config: ExperimentConfig, settings: Settings, output: Path) -> None:
@@ -110,12 +98,13 @@ def import_transformer(config: ExperimentConfig, settings: Settings, output: Pat
         CheckpointError: a file that is missing, damaged or another one.
     """
     source, model = settings.transformer.weights, build_transformer(config, settings)
-    left_out = load_transformer(model, read_released(source), str(source))
-    save_weights(output, model, _description("llamagen", source, left_out))
+    tensors = read_released(source)
+    left_out = load_transformer(model, tensors, str(source))
+    save_weights(output, model, _description("llamagen", source, tensors, left_out))
 
 
-def _description(kind: str, source: Path, left_out: list[str]) -> dict:
-    return {"kind": kind, "imported_sha256": sha256_of(source), "left_out": left_out}
+def _description(kind: str, source: Path, tensors: StateDict, buffers: list[str]) -> dict:
+    return {"kind": kind, **describe_import(source, tensors), "left_out": [*tensors.left_out, *buffers]}
 
 
 def _tokenizer_name(name: str, levels: int) -> str:
@@ -128,12 +117,18 @@ def _tokenizer_name(name: str, levels: int) -> str:
     return name
 
 
-def _fused(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Separate projections of queries, keys and values of an attention joined into the one that we have."""
+def _fused(tensors: dict[str, Tensor], origin: str) -> dict[str, Tensor]:
+    """Separate projections of queries, keys and values of an attention joined into the one that we have.
+
+    Raises:
+        CheckpointError: projections of different shapes or dtypes.
+    """
     fused = dict(tensors)
     for name in tensors:
         parts = [re.sub(r"\.q\.(weight|bias)$", rf".{part}.\1", name) for part in "qkv"]
         if parts[0] != parts[1] and all(part in tensors for part in parts):
+            if len({(tensors[part].shape, tensors[part].dtype) for part in parts}) > 1:
+                raise CheckpointError(f"{origin}: {', '.join(parts)} are of different shapes or dtypes")
             fused[re.sub(r"\.q\.(\w+)$", r".qkv.\1", name)] = torch.cat([fused.pop(part) for part in parts])
     return fused
 
@@ -142,15 +137,3 @@ def _split(tensors: dict[str, Tensor], pattern: re.Pattern) -> tuple[list[str], 
     matching = sorted(name for name in tensors if pattern.fullmatch(name))
     return matching, {name: tensor for name, tensor in tensors.items() if name not in matching}
 
-
-def _load(model: nn.Module, weights: dict[str, Tensor], released: dict[str, Tensor], origin: str) -> None:
-    try:
-        load_strictly(model, weights, origin)
-    except CheckpointError as error:
-        raise CheckpointError(f"{error} (the file looks like {_kind(set(released))})") from None
-
-
-def _kind(keys: set[str]) -> str:
-    if "encoder.conv_blocks.0.res.0.conv1.weight" in keys:
-        return "a LlamaGen tokenizer"
-    return looks_like(keys)

@@ -16,7 +16,7 @@ from baselines.llamagen.settings import Settings
 from baselines.llamagen.tokenizer import Tokenizer, to_uint8
 from baselines.llamagen.transformer import Transformer
 from varient.config import CachePolicy
-from varient.sampling import draw, filter_logits, image_uniforms
+from varient.sampling import check_finite, draw, filter_logits, finite_sum, image_uniforms
 from varient.systems import CountedCache
 
 NewCache = Callable[[CountedCache], None]
@@ -36,6 +36,7 @@ def generate(model: Transformer, label_B: Tensor, protocol: Settings, uniform_BL
 
     Raises:
         ValueError: a label outside the classes.
+        NotFiniteError: logits that are not finite.
     """
     if label_B.numel() and not 0 <= int(label_B.min()) <= int(label_B.max()) < model.num_classes:
         raise ValueError(f"labels must lie in 0..{model.num_classes - 1}")
@@ -45,7 +46,7 @@ def generate(model: Transformer, label_B: Tensor, protocol: Settings, uniform_BL
     cache = StaticCache(model.shape, len(label_R), 1 + model.num_tokens, model.output.weight.dtype, model.device)
     if on_cache:
         on_cache(cache)
-    rotations, x_R1C, tokens = model.rotations(), model.embed_class(label_R), []
+    rotations, x_R1C, tokens, sums = model.rotations(), model.embed_class(label_R), [], []
     for i in range(model.num_tokens):
         logits_BV = model.step(x_R1C, i, cache, rotations)
         if guided:
@@ -54,10 +55,12 @@ def generate(model: Transformer, label_B: Tensor, protocol: Settings, uniform_BL
             logits_BV = guided_logits(logits_BV, scale)
         if on_logits:
             on_logits(i, logits_BV)
+        sums.append(finite_sum(logits_BV))  # a filter may drop a NaN
         logits_BV = keep_likely(logits_BV / protocol.temperature, protocol.top_k, protocol.top_p)
         idx_B1 = draw(logits_BV.unsqueeze(1), uniform_BL[:, i:i + 1])
         tokens.append(idx_B1)
         x_R1C = model.embed_tokens(idx_B1.repeat(2 if guided else 1, 1))
+    check_finite(sums, model)
     return torch.cat(tokens, dim=1)
 
 

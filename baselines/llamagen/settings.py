@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, model_validator
@@ -17,6 +16,7 @@ from varient.config import (
     Strict,
     TokenizerSpec,
     TokenizerTraining,
+    UserFile,
 )
 
 
@@ -83,13 +83,13 @@ class TokenizerShape(Strict):
 
 class TransformerConfig(Strict):
     model: TransformerShape
-    weights: Path | None = None
+    weights: UserFile | None = None
     training: BaseTraining | None = None
 
 
 class TokenizerConfig(Strict):
     model: TokenizerShape = TokenizerShape()
-    weights: Path | None = None
+    weights: UserFile | None = None
     training: TokenizerTraining | None = None
 
 

@@ -15,7 +15,7 @@ from varient.experiment import parse_experiment
 from varient.generation import images
 from varient.models.checkpoint import CheckpointError, load_weights, save_weights
 from varient.plan import DepthPlan
-from varient.sampling import Guidance
+from varient.sampling import Guidance, NotFiniteError
 from varient.systems import networks_of, resolve_system
 from varient.training.tokens import Batch, token_loss
 
@@ -87,6 +87,14 @@ def test_both_caches_are_shown_in_turn():
     assert seen == [0, 0]  # each before its first scale
 
 
+@pytest.mark.parametrize("broken", ["drafter", "refiner"])
+def test_either_network_stops_the_sampling_when_it_computes_nan(broken):
+    sampler = _sampler()
+    getattr(sampler, broken).head.bias.data[0] = torch.nan
+    with pytest.raises(NotFiniteError, match="not finite"):
+        sampler.latents([0, 1], [0, 1], 0)
+
+
 @pytest.mark.parametrize("scales", [1, 3, 5])
 def test_a_short_plan_computes_what_the_whole_network_does(scales):
     model, quantizer = tiny_transformer(), tiny_tokenizer().quantize
@@ -132,7 +140,12 @@ def test_the_authors_files_are_read_as_released_vars_are(smoke, tmp_path):
     torch.save(refiner.state_dict(), tmp_path / "var_d3.pth")
     small.make(tmp_path, tmp_path / "out.safetensors")
     assert "imported_sha256" in load_weights(tmp_path / "out.safetensors", refiner)
-    torch.save({"model": refiner.state_dict()}, tmp_path / "var_d3.pth")
-    with pytest.raises(CheckpointError, match="var_d3.pth: expected a flat dict of tensors, found a Llama"):
+    torch.save({"trainer": {"var_wo_ddp": refiner.state_dict(), "config": {}}}, tmp_path / "var_d3.pth")
+    small.make(tmp_path, tmp_path / "out.safetensors")
+    described = load_weights(tmp_path / "out.safetensors", refiner)
+    assert (described["taken"], described["left_out"]) == ("trainer.var_wo_ddp", ["trainer.config"])
+    torch.save({"model": refiner.state_dict() | {"head.bias": torch.full((refiner.head.out_features,), torch.nan)}},
+               tmp_path / "var_d3.pth")
+    with pytest.raises(CheckpointError, match="var_d3.pth has tensors .* 1 not finite .*: head.bias"):
         small.make(tmp_path, tmp_path / "again.safetensors")
     assert not (tmp_path / "again.safetensors").exists()

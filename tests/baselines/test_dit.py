@@ -5,6 +5,7 @@ import torch
 from conftest import assert_close, golden
 from diffusers import AutoencoderKL
 from pydantic import ValidationError
+from safetensors.torch import load_file, save_file
 
 from baselines import dit
 from baselines.dit import training
@@ -14,8 +15,9 @@ from baselines.dit.released import load_released, read_released
 from baselines.dit.sampling import Guidance, ImageNoise, draw, guided_prediction, load_vae
 from baselines.dit.settings import Shape
 from varient.config import DataConfig
-from varient.models.checkpoint import CheckpointError, load_weights, save_weights
+from varient.models.checkpoint import CheckpointError, load_weights, read_description, save_weights
 from varient.profiling.parameters import dit_parameters
+from varient.sampling import NotFiniteError
 from varient.training.loop import fit
 
 NO_CLASS = 7  # of the golden network
@@ -191,13 +193,27 @@ def _ran():
 
 @pytest.mark.parametrize(("content", "message"), [
     ([1, 2], "found list"),
-    ({"model": {}}, "LlamaGen checkpoint"),
+    ({"model": {}}, "an unknown layout without tensors"),
     ({"weight": Code()}, "holds more than tensors"),
 ])
 def test_a_file_with_other_content_is_named_and_not_run(tmp_path, content, message):
     torch.save(content, tmp_path / "file.pt")
     with pytest.raises(CheckpointError, match=message):
         read_released(tmp_path / "file.pt")
+
+
+@pytest.mark.parametrize(("name", "change", "kind"), [
+    ("blocks.1.attn.qkv.weight", lambda tensor: tensor.index_fill(0, torch.tensor(0), torch.nan), "not finite"),
+    ("final_layer.linear.bias", lambda tensor: tensor + torch.inf, "not finite"),
+    ("pos_embed", lambda tensor: tensor * torch.nan, "not finite"),
+    ("x_embedder.proj.weight", torch.Tensor.bool, "boolean"),
+    ("pos_embed", torch.Tensor.int, "integer"),
+])
+def test_numbers_that_no_network_can_work_with_are_named_as_in_the_file(case, released, name, change, kind):
+    released[name] = change(released[name])
+    with pytest.raises(CheckpointError, match=f"dit.pt .*{kind}") as caught:
+        load_released(_golden_network(case), released, "dit.pt")
+    assert name in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_missing_and_truncated_files_are_named(tmp_path, released):
@@ -220,6 +236,8 @@ def test_an_imported_network_is_what_the_system_loads(tmp_path, smoke, case, rel
     (made,) = dit.networks(config, settings)
     assert (made.name, made.released, made.needs) == ("dit", settings.weights, ())
     made.make(tmp_path, tmp_path / "dit.safetensors")
+    described = read_description(tmp_path / "dit.safetensors")
+    assert (described["taken"], described["left_out"], described["released"]) == ("", [], "unknown")
     sampler = dit.resolve("dit-tiny", config, settings).load(tmp_path, "fp32")
     assert_close(sampler.network(case["in/x"], case["in/t"], case["in/y"]), case["out/forward"])
 
@@ -248,6 +266,14 @@ def test_an_image_depends_on_seed_index_and_label_alone(smoke, run_dir):
     other_seed, other_index = sampler.latents(labels, indices, 6), sampler.latents(labels, range(7), 5)
     assert all((together - other).abs().amax(dim=(1, 2, 3)).min() > 0.1 for other in (other_seed, other_index))
     assert (together - sampler.latents([9] * 7, indices, 5)).abs().amax(dim=(1, 2, 3)).min() > 1e-3
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_a_network_that_computes_nan_stops_the_sampling(smoke, run_dir, value):
+    sampler = dit.resolve("dit-tiny", smoke, TINY).load(run_dir, "fp32")
+    sampler.network.network.proj_out_2.bias[0] = value
+    with pytest.raises(NotFiniteError, match="DiT computes values that are not finite"):
+        sampler.latents([1, 2], [0, 1], 0)
 
 
 def test_noise_is_drawn_per_image():
@@ -329,6 +355,34 @@ def test_a_wrong_vae_is_named(tmp_path):
     (_save_vae(tmp_path / "config") / "config.json").write_text("{}")
     with pytest.raises(CheckpointError, match=r"not a readable VAE|does not fit"):
         load_vae(tmp_path / "config")
+
+
+@pytest.mark.parametrize("name", ["config.json", "diffusion_pytorch_model.safetensors"])
+@pytest.mark.parametrize(("content", "kind"), [
+    (b"<!DOCTYPE html><p>404", "HTML page"), (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS"),
+    (b"", "empty file"), (b"Not Found", "text")])
+def test_a_page_in_place_of_a_file_of_the_vae_is_named(tmp_path, name, content, kind):
+    file = _save_vae(tmp_path / "vae") / name
+    file.write_bytes(content)
+    with pytest.raises(CheckpointError, match=f"{name}: not a readable VAE.*{kind}"):
+        load_vae(tmp_path / "vae")
+
+
+@pytest.mark.parametrize("config", ["[]", "[1]", '{"_class_name": 3}', '{"block_out_channels": "a"}',
+                                    '{"block_out_channels": [8], "down_block_types": [null]}'])
+def test_a_config_of_something_else_is_named(tmp_path, config):
+    (_save_vae(tmp_path / "vae") / "config.json").write_text(config)
+    with pytest.raises(CheckpointError, match="vae") as caught:
+        load_vae(tmp_path / "vae")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_vae_with_nan_is_refused(tmp_path):
+    file = _save_vae(tmp_path / "vae") / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(file)
+    save_file(tensors | {"decoder.conv_in.bias": tensors["decoder.conv_in.bias"] * torch.nan}, file, {"format": "pt"})
+    with pytest.raises(CheckpointError, match="1 not finite .*decoder.conv_in.bias"):
+        load_vae(tmp_path / "vae")
 
 
 # Training.

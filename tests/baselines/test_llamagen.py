@@ -26,6 +26,7 @@ from baselines.llamagen.training import restart_unused_codes
 from baselines.llamagen.transformer import Transformer
 from varient.config import load_config
 from varient.models.checkpoint import CheckpointError, load_weights, save_weights
+from varient.sampling import NotFiniteError
 from varient.training.tokens import token_loss
 
 MINI = {
@@ -180,6 +181,36 @@ def test_what_an_import_leaves_out_is_in_its_description(tmp_path, smoke):
         import_transformer(smoke, settings, tmp_path / "llamagen.safetensors")
 
 
+def test_of_model_and_ema_an_import_takes_what_the_authors_sample_from_and_says_so(tmp_path, smoke, caplog):
+    source = build_transformer(smoke, settings_of(MINI))
+    torch.manual_seed(0)
+    for parameter in source.parameters():
+        torch.nn.init.normal_(parameter)
+    tensors = source.state_dict()
+    settings = settings_of(MINI, transformer={"model": MINI["transformer"]["model"], "weights": tmp_path / "c2i.pt"},
+                           tokenizer={"model": MINI["tokenizer"]["model"], "weights": tmp_path / "vq.pt"})
+    torch.save({"ema": {name: tensor + 1 for name, tensor in tensors.items()}, "model": tensors, "steps": 3},
+               tmp_path / "c2i.pt")
+    import_transformer(smoke, settings, tmp_path / "llamagen.safetensors")
+    model = build_transformer(smoke, settings)
+    described = load_weights(tmp_path / "llamagen.safetensors", model)
+    assert torch.equal(model.output.weight, tensors["output.weight"])
+    assert (described["taken"], described["left_out"]) == ("model", ["ema", "steps"])
+    assert "c2i.pt" in caplog.text and "'model' is used, left out: ema, steps (LlamaGen's authors" in caplog.text
+
+
+@pytest.mark.parametrize("part", ["q", "k", "v"])
+@pytest.mark.parametrize("change", [lambda tensor: tensor[:1], lambda tensor: tensor[0, 0, 0, 0],
+                                    lambda tensor: tensor * torch.nan, lambda tensor: tensor.long()])
+def test_a_part_of_an_attention_that_fits_not_is_told(part, change):
+    tensors = golden("llamagen_vq").state_dict("sd/")
+    name = f"encoder.mid.1.{part}.weight"
+    tensors[name] = change(tensors[name])
+    with pytest.raises(CheckpointError, match=r"vq.pt") as caught:
+        load_tokenizer(golden_tokenizer(), tensors, "vq.pt")
+    assert "\n" not in str(caught.value)
+
+
 def test_the_codes_that_training_counted_are_left_out():
     tensors = golden("llamagen_vq").state_dict("sd/") | {"quantize.codebook_used": torch.zeros(65536)}
     assert len(tensors) == 344
@@ -308,6 +339,14 @@ def test_the_cache_of_the_largest_row_of_the_paper():
     cache = StaticCache(shape, 2 * 64, 577, torch.bfloat16, torch.device("meta"))
     assert cache.held_bytes == 21024 * 2 ** 20
     assert shape.hidden == 4096
+
+
+@pytest.mark.parametrize("protocol", [{}, {"top_k": 2}, {"cfg": 1.0, "top_p": 0.5}])
+def test_a_network_that_computes_nan_stops_the_sampling(smoke, protocol):
+    sampler = random_system(smoke, **protocol)
+    sampler.model.output.weight.data[3] = torch.nan
+    with pytest.raises(NotFiniteError, match="not finite"):
+        sampler.latents([1, 2], range(2), 0)
 
 
 def test_wrong_labels_and_caches_are_refused(smoke):

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from varient.archive import Archive, write_archive
 from varient.evaluation.extractors import (
+    CLEAN_FID_SHA256,
     POOL,
     SPATIAL,
     ClassifierExtractor,
@@ -230,7 +231,7 @@ def clean_file(tmp_path_factory):
 def test_clean_features_are_those_that_clean_fid_computes_itself(clean_file, tmp_path):
     from cleanfid.fid import get_folder_features
 
-    extractor = CleanInception(clean_file)
+    extractor = CleanInception(clean_file, sha256=sha256_of(clean_file))
     for number, image in enumerate(IMAGES):
         Image.fromarray(image.transpose(1, 2, 0)).save(tmp_path / f"{number:02d}.png")
     theirs = get_folder_features(str(tmp_path), extractor._network, num_workers=0, device=torch.device("cpu"),
@@ -242,13 +243,48 @@ def test_clean_features_are_those_that_clean_fid_computes_itself(clean_file, tmp
 
 
 def test_clean_fid_files_are_checked(clean_file, fidelity_file, tmp_path):
+    def load(path):
+        return CleanInception(path, sha256=sha256_of(path))
+
     _refused(r"no such file; expected inception-2015-12-05.pt \(from https", lambda: CleanInception(tmp_path / "none"))
     _refused("expected 0000", lambda: CleanInception(clean_file, sha256="0" * 64))
-    _refused("no torchscript Inception", lambda: CleanInception(fidelity_file))
+    _refused("no torchscript Inception", lambda: load(fidelity_file))
     (tmp_path / "short.pt").write_bytes(clean_file.read_bytes()[:500])
-    _refused("no torchscript Inception", lambda: CleanInception(tmp_path / "short.pt"))
+    _refused("no torchscript Inception", lambda: load(tmp_path / "short.pt"))
     _script(nn.Linear(2, 2), tmp_path / "other.pt")
-    _refused("no torchscript Inception", lambda: CleanInception(tmp_path / "other.pt"))
+    _refused("no torchscript Inception", lambda: load(tmp_path / "other.pt"))
+
+
+def test_a_program_is_not_run_before_its_hash_is_known(clean_file, monkeypatch):
+    def run(*_arguments, **_settings):
+        raise AssertionError("the program was loaded")
+
+    monkeypatch.setattr(torch.jit, "load", run)
+    _refused(f"SHA-256 is {sha256_of(clean_file)}, expected {CLEAN_FID_SHA256}", lambda: CleanInception(clean_file))
+    for part in (sha256_of(clean_file)[:8], "", "g" * 64):
+        _refused("is no SHA-256", lambda part=part: CleanInception(clean_file, sha256=part))
+
+
+@pytest.mark.parametrize("network", [FidelityInception, CleanInception])
+@pytest.mark.parametrize(("content", "kind"), [
+    (b"<!DOCTYPE html><title>403</title>", "an HTML page"),
+    (b"version https://git-lfs.github.com/spec/v1\noid sha256:6726825d\n", "a Git LFS pointer"),
+    (b"", "an empty file"),
+])
+def test_what_is_no_file_of_weights_is_named_before_its_hash(tmp_path, network, content, kind):
+    (tmp_path / "weights.pt").write_bytes(content)
+    _refused(kind, lambda: network(tmp_path / "weights.pt"))
+
+
+@pytest.mark.parametrize(("bias", "kind"), [
+    (torch.full((1008,), float("nan")), "1 not finite"), (torch.full((1008,), float("inf")), "1 not finite"),
+    (torch.zeros(1008).to_sparse(), "sparse"), (torch.zeros(1008, dtype=torch.complex64), "complex")])
+def test_an_inception_whose_numbers_are_none_is_refused(fidelity_file, tmp_path, bias, kind):
+    path = tmp_path / "weights.pth"
+    torch.save(torch.load(fidelity_file, weights_only=True) | {"fc.bias": bias}, path)
+    with pytest.raises(ExtractorError, match=kind) as caught:
+        FidelityInception(path, sha256=sha256_of(path))
+    assert "fc.bias" in str(caught.value) and "\n" not in str(caught.value)
 
 
 # Ours, and files of features

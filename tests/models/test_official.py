@@ -2,8 +2,18 @@ import pytest
 import torch
 from conftest import golden
 
+from varient.files import sha256_of
+from varient.models.build import build_tokenizer, build_transformer
 from varient.models.checkpoint import CheckpointError, load_weights, save_weights
-from varient.models.official import load_var, load_vqvae, read_state_dict
+from varient.models.official import (
+    PUBLISHED_SHA256,
+    import_tokenizer,
+    import_transformer,
+    load_var,
+    load_vqvae,
+    read_state_dict,
+)
+from varient.models.transformer import initialize
 
 
 def test_a_released_file_is_read_and_mapped(tmp_path):
@@ -38,7 +48,7 @@ def test_a_swapped_file_is_recognised():
 @pytest.mark.parametrize(("content", "message"), [
     ({"trainer": {"var_wo_ddp": {}}}, "VAR training checkpoint"),
     ({"model": {}, "ema": {}, "opt": {}}, "DiT training checkpoint"),
-    ({"model": {}}, "LlamaGen checkpoint"),
+    ({"model": {}}, "an unknown layout without tensors"),
     ([1, 2], "found list"),
 ])
 def test_nested_files_are_named(tmp_path, content, message):
@@ -87,3 +97,59 @@ def test_own_weights_of_another_shape_or_damaged_are_refused(tmp_path):
         load_weights(path, torch.nn.Linear(3, 2))
     with pytest.raises(CheckpointError, match="no such checkpoint"):
         load_weights(tmp_path / "none", torch.nn.Linear(3, 2))
+
+
+@pytest.fixture
+def training(tmp_path, smoke):
+    """A file as VAR's trainer leaves it, of the smoke experiment's networks."""
+    torch.manual_seed(0)
+    transformer, tokenizer = build_transformer(smoke), build_tokenizer(smoke)
+    initialize(transformer, gamma=1.0)
+    path = tmp_path / "ar-ckpt-last.pth"
+    torch.save({"epoch": 3, "trainer": {
+        "config": {}, "var_opt": {}, "vae_local": tokenizer.state_dict(),
+        "var_wo_ddp": {f"_orig_mod.{name}": value for name, value in transformer.state_dict().items()}}}, path)
+    return path, transformer, tokenizer
+
+
+def test_an_import_says_what_it_took_and_from_where(smoke, training, caplog):
+    path, transformer, tokenizer = training
+    for importing, network, place in ((import_transformer, transformer, "trainer.var_wo_ddp"),
+                                      (import_tokenizer, tokenizer, "trainer.vae_local")):
+        caplog.clear()
+        model, described = importing(smoke, path)
+        assert all(torch.equal(value, model.state_dict()[name]) for name, value in network.state_dict().items())
+        assert (described["taken"], described["imported_sha256"]) == (place, sha256_of(path))
+        assert "trainer.config" in described["left_out"] and "epoch" in described["left_out"]
+        assert described["released"] == "unknown" and f"'{place}' is used" in caplog.text
+
+
+def test_a_file_under_the_name_of_a_published_one_is_compared_with_it(smoke, training, tmp_path, monkeypatch, caplog):
+    named = training[0].rename(tmp_path / "vae_ch160v4096z32.pth")
+    caplog.clear()
+    assert import_tokenizer(smoke, named)[1]["released"] == "unknown"
+    assert f"{named} has the SHA-256 {sha256_of(named)}" in caplog.text
+    monkeypatch.setitem(PUBLISHED_SHA256, named.name, sha256_of(named))
+    caplog.clear()
+    assert import_tokenizer(smoke, named)[1]["released"] == "known" and "SHA-256" not in caplog.text
+    other = named.rename(tmp_path / "renamed.pth")
+    assert import_tokenizer(smoke, other)[1]["released"] == "known"
+
+
+@pytest.mark.parametrize(("name", "change", "kind"), [
+    ("head.weight", lambda tensor: tensor * torch.nan, "not finite"),
+    ("class_emb.weight", lambda tensor: tensor - torch.inf, "not finite"),
+    ("head.bias", lambda tensor: tensor.double() + 1e300, "not finite"),
+    ("head.bias", torch.Tensor.long, "integer"), ("head.bias", torch.Tensor.bool, "boolean"),
+])
+def test_a_released_network_that_cannot_work_is_refused(name, change, kind):
+    tensors = golden("var_tf_l2").state_dict("sd/")
+    tensors[name] = change(tensors[name])
+    with pytest.raises(CheckpointError, match=f"var.pth .*{kind}.*{name}|var.pth .*{name}.*{kind}"):
+        load_var(golden("var_tf_l2").transformer("sd/"), tensors, "var.pth")
+
+
+def test_the_masks_of_a_released_file_may_be_infinite():
+    tensors = golden("var_tf_l2").state_dict("sd/")
+    assert tensors["attn_bias_for_masking"].isinf().any()
+    load_var(golden("var_tf_l2").transformer("sd/"), tensors, "var.pth")

@@ -194,7 +194,11 @@ def test_the_newest_states_are_kept(tmp_path):
 
 
 @pytest.mark.parametrize("damage", [lambda whole: b"", lambda whole: whole[:100], lambda whole: whole[:-1],
-                                    lambda whole: whole.replace(b"identity", b"idextity", 1)])
+                                    lambda whole: whole.replace(b"identity", b"idextity", 1),
+                                    lambda whole: whole.replace(b"PK\1\2\0\0\0\0\x08", b"PK\1\2\0\0\0\0\x09", 1),
+                                    lambda whole: whole.replace(b"PK\1\2", b"PK\1\3", 1),
+                                    lambda whole: whole.replace(b"/data.pkl", b"/data.pk\xff"),
+                                    lambda whole: b"<html>" + whole])
 def test_a_damaged_state_is_reported_and_the_one_before_it_taken(tmp_path, caplog, damage):
     _toy(tmp_path, stop_at=9, save_every=4)
     newest = _states(tmp_path)[-1]
@@ -397,8 +401,10 @@ def test_a_finished_training_is_not_done_again(tmp_path, caplog):
     assert f"toy: {output} is there already, of the same settings and inputs" in caplog.text
     assert output.read_bytes() == written
     assert len(_toy(work_dir, "b", **_weights(output, "b"))) == 10  # of other settings
-    output.write_bytes(output.read_bytes()[:20])
-    assert len(_toy(work_dir, "b", **_weights(output, "b"))) == 10  # damaged
+    whole = output.read_bytes()
+    for damaged in (whole[:20], whole[:-1] + bytes([whole[-1] ^ 1]), b"<html>"):
+        output.write_bytes(damaged)
+        assert len(_toy(work_dir, "b", **_weights(output, "b"))) == 10
 
 
 def test_two_trainings_in_one_folder_are_kept_apart(tmp_path):

@@ -111,6 +111,10 @@ def test_kept_weights_are_copied_if_they_are_the_supernets_own(experiment, files
     kept.write_bytes((other.parent / "training-supernet-d2-s1/epoch-2.safetensors").read_bytes())
     with pytest.raises(CheckpointError, match="is of another training than"):
         copy_kept_weights(output, 2, tmp_path / "again.safetensors")
+    whole = (tmp_path / "copy.safetensors").read_bytes()
+    kept.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(CheckpointError, match="epoch-2.safetensors: damaged"):
+        copy_kept_weights(output, 2, tmp_path / "again.safetensors")
     kept.unlink()
     with pytest.raises(CheckpointError, match="they are gone; delete .*supernet-d2.safetensors to train it again"):
         copy_kept_weights(output, 2, tmp_path / "again.safetensors")

@@ -1,13 +1,14 @@
 """Features of images: Inception from a local file, or our classifier, behind one call; and their files.
 
 Nothing is ever downloaded: torch-fidelity and clean-fid would fetch their weights, so both are given a file that was
-checked here.  Features are float32 and computed without TF32, whose rounding moves them by 6e-4.
+checked here; clean-fid's is a program (TorchScript), whose hash must be known before it runs.  Features are float32 and
+computed without TF32, whose rounding moves them by 6e-4.
 """
 
 from __future__ import annotations
 
 import json
-import pickle
+import re
 import tempfile
 import warnings
 import zipfile
@@ -27,13 +28,20 @@ from varient.evaluation.features import FEATURES, LOGITS, register_classifier
 from varient.evaluation.inputs import ImageSource, content_hash, digests_of, repeated_images
 from varient.evaluation.moments import FeatureError
 from varient.files import atomic_path, sha256_of
+from varient.models.checkpoint import CheckpointError, check_finite_tensors, check_kind
 from varient.models.classifier import Classifier
+from varient.models.file_kind import OLD_TORCH, TORCH, TORCH_SCRIPT
+from varient.models.nested import flat_state_dict
+from varient.models.torch_file import read_torch_file
 
 POOL, SPATIAL = "pool", "spatial"
 """Layers of Inception, beside LOGITS: pool_3 (2048) and 7 channels of mixed_6 (2023), flattened as ADM does."""
 
 FIDELITY_SHA256 = "6726825d"
 """How the SHA-256 of torch-fidelity's published Inception weights begins (its file name says so)."""
+
+CLEAN_FID_SHA256 = "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4"
+"""SHA-256 of NVIDIA's torchscript Inception; source: k_diffusion/evaluation.py of crowsonkb/k-diffusion at 0f9902f."""
 
 FIDELITY_FILE = ("weights-inception-2015-12-05-6726825d.pth (96 MB, from the releases of "
                  "https://github.com/toshas/torch-fidelity; pt_inception-2015-12-05-6726825d.pth of pytorch-fid is "
@@ -42,6 +50,7 @@ CLEAN_FID_FILE = ("inception-2015-12-05.pt (from https://nvlabs-fi-cdn.nvidia.co
                   "metrics/, the file that https://github.com/GaParmar/clean-fid downloads)")
 
 _SFID_CHANNELS = 7
+_NO_STATE, _NO_SCRIPT = "not a plain state dict", "no torchscript Inception"
 
 
 class ExtractorError(ValueError):
@@ -89,7 +98,8 @@ class FidelityInception:
         """
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-        digest = _checked_digest(weights, sha256 or FIDELITY_SHA256, FIDELITY_FILE)
+        _check_kind(weights, TORCH, OLD_TORCH, refusal=_NO_STATE, form="torch checkpoint", file=FIDELITY_FILE)
+        digest = _checked_digest(weights, sha256, FIDELITY_SHA256, FIDELITY_FILE)
         state = _load_state(weights)
         # The library unpickles its file without restraint, so it gets one that we wrote.
         with tempfile.TemporaryDirectory() as folder:
@@ -133,7 +143,8 @@ class CleanInception:
         """Load the torchscript file.
 
         Args:
-            sha256: the file's hash, 64 digits; None takes any file (its hash is part of the name).
+            sha256: the file's hash, 64 digits; None expects the published file.  Another file is a program that this
+                process will run: whoever gives its hash vouches for it.
 
         Raises:
             ExtractorError: no such file, another hash, not a torchscript Inception.
@@ -141,16 +152,17 @@ class CleanInception:
         from cleanfid.inception_torchscript import InceptionV3W
         from cleanfid.resize import build_resizer
 
-        digest = _checked_digest(weights, sha256 or "", CLEAN_FID_FILE)
+        _check_kind(weights, TORCH_SCRIPT, refusal=_NO_SCRIPT, form="TorchScript archive", file=CLEAN_FID_FILE)
+        digest = _checked_digest(weights, sha256, CLEAN_FID_SHA256, CLEAN_FID_FILE)
         # The library knows the file by a fixed name.
         with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's, about torchscript as such
             (Path(folder) / "inception-2015-12-05.pt").symlink_to(weights.resolve())
             try:
                 network = InceptionV3W(folder, download=False, resize_inside=False)
-            except (RuntimeError, AttributeError, ValueError, pickle.UnpicklingError) as error:
-                raise ExtractorError(f"{weights}: no torchscript Inception ({str(error).splitlines()[0][:120]}); "
-                                     f"expected {CLEAN_FID_FILE}") from None
+            except Exception as error:  # a damaged program may raise any
+                reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
+                raise ExtractorError(f"{weights}: {_NO_SCRIPT} ({reason}); expected {CLEAN_FID_FILE}") from None
         self.name = f"clean-fid-clean-{digest[:16]}"
         self.sha256 = digest
         self._network = network.to(device).eval()
@@ -363,12 +375,25 @@ def _kept(features: Features, source: ImageSource, extractor: Extractor, output:
     return features
 
 
-def _checked_digest(path: Path, expected: str, file: str) -> str:
-    """SHA-256 of a weights file, if it begins as expected."""
-    if not path.is_file():
+def _check_kind(path: Path, *kinds: str, refusal: str, form: str, file: str) -> None:
+    """By its first bytes, before its hash: an error page has a wrong one too, and saying so helps nobody."""
+    if not path.exists():
         raise ExtractorError(f"{path}: no such file; expected {file}")
-    if len(expected) not in (0, len(FIDELITY_SHA256), 64):
-        raise ExtractorError(f"{expected!r} is no SHA-256: 64 hexadecimal digits are needed")
+    try:
+        check_kind(path, *kinds, form=form)
+    except CheckpointError as error:
+        raise ExtractorError(_refusal(path, refusal, error, file)) from None
+
+
+def _refusal(path: Path, refusal: str, error: CheckpointError, file: str) -> str:
+    return f"{path}: {refusal} ({str(error).removeprefix(f'{path}: ')}); expected {file}"
+
+
+def _checked_digest(path: Path, given: str | None, published: str, file: str) -> str:
+    """SHA-256 of a weights file, if it is the given one, or else begins as the published one does."""
+    if given is not None and not re.fullmatch("[0-9a-fA-F]{64}", given):
+        raise ExtractorError(f"{given!r} is no SHA-256: 64 hexadecimal digits are needed")
+    expected = given or published
     digest = sha256_of(path)
     if not digest.startswith(expected.lower()):
         raise ExtractorError(f"{path}: SHA-256 is {digest}, expected {expected}{'...' if len(expected) < 64 else ''}; "
@@ -379,13 +404,11 @@ def _checked_digest(path: Path, expected: str, file: str) -> str:
 def _load_state(path: Path) -> dict[str, Tensor]:
     """A plain state dict, read without running code of the file."""
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise ExtractorError(f"{path}: not a plain state dict ({reason[0][:160]})") from None
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ExtractorError(f"{path}: not a plain state dict; expected {FIDELITY_FILE}")
-    return state
+        state = flat_state_dict(read_torch_file(path), str(path))
+        check_finite_tensors(state, str(path))
+    except CheckpointError as error:
+        raise ExtractorError(_refusal(path, _NO_STATE, error, FIDELITY_FILE)) from None
+    return dict(state)
 
 
 def _tensor(images: np.ndarray) -> Tensor:

@@ -1,22 +1,43 @@
-"""Weight files of our own: safetensors with a description, loaded strictly."""
+"""Weight files of our own: safetensors with a description and a digest, loaded strictly.
+
+The header of a file has one entry, ``varient``: a JSON object, the description, with the XXH3-128 digest of description
+and tensors among its fields.  It is one entry because safetensors writes several in a random order.
+"""
 
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+import xxhash
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from varient.files import atomic_path
+from varient.models.file_kind import SAFETENSORS, kind_of
+
+_ENTRY, _DIGEST = "varient", "xxh3_128"
+_FORM = "safetensors file"
+
+log = logging.getLogger(__name__)
 
 
 class CheckpointError(ValueError):
     """A weight file that is missing, damaged or of another shape; the message names file, key and expectation."""
+
+    def __init__(self, message: str) -> None:
+        """Names out of a damaged file are no reason for a second line."""
+        super().__init__(printable(message))
+
+
+def printable(text: str) -> str:
+    """One line, whatever bytes a name in an untrusted file is made of."""
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
 
 
 def save_weights(path: Path, model: nn.Module, description: dict) -> None:
@@ -24,32 +45,43 @@ def save_weights(path: Path, model: nn.Module, description: dict) -> None:
     save_tensors(path, model.state_dict(), description)
 
 
-def save_tensors(path: Path, state: Mapping[str, torch.Tensor], description: dict) -> None:
+def save_tensors(path: Path, state: Mapping[str, Tensor], description: dict) -> None:
     """As `save_weights`, from a state dict."""
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    _write(path, tensors, {"varient": json.dumps(description, sort_keys=True)})
+    _write(path, {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, description)
 
 
 def copy_in_half_precision(source: Path, target: Path) -> None:
     """Copy a file written by `save_weights` with its floats rounded to float16, half as large.
 
     Raises:
-        CheckpointError: no such file, or a damaged one.
+        CheckpointError: no such file, a damaged one, or values beyond float16.
     """
-    tensors, metadata = _read(source)
+    tensors, description = _read(source)
     halved = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
-    _write(target, halved, metadata)
+    if beyond := [name for name, tensor in halved.items() if not _is_finite(tensor)]:
+        raise CheckpointError(f"{source}: has values that are not finite in float16: {_listed(beyond)}")
+    _write(target, halved, description)
 
 
 def load_weights(path: Path, model: nn.Module) -> dict:
     """Fill ``model`` from a file written by `save_weights`; return its description.
 
     Raises:
-        CheckpointError: no such file, a damaged file, or keys and shapes that differ from the model's.
+        CheckpointError: no such file, a damaged file, keys and shapes that differ from the model's, or values that are
+            not finite.
     """
-    tensors, metadata = _read(path)
+    tensors, description = _read(path)
     load_strictly(model, tensors, str(path))
-    return json.loads(metadata.get("varient", "{}"))
+    return description
+
+
+def check_weights(path: Path) -> dict:
+    """The description of a file, once its tensors are known to be those that were written.
+
+    Raises:
+        CheckpointError: no such file, or a damaged one.
+    """
+    return _read(path)[1]
 
 
 def read_description(path: Path) -> dict:
@@ -59,56 +91,180 @@ def read_description(path: Path) -> dict:
         CheckpointError: no such file, or a damaged one.
     """
     with _opened(path) as file:
-        return json.loads((file.metadata() or {}).get("varient", "{}"))
+        return _split_entry(path, file.metadata())[0]
 
 
-def load_strictly(model: nn.Module, tensors: dict[str, torch.Tensor], origin: str) -> None:
-    """Load a state dict whose keys and shapes must be the model's own.
+def check_kind(path: Path, *kinds: str, form: str) -> str:
+    """Which of the kinds (`varient.models.file_kind`) a file is, by its first bytes.
+
+    Args:
+        form: what it should be, for the message.
+
+    Raises:
+        CheckpointError: no such file, one that cannot be read, or another kind.
+    """
+    try:
+        kind = kind_of(path)
+    except (FileNotFoundError, NotADirectoryError):
+        raise CheckpointError(f"{path}: no such checkpoint") from None
+    except OSError as error:
+        raise CheckpointError(f"{path}: not a readable {form} ({error.strerror or error})") from None
+    if kind not in kinds:
+        raise CheckpointError(f"{path}: not a readable {form}, but {kind}")
+    return kind
+
+
+def load_strictly(model: nn.Module, tensors: Mapping[str, Tensor], origin: str) -> None:
+    """Load a state dict whose keys and shapes must be the model's own and whose values must be finite.
 
     A model on the meta device takes copies of the tensors for its own, in its dtypes; any other is filled in place.
 
     Raises:
-        CheckpointError: names the differences, at most six of each kind.
+        CheckpointError: as `check_fit`.
     """
     own = model.state_dict()
-    wrong = {
-        "missing": [name for name in own if name not in tensors],
-        "unexpected": [name for name in tensors if name not in own],
-        "of another shape": [f"{name} {tuple(tensors[name].shape)}, expected {tuple(own[name].shape)}"
-                             for name in own if name in tensors and tensors[name].shape != own[name].shape],
-    }
-    problems = [f"{len(names)} {kind}: {', '.join(names[:6])}{', ...' if len(names) > 6 else ''}"
-                for kind, names in wrong.items() if names]
-    if problems:
-        raise CheckpointError(f"{origin} does not fit {type(model).__name__}: {'; '.join(problems)}")
+    check_fit(tensors, own, origin, type(model).__name__)
     if any(tensor.is_meta for tensor in own.values()):
         # Copies: a file maps its tensors to any address, and kernels may round otherwise off a cache line.
-        tensors = {name: tensor.to(own[name].dtype, copy=True) for name, tensor in tensors.items()}
+        tensors = {name: tensor.detach().to(own[name].dtype, copy=True) for name, tensor in tensors.items()}
         model.load_state_dict(tensors, strict=True, assign=True)
     else:
         model.load_state_dict(tensors, strict=True)
 
 
-def _write(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> None:
+def check_fit(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], origin: str, network: str) -> None:
+    """Compare a state dict with the one of a network: keys, shapes, kinds of numbers, and that all of them are finite.
+
+    Args:
+        expected: of the network; may be on the meta device.
+
+    Raises:
+        CheckpointError: names the differences, at most six of each kind.
+    """
+    shared = {name: tensor for name, tensor in tensors.items() if name in expected}
+    wrong = {
+        "missing": [name for name in expected if name not in tensors],
+        "unexpected": [name for name in tensors if name not in expected],
+        "of another shape": [f"{name} {tuple(tensor.shape)}, expected {tuple(expected[name].shape)}"
+                             for name, tensor in shared.items() if tensor.shape != expected[name].shape],
+        "of another kind": [f"{name} is {kind_of_tensor(tensor)}, expected {_kind_of_dtype(expected[name].dtype)}"
+                            for name, tensor in shared.items() if not _is_like(tensor, expected[name])],
+    }
+    _refuse(wrong, f"{origin} does not fit {network}")
+    # In the network's dtype, one by one: a float64 may be beyond float32.
+    check_finite_tensors(shared, origin, expected)
+
+
+def check_finite_tensors(tensors: Mapping[str, Tensor], origin: str, like: Mapping[str, Tensor] | None = None) -> None:
+    """Compare all values with NaN and infinity.
+
+    Args:
+        like: tensors in whose dtypes the values must be finite too.
+
+    Raises:
+        CheckpointError: names the tensors, at most six.
+    """
+    wrong = [name for name, tensor in tensors.items()
+             if not _is_finite(tensor.detach().to(like[name].dtype) if like else tensor.detach())]
+    _refuse({"not finite (NaN or infinite)": wrong}, f"{origin} has tensors that no network can work with")
+
+
+def kind_of_tensor(tensor: Tensor) -> str:
+    """What a tensor holds, and how, in words."""
+    if tensor.is_meta:
+        return "without values"
+    if tensor.is_quantized:
+        return "quantised"
+    if tensor.layout is not torch.strided or tensor.is_nested:
+        return "sparse or nested"
+    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        return "larger than what is stored of it"
+    return _kind_of_dtype(tensor.dtype)
+
+
+def is_plain(tensor: Tensor) -> bool:
+    """Whether it holds its numbers one by one, and they are real."""
+    return kind_of_tensor(tensor) in ("floating point", "integer", "boolean")
+
+
+def _kind_of_dtype(dtype: torch.dtype) -> str:
+    if dtype.is_complex:
+        return "complex"
+    if dtype.is_floating_point:
+        return "floating point" if dtype.itemsize > 1 else "8-bit floating point"
+    return "boolean" if dtype is torch.bool else "integer"
+
+
+def _is_like(tensor: Tensor, expected: Tensor) -> bool:
+    return kind_of_tensor(tensor) == _kind_of_dtype(expected.dtype)
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    # Smallest and largest value: a NaN is passed on, and nothing as large as the tensor is made.
+    if not tensor.is_floating_point() or tensor.numel() == 0:
+        return True
+    return all(value.isfinite() for value in tensor.aminmax())
+
+
+def _refuse(wrong: Mapping[str, list[str]], prefix: str) -> None:
+    problems = [f"{len(names)} {kind}: {_listed(names)}" for kind, names in wrong.items() if names]
+    if problems:
+        raise CheckpointError(f"{prefix}: {'; '.join(problems)}")
+
+
+def _listed(names: list[str]) -> str:
+    return f"{', '.join(names[:6])}{', ...' if len(names) > 6 else ''}"
+
+
+def _write(path: Path, tensors: dict[str, Tensor], description: dict) -> None:
+    description = json.loads(json.dumps(description))  # as it will be read: lists for tuples
+    entry = json.dumps(description | {_DIGEST: _digest(tensors, description)}, sort_keys=True)
     with atomic_path(path) as temporary:
         try:
-            save_file(tensors, temporary, metadata=metadata)
+            save_file(tensors, temporary, metadata={_ENTRY: entry})
         except SafetensorError as error:  # how safetensors tells of a full disk
             raise OSError(str(error)) from None
 
 
-def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+def _read(path: Path) -> tuple[dict[str, Tensor], dict]:
+    """Tensors, still mapped to the file, and description, if they are those that were written."""
     with _opened(path) as file:
+        description, expected = _split_entry(path, file.metadata())
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
-        return tensors, file.metadata() or {}
+    if expected is None:
+        log.warning("%s was written without a digest of its tensors: damage to them would not be seen", path)
+    elif _digest(tensors, description) != expected:
+        raise CheckpointError(f"{path}: damaged: its tensors are not those that were written; make the file again")
+    return tensors, description
+
+
+def _split_entry(path: Path, metadata: dict[str, str] | None) -> tuple[dict, str | None]:
+    """Description, and digest where there is one."""
+    try:
+        description = json.loads((metadata or {}).get(_ENTRY, "{}"))
+        return description, description.pop(_DIGEST, None)
+    except (ValueError, AttributeError, TypeError, RecursionError):
+        raise CheckpointError(f"{path}: damaged: its description is no JSON object; make the file again") from None
+
+
+def _digest(tensors: Mapping[str, Tensor], description: dict) -> str:
+    """Of the description and of each tensor's name, dtype, shape and bytes, in the order of the names.
+
+    XXH3 is no proof against forgery, which a digest inside the file could not be; it costs 3 % of loading from memory.
+    """
+    digest = xxhash.xxh3_128(json.dumps(description, sort_keys=True).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[safe_open]:
+    check_kind(path, SAFETENSORS, form=_FORM)
     try:
         with safe_open(path, framework="pt") as file:
             yield file
-    except FileNotFoundError:
-        raise CheckpointError(f"{path}: no such checkpoint") from None
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path}: not a readable safetensors file ({error})") from None
+        raise CheckpointError(f"{path}: not a readable {_FORM} ({error})") from None

@@ -7,17 +7,20 @@ FoundationVision/var, code at VAR 78b9539.
 
 from __future__ import annotations
 
-import pickle
+import logging
 import re
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from varient.config import ExperimentConfig
 from varient.files import sha256_of
 from varient.models.build import build_tokenizer, build_transformer
 from varient.models.checkpoint import CheckpointError, load_strictly
+from varient.models.nested import AVERAGED, WEIGHTS, Family, StateDict, telling_look, unwrap
+from varient.models.torch_file import read_torch_file
 from varient.models.transformer import VAR
 from varient.models.vqvae import VQVAE
 
@@ -28,41 +31,43 @@ NUM_PARAMETERS = {"var_d16": 310_283_520, "var_d20": 600_917_136, "var_d24": 1_0
 _VAR_BUFFER = re.compile(r"lvl_1L|attn_bias_for_masking|blocks\.\d+\.attn\.zero_k_bias")
 _VQVAE_BUFFER = re.compile(r"quantize\.ema_vocab_hit_SV")
 
-_LOOKS = (
-    ("a VAR training checkpoint (its 'trainer' holds the networks)", lambda keys: "trainer" in keys),
-    ("a DiT training checkpoint (its weights are under 'ema')", lambda keys: {"model", "ema"} <= keys),
-    ("a LlamaGen checkpoint (its weights are under 'model')", lambda keys: "model" in keys and "ema" not in keys),
-    ("a LlamaGen transformer", lambda keys: "cls_embedding.embedding_table.weight" in keys),
-    ("a DiT", lambda keys: "y_embedder.embedding_table.weight" in keys),
-    ("a VAR transformer", lambda keys: {"pos_start", "pos_1LC", "word_embed.weight"} <= keys),
-    ("a LlamaGen tokenizer", lambda keys: "encoder.conv_blocks.0.res.0.conv1.weight" in keys),
-    ("a VAR VQVAE", lambda keys: "quantize.embedding.weight" in keys and "quant_conv.weight" in keys),
-)
+_REASON = "VAR's authors sample from the weights as trained"
+VAR_FAMILY = Family("a VAR transformer", ("trainer", "var_wo_ddp", "var", *WEIGHTS, *AVERAGED), _REASON)
+VQVAE_FAMILY = Family("a VAR VQVAE", ("trainer", "vae_local", "vae_wo_ddp", "vae", "vqvae", *WEIGHTS, "vae_ema",
+                                      *AVERAGED), _REASON)
+
+PUBLISHED_SHA256 = {
+    "vae_ch160v4096z32.pth": "7c3ec27ae28a3f87055e83211ea8cc8558bd1985d7b51742d074fb4c2fcf186c",
+}
+"""Hashes that were published, by name of the file: the Git LFS pointer of huggingface.co/FoundationVision/var.  Files
+that are not here have none that we could look up."""
+
+log = logging.getLogger(__name__)
 
 
-def looks_like(keys: set[str]) -> str:
-    """What kind of file has these top-level keys, in words."""
-    return next((name for name, test in _LOOKS if test(keys)), "an unknown layout")
+def read_state_dict(path: Path, family: Family = VAR_FAMILY) -> StateDict:
+    """The weights of a family in a file of torch, flat or as a trainer leaves them; no code in it is run.
 
-
-def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """A flat state dict from a .pth file, read without running any code in it.
+    The tensors' bytes stay in the file until they are copied.
 
     Raises:
-        CheckpointError: no such file, a damaged one, or one that is not a flat dict of tensors.
+        CheckpointError: no such file, a damaged one, or one without such weights.
     """
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise CheckpointError(f"{path}: no such checkpoint") from None
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
-        reason = str(error).partition("\n")[0] or type(error).__name__  # an empty file gives an EOFError without text
-        raise CheckpointError(f"{path}: not a readable torch checkpoint, or one that holds more than tensors "
-                              f"({reason})") from None
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        kind = looks_like(set(content)) if isinstance(content, dict) else type(content).__name__
-        raise CheckpointError(f"{path}: expected a flat dict of tensors, found {kind}")
-    return content
+    return unwrap(read_torch_file(path, mapped=True), family, str(path))
+
+
+def describe_import(path: Path, tensors: StateDict) -> dict[str, Any]:
+    """Where weights came from, for the description of the file that they go into.
+
+    ``released`` is "known" for a file with a published hash; one that only has the name of such a file is warned of.
+    """
+    digest = sha256_of(path)
+    expected = PUBLISHED_SHA256.get(path.name, digest)
+    if digest != expected:
+        log.warning("%s has the SHA-256 %s, but the published file of that name %s: another file, or a damaged one",
+                    path, digest, expected)
+    return {"imported_sha256": digest, "released": "known" if digest in PUBLISHED_SHA256.values() else "unknown",
+            "taken": tensors.taken, "left_out": list(tensors.left_out)}
 
 
 def load_var(model: VAR, tensors: dict[str, Tensor], origin: str) -> None:
@@ -79,7 +84,8 @@ def load_var(model: VAR, tensors: dict[str, Tensor], origin: str) -> None:
     for name, buffer in buffers.items():
         if name.endswith("zero_k_bias") and buffer.any():
             raise CheckpointError(f"{origin}: {name} is not zero; released VAR keys have no bias")
-    _load(model, weights, origin)
+    with telling_look(tensors):
+        load_strictly(model, weights, origin)
 
 
 def load_vqvae(model: VQVAE, tensors: dict[str, Tensor], origin: str) -> None:
@@ -89,30 +95,25 @@ def load_vqvae(model: VQVAE, tensors: dict[str, Tensor], origin: str) -> None:
         CheckpointError: keys or shapes that differ.
     """
     _, weights = _split(tensors, _VQVAE_BUFFER)
-    _load(model, weights, origin)
+    with telling_look(tensors):
+        load_strictly(model, weights, origin)
 
 
 def import_tokenizer(config: ExperimentConfig, source: Path) -> tuple[VQVAE, dict]:
     """The experiment's tokenizer from a released file, and a description of where it came from."""
-    model = build_tokenizer(config)
-    load_vqvae(model, read_state_dict(source), str(source))
-    return model, {"kind": "tokenizer", "imported_sha256": sha256_of(source)}
+    model, tensors = build_tokenizer(config), read_state_dict(source, VQVAE_FAMILY)
+    load_vqvae(model, tensors, str(source))
+    return model, {"kind": "tokenizer", **describe_import(source, tensors)}
 
 
 def import_transformer(config: ExperimentConfig, source: Path) -> tuple[VAR, dict]:
     """The experiment's transformer from a released file, and a description of where it came from."""
-    model = build_transformer(config)
-    load_var(model, read_state_dict(source), str(source))
-    return model, {"kind": "base", "imported_sha256": sha256_of(source)}
+    model, tensors = build_transformer(config), read_state_dict(source)
+    load_var(model, tensors, str(source))
+    return model, {"kind": "base", **describe_import(source, tensors)}
 
 
 def _split(tensors: dict[str, Tensor], pattern: re.Pattern) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     matching = {name: tensor for name, tensor in tensors.items() if pattern.fullmatch(name)}
     return matching, {name: tensor for name, tensor in tensors.items() if name not in matching}
 
-
-def _load(model: nn.Module, tensors: dict[str, Tensor], origin: str) -> None:
-    try:
-        load_strictly(model, tensors, origin)
-    except CheckpointError as error:
-        raise CheckpointError(f"{error} (the file looks like {looks_like(set(tensors))})") from None

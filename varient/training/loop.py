@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from varient.config import Optimizer, Precision
 from varient.files import only_writer, remove_unfinished, write_text
-from varient.models.checkpoint import CheckpointError, load_strictly, read_description
+from varient.models.checkpoint import CheckpointError, check_weights, load_strictly
 from varient.sources import sources_digest
 from varient.training import distributed
 from varient.training.curves import Curves, norm_of, probed_norms
@@ -163,8 +163,9 @@ def _is_finished(output: Path | None, work_dir: Path, identity: str) -> bool:
         return False
     remove_unfinished(output.parent, escape(output.stem), escape(output.suffix))
     try:
-        finished = output.exists() and read_description(output).get("settings") == identity
-    except CheckpointError:  # damaged: to be written anew
+        finished = output.exists() and check_weights(output).get("settings") == identity
+    except CheckpointError as error:
+        log.warning("%s; it is made anew", error)
         return False
     if finished:  # killed after its result was written, it left its states
         remove_training_states(states_folder(work_dir, identity))

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import zipfile
 from pathlib import Path
 
 import torch
 
 from varient.files import atomic_path, remove_unfinished, write_text
+from varient.models.checkpoint import CheckpointError
+from varient.models.torch_file import read_torch_file
 
 log = logging.getLogger(__name__)
 
@@ -55,14 +56,10 @@ def newest_training_state(folder: Path) -> dict | None:
 def read_training_state(path: Path) -> dict | None:
     """One state, or None (and a warning) where the file is damaged."""
     try:
-        with zipfile.ZipFile(path) as archive:  # torch itself compares no checksums
-            damage = archive.testzip()
-    except zipfile.BadZipFile as error:
-        damage = error
-    if damage:
-        log.warning("%s is damaged (%s); going back to the state before it", path, damage)
+        return read_torch_file(path)
+    except CheckpointError as error:
+        log.warning("%s is damaged (%s); going back to the state before it", path, error)
         return None
-    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def report_other_states(work_dir: Path, identity: str, title: str) -> None:

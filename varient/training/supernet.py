@@ -7,7 +7,7 @@ from pathlib import Path
 from varient.config import ExperimentConfig
 from varient.files import link_or_copy, sha256_of
 from varient.models.build import build_transformer
-from varient.models.checkpoint import CheckpointError, load_weights, read_description
+from varient.models.checkpoint import CheckpointError, check_weights, load_weights, read_description
 from varient.training.course import supernet_course
 from varient.training.distributed import check_start
 from varient.training.recipes import Supernet
@@ -40,12 +40,12 @@ def copy_kept_weights(supernet: Path, epoch: int, output: Path) -> None:
     """The weights that the training of a supernet kept after an epoch, under the name of a network of their own.
 
     Raises:
-        CheckpointError: it kept none, or those that lie there are another training's.
+        CheckpointError: it kept none, or those that lie there are damaged or another training's.
     """
     kept = supernet.parent / f"training-{supernet.stem}" / f"epoch-{epoch}.safetensors"
     if not kept.exists():
         raise CheckpointError(f"{kept}: the training of {supernet} keeps its weights there, and they are gone; delete "
                               f"{supernet} to train it again")
-    if read_description(kept).get("settings") != read_description(supernet).get("settings"):
+    if check_weights(kept).get("settings") != read_description(supernet).get("settings"):
         raise CheckpointError(f"{kept} is of another training than {supernet}; delete both to train again")
     link_or_copy(kept, output)

@@ -230,7 +230,7 @@ def _read_manifest(folder: Path) -> _Manifest:
     except FileNotFoundError:
         raise TokenCacheError(f"{path}: no such token cache") from None
     except (OSError, UnicodeDecodeError, ValidationError) as error:
-        raise TokenCacheError(f"{path}: not the manifest of a token cache ({error})") from None
+        raise TokenCacheError(f"{path}: not the manifest of a token cache ({' '.join(str(error).split())})") from None
 
 
 def _write_manifest(folder: Path, manifest: _Manifest) -> None:

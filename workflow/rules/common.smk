@@ -6,8 +6,8 @@ from pathlib import Path
 from varient.ablations import arms
 from varient.config import PROFILED
 from varient.devices import wanted_device
-from varient.files import write_text
-from varient.launch import training_gpus
+from varient.experiment import keep_config
+from varient.launch import launcher, training_gpus
 from varient.report.inputs import DEFAULT_EXPERIMENT, figure_inputs, table_inputs
 from varient.systems import (
     family_of,
@@ -52,11 +52,17 @@ PAPER_SIZE_TABLES = expand(
     suffix=["csv", "md", "tex"],
 )
 
+# Snakemake formats the path, folder of the project and all, which may have braces in it.
+ENVIRONMENT = (
+    str(Path(workflow.basedir, "environment.yml")).replace("{", "{{").replace("}", "}}")
+)
+
 # GPUs of a job, which limit nothing until `--resources gpu=N` or a profile says how many there are.  A launcher of
 # several processes (VARIENT_LAUNCH) takes one for each.
 try:
     GPU = 0 if wanted_device() == "cpu" else 1
     TRAINING_GPUS = training_gpus()
+    launcher()
 except ValueError as error:
     raise WorkflowError(str(error)) from None
 
@@ -68,18 +74,27 @@ REAL = f"runs/{EXPERIMENT.name}/real"
 REFERENCE = (
     EXPERIMENT.evaluation.reference or f"{REAL}/{EXPERIMENT.data.reference_split}.npz"
 )
-TEST = f"{REAL}/test.npz" if "test" in EXPERIMENT.data.splits else []
-TEST_OPTION = f" --test {TEST}" if TEST else ""
+TEST = [f"{REAL}/test.npz"] if "test" in EXPERIMENT.data.splits else []
 
 # Networks that system families add, by name.
 NETWORKS = networks_of(EXPERIMENT)
 
-# The config with all defaults, as every stage reads it.  Not a rule's output: a rule that has to run hides from
-# Snakemake what else has changed, and every stage depends on it.  Stages take it as ancient; which of them run again is
-# decided by the digest of their own sections in `params`.
-CONFIG = Path("runs") / EXPERIMENT.name / "config.json"
-if not CONFIG.exists() or CONFIG.read_text() != EXPERIMENT.model_dump_json(indent=2):
-    write_text(CONFIG, EXPERIMENT.model_dump_json(indent=2))
+# The config with all defaults, as every stage reads it, and all that parsing writes.
+CONFIG = keep_config(EXPERIMENT, Path("runs") / EXPERIMENT.name)
+
+# A job in a process of its own, as on Slurm, parses these files anew: by the config as it was when the workflow began,
+# whatever has become of the YAML since.
+if workflow.is_main_process:
+    workflow.config_settings.configfiles = [CONFIG.absolute()]
+
+
+def config_file(wildcards, input):
+    """Params function: the file of the config.
+
+    Its name changes with any setting.  So it is no input, and it asks for `input`, which makes it what Snakemake calls
+    derived: no reason to run again.  Which stages do is decided by the digest of their own sections beside it.
+    """
+    return str(CONFIG)
 
 
 def weight_files(names):
@@ -127,19 +142,24 @@ def supernet(wildcards):
 
 def supernet_options(supernet):
     """Options of `varient train supernet`."""
-    recipe = f" --recipe {supernet.recipe}" if supernet.recipe else ""
-    return f"--depth {supernet.depth}{recipe} --seed {supernet.seed}"
+    recipe = ["--recipe", supernet.recipe] if supernet.recipe else []
+    return ["--depth", supernet.depth, *recipe, "--seed", supernet.seed]
+
+
+def repeated(option, paths):
+    """Words of a command line: the option before each path.  A shell command quotes each of them (`:q`)."""
+    return [word for path in paths for word in (option, path)]
 
 
 # Where a folder of images lies.  Its content is no input of a rule, so that another place has to count as other images;
-# a training that was stopped knows them by name and size, and goes on wherever they are mounted.  Fashion-MNIST is known
-# by its hashes.
+# a training that was stopped knows them by name and size, and goes on wherever they are mounted.  Params take it from
+# a function: Snakemake looks for wildcards in a plain string.  Fashion-MNIST is known by its hashes, wherever it lies.
 IMAGES = "" if EXPERIMENT.data.in_memory else str(EXPERIMENT.data.root or "")
 
 # Tokens of a folder whose augmentation, at most a flip, lets them be made once; the list stands for all their files.
 TOKENS = f"runs/{EXPERIMENT.name}/tokens"
 TOKEN_LIST = f"{TOKENS}.json" if EXPERIMENT.data.cacheable else []
-TOKENS_OPTION = f" --tokens {TOKENS}" if EXPERIMENT.data.cacheable else ""
+TOKENS_OPTION = ["--tokens", TOKENS] if EXPERIMENT.data.cacheable else []
 
 
 def needs_images(output, *splits):

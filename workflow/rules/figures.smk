@@ -1,6 +1,5 @@
 rule figure:
     input:
-        config=ancient(f"runs/{EXPERIMENT.name}/config.json"),
         scores=lambda wildcards: records(
             "score", figure_inputs(wildcards.figure, EXPERIMENT)["score"]
         ),
@@ -26,14 +25,13 @@ rule figure:
     log:
         f"runs/{EXPERIMENT.name}/logs/{{figure}}.log",
     conda:
-        "../../environment.yml"
+        ENVIRONMENT
     params:
+        config=config_file,
         settings=EXPERIMENT.digest(),
-        scores=lambda wildcards, input: [f"--score {path}" for path in input.scores],
-        profiles=lambda wildcards, input: [
-            f"--profile {path}" for path in input.profiles
-        ],
+        scores=lambda wildcards, input: repeated("--score", input.scores),
+        profiles=lambda wildcards, input: repeated("--profile", input.profiles),
         stem=lambda wildcards, output: output.png.removesuffix(".png"),
     shell:
-        "python -m varient figure --config {input.config} {wildcards.figure} {params.scores} {params.profiles}"
-        " --output {params.stem} > {log} 2>&1"
+        "python -m varient figure --config {params.config:q} {wildcards.figure:q} {params.scores:q} {params.profiles:q}"
+        " --output {params.stem:q} > {log:q} 2>&1"

@@ -3,7 +3,6 @@ rule profile:
     cluster, where Snakemake has no cores to count, the profile asks for a node without other jobs.
     """
     input:
-        config=ancient("runs/{experiment}/config.json"),
         weights=weights_of,
         files=user_files_of,
         code=code_of("varient.profiling.profiler"),
@@ -12,12 +11,13 @@ rule profile:
     log:
         "runs/{experiment}/logs/profile-{system}.log",
     conda:
-        "../../environment.yml"
+        ENVIRONMENT
     threads: workflow.resource_settings.cores or 8
     resources:
         gpu=GPU,
     params:
+        config=config_file,
         settings=settings_of(*PROFILED),
     shell:
-        "python -m varient profile --config {input.config} --system {wildcards.system}"
-        " --run-dir runs/{wildcards.experiment} --output {output} > {log} 2>&1"
+        "python -m varient profile --config {params.config:q} --system {wildcards.system:q}"
+        " --run-dir runs/{wildcards.experiment:q} --output {output:q} > {log:q} 2>&1"

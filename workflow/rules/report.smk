@@ -1,7 +1,6 @@
 rule opening:
     """What holds, what does not, what is open: the first page of the report and the five minutes behind it."""
     input:
-        config=ancient(f"runs/{EXPERIMENT.name}/config.json"),
         claims=f"{RESULTS}/claims.csv",
         table2=f"{RESULTS}/table2.csv",
         code=stage_sources("varient.report.opening"),
@@ -16,10 +15,10 @@ rule opening:
     log:
         f"runs/{EXPERIMENT.name}/logs/opening.log",
     conda:
-        "../../environment.yml"
+        ENVIRONMENT
     shell:
-        "python -m varient opening {input.claims} {input.table2} --output {output.page} --summary {output.summary}"
-        " > {log} 2>&1"
+        "python -m varient opening {input.claims:q} {input.table2:q} --output {output.page:q} --summary {output.summary:q}"
+        " > {log:q} 2>&1"
 
 
 rule report_page:
@@ -34,9 +33,9 @@ rule report_page:
         f"runs/{EXPERIMENT.name}/logs/report_page.log",
     localrule: True  # it reads what Snakemake knows of the jobs, which belongs to the machine that runs the workflow
     conda:
-        "../../environment.yml"
+        ENVIRONMENT
     params:
-        config=CONFIG,
+        config=config_file,
     shell:
-        "snakemake --nolock --cores 1 --report {output} --report-stylesheet {input.style}"
-        " --configfile {params.config} -- results > {log} 2>&1"
+        "python -m snakemake --nolock --cores 1 --report {output:q} --report-stylesheet {input.style:q}"
+        " --configfile {params.config:q} -- results > {log:q} 2>&1"

@@ -1,7 +1,6 @@
 rule generate_shard:
     """One shard of a system's images; each image is a function of (seed, index), so shards only divide the work."""
     input:
-        config=ancient("runs/{experiment}/config.json"),
         weights=weights_of,
         files=user_files_of,
         code=code_of("varient.generation"),
@@ -10,12 +9,13 @@ rule generate_shard:
     log:
         "runs/{experiment}/logs/generate-{system}-{shard}.log",
     conda:
-        "../../environment.yml"
+        ENVIRONMENT
     resources:
         gpu=GPU,
     params:
+        config=config_file,
         # The number of shards decides which images lie in which file: with another one each file has to be made again.
         settings=settings_of(*EXPERIMENT.sampling.image_sections, "sampling.shards"),
     shell:
-        "python -m varient generate --config {input.config} --system {wildcards.system} --shard {wildcards.shard}"
-        " --run-dir runs/{wildcards.experiment} --output {output} > {log} 2>&1"
+        "python -m varient generate --config {params.config:q} --system {wildcards.system:q} --shard {wildcards.shard:q}"
+        " --run-dir runs/{wildcards.experiment:q} --output {output:q} > {log:q} 2>&1"

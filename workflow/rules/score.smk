@@ -1,6 +1,5 @@
 rule score:
     input:
-        config=ancient("runs/{experiment}/config.json"),
         samples=[
             f"runs/{{experiment}}/samples/{{system}}/shard-{shard}.npz"
             for shard in range(EXPERIMENT.sampling.shards)
@@ -18,21 +17,21 @@ rule score:
     log:
         "runs/{experiment}/logs/score-{system}.log",
     conda:
-        "../../environment.yml"
+        ENVIRONMENT
     threads: SCORING_THREADS
     resources:
         gpu=GPU,
     params:
+        config=config_file,
         settings=EXPERIMENT.digest("evaluation"),
-        test=TEST_OPTION,
+        test=repeated("--test", TEST),
     shell:
-        "python -m varient score --config {input.config} {input.samples} --reference {input.reference}{params.test}"
-        " --run-dir runs/{wildcards.experiment} --output {output} > {log} 2>&1"
+        "python -m varient score --config {params.config:q} {input.samples:q} --reference {input.reference:q}"
+        " {params.test:q} --run-dir runs/{wildcards.experiment:q} --output {output:q} > {log:q} 2>&1"
 
 
 use rule score as score_real with:
     input:
-        config=ancient("runs/{experiment}/config.json"),
         samples="runs/{experiment}/real/{split}.npz",
         reference=REFERENCE,
         networks=EXPERIMENT.evaluation.inception_weights
@@ -46,8 +45,9 @@ use rule score as score_real with:
     log:
         "runs/{experiment}/logs/score-real-{split}.log",
     params:
+        config=config_file,
         settings=EXPERIMENT.digest("evaluation"),
-        test="",
+        test=[],
 
 
 ruleorder: score_real > score
@@ -56,7 +56,6 @@ ruleorder: score_real > score
 rule reconstruct:
     """FID of the real images rebuilt from their first scales: what Table 1 has to be read beside."""
     input:
-        config=ancient("runs/{experiment}/config.json"),
         tokenizer="runs/{experiment}/tokenizer.safetensors",
         images=f"{REAL}/{EXPERIMENT.data.reference_split}.npz",
         reference=REFERENCE,
@@ -71,15 +70,16 @@ rule reconstruct:
     log:
         "runs/{experiment}/logs/reconstruct.log",
     conda:
-        "../../environment.yml"
+        ENVIRONMENT
     threads: SCORING_THREADS
     resources:
         gpu=GPU,
     params:
+        config=config_file,
         settings=EXPERIMENT.digest("evaluation"),
     shell:
-        "python -m varient reconstruct --config {input.config} {input.tokenizer} {input.images}"
-        " --reference {input.reference} --run-dir runs/{wildcards.experiment} --output {output} > {log} 2>&1"
+        "python -m varient reconstruct --config {params.config:q} {input.tokenizer:q} {input.images:q}"
+        " --reference {input.reference:q} --run-dir runs/{wildcards.experiment:q} --output {output:q} > {log:q} 2>&1"
 
 
 rule drift:
@@ -101,6 +101,6 @@ rule drift:
     log:
         "runs/drift.log",
     conda:
-        "../../environment.yml"
+        ENVIRONMENT
     shell:
-        "python -m varient drift --output {output} > {log} 2>&1"
+        "python -m varient drift --output {output:q} > {log:q} 2>&1"

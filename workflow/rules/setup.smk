@@ -1,7 +1,6 @@
 rule real_images:
     """The real images of a split as an archive: the reference of all scores, their floor, a test set."""
     input:
-        config=ancient("runs/{experiment}/config.json"),
         images=lambda wildcards: needs_images(f"{REAL}/{wildcards.split}.npz"),
         code=stage_sources("varient.evaluation.reference"),
     output:
@@ -9,8 +8,9 @@ rule real_images:
     log:
         "runs/{experiment}/logs/real-{split}.log",
     conda:
-        "../../environment.yml"
+        ENVIRONMENT
     params:
+        config=config_file,
         settings=EXPERIMENT.digest("data"),
     shell:
-        "python -m varient real --config {input.config} --split {wildcards.split} --output {output} > {log} 2>&1"
+        "python -m varient real --config {params.config:q} --split {wildcards.split:q} --output {output:q} > {log:q} 2>&1"

@@ -1,6 +1,5 @@
 rule table:
     input:
-        config=ancient(f"runs/{EXPERIMENT.name}/config.json"),
         scores=score_records,
         profiles=profile_records,
         reconstruction=reconstruction_record,
@@ -23,19 +22,18 @@ rule table:
     log:
         f"runs/{EXPERIMENT.name}/logs/table{{table}}.log",
     conda:
-        "../../environment.yml"
+        ENVIRONMENT
     params:
+        config=config_file,
         settings=EXPERIMENT.digest(),
-        scores=lambda wildcards, input: [f"--score {path}" for path in input.scores],
-        profiles=lambda wildcards, input: [
-            f"--profile {path}" for path in input.profiles
-        ],
-        reconstruction=lambda wildcards, input: [
-            f"--reconstruction {path}" for path in input.reconstruction
-        ],
+        scores=lambda wildcards, input: repeated("--score", input.scores),
+        profiles=lambda wildcards, input: repeated("--profile", input.profiles),
+        reconstruction=lambda wildcards, input: repeated(
+            "--reconstruction", input.reconstruction
+        ),
     shell:
-        "python -m varient table --config {input.config} {wildcards.table} {params.scores} {params.profiles}"
-        " {params.reconstruction} --output {output.csv} > {log} 2>&1"
+        "python -m varient table --config {params.config:q} {wildcards.table:q} {params.scores:q} {params.profiles:q}"
+        " {params.reconstruction:q} --output {output.csv:q} > {log:q} 2>&1"
 
 
 if EXPERIMENT.name != PAPER_SIZE:
@@ -60,22 +58,21 @@ if EXPERIMENT.name != PAPER_SIZE:
         log:
             f"runs/{EXPERIMENT.name}/logs/{PAPER_SIZE}-table{{table}}.log",
         conda:
-            "../../environment.yml"
+            ENVIRONMENT
         params:
+            found_in=lambda wildcards: f"runs/{PAPER_SIZE}",
             # Of a GPU that ran the paper's sizes; Table 3 shows them.
-            profiles=lambda wildcards, input: [
-                f"--profile {path}" for path in input.profiles
-            ]
-            * (wildcards.table == "3"),
+            profiles=lambda wildcards, input: (
+                repeated("--profile", input.profiles) if wildcards.table == "3" else []
+            ),
         shell:
-            "python -m varient table --config {input.config} {wildcards.table} {params.profiles}"
-            f" --found-in runs/{PAPER_SIZE} --output {{output.csv}} > {{log}} 2>&1"
+            "python -m varient table --config {input.config:q} {wildcards.table:q} {params.profiles:q}"
+            " --found-in {params.found_in:q} --output {output.csv:q} > {log:q} 2>&1"
 
 
 rule ablations:
     """All arms with their scores in one file; what they mean for the paper's claims is another matter."""
     input:
-        config=ancient(f"runs/{EXPERIMENT.name}/config.json"),
         scores=ablation_records,
         code=stage_sources("varient.report.results"),
     output:
@@ -88,18 +85,18 @@ rule ablations:
     log:
         f"runs/{EXPERIMENT.name}/logs/ablations.log",
     conda:
-        "../../environment.yml"
+        ENVIRONMENT
     params:
+        config=config_file,
         settings=EXPERIMENT.digest("ablations", "supernet"),
-        scores=lambda wildcards, input: [f"--score {path}" for path in input.scores],
+        scores=lambda wildcards, input: repeated("--score", input.scores),
     shell:
-        "python -m varient ablations --config {input.config} {params.scores} --output {output} > {log} 2>&1"
+        "python -m varient ablations --config {params.config:q} {params.scores:q} --output {output:q} > {log:q} 2>&1"
 
 
 rule claims:
     """A verdict on each claim of the paper's text and each cell of its tables."""
     input:
-        config=ancient(f"runs/{EXPERIMENT.name}/config.json"),
         scores=claim_records,
         profiles=records("profile", table_inputs(2, EXPERIMENT)["profile"]),
         reconstruction=lambda wildcards: RECONSTRUCTION,
@@ -121,18 +118,17 @@ rule claims:
     log:
         f"runs/{EXPERIMENT.name}/logs/claims.log",
     conda:
-        "../../environment.yml"
+        ENVIRONMENT
     params:
+        config=config_file,
         settings=EXPERIMENT.digest(),
-        scores=lambda wildcards, input: [f"--score {path}" for path in input.scores],
-        profiles=lambda wildcards, input: [
-            f"--profile {path}" for path in input.profiles
-        ],
-        reconstruction=lambda wildcards, input: [
-            f"--reconstruction {path}" for path in input.reconstruction
-        ],
+        scores=lambda wildcards, input: repeated("--score", input.scores),
+        profiles=lambda wildcards, input: repeated("--profile", input.profiles),
+        reconstruction=lambda wildcards, input: repeated(
+            "--reconstruction", input.reconstruction
+        ),
+        run_dir=lambda wildcards: f"runs/{EXPERIMENT.name}",
         stem=lambda wildcards, output: output.csv.removesuffix(".csv"),
-        run_dir=lambda wildcards, input: Path(input.config).parent,
     shell:
-        "python -m varient claims --config {input.config} {params.scores} {params.profiles}"
-        " {params.reconstruction} --run-dir {params.run_dir} --output {params.stem} > {log} 2>&1"
+        "python -m varient claims --config {params.config:q} {params.scores:q} {params.profiles:q}"
+        " {params.reconstruction:q} --run-dir {params.run_dir:q} --output {params.stem:q} > {log:q} 2>&1"

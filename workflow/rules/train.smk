@@ -1,6 +1,5 @@
 rule train_tokenizer:
     input:
-        config=ancient("runs/{experiment}/config.json"),
         weights=EXPERIMENT.tokenizer.weights or [],
         images=lambda wildcards: (
             needs_images(f"runs/{EXPERIMENT.name}/tokenizer.safetensors", "train")
@@ -14,17 +13,17 @@ rule train_tokenizer:
         "runs/{experiment}/logs/train_tokenizer.log",
     priority: 20  # tokenizer, base and supernets are the longest way through the DAG
     conda:
-        "../../environment.yml"
+        ENVIRONMENT
     params:
+        config=config_file,
         settings=EXPERIMENT.digest("data", "patch_nums", "tokenizer"),
     shell:
-        "python -m varient train tokenizer --config {input.config} --output {output} > {log} 2>&1"
+        "python -m varient train tokenizer --config {params.config:q} --output {output:q} > {log:q} 2>&1"
 
 
 rule train_classifier:
     """`features` feeds the scores, `judge` says whether an image is of the class that was asked for."""
     input:
-        config=ancient("runs/{experiment}/config.json"),
         images=lambda wildcards: needs_images(
             f"runs/{EXPERIMENT.name}/classifier-{wildcards.role}.safetensors"
         ),
@@ -34,12 +33,13 @@ rule train_classifier:
     log:
         "runs/{experiment}/logs/train_classifier-{role}.log",
     conda:
-        "../../environment.yml"
+        ENVIRONMENT
     params:
+        config=config_file,
         settings=EXPERIMENT.digest("data", "evaluation.classifier"),
     shell:
-        "python -m varient train classifier --config {input.config} --role {wildcards.role} --output {output}"
-        " > {log} 2>&1"
+        "python -m varient train classifier --config {params.config:q} --role {wildcards.role:q} --output {output:q}"
+        " > {log:q} 2>&1"
 
 
 rule cache_tokens:
@@ -47,7 +47,6 @@ rule cache_tokens:
     it before the command could go on where it was stopped; what is declared is a copy of its manifest.
     """
     input:
-        config=ancient("runs/{experiment}/config.json"),
         tokenizer="runs/{experiment}/tokenizer.safetensors",
         images=lambda wildcards: needs_images(f"{TOKENS}.json", "train"),
         code=stage_sources("varient.training.tokens"),
@@ -57,23 +56,23 @@ rule cache_tokens:
         "runs/{experiment}/logs/cache_tokens.log",
     priority: 15
     conda:
-        "../../environment.yml"
+        ENVIRONMENT
     threads: 4
     resources:
         gpu=min(TRAINING_GPUS, 1),
     params:
+        config=config_file,
         settings=EXPERIMENT.digest("data", "patch_nums", "tokenizer"),
-        images=IMAGES,
+        images=lambda wildcards: IMAGES,
         folder=TOKENS,
     shell:
-        "python -m varient cache-tokens --config {input.config} --workers {threads} {input.tokenizer}"
-        " --output {params.folder} > {log} 2>&1 && cp {params.folder}/manifest.json {output}"
+        "python -m varient cache-tokens --config {params.config:q} --workers {threads:q} {input.tokenizer:q}"
+        " --output {params.folder:q} > {log:q} 2>&1 && cp {params.folder:q}/manifest.json {output:q}"
 
 
 rule train_base:
     """The full network, from scratch or from a released file."""
     input:
-        config=ancient("runs/{experiment}/config.json"),
         tokenizer="runs/{experiment}/tokenizer.safetensors",
         weights=EXPERIMENT.base.weights or [],
         tokens=TOKEN_LIST if EXPERIMENT.base.training else [],
@@ -89,25 +88,26 @@ rule train_base:
         "runs/{experiment}/logs/train_base.log",
     priority: 10
     conda:
-        "../../environment.yml"
+        ENVIRONMENT
     resources:
         gpu=TRAINING_GPUS if EXPERIMENT.base.training else 0,
     params:
+        config=config_file,
         settings=EXPERIMENT.digest(
             "data", "patch_nums", "tokenizer", "transformer", "base"
         ),
-        images=IMAGES if EXPERIMENT.base.training else "",
-        tokens=TOKENS_OPTION if EXPERIMENT.base.training else "",
+        images=lambda wildcards: IMAGES if EXPERIMENT.base.training else "",
+        tokens=TOKENS_OPTION if EXPERIMENT.base.training else [],
+        module="varient.launch" if EXPERIMENT.base.training else "varient",
     shell:
-        f"python -m {'varient.launch' if EXPERIMENT.base.training else 'varient'} train base"
-        " --config {input.config}{params.tokens} {input.tokenizer} --output {output} > {log} 2>&1"
+        "python -m {params.module:q} train base --config {params.config:q} {params.tokens:q} {input.tokenizer:q}"
+        " --output {output:q} > {log:q} 2>&1"
 
 
 rule train_supernet:
     """The full network together with a subnet of depth d, in three phases (one supernet for each d, as in Table 4), or
     by a recipe of the config.  VARIENT_LAUNCH starts it on several processes."""
     input:
-        config=ancient("runs/{experiment}/config.json"),
         tokenizer="runs/{experiment}/tokenizer.safetensors",
         base="runs/{experiment}/base.safetensors",
         tokens=TOKEN_LIST,
@@ -119,18 +119,19 @@ rule train_supernet:
         "runs/{experiment}/logs/train_{supernet}.log",
     priority: 10
     conda:
-        "../../environment.yml"
+        ENVIRONMENT
     resources:
         gpu=TRAINING_GPUS,
     params:
+        config=config_file,
         settings=lambda wildcards: EXPERIMENT.digest(
             *supernet(wildcards).depends(EXPERIMENT)
         ),
-        images=IMAGES,
+        images=lambda wildcards: IMAGES,
         options=lambda wildcards: supernet_options(supernet(wildcards)) + TOKENS_OPTION,
     shell:
-        "python -m varient.launch train supernet --config {input.config} {params.options} {input.tokenizer} {input.base}"
-        " --output {output} > {log} 2>&1"
+        "python -m varient.launch train supernet --config {params.config:q} {params.options:q} {input.tokenizer:q} {input.base:q}"
+        " --output {output:q} > {log:q} 2>&1"
 
 
 rule epoch_weights:
@@ -144,15 +145,14 @@ rule epoch_weights:
     log:
         "runs/{experiment}/logs/{supernet}-e{epoch}.log",
     conda:
-        "../../environment.yml"
+        ENVIRONMENT
     shell:
-        "python -m varient epoch-weights {input} --epoch {wildcards.epoch} --output {output} > {log} 2>&1"
+        "python -m varient epoch-weights {input:q} --epoch {wildcards.epoch:q} --output {output:q} > {log:q} 2>&1"
 
 
 rule train_network:
     """A network that a system family adds: CoDe's two, DiT, LlamaGen and its tokenizer, anybody's."""
     input:
-        config=ancient("runs/{experiment}/config.json"),
         needs=lambda wildcards: weight_files(NETWORKS[wildcards.network].needs),
         released=lambda wildcards: NETWORKS[wildcards.network].released or [],
         images=lambda wildcards: (
@@ -171,12 +171,13 @@ rule train_network:
         network="|".join(NETWORKS) or "none",
     priority: 5
     conda:
-        "../../environment.yml"
+        ENVIRONMENT
     params:
+        config=config_file,
         settings=lambda wildcards: EXPERIMENT.digest(
             *NETWORKS[wildcards.network].depends
         ),
         images=lambda wildcards: "" if NETWORKS[wildcards.network].released else IMAGES,
     shell:
-        "python -m varient train network --config {input.config} {wildcards.network}"
-        " --run-dir runs/{wildcards.experiment} --output {output} > {log} 2>&1"
+        "python -m varient train network --config {params.config:q} {wildcards.network:q}"
+        " --run-dir runs/{wildcards.experiment:q} --output {output:q} > {log:q} 2>&1"
