@@ -1,4 +1,4 @@
-"""From real digits (or ImageNet and released weights) to the paper's tables.
+"""From real images (or ImageNet and released weights) to the paper's tables.
 
     snakemake --cores all results/table2.csv
     snakemake --cores all results/imagenet256/table2.csv --configfile workflow/config/imagenet256.yaml
@@ -44,7 +44,7 @@ wildcard_constraints:
     experiment=EXPERIMENT.name,
     system=r"[a-z0-9-]+",
     role=r"features|judge",
-    split=r"train|holdout",
+    split="|".join(EXPERIMENT.data.splits),
     supernet=r"supernet(-(?!e\d)[a-z0-9]+)+",
     epoch=r"\d+",
     shard=r"\d+",

@@ -30,6 +30,8 @@ def _varient(*arguments, cwd=ROOT, **variables):
     (["score", "--config", CONFIG, "none.npz", "--reference", "r.npz", "-o", "x"], "none.npz: no such file"),
     (["score", "none.npz", "--reference", "r.npz", "-o", "x"], "score needs either --config"),
     (["score", "none.npz", "--reference", "r.npz", "--protocol", "adm", "-o", "x"], "none.npz: no such file"),
+    (["score", "none.npz", "--reference", "r.npz", "--protocol", "adm", "--test", "t.npz", "-o", "x"], "--test goes"),
+    (["real", "--config", CONFIG, "--split", "test", "-o", "x"], "split 'test' is unknown; known: train, holdout"),
     (["export", "none.npz", "--format", "jpg", "-o", "x"], "format 'jpg' is unknown; known: adm, png"),
     (["train", "network", "--config", CONFIG, "dit2", "-o", "x"], "network 'dit2' is not one of smoke's: code-small"),
     (["table", "--config", CONFIG, "9", "-o", "x"], "table 9 is unknown"),

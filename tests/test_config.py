@@ -11,7 +11,7 @@ from conftest import ROOT
 from varient.config import ConfigError, load_config, parse_config
 from varient.experiment import parse_experiment
 
-CONFIGS = ["digits", "digits_c", "smoke", "imagenet256"]
+CONFIGS = ["digits", "digits_c", "fashion", "smoke", "imagenet256"]
 
 
 def _settings(name="digits"):

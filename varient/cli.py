@@ -281,7 +281,7 @@ def generate(config: Config, system: Annotated[str, typer.Option(help="e.g. vari
 
 
 @verb(app)
-def real(config: Config, split: Annotated[str, typer.Option(help="train or holdout")], output: Output) -> None:
+def real(config: Config, split: Annotated[str, typer.Option(help="train, holdout or test")], output: Output) -> None:
     """The real images of a split, as a sample archive."""
     from varient.evaluation.reference import archive_real_images
 
@@ -294,6 +294,8 @@ def score(samples: Annotated[list[Path], typer.Argument(help="all shards of a sy
           reference: Annotated[list[Path], typer.Option(help="real images, or ADM's reference batch")], output: Output,
           config: Annotated[Path | None, typer.Option("--config", help="of the experiment of the samples")] = None,
           run_dir: RunDir = None,
+          test: Annotated[list[Path] | None, typer.Option(help="real images of a test set, for FID against them too; "
+                                                               "with --config")] = None,
           protocol: Annotated[str | None, typer.Option(help="adm, torch-fidelity, clean-fid; without --config")] = None,
           weights: Annotated[Path | None, typer.Option(help="the protocol's Inception; without --config")] = None,
           sha256: Annotated[str | None, typer.Option(help="of --weights, where it is not the published file")] = None,
@@ -307,12 +309,15 @@ def score(samples: Annotated[list[Path], typer.Argument(help="all shards of a sy
     device = str(default_device())
     if (config is None) == (protocol is None):
         raise ValueError("score needs either --config (samples of an experiment) or --protocol (any samples)")
+    if test and config is None:
+        raise ValueError("--test goes with --config")
     if config and (weights or sha256 or fid_infinity):
         raise ValueError("--weights, --sha256 and --fid-infinity go with --protocol; with --config they are settings "
                          "of its section 'evaluation'")
     if config:
         experiment = load_experiment(config)
-        record = score_experiment(experiment, samples, reference, _run_dir(experiment, run_dir), output, device)
+        record = score_experiment(experiment, samples, reference, _run_dir(experiment, run_dir), output, device,
+                                  test or ())
     else:
         record = score_files(protocol, samples, reference, output, weights=weights, sha256=sha256, device=device,
                              extrapolate=fid_infinity)

@@ -13,7 +13,7 @@ import unicodedata
 from collections.abc import Iterator
 from functools import reduce
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import (
     AfterValidator,
@@ -82,8 +82,18 @@ UserPath = Annotated[Path, BeforeValidator(_writable_in_a_line)]
 UserFile = Annotated[UserPath, AfterValidator(_no_placeholder)]
 """A file of the user's, or a folder of such, that rules of the workflow have as input."""
 
-DIGITS = 1797
-"""scikit-learn's, 8 x 8 pixels in 10 classes."""
+
+
+class ImageSet(NamedTuple):
+    """Images of one source, all in memory: their side in pixels, and how many are divided."""
+
+    side: int
+    num_classes: int
+    count: int
+
+
+IN_MEMORY = {"digits": ImageSet(8, 10, 1797), "fashion-mnist": ImageSet(28, 10, 60_000)}
+"""scikit-learn's digits; Fashion-MNIST's training images, beside which there is a test set."""
 
 
 class Strict(BaseModel):
@@ -116,14 +126,26 @@ class Augmentation(Strict):
 NO_AUGMENTATION = Augmentation(random_crop=False, flip=0, randaugment=None, mixup=0)
 
 
+FashionFile = Literal["train-images-idx3-ubyte", "train-labels-idx1-ubyte",
+                      "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"]
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+Split = Literal["train", "holdout", "test"]
+"""What networks learn from; what is held out of the same images; a test set of its own."""
+
+
 class DataConfig(Strict):
     """What images to learn from, and what is done to those of a folder before the tokenizer sees them."""
 
-    source: Literal["digits", "imagenet"] = Field(description="scikit-learn's bundled digits, or an ImageNet folder")
+    source: Literal["digits", "fashion-mnist", "imagenet"] = Field(
+        description="scikit-learn's bundled digits, a folder of Fashion-MNIST's files, or an ImageNet folder")
     image_size: Annotated[Positive, Field(le=2 ** 14)] = Field(description="side in pixels")
     num_classes: Positive
-    holdout: Count = Field(0, description="images kept from training (digits), split off with the same class shares")
-    root: UserPath | None = Field(None, description="folder with train/<class>/<image>, and val/ (imagenet)")
+    holdout: Count = Field(0, description="images kept from training (digits, fashion-mnist), split off with the same "
+                                          "class shares")
+    root: UserPath | None = Field(None, description="folder with train/<class>/<image>, and val/ (imagenet), or with "
+                                                    "the four IDX files (fashion-mnist)")
+    checksums: dict[FashionFile, Sha256] = Field({}, description="of unpacked files that are not the published ones "
+                                                                 "(fashion-mnist)")
     resize: Real = Field(1.125, ge=1, le=100, description="shorter side before the crop, in image_size (imagenet)")
     augmentation: Augmentation | None = Field(None, description="random changes of training images (imagenet); {} is "
                                                                 "the paper's, null none")
@@ -131,36 +153,63 @@ class DataConfig(Strict):
                                                                       "of its class in its place (imagenet)")
 
     @property
+    def in_memory(self) -> bool:
+        """Whether all images are kept in memory and their real ones in archives; a folder's are read one by one."""
+        return self.source != "imagenet"
+
+    @property
+    def splits(self) -> tuple[Split, ...]:
+        """Of images in memory."""
+        return ("train", "holdout", "test") if self.source == "fashion-mnist" else ("train", "holdout")
+
+    @property
+    def reference_split(self) -> Split:
+        """Real images that generated ones are compared with.
+
+        Those held out, where they are many enough, so that a copy of a training image gains nothing; of digits there
+        are too few.
+        """
+        return "holdout" if self.source == "fashion-mnist" else "train"
+
+    @property
+    def floor_split(self) -> Split:
+        """Real images that are scored as if they were generated: what a perfect generator would get."""
+        return "test" if self.source == "fashion-mnist" else "holdout"
+
+    @property
     def cacheable(self) -> bool:
         """Whether the tokens of these images can be made once and kept in a cache."""
         return self.source == "imagenet" and (self.augmentation or NO_AUGMENTATION).cacheable
 
     @model_validator(mode="after")
-    def _digits_are_used_as_they_are(self) -> DataConfig:
-        if self.source == "digits" and (useless := sorted(self.model_fields_set & _FOLDER_SETTINGS)):
-            raise ValueError(f"{', '.join(useless)}: for imagenet only, digits are used as they are")
-        if self.source == "digits" and (self.image_size, self.num_classes) != (8, 10):
-            raise ValueError(f"digits are 8 x 8 in 10 classes; data says image_size = {self.image_size}, num_classes = "
-                             f"{self.num_classes}")
-        if self.source == "digits" and not 10 <= self.holdout <= DIGITS - 10:
-            raise ValueError(f"holdout = {self.holdout} must leave each class on each side, of {DIGITS} digits")
+    def _settings_are_of_the_source(self) -> DataConfig:
+        for source, settings in _SETTINGS_OF_SOURCES.items():
+            if self.source != source and (useless := sorted(self.model_fields_set & settings)):
+                raise ValueError(f"{', '.join(useless)}: for {source} only, {self.source} are used as they are")
+        if images := IN_MEMORY.get(self.source):
+            if (self.image_size, self.num_classes) != (images.side, images.num_classes):
+                raise ValueError(f"{self.source} are {images.side} x {images.side} in {images.num_classes} classes; "
+                                 f"data says image_size = {self.image_size}, num_classes = {self.num_classes}")
+            if not images.num_classes <= self.holdout <= images.count - images.num_classes:
+                raise ValueError(f"holdout = {self.holdout} must leave each class on each side, of {images.count} "
+                                 f"images of {self.source}")
         return self
 
     @property
     def num_training(self) -> int | None:
-        """Images to learn from; None where a folder says how many."""
-        return DIGITS - self.holdout if self.source == "digits" else None
+        """Images to learn from; None where files say how many."""
+        images = None if self.checksums else IN_MEMORY.get(self.source)
+        return images.count - self.holdout if images else None
 
     @model_serializer(mode="wrap")
     def _without_settings_of_no_effect(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """What digits do not have is no part of their digest either."""
-        settings = serialize(self)
-        if self.source == "digits":
-            settings = {name: value for name, value in settings.items() if name not in _FOLDER_SETTINGS}
-        return settings
+        """What a source does not have is no part of its digest either."""
+        others = {name for source, settings in _SETTINGS_OF_SOURCES.items() if source != self.source
+                  for name in settings}
+        return {name: value for name, value in serialize(self).items() if name not in others}
 
 
-_FOLDER_SETTINGS = {"resize", "augmentation", "unreadable"}
+_SETTINGS_OF_SOURCES = {"imagenet": {"resize", "augmentation", "unreadable"}, "fashion-mnist": {"checksums"}}
 
 
 class TokenizerSpec(Strict):
@@ -245,7 +294,7 @@ class BaseTraining(Optimizer):
 
 
 class ClassifierTraining(Optimizer):
-    """Training of the small classifiers whose features and verdicts replace Inception's on digits."""
+    """Training of the small classifiers whose features and verdicts replace Inception's on small images."""
 
     epochs: Annotated[Epochs, Field(ge=1)]
     feature_dim: Positive = 64
@@ -365,18 +414,24 @@ Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 class EvaluationConfig(Strict):
     """Scores and the networks that they need (docs/protocol.md)."""
 
-    protocol: Literal["digits", "adm", "torch-fidelity", "clean-fid"] = "digits"
-    classifier: ClassifierTraining | None = Field(None, description="digits: trained here")
+    protocol: Literal["digits", "fashion-mnist", "adm", "torch-fidelity", "clean-fid"] = "digits"
+    classifier: ClassifierTraining | None = Field(None, description="digits, fashion-mnist: trained here")
     inception_weights: UserFile | None = Field(None, description="file of the other protocols' Inception")
     weights_sha256: Sha256 | None = Field(None, description="of that file, where it is not the published one")
-    reference: UserFile | None = Field(None, description="what samples are compared with; digits: the training images")
-    kid_subset_size: Annotated[Positive, Field(ge=2)] = Field(1000, description="digits")
-    neighborhood: Positive = Field(3, description="digits: k of precision and recall")
+    reference: UserFile | None = Field(None, description="what samples are compared with; digits: the training images, "
+                                                         "fashion-mnist: those held out")
+    kid_subset_size: Annotated[Positive, Field(ge=2)] = Field(1000, description="digits, fashion-mnist")
+    neighborhood: Positive = Field(3, description="digits, fashion-mnist: k of precision and recall")
     fid_infinity: bool = Field(True, description="extrapolate FID to infinitely many images")
+
+    @property
+    def trains_its_network(self) -> bool:
+        """Whether features come from a classifier of the experiment's own images, not from Inception."""
+        return self.protocol in ("digits", "fashion-mnist")
 
     @model_validator(mode="after")
     def _networks_named(self) -> EvaluationConfig:
-        needed = ("classifier",) if self.protocol == "digits" else ("inception_weights", "reference")
+        needed = ("classifier",) if self.trains_its_network else ("inception_weights", "reference")
         for name in needed:
             if getattr(self, name) is None:
                 raise ValueError(f"protocol {self.protocol} needs '{name}'")
@@ -589,6 +644,11 @@ class ExperimentConfig(Strict):
                 raise ValueError(f"{name} needs exactly one of 'weights' (a file) and 'training' (settings)")
         if self.data.source == "imagenet" and self.data.root is None and self.base.training:
             raise ValueError("data.root is missing: the ImageNet folder to train on")
+        if self.data.source == "fashion-mnist" and self.data.root is None:
+            raise ValueError("data.root is missing: the folder with Fashion-MNIST's four IDX files")
+        if self.data.in_memory and self.evaluation.trains_its_network and self.evaluation.protocol != self.data.source:
+            raise ValueError(f"evaluation.protocol = {self.evaluation.protocol!r} does not score {self.data.source}, "
+                             f"whose own is {self.data.source!r}")
         return self
 
 

@@ -79,6 +79,9 @@ class ScoreRecord(Record):
     fid_sd: Amount
     fid_bias: float
     """By how much FID of this many images would exceed that of infinitely many, if they were like the reference."""
+    fid_test: float | None = None
+    """Against the images of a test set, where the experiment has one beside the reference."""
+    fid_test_sd: float | None = None
     fid_infinity: float | None = None
     """FID extrapolated to infinitely many images."""
     sfid: Distance | None = None
@@ -103,8 +106,8 @@ class ScoreRecord(Record):
 
     def summary(self) -> str:
         """The scores that there are, each with twice its standard deviation."""
-        names = {"fid": "FID", "sfid": "sFID", "inception_score": "IS", "kid": "KID", "precision": "precision",
-                 "recall": "recall"}
+        names = {"fid": "FID", "fid_test": "FID to the test set", "sfid": "sFID", "inception_score": "IS", "kid": "KID",
+                 "precision": "precision", "recall": "recall"}
         found = [(shown, getattr(self, name), getattr(self, f"{name}_sd")) for name, shown in names.items()]
         return ", ".join(f"{shown} {value:.4g} ± {2 * sd:.2g}" for shown, value, sd in found if value is not None)
 

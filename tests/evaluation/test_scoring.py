@@ -130,6 +130,21 @@ def test_real_against_itself_is_perfect(classifier, sources):
     assert record.precision == record.recall == 1
 
 
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_test_set_gives_a_second_fid_and_moves_nothing_else(classifier, images, sources, tmp_path, kept):
+    further = open_reference([_archive(tmp_path / "test.npz", images[1][:120])])
+    folder = tmp_path / "features" if kept else None
+    plain = score(PROTOCOL, ClassifierExtractor(classifier), *sources, folder=folder)
+    both = score(PROTOCOL, ClassifierExtractor(classifier), *sources, folder=folder, test=further)
+    a, b = (ClassifierExtractor(classifier)(x)["features"].astype(np.float64) for x in (images[0], images[1][:120]))
+    assert both.fid_test == pytest.approx(_fid(a, b), rel=1e-6)
+    assert both.fid_test != pytest.approx(both.fid, rel=1e-3) and 0 < both.fid_test_sd < both.fid_test
+    assert plain.fid_test is plain.fid_test_sd is None
+    without = {"provenance", "fid_test", "fid_test_sd"}
+    assert both.model_dump(exclude=without) == plain.model_dump(exclude=without)
+    assert "FID to the test set" in both.summary() and "FID to the test set" not in plain.summary()
+
+
 def test_sets_that_cannot_be_scored_are_refused(classifier, sources, images, tmp_path):
     few = open_samples([_archive(tmp_path / "few.npz", images[0][:8])])
     with pytest.raises(FeatureError, match="8 images are too few: the covariance of 8 features needs at least 9"):

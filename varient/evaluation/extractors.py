@@ -180,7 +180,7 @@ class CleanInception:
 
 
 class ClassifierExtractor:
-    """Our classifier on digits.  Layers: FEATURES (F, variance 1 on real images) and LOGITS (classes)."""
+    """Our classifier of small images.  Layers: FEATURES (F, variance 1 on real images) and LOGITS (classes)."""
 
     layers = (FEATURES, LOGITS)
 

@@ -54,10 +54,10 @@ def table_inputs(number: int, config: ExperimentConfig) -> dict[str, list[str]]:
     if number == 1:
         return {"score": _once(base, *_of(config, "zones")), "profile": [],
                 # Of the experiments whose real images are archives.
-                "reconstruction": ["tokenizer"] if config.data.source == "digits" else []}
+                "reconstruction": ["tokenizer"] if config.data.in_memory else []}
     if number == 2:
         systems = [base, *variants, *config.rows]
-        floor = ["real-holdout"] if config.data.holdout else []
+        floor = [f"real-{config.data.floor_split}"] if config.data.holdout else []
         return {"score": [*systems, *floor], "profile": systems}
     if number == 3:
         return {"score": [], "profile": []}  # arithmetic at the paper's size; what a GPU gave is in benchmarks/records

@@ -11,7 +11,7 @@ from varient.config import ExperimentConfig
 from varient.paper import DEPTH, paper_table, system_id
 from varient.profiling.cost_model import MIB, PAPER_DEVICE, PAPER_POLICY, SystemCost, peak_mib, system_cost
 from varient.profiling.paper_systems import paper_system
-from varient.records import ProfileRecord
+from varient.records import ProfileRecord, ScoreRecord
 from varient.report.cells import ARITHMETIC, PREDICTED, Cell, flatten, measured, number
 from varient.report.inputs import table_inputs
 from varient.report.results import Results
@@ -43,8 +43,10 @@ def table2(config: ExperimentConfig, results: Results) -> pd.DataFrame:
         row = {"method": paper.get("method") or (source.name if source else system.name),
                "system": system.name if system else NO_COUNTERPART}
         row |= {column: _beside(ours.get(column), paper.get(column, ""), system, results) for column in COLUMNS}
+        if "fid_test" in ours:
+            row["fid_test"] = ours["fid_test"]
         rows.append(row | {"recognised": ours.get("recognised", ""), "published": source.cell() if source else ""})
-    if floor := results.scores.get("real-holdout"):
+    if floor := results.scores.get(f"real-{config.data.floor_split}"):
         rows.append({"method": "Real images (held out)", "system": floor.system} | _scores(floor))
     return flatten(rows)
 
@@ -65,8 +67,9 @@ def _measured(results: Results, system: System | None, baseline: ProfileRecord |
     return cells
 
 
-def _scores(score: object) -> dict[str, Cell]:
-    return {column: measured(score, name, digits) for column, (name, digits) in _SCORES.items()} | {
+def _scores(score: ScoreRecord) -> dict[str, Cell]:
+    shown = _SCORES if score.fid_test is None else _SCORES | {"fid_test": ("fid_test", 3)}
+    return {column: measured(score, name, digits) for column, (name, digits) in shown.items()} | {
         "recognised": measured(score, "recognised", 3)}
 
 

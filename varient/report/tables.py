@@ -28,8 +28,9 @@ TABLES: dict[int, Callable[[ExperimentConfig, Results], pd.DataFrame]] = {
 
 _HEADINGS = {"method": "Method", "system": "Counterpart here", "steps": "#Steps", "speedup": "Speedup",
              "latency_s": "Latency (s)", "memory_mb": "Mem (MiB)", "kv_cache_mb": "KV (MiB)", "params": "#Param",
-             "fid": "FID", "is": "IS", "precision": "Prec", "recall": "Rec", "recognised": "Judge accuracy",
-             "published": "Published elsewhere", "subnet_depth": "d", "training": "Training",
+             "fid": "FID", "is": "IS", "precision": "Prec", "recall": "Rec", "fid_test": "FID to test set",
+             "recognised": "Judge accuracy", "published": "Published elsewhere", "subnet_depth": "d",
+             "training": "Training",
              "training_free_subnet_fid": "Training-free subnet FID", "training_free_full_fid": "Training-free full FID",
              "joint_subnet_fid": "Joint subnet FID", "joint_full_fid": "Joint full FID",
              "block": "Cache, weights, decoder", "batch_size": "Batch", "params_mb": "Params (MiB)",
