@@ -62,7 +62,7 @@ def _changed(path, value):
     (("supernet", "selection"), "random", "x.yaml: supernet.selection: "),
     (("data", "image_size"), 16, "data: digits are 8 x 8 in 10 classes; data says image_size = 16"),
     (("data", "num_classes"), 5, "digits are 8 x 8 in 10 classes"),
-    (("data", "holdout"), 0, "holdout = 0 must leave each class on each side, of 1797 digits"),
+    (("data", "holdout"), 0, "holdout = 0 must leave each class on each side, of 1797 images of digits"),
     (("data", "holdout"), 1797, "holdout = 1797 must leave"),
     (("base", "training", "batch_size"), 1438, r"base.training.batch_size = 1438 is above the 1437 images"),
     (("evaluation", "classifier", "batch_size"), 2000, r"evaluation.classifier.batch_size = 2000 is above"),

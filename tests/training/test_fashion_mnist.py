@@ -154,7 +154,7 @@ def test_other_images_than_the_published_need_their_hashes(files):
 ])
 def test_settings_that_the_images_do_not_fit_are_refused(files, change, message):
     with pytest.raises(ValueError, match=message):
-        load_images(files[1].model_copy(update=change), "train")
+        load_images(DataConfig(**files[1].model_dump() | change), "train")
 
 
 @pytest.mark.parametrize(("section", "change", "message"), [
