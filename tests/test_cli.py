@@ -14,10 +14,9 @@ from varient.cli import app
 CONFIG = str(ROOT / "workflow/config/smoke.yaml")
 
 
-def _varient(*arguments, cwd=ROOT, **variables):
-    environment = os.environ | {"PYTHONPATH": str(ROOT)} | variables
-    return subprocess.run([sys.executable, "-m", "varient", *arguments], capture_output=True, text=True, cwd=cwd,
-                          env=environment)
+def _varient(*arguments, **variables):
+    return subprocess.run([sys.executable, "-m", "varient", *arguments], capture_output=True, text=True, cwd=ROOT,
+                          env=os.environ | variables)
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
@@ -226,6 +225,13 @@ def test_files_of_other_kinds_are_named_in_one_line(arguments, tmp_path, monkeyp
     inputs = {"folder", "bytes", "file.json", "/nowhere", *named} & set(arguments)
     assert any(named.get(name, name) in result.output for name in inputs)
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_terminal_without_the_characters_is_no_reason_to_fail():
+    result = _varient("train", "supernet", "--config", CONFIG, "--depth", "4", "t", "b", "-o", "x", "--dry-run", "h100",
+                      LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")
+    assert result.returncode == 0, result.stderr
+    assert "subnet batches" in result.stdout and result.stdout.isascii()
 
 
 def test_check_prints_the_whole_config():

@@ -7,6 +7,7 @@ a wrong config answer at once.
 from __future__ import annotations
 
 import functools
+import io
 import json
 import os
 import sys
@@ -96,6 +97,9 @@ def verb(group: typer.Typer, name: str | None = None, *, hidden: bool = False, d
         @functools.wraps(function)
         def guarded(**kwargs: Any) -> None:
             load_experiment.cache_clear()
+            for stream in (sys.stdout, sys.stderr):
+                if isinstance(stream, io.TextIOWrapper):
+                    stream.reconfigure(errors="replace")  # a terminal that has no ± is no reason to fail
             try:
                 _check_numbers(kwargs)
                 if not kwargs.get("dry_run"):

@@ -24,7 +24,7 @@ from varient.generation import label_of
 from varient.pipeline import DTYPES, default_device, named_device
 from varient.profiling.latency import load_1min, measure, usable_cores
 from varient.profiling.memory import MemoryWatch, cap_allocator, is_out_of_memory, peak_rss_bytes, stored_bytes
-from varient.profiling.nvml import Gpu
+from varient.profiling.nvml import Gpu, NvmlError
 from varient.profiling.process import oom_kills
 from varient.profiling.sizes import MIB
 from varient.records import Latency, MachineLoad, MemoryUse, ProfileRecord, provenance, read_record, write_record
@@ -122,17 +122,15 @@ def profile_here(config: ExperimentConfig, wanted: Configuration, run_dir: Path,
         GpuBusyError: a GPU that another process computes on.
     """
     torch.set_num_threads(config.profiling.threads)
-    visible = visible_gpus() if wanted_device() != "cpu" else ()
-    gpu = Gpu(visible[0].uuid) if visible else None  # before torch touches it: later this process is one of those on it
+    untouched = _untouched_gpu()
     device = default_device(wanted.precision)
     print(f"profiling {wanted.system} on {named_device(device)}", flush=True)
+    gpu = None
     if device.type == "cuda":
         uuid = str(torch.cuda.get_device_properties(device).uuid)
-        if gpu is None or uuid not in gpu.uuid:  # torch may count GPUs in another order than the driver
-            gpu = Gpu(uuid)
+        same = untouched is not None and uuid in untouched.uuid  # torch may count in another order than the driver
+        gpu = untouched if same else Gpu(uuid)
         gpu.require_idle()
-    else:
-        gpu = None
     if wanted.memory_cap_bytes is not None:
         cap_allocator(wanted.memory_cap_bytes, device)
     try:
@@ -145,6 +143,16 @@ def profile_here(config: ExperimentConfig, wanted: Configuration, run_dir: Path,
         record = _out_of_memory(config, wanted, run_dir, str(error).splitlines()[0] if str(error) else "host memory")
     write_record(output, record)
     return record
+
+
+def _untouched_gpu() -> Gpu | None:
+    """The GPU that this process would take, as it is before torch touches it: later this process is one of those on it.
+    """
+    visible = visible_gpus() if wanted_device() != "cpu" else ()
+    try:
+        return Gpu(visible[0].uuid) if visible else None
+    except NvmlError:  # no matter where torch computes on the CPU; where it does not, it is told then
+        return None
 
 
 def _measured(config: ExperimentConfig, wanted: Configuration, run_dir: Path, device: torch.device,
