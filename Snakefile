@@ -1,4 +1,4 @@
-"""From real digits (or ImageNet and released weights) to the paper's tables.
+"""From real images (or ImageNet and released weights) to the paper's tables.
 
     snakemake --cores all results/table2.csv
     snakemake --cores all results/imagenet256/table2.csv --configfile workflow/config/imagenet256.yaml
@@ -19,6 +19,7 @@ from varient.experiment import parse_experiment
 from varient.report.figures import FIGURES as FIGURE_SOURCES
 from varient.sources import stage_sources
 from varient.systems.names import supernet_pattern
+from varient.yaml_file import read_yaml
 
 # A config given on the command line stands alone: Snakemake would merge it into this one, key by key.
 if "name" not in config:
@@ -26,7 +27,10 @@ if "name" not in config:
     configfile: "workflow/config/digits.yaml"
 
 
+# Snakemake takes the last of two equal keys; our reader knows that one of them is a slip.
 try:
+    for path in workflow.configfiles:
+        read_yaml(Path(path))
     EXPERIMENT = parse_experiment(config, origin="config")
 except ConfigError as error:
     raise WorkflowError(str(error)) from None
@@ -41,7 +45,7 @@ wildcard_constraints:
     experiment=EXPERIMENT.name,
     system=r"[a-z0-9-]+",
     role=r"features|judge",
-    split=r"train|holdout",
+    split="|".join(EXPERIMENT.data.splits),
     supernet=supernet_pattern(),
     epoch=r"\d+",
     shard=r"\d+",

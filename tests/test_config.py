@@ -1,4 +1,5 @@
 import json
+from datetime import date
 from functools import reduce
 from itertools import pairwise
 from operator import getitem
@@ -10,7 +11,7 @@ from conftest import ROOT
 from varient.config import ConfigError, load_config, parse_config
 from varient.experiment import parse_experiment
 
-CONFIGS = ["digits", "digits_c", "smoke", "imagenet256"]
+CONFIGS = ["digits", "digits_c", "fashion", "smoke", "imagenet256"]
 
 
 def _settings(name="digits"):
@@ -59,10 +60,73 @@ def _changed(path, value):
     (("name",), "My Run", "x.yaml: name: "),
     (("seed",), 2 ** 31, "x.yaml: seed: "),
     (("supernet", "selection"), "random", "x.yaml: supernet.selection: "),
+    (("data", "image_size"), 16, "data: digits are 8 x 8 in 10 classes; data says image_size = 16"),
+    (("data", "num_classes"), 5, "digits are 8 x 8 in 10 classes"),
+    (("data", "holdout"), 0, "holdout = 0 must leave each class on each side, of 1797 images of digits"),
+    (("data", "holdout"), 1797, "holdout = 1797 must leave"),
+    (("base", "training", "batch_size"), 1438, r"base.training.batch_size = 1438 is above the 1437 images"),
+    (("evaluation", "classifier", "batch_size"), 2000, r"evaluation.classifier.batch_size = 2000 is above"),
+    (("evaluation", "neighborhood"), 1437, r"evaluation.neighborhood = 1437 must be below the 1437 images"),
+    (("evaluation", "kid_subset_size"), 1, "evaluation.kid_subset_size: "),
+    (("evaluation", "weights_sha256"), "abc", "evaluation.weights_sha256: "),
+    (("sampling", "shards"), 2001, "sampling.shards = 2001 is above num_images = 2000"),
+    (("base", "training", "betas"), [0.9, 1.0], r"base.training.betas.1: .*less than 1"),
+    (("transformer", "drop_path_rate"), 1, "transformer.drop_path_rate: .*less than 1"),
+    (("tokenizer", "model", "ch_mult"), [], "tokenizer.model.ch_mult: .*at least 1"),
+    (("tokenizer", "model", "in_channels"), 1, "tokenizer.model.in_channels = 1: images have 3"),
+    (("supernet", "depths"), [4, 4], "supernet.depths names a depth twice"),
+    (("supernet", "depths"), [], "supernet.depths: "),
+    (("supernet", "phases", 4), [0, 0, 0], "supernet.phases.4: three phases of no epoch"),
+    (("supernet", "counterparts"), {16: 5}, "supernet.counterparts: 16 -> 5, which is none of supernet.depths"),
+    (("supernet", "recipes"), {"p50": {"phases": {3: [1, 1, 1]}}}, r"supernet.recipes.p50.phases: 3 is none of"),
+    (("ablations", "depth"), 3, "ablations.depth: 3 is none of supernet.depths = 16, 8, 4, 2"),
+    (("ablations", "evolution"), [4, 5], "ablations.evolution: 5 is none of supernet.depths"),
+    (("ablations", "zones"), [[3, 1]], r"ablations.zones: \[3, 1\] is no zone of the scales 1..10"),
+    (("ablations", "zones"), [[4, 11]], r"ablations.zones: \[4, 11\] is no zone"),
+    (("ablations", "seeds"), 10 ** 9, "ablations.seeds: .*less than or equal to 100"),
+    (("ablations", "ratios"), {"p50": 10 ** 9}, "ablations.ratios.p50: "),
+    (("transformer", "depth"), 2 ** 30, "transformer.depth: .*less than or equal to 1000"),
+    (("data", "image_size"), 10 ** 400, "data.image_size: "),
+    (("sampling", "batch_size"), 2 ** 31, "sampling.batch_size: "),
+    (("profiling", "threads"), 10 ** 9, "profiling.threads: "),
+    (("patch_nums",), [1] * 1000, "patch_nums: .*at most 100"),
+    (("rows",), ["x" * 1000], "rows.0: .*at most 100"),
+    (("systems",), {"dit": {"cfg": float("nan")}}, "systems: holds what JSON does not have"),
+    (("systems",), {"dit": {"cfg": date(2024, 1, 1)}}, "systems: holds what JSON does not have"),
 ])
 def test_wrong_settings_name_file_key_and_expectation(path, value, message):
     with pytest.raises(ConfigError, match=message):
         parse_config(_changed(path, value), "x.yaml")
+
+
+def _numbers(settings, path=()):
+    """Where numbers stand in settings."""
+    parts = settings.items() if isinstance(settings, dict) else enumerate(settings)
+    for key, value in parts:
+        if isinstance(value, dict | list):
+            yield from _numbers(value, (*path, key))
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            yield (*path, key)
+
+
+@pytest.mark.parametrize("value", [float("inf"), -float("inf"), float("nan"), 1e300, 10 ** 400, -2 ** 31, True, "many",
+                                   [1], {"a": 1}, None])
+def test_every_number_of_every_section_is_held_to_numbers(value):
+    """Each line names the place and stays short; None takes a default's place where there is one."""
+    settings = parse_config(_settings("smoke"), "x").model_dump(mode="json")
+    places = [place for place in _numbers(settings) if place[0] != "systems"]
+    assert len(places) > 80
+    for place in places:
+        whole = json.loads(json.dumps(settings))
+        where = reduce(lambda part, key: part[key], place[:-1], whole)
+        where[place[-1]] = value
+        optional = place[-1] in ("ratio", "bridge", "batches_per_epoch")
+        if value is None and optional:
+            continue
+        with pytest.raises(ConfigError) as error:
+            parse_config(whole, "x.yaml")
+        assert ".".join(map(str, place)) in str(error.value)
+        assert all(len(line) < 300 for line in str(error.value).splitlines())
 
 
 def test_every_wrong_key_is_named_at_once():
@@ -71,6 +135,12 @@ def test_every_wrong_key_is_named_at_once():
     with pytest.raises(ConfigError) as error:
         parse_config(settings, "x.yaml")
     assert len(str(error.value).splitlines()) == 2
+
+
+def test_of_very_many_wrong_keys_the_first_are_named():
+    with pytest.raises(ConfigError) as error:
+        parse_config(_settings() | {f"key{n}": "x" * 10 ** 5 for n in range(1000)}, "x.yaml")
+    assert len(str(error.value).splitlines()) == 21 and len(str(error.value)) < 5000
 
 
 def test_unreadable_files_are_named(tmp_path):

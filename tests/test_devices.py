@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pynvml
 import pytest
 import torch
 import yaml
@@ -62,6 +63,37 @@ def start(machine):
         process.wait()
         for stream in (process.stdin, process.stdout, process.stderr):
             stream.close()
+
+
+@pytest.fixture
+def driver(monkeypatch):
+    """NVML with three GPUs: in one piece, in two slices of seven possible ones, and one that tells nothing."""
+    def refuse(*_):
+        raise pynvml.NVMLError(pynvml.NVML_ERROR_NO_PERMISSION)
+
+    def slice_of(gpu, number):
+        if number > 1:
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_FOUND)
+        return f"MIG-{gpu}{number}"
+
+    def mode(gpu):
+        if gpu == "GPU-0":  # of a kind that has no slices
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
+        return [gpu == "GPU-1"] * 2
+
+    for name, answer in {
+            "nvmlInit": lambda: None, "nvmlDeviceGetCount": lambda: 3,
+            "nvmlDeviceGetHandleByIndex": lambda number: f"GPU-{number}" if number < 2 else refuse(),
+            "nvmlDeviceGetUUID": str, "nvmlDeviceGetMigMode": mode, "nvmlDeviceGetMaxMigDeviceCount": lambda gpu: 7,
+            "nvmlDeviceGetMigDeviceHandleByIndex": slice_of}.items():
+        monkeypatch.setattr(pynvml, name, answer)
+
+
+@pytest.mark.usefixtures("driver")
+def test_slices_stand_for_their_gpu_and_a_silent_gpu_goes_by_its_number():
+    names = ["GPU-0", "MIG-GPU-10", "MIG-GPU-11", "2"]
+    assert [gpu.uuid for gpu in devices.visible_gpus({})] == names
+    assert devices.visible_gpus({"CUDA_VISIBLE_DEVICES": "MIG-GPU-11"}) == [("MIG-GPU-11", "MIG-GPU-11")]
 
 
 @pytest.mark.parametrize(("named", "expected"), [

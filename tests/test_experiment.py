@@ -24,6 +24,11 @@ def test_shipped_experiments_are_whole(name):
     ({"rows": ["dit-mini", "dit-mini-50"]}, "x.yaml: rows: dit-mini and dit-mini-50 both stand for dit-xl2"),
     ({"systems": {"gan": {}}, "rows": []}, "x.yaml: systems.gan: no installed system family has settings of that name"),
     ({"systems": {"dit": {"size": "mini"}}, "rows": []}, "x.yaml: systems.dit.model: Field required"),
+    ({"systems": {"dit": {"size": "mini", "model": {"depth": 2, "hidden_size": 32, "num_heads": 2}, "space": "pixels",
+                          "training": {"epochs": 2, "batch_size": 1500, "learning_rate": 0.1}}}, "rows": []},
+     "x.yaml: systems.dit.training.batch_size = 1500 is above the 1437 images"),
+    ({"systems": {"dit": {"size": "mini", "model": {"depth": 10 ** 9, "hidden_size": 32, "num_heads": 2}}}, "rows": []},
+     "x.yaml: systems.dit.model.depth: Input should be less than or equal to 1000"),
     ({"ablations": {"depth": 4, "skip_all": "jump"}}, "x.yaml: ablations: supernet.recipes has no 'jump'"),
 ])
 def test_what_is_named_and_not_there_is_told_with_the_file(changes, message):

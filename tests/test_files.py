@@ -4,6 +4,8 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 from conftest import ROOT
@@ -11,6 +13,7 @@ from conftest import ROOT
 from varient.files import (
     OutputError,
     atomic_path,
+    check_outputs,
     check_writable,
     link_or_copy,
     only_writer,
@@ -72,6 +75,62 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "taken").mkdir()
     with pytest.raises(OutputError, match="taken: could not be written"):
         write_text(tmp_path / "taken", "x")
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/null"), Path.mkdir])
+def test_what_is_no_file_is_never_replaced_by_one(tmp_path, make):
+    make(tmp_path / "odd")
+    before = (tmp_path / "odd").lstat()
+    with pytest.raises(OutputError, match="odd: could not be written"):
+        write_text(tmp_path / "odd", "x")
+    assert (tmp_path / "odd").lstat() == before and [path.name for path in tmp_path.iterdir()] == ["odd"]
+
+
+@pytest.mark.parametrize("name", ["in", "./in", "sub/../in", "link", "hard", "absolute"])
+def test_an_output_that_is_an_input_by_any_name_is_refused(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    Path("in").write_text("precious")
+    Path("sub").mkdir()
+    Path("link").symlink_to("in")
+    os.link("in", "hard")
+    output = Path(name) if name != "absolute" else tmp_path / "in"
+    for inputs in ([Path("in")], [Path("none"), tmp_path / "in"], [tmp_path]):
+        with pytest.raises(OutputError, match=rf"^{output}: is read as .*"):
+            check_outputs([output], inputs)
+    assert Path("in").read_text() == "precious"
+
+
+def test_an_output_in_a_folder_of_inputs_is_refused_where_a_file_is(tmp_path):
+    (tmp_path / "images/class").mkdir(parents=True)
+    (tmp_path / "images/class/0.png").touch()
+    (tmp_path / "elsewhere.png").touch()
+    (tmp_path / "images/1.png").symlink_to(tmp_path / "elsewhere.png")
+    for output in ("images/class/0.png", "images/1.png", "elsewhere.png"):
+        with pytest.raises(OutputError, match=output):
+            check_outputs([tmp_path / output], [tmp_path / "images"])
+    with pytest.raises(OutputError, match="images"):
+        check_outputs([], [tmp_path / "images"], [tmp_path / "images"])
+    check_outputs([tmp_path / "images/scores.json", tmp_path / "other.png"], [tmp_path / "images"])
+
+
+def test_outputs_that_cannot_be_written_are_refused_and_leave_nothing(tmp_path):
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "dangling").symlink_to(tmp_path / "gone")
+    before = sorted(tmp_path.rglob("*"))
+    for output in ("folder", "file/below", "file/below/it", "pipe", "dangling/x", "x" * 250, f"{'x' * 300}/y"):
+        with pytest.raises(OutputError) as error:
+            check_outputs([tmp_path / output], [])
+        assert str(tmp_path / output) in str(error.value) and "\n" not in str(error.value)
+    with pytest.raises(OutputError, match="file: .*not a folder"):
+        check_outputs([], [], [tmp_path / "file"])
+    with pytest.raises(OutputError, match="/proc/x/y: cannot be written"):  # root may write everywhere else
+        check_outputs([Path("/proc/x/y")], [])
+    with pytest.raises(OutputError, match="two results cannot have one name"):
+        check_outputs([tmp_path / "new", tmp_path / "folder/../new"], [])
+    check_outputs([tmp_path / "new/deep/x.json", tmp_path / "file"], [], [tmp_path / "folder", tmp_path / "new folder"])
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_sha256(tmp_path):
@@ -156,13 +215,16 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path, path):
     (tmp_path / "file").write_text("")
     (tmp_path / "folder").mkdir()
     (tmp_path / "dangling").symlink_to("gone")
-    with pytest.raises(OutputError, match=f"{path}: could not be written"):
+    with pytest.raises(OutputError, match=f"{path}: cannot be written"):
         check_writable(tmp_path / path)
 
 
 def test_a_folder_without_rights_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(os, "access", lambda path, mode: False)
-    with pytest.raises(OutputError, match="new/a.json: could not be written .* is read-only"):
+    def refuse(*_args, **_kwargs):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(tempfile, "mkstemp", refuse)  # a test may run as root, whom no right stops
+    with pytest.raises(OutputError, match="new/a.json: cannot be written .*Permission denied"):
         check_writable(tmp_path / "new/a.json")
 
 

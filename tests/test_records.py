@@ -2,7 +2,16 @@ import json
 
 import pytest
 
-from varient.records import Provenance, RecordError, ScoreRecord, provenance, read_record, write_record
+from varient.records import (
+    ProfileRecord,
+    Provenance,
+    RecordError,
+    ScoreRecord,
+    provenance,
+    read_record,
+    write_record,
+)
+from varient.results import Results
 
 PROVENANCE = Provenance(experiment="digits", seed=0, settings="x", weights_sha256={"base": "ab"}, device="CPU",
                         threads=1, versions={"torch": "2"}, git_commit=None, created="2026-01-01T00:00:00+00:00")
@@ -32,6 +41,72 @@ def test_foreign_files_name_file_and_key(tmp_path):
     path.write_text(json.dumps(content))
     with pytest.raises(RecordError, match="fid: "):
         read_record(path, ScoreRecord)
+
+
+NAN, INFINITE = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(("key", "values"), [
+    ("fid", (NAN, INFINITE, -0.5)), ("fid_sd", (NAN, -1)), ("fid_bias", (NAN, INFINITE)), ("sfid", (-1, NAN)),
+    ("kid", (NAN, INFINITE)), ("kid_sd", (-1,)), ("inception_score", (0, -2, NAN)), ("precision", (-0.1, 1.1, NAN)),
+    ("recall", (1.5,)), ("recognised", (7, -1)), ("num_images", (0, -1)), ("num_reference", (-1,)),
+])
+def test_scores_that_cannot_be_are_refused_when_they_are_read(tmp_path, key, values):
+    path = tmp_path / "r.json"
+    for value in values:
+        path.write_text(json.dumps(json.loads(_score().model_dump_json()) | {key: value}))
+        with pytest.raises(RecordError, match=rf"r.json: not a ScoreRecord: {key}: "):
+            read_record(path, ScoreRecord)
+
+
+def _profile(**changes):
+    once = {"median_s": 0.2, "iqr_s": 0.1, "repeats_s": [0.1, 0.2, 0.3]}
+    return {"system": "var-d30", "status": "ok", "reason": None, "steps": "10", "batch_size": 4, "precision": "fp32",
+            "cache_policy": "lean", "weights": "trained", "num_parameters": 10, "latency": once | changes,
+            "decoder_latency": once, "warmup": 1, "memory": {}, "gpu_driver": None,
+            "provenance": PROVENANCE.model_dump()}
+
+
+def test_profiles_of_before_have_no_cpu_time_and_no_load():
+    record = ProfileRecord.model_validate(_profile())
+    assert record.load is None and record.latency.cpu_s is None
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"median_s": 0}, "latency.median_s"), ({"median_s": NAN}, "latency.median_s"), ({"iqr_s": -1}, "latency.iqr_s"),
+    ({"median_s": 5}, "outside the repeats"), ({"repeats_s": []}, "latency.repeats_s"),
+    ({"repeats_s": [0.1, 0.2, -0.3]}, "latency.repeats_s.2"), ({"cpu_s": [1]}, "1 CPU times of 3 repeats"),
+    ({"cpu_s": [1, 2, INFINITE]}, "latency.cpu_s.2"),
+])
+def test_times_that_cannot_be_are_refused_when_they_are_read(tmp_path, changes, message):
+    (tmp_path / "p.json").write_text(json.dumps(_profile(**changes)))
+    with pytest.raises(RecordError, match=rf"p.json: not a ProfileRecord: .*{message}"):
+        read_record(tmp_path / "p.json", ProfileRecord)
+
+
+def test_what_is_no_record_is_named(tmp_path):
+    (tmp_path / "bytes").write_bytes(b"\xff\xfe")
+    (tmp_path / "list").write_text("[1]")
+    (tmp_path / "deep").write_text("[" * 10_000)
+    (tmp_path / "profile").write_text(json.dumps(_profile()))
+    for name in ("bytes", "list", "deep", "profile", ".", "list/below"):
+        with pytest.raises(RecordError) as error:
+            read_record(tmp_path / name, ScoreRecord)
+        assert str(tmp_path / name) in str(error.value) and len(str(error.value).splitlines()) == 1
+
+
+def test_a_scan_leaves_out_what_is_no_record_and_says_so(tmp_path):
+    records = tmp_path / "records"
+    write_record(records / "score-a.json", _score())
+    (records / "score-b.json").write_bytes(b"\xff")
+    (records / "score-c.json").mkdir()
+    (records / "profile-d.json").write_text(_score().model_dump_json())
+    results = Results.found_in(tmp_path)
+    assert set(results.scores) == {"var-d30"} and len(results.remarks) == 3
+    assert all(any(name in remark for remark in results.remarks) for name in ("score-b", "score-c", "profile-d"))
+    with pytest.raises(RecordError, match=r"score-a\.json: a file, not a run folder"):
+        Results.found_in(records / "score-a.json")
+    assert Results.found_in(tmp_path / "none").scores == {}
 
 
 def test_provenance_tells_device_threads_and_versions():

@@ -1,7 +1,16 @@
 import numpy as np
 import pytest
 import torch
-from conftest import TINY_PYRAMID, assert_close, golden, tiny_tokenizer, tiny_transformer
+from conftest import (
+    IMAGE_TOLERANCE,
+    LATENT_TOLERANCE,
+    ROUNDING,
+    TINY_PYRAMID,
+    assert_close,
+    golden,
+    tiny_tokenizer,
+    tiny_transformer,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -20,6 +29,7 @@ from varient.sampling import (
 )
 
 POLICIES = ["lean", "reference"]
+MIXED = 1e-4  # smooth sampling sharpens differences of logits up to 200 times: 1.5e-5 measured, in float64 3.1e-5
 
 
 class Race:
@@ -51,17 +61,17 @@ def test_guided_sampling_matches_the_released_code(run, policy):
                       on_logits=lambda k, logits: seen.append(logits))
     assert torch.equal(result.idx_BL, case[f"{run}/idx"])
     assert_close(torch.cat(seen, dim=1), case[f"{run}/logits_cfg"])
-    assert_close(result.f_hat_BCHW, case[f"{run}/f_hat"])
+    assert_close(result.f_hat_BCHW, case[f"{run}/f_hat"], LATENT_TOLERANCE)
     image = (tokenizer.decode_latent(result.f_hat_BCHW) + 1) / 2
     stride = 2 if run == "greedy" else 4
-    assert_close(image[:, :, ::stride, ::stride], case[f"{run}/img_stride{stride}"])
+    assert_close(image[:, :, ::stride, ::stride], case[f"{run}/img_stride{stride}"], IMAGE_TOLERANCE)
 
 
 def test_filtered_probabilities_match_the_released_code():
     case = golden("var_ar_small")
     setting = case.config["sampled"]
     probabilities = filter_logits(case["sampled/logits_cfg"], setting["top_k"], setting["top_p"]).softmax(-1)
-    assert_close(probabilities, case["sampled/probs"])
+    assert_close(probabilities, case["sampled/probs"], ROUNDING)
 
 
 @pytest.mark.parametrize("policy", POLICIES)
@@ -73,10 +83,10 @@ def test_smooth_sampling_matches_the_released_code(policy):
                       Guidance(case.config["cfg"], setting["top_k"], setting["top_p"]),
                       MixCodes(tokenizer.quantize, case["smooth/gumbel_exp_noise"]), cache_policy=policy,
                       on_logits=lambda k, logits: seen.append(logits))
-    assert_close(torch.cat(seen, dim=1), case["smooth/logits_cfg"])
-    assert_close(result.f_hat_BCHW, case["smooth/f_hat"])
+    assert_close(torch.cat(seen, dim=1), case["smooth/logits_cfg"], MIXED)
+    assert_close(result.f_hat_BCHW, case["smooth/f_hat"], MIXED)
     image = (tokenizer.decode_latent(result.f_hat_BCHW) + 1) / 2
-    assert_close(image[:, :, ::4, ::4], case["smooth/img_stride4"])
+    assert_close(image[:, :, ::4, ::4], case["smooth/img_stride4"], MIXED)
 
 
 @pytest.mark.parametrize("policy", POLICIES)
@@ -88,10 +98,10 @@ def test_ten_official_scales_match_the_released_code(policy):
                       on_logits=lambda k, logits: seen.append(logits))
     assert torch.equal(result.idx_BL, case["greedy/idx"])
     assert_close(torch.cat(seen, dim=1)[:, ::4], case["greedy/logits_cfg_every4"])
-    assert_close(result.f_hat_BCHW, case["greedy/f_hat"])
+    assert_close(result.f_hat_BCHW, case["greedy/f_hat"], LATENT_TOLERANCE)
     image = (tokenizer.decode_latent(result.f_hat_BCHW) + 1) / 2
-    assert_close(image[:, :, ::4, ::4], case["greedy/img_stride4"])
-    assert_close(image[:, :, 96:128, 64:96], case["greedy/img_crop"])
+    assert_close(image[:, :, ::4, ::4], case["greedy/img_stride4"], IMAGE_TOLERANCE)
+    assert_close(image[:, :, 96:128, 64:96], case["greedy/img_crop"], IMAGE_TOLERANCE)
 
 
 @pytest.mark.parametrize("policy", POLICIES)
@@ -104,9 +114,9 @@ def test_depth_switching_matches_the_released_blocks_switched_by_scale(setting, 
                       _draw(tokenizer.quantize), cache_policy=policy, on_logits=lambda k, logits: seen.append(logits))
     assert torch.equal(result.idx_BL, case[f"{setting}/idx"])
     assert_close(torch.cat(seen, dim=1), case[f"{setting}/logits_cfg"])
-    assert_close(result.f_hat_BCHW, case[f"{setting}/f_hat"])
+    assert_close(result.f_hat_BCHW, case[f"{setting}/f_hat"], LATENT_TOLERANCE)
     image = (tokenizer.decode_latent(result.f_hat_BCHW) + 1) / 2
-    assert_close(image[:, :, ::4, ::4], case[f"{setting}/img_stride4"])
+    assert_close(image[:, :, ::4, ::4], case[f"{setting}/img_stride4"], IMAGE_TOLERANCE)
 
 
 def test_filter_matches_the_released_code_with_and_without_ties():
@@ -119,7 +129,7 @@ def test_filter_matches_the_released_code_with_and_without_ties():
             free = case[f"out/{ties}/{number:02}_ambiguous"].bool()  # equal logits at the edge: any of them may stay
             assert torch.equal((ours > 0).long().masked_fill(free, 0), kept.masked_fill(free, 0)), (ties, setting)
             assert torch.equal((ours > 0).sum(-1), kept.sum(-1)), (ties, setting)
-            assert_close(ours.masked_fill(free, 0), theirs.masked_fill(free, 0))
+            assert_close(ours.masked_fill(free, 0), theirs.masked_fill(free, 0), ROUNDING)
 
 
 @settings(max_examples=25, deadline=None)

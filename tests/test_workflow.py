@@ -15,9 +15,12 @@ import pandas as pd
 import pytest
 import yaml
 from conftest import ROOT
+from fashion_fixtures import write_files
 from safetensors import safe_open
 
 from varient.config import load_config
+from varient.records import ScoreRecord, read_record
+from varient.training.fashion_mnist import SHA256 as FASHION_MNIST
 
 BIN = Path(sys.executable).parent  # PATH need not hold the environment that runs the tests
 RELEASED = ("vae_ch160v4096z32.pth", "var_d30.pth", "var_d16.pth", "drafter_6.pth", "refiner_6.pth",
@@ -34,12 +37,14 @@ def _snakemake(folder: Path, *arguments: str | Path, **variables: str) -> subpro
 
 
 def _copy_to(folder: Path) -> Path:
-    """The project's files, without results."""
+    """The project's files, without results; Fashion-MNIST is looked for in them."""
     folder.mkdir(exist_ok=True)
     for name in ("Snakefile", "environment.yml", "pyproject.toml"):
         shutil.copy(ROOT / name, folder)
     for name in ("varient", "baselines", "workflow"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    fashion = folder / "workflow/config/fashion.yaml"
+    fashion.write_text(fashion.read_text().replace("/usr/share/datasets/fashion-mnist", "data/fashion-mnist"))
     return folder
 
 
@@ -58,9 +63,12 @@ def _give(folder: Path, *splits: str) -> None:
         for number in range(1000):
             (folder / f"data/imagenet/{split}/n{number:08d}").mkdir(parents=True)
             (folder / f"data/imagenet/{split}/n{number:08d}/0.JPEG").touch()
+    (folder / "data/fashion-mnist").mkdir(parents=True)
+    for name in FASHION_MNIST:
+        (folder / f"data/fashion-mnist/{name}.gz").touch()
 
 
-@pytest.mark.parametrize("config", ["digits", "digits_c", "smoke", "imagenet256", "imagenet256_var"])
+@pytest.mark.parametrize("config", ["digits", "digits_c", "fashion", "smoke", "imagenet256", "imagenet256_var"])
 def test_the_dag_of_every_shipped_config_resolves(copy, config):
     _give(copy, "train", "val")
     result = _snakemake(copy, "-n", "--configfile", f"workflow/config/{config}.yaml")
@@ -68,7 +76,8 @@ def test_the_dag_of_every_shipped_config_resolves(copy, config):
 
 
 def test_weight_files_that_are_missing_are_named_before_any_job(copy):
-    (copy / "weights" / "var_d30.pth").unlink(missing_ok=True)
+    _give(copy)
+    (copy / "weights" / "var_d30.pth").unlink()
     result = _snakemake(copy, "-n", "--configfile", "workflow/config/imagenet256.yaml")
     assert result.returncode != 0
     assert "var_d30.pth" in result.stdout + result.stderr
@@ -101,6 +110,25 @@ def test_the_odd_class_folder_of_imagenet_is_named_before_any_job(copy, odd):
                         "runs/imagenet256/supernet-d16.safetensors")
     assert result.returncode != 0
     assert {"empty": "n00000123", "extra": "n123-old"}[odd] in result.stdout + result.stderr
+
+
+@pytest.mark.parametrize(("target", "missing"), list(zip(
+    ("tokenizer.safetensors", "classifier-judge.safetensors", "dit.safetensors", "real/holdout.npz"),
+    FASHION_MNIST, strict=True)))
+def test_fashion_mnist_is_asked_for_before_any_job_where_images_are_read(copy, target, missing):
+    _give(copy)
+    (copy / f"data/fashion-mnist/{missing}.gz").unlink()
+    dry = ("-n", "--configfile", "workflow/config/fashion.yaml", "--", f"runs/fashion/{target}")
+    result = _snakemake(copy, *dry)
+    assert result.returncode != 0
+    assert re.search(rf"data/fashion-mnist/{missing}: no such file.*dataset-fashion-mnist",
+                     result.stdout + result.stderr)
+    made = copy / f"runs/fashion/{target}"
+    made.parent.mkdir(parents=True, exist_ok=True)
+    made.touch()
+    result = _snakemake(copy, *dry)
+    made.unlink()
+    assert "no such file" not in result.stdout + result.stderr
 
 
 @pytest.mark.parametrize(("variables", "training", "sampling"), [
@@ -301,6 +329,21 @@ def test_a_wrong_key_stops_before_any_job(copy):
     assert "config: sed: Extra inputs are not permitted" in result.stdout + result.stderr
 
 
+@pytest.mark.parametrize("default", [True, False])
+def test_a_key_given_twice_stops_before_any_job(tmp_path, copy, default):
+    """Snakemake's own reader takes the last; in the Snakefile's default as in a config named on the command line."""
+    path = copy / "workflow/config/digits.yaml" if default else tmp_path / "twice.yaml"
+    text = (ROOT / "workflow/config/digits.yaml").read_text("utf-8")
+    path.write_text(f"{text}\nseed: 1\n", "utf-8")
+    try:
+        result = _snakemake(copy, "-n", *([] if default else ["--configfile", str(path)]))
+    finally:
+        shutil.copy(ROOT / "workflow/config/digits.yaml", copy / "workflow/config/digits.yaml")
+    first = 1 + next(line for line, words in enumerate(text.splitlines()) if words.startswith("seed:"))
+    said = f"{path.name}: key 'seed' is given twice, in line {first} and in line {len(text.splitlines()) + 2}"
+    assert result.returncode != 0 and said in result.stdout + result.stderr
+
+
 @pytest.mark.slow
 def test_smoke_run_end_to_end(copy):
     first = _snakemake(copy, "--cores", "all", *SMOKE)
@@ -353,6 +396,26 @@ def test_smoke_run_end_to_end(copy):
     assert "generate_shard" in jobs("varient/sampling.py")
     assert not jobs("varient/models/kv_cache.py") & {"train_base", "train_supernet", "train_tokenizer"}
     assert "train_supernet" in jobs("varient/training/supernet.py")
+
+
+@pytest.mark.slow
+def test_images_held_out_and_a_test_set_are_what_fashion_is_compared_with(copy):
+    """A run of the smoke configuration on small files in the format of Fashion-MNIST."""
+    settings = yaml.safe_load((ROOT / "workflow/config/smoke.yaml").read_text())
+    settings |= {"name": "smoke_fashion", "patch_nums": [1, 1, 2, 2, 3, 3, 4, 5, 6, 7], "systems": {}, "rows": []}
+    settings["data"] = {"source": "fashion-mnist", "root": "data/smoke_fashion", "image_size": 28, "num_classes": 10,
+                        "holdout": 150, "checksums": write_files(copy / "data/smoke_fashion", train=300, test=120)}
+    settings["tokenizer"]["model"]["ch_mult"] = [1, 1, 1]
+    settings["evaluation"]["protocol"] = "fashion-mnist"
+    (copy / "smoke_fashion.yaml").write_text(yaml.safe_dump(settings))
+    folder = "runs/smoke_fashion/records"
+    result = _snakemake(copy, "--cores", "all", "--configfile", "smoke_fashion.yaml", "--",
+                        f"{folder}/score-var-d6.json", f"{folder}/score-real-test.json")
+    assert result.returncode == 0, result.stdout + result.stderr
+    drawn, floor = (read_record(copy / folder / f"score-{name}.json", ScoreRecord) for name in ("var-d6", "real-test"))
+    assert (drawn.num_images, drawn.num_reference, floor.num_images, floor.num_reference) == (100, 150, 120, 150)
+    assert drawn.protocol == "fashion-mnist" and drawn.reference_sha256 == floor.reference_sha256
+    assert drawn.fid > floor.fid > 0 and drawn.fid_test > floor.fid and floor.fid_test is None
 
 
 @pytest.mark.slow

@@ -7,10 +7,11 @@ a wrong config answer at once.
 from __future__ import annotations
 
 import functools
+import io
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,8 +19,11 @@ import typer
 
 from varient.config import ExperimentConfig
 from varient.devices import VARIABLE, Wanted, settle_device
-from varient.experiment import load_experiment
-from varient.files import shown
+from varient.experiment import load_experiment as read_experiment
+from varient.experiment import named_files
+from varient.files import check_outputs, shown
+from varient.targets import claims_files, figure_files, table_files
+from varient.yaml_file import shortened
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
                   help="Benchmark and reproduction harness for VARiant.")
@@ -42,33 +46,109 @@ FoundIn = Annotated[Path | None, typer.Option("--found-in", help="run folder: wh
                                                                  "those named one by one")]
 
 
-def verb(group: typer.Typer, name: str | None = None, *, hidden: bool = False,
-         device: Wanted | None = None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Register a command whose foreseeable errors end in one line on stderr and exit code 1.
+Paths = Callable[..., Iterable[Path | None]]
+"""What a command reads or writes, from its arguments by name."""
+
+_RESULTS = ("output", "summary")
+_READ_IN = {"update": "*.safetensors", "found_in": "records/*.json"}
+"""What is read of folders that results lie in too; of other folders it is everything."""
+
+load_experiment = functools.cache(read_experiment)
+"""Read once in a command: a pipe can give a config too."""
+
+
+_LEAST = {"count": 1, "seed": 0, "shard": 0, "workers": 0, "runners_up": 0}
+"""Of the numbers among arguments; the others are told by the library, which knows what they are of."""
+_MOST = {"batch": 2 ** 20, "count": 10_000, "depth": 1000, "workers": 1024}
+"""Of numbers that things are counted out by; the others are held to 31 bits."""
+
+
+def _check_numbers(arguments: dict[str, Any]) -> None:
+    for name, value in arguments.items():
+        least, most = _LEAST.get(name, -2 ** 31), _MOST.get(name, 2 ** 31 - 1)
+        for number in value if isinstance(value, list) else [value]:
+            if isinstance(number, int) and not least <= number <= most:
+                bound = f"below {least}" if number < least else f"above {most}"
+                raise ValueError(f"{name.replace('_', '-')} {shortened(number)} is {bound}")
+
+
+def _run_weights(**arguments: Any) -> list[Path]:
+    folder, config = arguments.get("run_dir"), arguments.get("config")
+    if "run_dir" in arguments and config and config.exists():
+        folder = _run_dir(load_experiment(config), folder)
+    return list(folder.glob("*.safetensors")) if folder else []
+
+
+def verb(group: typer.Typer, name: str | None = None, *, hidden: bool = False, device: Wanted | None = None,
+         writes: Paths | None = None, fills: Paths | None = None,
+         reads: Paths = _run_weights) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Register a command whose foreseeable errors end in one line on stderr and exit code 1, and whose results take the
+    place of nothing that it reads (`varient.files.check_outputs`): every path among its arguments that is no result,
+    and all that its config names.
 
     Args:
         device: what it computes on where neither its option `--device` nor VARIENT_DEVICE says; None: on nothing.
+        writes: files; default its arguments `output` and `summary`.
+        fills: folders; default none.
+        reads: besides its arguments; default the weights in its run folder.
     """
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)
-        def guarded(*args: Any, **kwargs: Any) -> None:
+        def guarded(**kwargs: Any) -> None:
+            load_experiment.cache_clear()
+            for stream in (sys.stdout, sys.stderr):
+                if isinstance(stream, io.TextIOWrapper):
+                    stream.reconfigure(errors="replace")  # a terminal that has no ± is no reason to fail
             try:
-                if device and not kwargs.get("dry_run"):
-                    if kwargs.get("device"):
-                        os.environ[VARIABLE] = kwargs["device"]
-                    settle_device(device)
-                function(*args, **kwargs)
+                _check_numbers(kwargs)
+                if not kwargs.get("dry_run"):
+                    files = _given(writes(**kwargs) if writes else map(kwargs.get, _RESULTS))
+                    folders = _given(fills(**kwargs) if fills else ())
+                    if files or folders:
+                        check_outputs(files, _inputs(kwargs, reads), folders)
+                    if device:
+                        if kwargs.get("device"):
+                            os.environ[VARIABLE] = kwargs["device"]
+                        settle_device(device)
+                function(**kwargs)
             except (ValueError, OSError) as error:
                 sys.exit(f"varient: {error}")
+            except MemoryError as error:
+                sys.exit(_out_of_memory(error))
             except RuntimeError as error:
-                if type(error).__name__ not in ("DivergedError", "OutOfMemoryError"):
+                from varient.profiling.memory import is_out_of_memory
+
+                if is_out_of_memory(error):
+                    sys.exit(_out_of_memory(error))
+                if type(error).__name__ != "DivergedError":
                     raise
                 sys.exit(f"varient: {error}")
 
         return group.command(name, hidden=hidden)(guarded)
 
     return decorate
+
+
+def _out_of_memory(error: BaseException) -> str:
+    told = " ".join(str(error).split())[:200]
+    return f"varient: memory ran out{f' ({told})' if told else ''}; a smaller batch needs less"
+
+
+def _given(paths: Iterable[Path | None]) -> list[Path]:
+    return [path for path in paths if path is not None]
+
+
+def _inputs(arguments: dict[str, Any], reads: Paths) -> list[Path]:
+    """All files and folders that a command with these arguments reads."""
+    found = _given(reads(**arguments))
+    for name in arguments.keys() - {*_RESULTS, "run_dir"}:
+        value = arguments[name]
+        paths = [path for path in (value if isinstance(value, list) else [value]) if isinstance(path, Path)]
+        pattern = _READ_IN.get(name)
+        found += [file for folder in paths for file in folder.glob(pattern)] if pattern else paths
+    config = arguments.get("config")
+    return [*found, *named_files(load_experiment(config))] if config and config.exists() else found
 
 
 @verb(app)
@@ -102,10 +182,10 @@ def train_classifier_verb(config: Config, role: Annotated[str, typer.Option(help
     _wrote(output)
 
 
-@verb(app, "cache-tokens", device="cpu")
+@verb(app, "cache-tokens", device="cpu", writes=lambda **_: (), fills=lambda output, **_: [output])
 def cache_tokens_verb(config: Config, tokenizer: Path,
                       output: Annotated[Path, typer.Option("--output", "-o", help="folder to fill")],
-                      workers: Annotated[int, typer.Option(min=0, help="processes that read images")] = 0) -> None:
+                      workers: Annotated[int, typer.Option(help="processes that read images")] = 0) -> None:
     """Tokens of an ImageNet folder, made once for many trainings; started again, it goes on where it was."""
     from varient.training.tokens import cache_tokens
 
@@ -142,7 +222,7 @@ def train_base_verb(config: Config, tokenizer: Path, output: Output, tokens: Tok
 def train_supernet_verb(config: Config, depth: Annotated[int, typer.Option(help="d of the subnet")], tokenizer: Path,
                         base: Path, output: Output,
                         recipe: Annotated[str | None, typer.Option(help="of the config; default the paper's")] = None,
-                        seed: Annotated[int, typer.Option(min=0, help="added to the experiment's")] = 0,
+                        seed: Annotated[int, typer.Option(help="added to the experiment's")] = 0,
                         tokens: Tokens = None, dry_run: DryRun = None) -> None:
     """The full network together with one subnet, in three phases; or with several, or as a recipe says."""
     from varient.training.recipes import Supernet
@@ -161,7 +241,7 @@ def train_supernet_verb(config: Config, depth: Annotated[int, typer.Option(help=
     _wrote(output)
 
 
-@verb(app, "epoch-weights")
+@verb(app, "epoch-weights", reads=lambda supernet, **_: [supernet.parent / f"training-{supernet.stem}"])
 def epoch_weights(supernet: Path, epoch: Annotated[int, typer.Option(help="end of phase 1 or 2")],
                   output: Output) -> None:
     """The weights of a supernet as they were after an epoch; its training kept them."""
@@ -171,7 +251,15 @@ def epoch_weights(supernet: Path, epoch: Annotated[int, typer.Option(help="end o
     _wrote(output)
 
 
-@verb(train, "network")
+def _needed_networks(config: Path, name: str, run_dir: Path | None, **_: Any) -> list[Path]:
+    from varient.systems.registry import networks_of
+
+    experiment = load_experiment(config)
+    needs = networks_of(experiment)[name].needs if name in networks_of(experiment) else ()
+    return [_run_dir(experiment, run_dir) / f"{need}.safetensors" for need in needs]
+
+
+@verb(train, "network", reads=_needed_networks)
 def train_network_verb(config: Config, name: Annotated[str, typer.Argument(help="e.g. code-refiner-n6")],
                        output: Output, run_dir: RunDir = None) -> None:
     """A network of another system family, from scratch or imported where the config names a released file."""
@@ -187,7 +275,7 @@ def train_network_verb(config: Config, name: Annotated[str, typer.Argument(help=
 
 @verb(app, device="auto")
 def generate(config: Config, system: Annotated[str, typer.Option(help="e.g. variant-d16-n7")],
-             shard: Annotated[int, typer.Option(min=0)], output: Output, run_dir: RunDir = None) -> None:
+             shard: Annotated[int, typer.Option()], output: Output, run_dir: RunDir = None) -> None:
     """One shard of a system's images, as a sample archive."""
     from varient.generation import generate_shard
 
@@ -197,7 +285,7 @@ def generate(config: Config, system: Annotated[str, typer.Option(help="e.g. vari
 
 
 @verb(app)
-def real(config: Config, split: Annotated[str, typer.Option(help="train or holdout")], output: Output) -> None:
+def real(config: Config, split: Annotated[str, typer.Option(help="train, holdout or test")], output: Output) -> None:
     """The real images of a split, as a sample archive."""
     from varient.evaluation.reference import archive_real_images
 
@@ -210,6 +298,8 @@ def score(samples: Annotated[list[Path], typer.Argument(help="all shards of a sy
           reference: Annotated[list[Path], typer.Option(help="real images, or ADM's reference batch")], output: Output,
           config: Annotated[Path | None, typer.Option("--config", help="of the experiment of the samples")] = None,
           run_dir: RunDir = None,
+          test: Annotated[list[Path] | None, typer.Option(help="real images of a test set, for FID against them too; "
+                                                               "with --config")] = None,
           protocol: Annotated[str | None, typer.Option(help="adm, torch-fidelity, clean-fid; without --config")] = None,
           weights: Annotated[Path | None, typer.Option(help="the protocol's Inception; without --config")] = None,
           sha256: Annotated[str | None, typer.Option(help="of --weights, where it is not the published file")] = None,
@@ -223,12 +313,15 @@ def score(samples: Annotated[list[Path], typer.Argument(help="all shards of a sy
     device = str(default_device())
     if (config is None) == (protocol is None):
         raise ValueError("score needs either --config (samples of an experiment) or --protocol (any samples)")
+    if test and config is None:
+        raise ValueError("--test goes with --config")
     if config and (weights or sha256 or fid_infinity):
         raise ValueError("--weights, --sha256 and --fid-infinity go with --protocol; with --config they are settings "
                          "of its section 'evaluation'")
     if config:
         experiment = load_experiment(config)
-        record = score_experiment(experiment, samples, reference, _run_dir(experiment, run_dir), output, device)
+        record = score_experiment(experiment, samples, reference, _run_dir(experiment, run_dir), output, device,
+                                  test or ())
     else:
         record = score_files(protocol, samples, reference, output, weights=weights, sha256=sha256, device=device,
                              extrapolate=fid_infinity)
@@ -259,7 +352,13 @@ def reconstruct(config: Config, tokenizer: Path,
     _wrote(output)
 
 
-@verb(app)
+def _exported(output: Path, form: str, **_: Any) -> list[Path]:
+    from varient.evaluation.inputs import manifest_path
+
+    return [output, manifest_path(output)] if form == "adm" else []
+
+
+@verb(app, writes=_exported, fills=lambda output, form, **_: [output] if form == "png" else [])
 def export(shards: Annotated[list[Path], typer.Argument(help="all shards of a system")], output: Output,
            form: Annotated[str, typer.Option("--format", help="adm (.npz) or png (a folder)")] = "adm") -> None:
     """Samples for other people's tools: ADM's .npz on a fixed permutation, or PNGs, with a manifest."""
@@ -272,7 +371,13 @@ def export(shards: Annotated[list[Path], typer.Argument(help="all shards of a sy
     _wrote(output)
 
 
-@verb(app)
+def _drift_writes(baseline: Path, output: Path | None, update: Path | None, **_: Any) -> list[Path | None]:
+    if not update:
+        return [output]
+    return [baseline / name for name in ("config.json", "drift.json", *(p.name for p in update.glob("*.safetensors")))]
+
+
+@verb(app, writes=_drift_writes)
 def drift(baseline: Annotated[Path, typer.Option(help="folder of the accepted state")] = Path("results/baseline"),
           output: Annotated[Path | None, typer.Option("--output", "-o", help="table of what was compared")] = None,
           update: Annotated[Path | None, typer.Option(help="accept the networks of this run folder as the new "
@@ -323,16 +428,22 @@ def profile(config: Config, system: Annotated[str, typer.Option(help="e.g. varia
     _wrote(output)
 
 
-@verb(app, "profile-worker", hidden=True, device="auto")
+@verb(app, "profile-worker", hidden=True)
 def profile_worker(config: Config, wanted: Annotated[str, typer.Argument(help="configuration, JSON")],
-                   run_dir: Annotated[Path, typer.Option()], output: Output) -> None:
+                   run_dir: Annotated[Path, typer.Option()], output: Output,
+                   parent: Annotated[int, typer.Option(help="the process that starts this one, which ends with it")]) \
+        -> None:
     """The process that `profile` starts."""
+    from varient.profiling.process import die_with
+
+    die_with(parent)  # also while it waits for a GPU
+    settle_device()
     from varient.profiling.profiler import Configuration, profile_here
 
     profile_here(load_experiment(config), Configuration(**json.loads(wanted)), run_dir, output)
 
 
-@verb(app)
+@verb(app, writes=lambda output, **_: table_files(output))
 def table(config: Config, number: int, output: Output, scores: Scores = None, profiles: Profiles = None,
           reconstruction: Reconstruction = None, found_in: FoundIn = None) -> None:
     """One of the paper's tables from records: csv, md and tex beside each other."""
@@ -344,7 +455,7 @@ def table(config: Config, number: int, output: Output, scores: Scores = None, pr
         _wrote(path)
 
 
-@verb(app)
+@verb(app, writes=lambda output, **_: figure_files(output))
 def figure(config: Config, name: Annotated[str, typer.Argument(help="fig1 .. fig7, quality-cost or kv-live")],
            output: Annotated[Path, typer.Option("--output", "-o", help="stem of the .png and the .pdf")],
            scores: Scores = None, profiles: Profiles = None, found_in: FoundIn = None, run_dir: RunDir = None) -> None:
@@ -358,7 +469,7 @@ def figure(config: Config, name: Annotated[str, typer.Argument(help="fig1 .. fig
         _wrote(path)
 
 
-@verb(app)
+@verb(app, writes=lambda output, **_: claims_files(output))
 def claims(output: Annotated[Path, typer.Option("--output", "-o", help="stem of the .csv and the .md")],
            config: Annotated[Path, typer.Option("--config", help="of the records")] = DIGITS,
            scores: Scores = None, profiles: Profiles = None, reconstruction: Reconstruction = None,
@@ -401,7 +512,7 @@ def sample(config: Config, output: Output,
            depth: Annotated[list[int], typer.Option(help="subnet depth d; repeat for several rows")],
            bridge: Annotated[int | None, typer.Option(help="N; default the config's")] = None,
            checkpoint: Annotated[Path | None, typer.Option(help="weights for all rows; default: of each depth")] = None,
-           count: Annotated[int, typer.Option(min=1, help="images a class")] = 8,
+           count: Annotated[int, typer.Option(help="images a class")] = 8,
            seed: Annotated[int | None, typer.Option(help="default the config's")] = None,
            run_dir: RunDir = None) -> None:
     """A picture grid: the same seeds, one row for each depth."""
@@ -442,7 +553,7 @@ def plan(memory: Annotated[str, typer.Option(help="what may be used, e.g. 12GiB"
          latency: Annotated[str | None, typer.Option(help="longest time of a batch, e.g. 1.5s")] = None,
          device: Annotated[str, typer.Option(help="l20, a100, h100, h200 or rtx4090")] = "l20",
          records: Annotated[Path | None, typer.Option(help="score records; default the paper's Table 8")] = None,
-         runners_up: Annotated[int, typer.Option(min=0, help="how many to show after the best")] = 4) -> None:
+         runners_up: Annotated[int, typer.Option(help="how many to show after the best")] = 4) -> None:
     """The (d, N, precision, cache) of best quality that fits a budget at the paper's size, with the runners-up."""
     from varient.cost.plan_report import show_plan
     from varient.cost.planner import measured_quality, paper_quality, parse_seconds

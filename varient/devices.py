@@ -163,13 +163,40 @@ def _gpus_named(token: str, uuids: list[str]) -> list[str]:
 
 
 def _installed_gpus() -> list[str]:
-    """UUIDs of the machine's GPUs by NVML; none where there is no driver."""
+    """UUIDs of the machine's GPUs by NVML, of a GPU in slices (MIG) those of its slices; none where there is no driver.
+
+    A GPU whose UUID NVML does not tell goes by its number.
+    """
     try:
         pynvml.nvmlInit()
-        handles = map(pynvml.nvmlDeviceGetHandleByIndex, range(pynvml.nvmlDeviceGetCount()))
-        return [pynvml.nvmlDeviceGetUUID(handle) for handle in handles]
+        count = pynvml.nvmlDeviceGetCount()
     except pynvml.NVMLError:
         return []
+    found = []
+    for number in range(count):
+        try:
+            gpu = pynvml.nvmlDeviceGetHandleByIndex(number)
+            found += [pynvml.nvmlDeviceGetUUID(handle) for handle in _slices(gpu) or [gpu]]
+        except pynvml.NVMLError:
+            found.append(str(number))
+    return found
+
+
+def _slices(gpu: object) -> list[object]:
+    """NVML's handles of the slices of a GPU; none where it is in one piece."""
+    try:
+        if pynvml.nvmlDeviceGetMigMode(gpu)[0] != pynvml.NVML_DEVICE_MIG_ENABLE:
+            return []
+        most = pynvml.nvmlDeviceGetMaxMigDeviceCount(gpu)
+    except pynvml.NVMLError:
+        return []
+    found = []
+    for number in range(most):
+        try:
+            found.append(pynvml.nvmlDeviceGetMigDeviceHandleByIndex(gpu, number))
+        except pynvml.NVMLError:  # so many may be there, few are
+            continue
+    return found
 
 
 def _check_lock_folder() -> None:

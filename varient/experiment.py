@@ -14,7 +14,7 @@ from varient.config import ConfigError, ExperimentConfig, load_config, parse_con
 from varient.files import write_text
 from varient.systems.ids import is_recipe_name
 from varient.systems.protocol import NAME
-from varient.systems.registry import networks_of, resolve_system
+from varient.systems.registry import families_of, networks_of, resolve_system, user_files
 
 
 def load_experiment(path: Path) -> ExperimentConfig:
@@ -63,6 +63,9 @@ def check_systems(config: ExperimentConfig) -> None:
         if not is_recipe_name(name):
             raise ConfigError(f"supernet.recipes: no recipe can be called {name!r}, which ids have for something else")
     networks_of(config)
+    for name, (_, settings) in families_of(config).items():
+        if settings is not None:
+            config.check_batches(settings, f"systems.{name}")
     if config.ablations:
         arms(config)
     stands_for: dict[str, str] = {}
@@ -75,6 +78,14 @@ def check_systems(config: ExperimentConfig) -> None:
             raise ConfigError(f"rows: {name!r}: ids are of lower-case letters, digits and dashes")
         if (other := stands_for.setdefault(system.published_as, name)) != name:
             raise ConfigError(f"rows: {other} and {name} both stand for {system.published_as}; one row can")
+
+
+def named_files(config: ExperimentConfig) -> list[Path]:
+    """Files and folders of the user's that an experiment reads, whether they are there or not."""
+    named = [config.data.root, config.tokenizer.weights, config.base.weights, config.evaluation.inception_weights,
+             config.evaluation.reference, *(network.released for network in networks_of(config).values()),
+             *(path for name in config.rows for path in user_files(resolve_system(name, config)))]
+    return [path for path in named if path]
 
 
 def _checked(config: ExperimentConfig, origin: str) -> ExperimentConfig:

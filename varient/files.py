@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import combinations
 from pathlib import Path
 
 log = logging.getLogger(__name__)
@@ -26,14 +28,14 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary path beside ``path``, renamed to it when the block ends well and removed when it does not.
 
     Raises:
-        OutputError: the file could not be written (a full disk, say).
+        OutputError: the file could not be written (a full disk, say), or the path is that of a folder, device or pipe,
+            which no file takes the place of.
     """
     temporary = None
     try:
+        _check_replaceable(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
-        os.close(handle)
-        temporary = Path(name)
+        temporary = _temporary_file(path, path.parent)
         yield temporary
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
@@ -47,19 +49,73 @@ def atomic_path(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
-def check_writable(path: Path) -> None:
-    """See before work begins that a file can be written, as far as folders and rights tell; touches nothing.
+def _temporary_file(path: Path, folder: Path) -> Path:
+    handle, name = tempfile.mkstemp(dir=folder, prefix=f".{path.stem}-", suffix=path.suffix)
+    os.close(handle)
+    return Path(name)
+
+
+def _check_replaceable(path: Path) -> None:
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "it is a folder, not a file")
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "it is a device or a pipe, not a file")
+
+
+def check_outputs(files: Sequence[Path], inputs: Iterable[Path], folders: Sequence[Path] = ()) -> None:
+    """See, before work begins, that outputs can be written and take the place of nothing that the work reads.
+
+    Files are the same by whatever names: links, other spellings of a path.
+
+    Args:
+        files: to write.
+        inputs: files, and folders of which all is read.
+        folders: to write into.
 
     Raises:
-        OutputError: ``path`` is a folder, or the nearest folder above it that exists is none or cannot be written.
+        OutputError: one line that names the output.
     """
-    if path.is_dir():
-        raise OutputError(f"{path}: could not be written (it is a folder; a file is expected)")
-    above = next(folder for folder in path.absolute().parents if os.path.lexists(folder))
-    if not above.is_dir():
-        raise OutputError(f"{path}: could not be written ({above} is no folder)")
-    if not os.access(above, os.W_OK | os.X_OK):
-        raise OutputError(f"{path}: could not be written ({above} is read-only)")
+    for output in (*files, *folders):
+        check_writable(output, is_folder=output in folders)
+    for output, other in combinations((*files, *folders), 2):
+        if output.resolve() == other.resolve():
+            raise OutputError(f"{output}: two results cannot have one name")
+    there = [output for output in (*files, *folders) if output.exists()]
+    for source in inputs if there else ():
+        for output in there:
+            if source.exists() and _lands_on(output, source):
+                raise OutputError(f"{output}: is read as {source}, and a result there would take its place; write "
+                                  "elsewhere")
+
+
+def _lands_on(output: Path, source: Path) -> bool:
+    """Whether a result at ``output`` would take the place of ``source`` or, where that is a folder, of a file of it."""
+    if output.samefile(source):
+        return True
+    if output.is_dir() or not source.is_dir():
+        return False
+    return output.resolve().is_relative_to(source.resolve()) or any(
+        child.exists() and output.samefile(child) for child in source.iterdir())
+
+
+def check_writable(output: Path, *, is_folder: bool = False) -> None:
+    """See before work begins that a file, or files in a folder, can be written; nothing is left behind.
+
+    Raises:
+        OutputError: a folder, a device or a pipe in place of the file, a file in place of a folder, or a folder that
+            takes no file.
+    """
+    try:
+        if not is_folder:
+            _check_replaceable(output)
+        elif output.exists() and not output.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, "it is a file, not a folder")
+        within = output if is_folder else output.parent
+        while not os.path.lexists(within):
+            within = within.parent
+        _temporary_file(output, within).unlink()
+    except OSError as error:
+        raise OutputError(f"{output}: cannot be written ({error.strerror})") from None
 
 
 def shown(path: Path | str) -> str:
@@ -99,9 +155,9 @@ def only_writer(folder: Path, busy: Exception) -> Iterator[None]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically."""
+    """Write a text file, UTF-8, atomically."""
     with atomic_path(path) as temporary:
-        temporary.write_text(text)
+        temporary.write_text(text, "utf-8")
 
 
 def link_or_copy(source: Path, target: Path) -> None:

@@ -7,12 +7,13 @@ import subprocess
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from varient.config import CachePolicy, Precision
 from varient.files import write_text
+from varient.yaml_file import shortened
 
 _PACKAGES = ("varient", "torch", "numpy", "scipy", "torch-fidelity", "clean-fid")
 
@@ -21,8 +22,19 @@ class RecordError(ValueError):
     """A record that is missing or not of the expected kind; the message names file and key."""
 
 
+Count = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Amount = Annotated[float, Field(ge=0)]
+Above = Annotated[float, Field(gt=0)]
+Distance = Annotated[float, Field(ge=-1e-6)]
+"""Not negative but for rounding, of sets that are equal."""
+
+
 class Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    """What is no number, or infinite, was never measured."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Provenance(Record):
@@ -35,7 +47,7 @@ class Provenance(Record):
     """Digest of the settings that the number depends on."""
     weights_sha256: dict[str, str]
     device: str
-    threads: int
+    threads: Positive
     versions: dict[str, str]
     git_commit: str | None
     created: str
@@ -57,41 +69,45 @@ class ScoreRecord(Record):
     """A name of `varient.evaluation.protocols`; scores of two protocols are not comparable."""
     extractor: str
     """Whose features, with a hash of the weights."""
-    num_images: int
-    num_reference: int
+    num_images: Positive
+    num_reference: Count
     images_sha256: str
     """Of the pixels, in order."""
     reference_sha256: str
-    fid: float
+    fid: Distance
     """torch-fidelity and clean-fid give the same from the same features, or there is no record."""
-    fid_sd: float
+    fid_sd: Amount
     fid_bias: float
     """By how much FID of this many images would exceed that of infinitely many, if they were like the reference."""
+    fid_test: float | None = None
+    """Against the images of a test set, where the experiment has one beside the reference."""
+    fid_test_sd: float | None = None
     fid_infinity: float | None = None
     """FID extrapolated to infinitely many images."""
-    sfid: float | None = None
-    sfid_sd: float | None = None
+    sfid: Distance | None = None
+    sfid_sd: Amount | None = None
     kid: float | None = None
-    kid_sd: float | None = None
-    kid_std: float | None = None
+    """Unbiased, so that it may be negative."""
+    kid_sd: Amount | None = None
+    kid_std: Amount | None = None
     """Over subsets, as the libraries print it: the spread of one subset."""
-    inception_score: float | None = None
-    inception_score_sd: float | None = None
-    inception_score_std: float | None = None
+    inception_score: Above | None = None
+    inception_score_sd: Amount | None = None
+    inception_score_std: Amount | None = None
     """Over blocks, as the libraries print it."""
-    precision: float | None = None
-    precision_sd: float | None = None
-    recall: float | None = None
-    recall_sd: float | None = None
-    recognised: float | None = None
+    precision: Share | None = None
+    precision_sd: Amount | None = None
+    recall: Share | None = None
+    recall_sd: Amount | None = None
+    recognised: Share | None = None
     """Share of images that a classifier not used for the scores sees as the class that was asked for."""
     warnings: tuple[str, ...] = ()
     provenance: Provenance
 
     def summary(self) -> str:
         """The scores that there are, each with twice its standard deviation."""
-        names = {"fid": "FID", "sfid": "sFID", "inception_score": "IS", "kid": "KID", "precision": "precision",
-                 "recall": "recall"}
+        names = {"fid": "FID", "fid_test": "FID to the test set", "sfid": "sFID", "inception_score": "IS", "kid": "KID",
+                 "precision": "precision", "recall": "recall"}
         found = [(shown, getattr(self, name), getattr(self, f"{name}_sd")) for name, shown in names.items()]
         return ", ".join(f"{shown} {value:.4g} ± {2 * sd:.2g}" for shown, value, sd in found if value is not None)
 
@@ -99,14 +115,14 @@ class ScoreRecord(Record):
 class ScaleReconstruction(Record):
     """Real images encoded to tokens and decoded from those of the scales 1..k alone."""
 
-    scale: int
+    scale: Positive
     """k."""
-    side: int
-    tokens: int
+    side: Positive
+    tokens: Positive
     """Of this scale."""
-    fid: float
-    fid_sd: float
-    recognised: float | None
+    fid: Distance
+    fid_sd: Amount
+    recognised: Share | None
     """Share of the images that the judge of the scores sees as their class."""
 
 
@@ -117,10 +133,10 @@ class ReconstructionRecord(Record):
     source: Literal["measured"] = "measured"
     protocol: str
     extractor: str
-    num_images: int
+    num_images: Positive
     images_sha256: str
     reference_sha256: str
-    patch_nums: tuple[int, ...]
+    patch_nums: tuple[Positive, ...]
     scales: tuple[ScaleReconstruction, ...]
     warnings: tuple[str, ...] = ()
     provenance: Provenance
@@ -129,10 +145,33 @@ class ReconstructionRecord(Record):
 class Latency(Record):
     """Seconds of one batch, warm-up left out: by CUDA events on a GPU, by the wall clock on a CPU."""
 
-    median_s: float
-    iqr_s: float | None
+    median_s: Above
+    iqr_s: Amount | None
     """Distance between the quartiles; None for a single repeat."""
-    repeats_s: list[float]
+    repeats_s: list[Above] = Field(min_length=1)
+    cpu_s: list[Amount] | None = None
+    """CPU seconds of the process in each repeat, all its threads together; None on a GPU and in older records."""
+
+    @model_validator(mode="after")
+    def _is_of_its_repeats(self) -> Latency:
+        if not min(self.repeats_s) <= self.median_s <= max(self.repeats_s):
+            raise ValueError(f"median_s = {self.median_s} is outside the repeats")
+        if self.cpu_s is not None and len(self.cpu_s) != len(self.repeats_s):
+            raise ValueError(f"{len(self.cpu_s)} CPU times of {len(self.repeats_s)} repeats")
+        return self
+
+
+class MachineLoad(Record):
+    """How busy the machine was around a measurement, this process included."""
+
+    before_1min: Amount
+    """Processes that ran or waited for a core, averaged over the minute before."""
+    after_1min: Amount
+    """The same at the end: of short measurements it still tells of what was before them."""
+    cores: Positive
+    """Those that the process may use."""
+    threads: Positive
+    """Of the process's own computation."""
 
 
 class MemoryUse(Record):
@@ -145,29 +184,29 @@ class MemoryUse(Record):
     peak <= parameters + max(kv_cache + activations, decoder).
     """
 
-    nvml_process_mib: float | None = None
+    nvml_process_mib: Amount | None = None
     """What the driver books for the process after the run: context and libraries, and all that the allocator took."""
-    nvml_device_mib: float | None = None
+    nvml_device_mib: Amount | None = None
     """What is taken on the whole GPU after the run, by whomever."""
-    allocator_reserved_mib: float | None = None
+    allocator_reserved_mib: Amount | None = None
     """Most that PyTorch's CUDA allocator took from the driver, caches included, over generation and decoding."""
-    allocator_allocated_mib: float | None = None
+    allocator_allocated_mib: Amount | None = None
     """Most that it had handed out to tensors and kernels at once: the paper's "Mem"."""
-    tensors_mib: float | None = None
+    tensors_mib: Amount | None = None
     """CPU: the counterpart of the last, bytes of all tensors at the worst moment; scratch inside a kernel is unseen."""
-    rss_mib: float | None = None
+    rss_mib: Amount | None = None
     """Host memory: most that was resident in the process, with interpreter, libraries and loading of the weights."""
-    parameters_mib: float | None = None
+    parameters_mib: Amount | None = None
     """Parameters and buffers of transformer and tokenizer, as stored."""
-    kv_cache_mib: float | None = None
+    kv_cache_mib: Amount | None = None
     """Most bytes of live entries of the KV cache, the layer in flight included; counted by the cache itself."""
-    kv_scratch_mib: float | None = None
+    kv_scratch_mib: Amount | None = None
     """Most bytes of copies that the cache makes of one layer beside its entries; part of the activations."""
-    activations_mib: float | None = None
+    activations_mib: Amount | None = None
     """Most bytes alive at once, while latents are generated, that are neither parameters nor storage of the cache."""
-    decoder_mib: float | None = None
+    decoder_mib: Amount | None = None
     """Most bytes alive at once while latents are decoded to images, parameters left out; the cache is freed before."""
-    memory_cap_mib: float | None = None
+    memory_cap_mib: Amount | None = None
     """Where the CUDA allocator was held to a smaller card's memory."""
 
     @property
@@ -186,24 +225,28 @@ class ProfileRecord(Record):
     reason: str | None
     """How memory ran out; None where it did not."""
     steps: str
-    batch_size: int
+    batch_size: Positive
     """Images; guidance runs two rows for each."""
     precision: Precision
     """Of the transformer's weights."""
     cache_policy: CachePolicy
     weights: str
     """"trained", or "random, seed n": time and memory do not depend on the values."""
-    num_parameters: int
+    num_parameters: Count
     """All networks that take steps, the image decoder left out: the paper's #Param."""
-    parameters: dict[str, int] = {}
+    parameters: dict[str, Count] = {}
     """Of each of them."""
     latency: Latency | None
     """Labels to latents, guided, without the image decoder, as in the paper's Table 2."""
     decoder_latency: Latency | None
     """Latents to uint8 images."""
-    warmup: int
+    warmup: Count
     memory: MemoryUse
+    load: MachineLoad | None = None
+    """None where memory ran out, and in older records."""
     gpu_driver: str | None
+    unanswered: dict[str, str] = {}
+    """What the GPU's driver did not tell (processes, memory, driver) -> why."""
     provenance: Provenance
 
     @model_validator(mode="after")
@@ -230,13 +273,18 @@ def read_record(path: Path, kind: type[RecordType]) -> RecordType:
         RecordError: no such file, or another kind of content.
     """
     try:
-        return kind.model_validate_json(path.read_text())
+        return kind.model_validate_json(path.read_text("utf-8"))
     except FileNotFoundError:
         raise RecordError(f"{path}: no such record") from None
+    except OSError as error:
+        raise RecordError(f"{path}: no record, it cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError:
+        raise RecordError(f"{path}: not a {kind.__name__}: no text in UTF-8") from None
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(map(str, first["loc"])) or "file"
-        raise RecordError(f"{path}: not a {kind.__name__}: {key}: {first['msg']}") from None
+        key = shortened(".".join(map(str, first["loc"])) or "file")[1:-1]
+        raise RecordError(f"{path}: not a {kind.__name__}: {key}: {first['msg'].removeprefix('Value error, ')}") \
+            from None
 
 
 def provenance(*, experiment: str, seed: int | None, settings: str, weights_sha256: dict[str, str],
@@ -267,7 +315,7 @@ def _versions() -> dict[str, str]:
 
 def _cpu_name() -> str:
     cpuinfo = Path("/proc/cpuinfo")
-    names = [line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines()
+    names = [line.partition(":")[2].strip() for line in cpuinfo.read_text("utf-8").splitlines()
              if line.startswith("model name")] if cpuinfo.exists() else []
     return names[0] if names else platform.machine()
 

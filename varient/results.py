@@ -44,7 +44,7 @@ class Results:
                 named in the remarks.
 
         Raises:
-            RecordError: a file named that is no such record.
+            RecordError: a file named that is no such record, or ``found_in`` is a file.
         """
         found, damaged = _found_in(found_in) if found_in else ([], ())
         by_score, remarks = _one_each([*(read_record(path, ScoreRecord) for path in scores),
@@ -122,6 +122,8 @@ def _largest_group(records: Iterable[AnyRecord], remarks: list[str], kind: str,
 def _found_in(run_dir: Path) -> tuple[list[Record], tuple[str, ...]]:
     """Sound records of a run folder, and what is wrong with the others."""
     kinds = {"score": ScoreRecord, "profile": ProfileRecord, "reconstruction": ReconstructionRecord}
+    if run_dir.exists() and not run_dir.is_dir():
+        raise RecordError(f"{run_dir}: a file, not a run folder")
     found, damaged = [], []
     for path in sorted((run_dir / "records").glob("*.json")):
         if kind := kinds.get(path.stem.partition("-")[0]):

@@ -92,7 +92,7 @@ def _nodes(node: ast.AST, *, into_functions: bool) -> Iterator[ast.AST]:
 
 @cache
 def _tree(path: Path) -> ast.Module:
-    return ast.parse(path.read_text())
+    return ast.parse(path.read_text("utf-8"))
 
 
 def _has_code(path: Path) -> bool:

@@ -159,7 +159,7 @@ def load_sampler(config: ExperimentConfig, settings: Settings, steps: int, weigh
     vae = None
     if weights is None:
         initialize(network)
-        vae = AutoencoderKL(**_SD_VAE) if settings.space == "latent" else None
+        vae = _with_exact_norms(AutoencoderKL(**_SD_VAE)) if settings.space == "latent" else None
     else:
         load_weights(weights, network)
         vae = load_vae(settings.vae) if settings.space == "latent" else None
@@ -196,4 +196,18 @@ def load_vae(folder: Path) -> AutoencoderKL:
         raise CheckpointError(f"{folder}: a VAE of {shape[0]} channels at 1/{shape[1]} of the side, expected "
                               f"{LATENT_CHANNELS} at 1/{DOWNSAMPLING}")
     check_finite_tensors(vae.state_dict(), str(folder))
+    return _with_exact_norms(vae)
+
+
+def _with_exact_norms(vae: AutoencoderKL) -> AutoencoderKL:
+    """The same VAE, its norms reading torch's default layout: diffusers' attention leaves channels-last behind, where
+    they lose digits (see `varient.models.vqvae.EntryConv`).
+    """
+    for module in vae.modules():
+        if isinstance(module, nn.GroupNorm):
+            module.register_forward_pre_hook(_in_default_layout)
     return vae
+
+
+def _in_default_layout(_norm: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return tuple(value.contiguous() for value in inputs)

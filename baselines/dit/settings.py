@@ -6,7 +6,21 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from varient.config import Count, ExperimentConfig, Optimizer, Positive, Share, Strict, UserFile
+from varient.config import (
+    Count,
+    Decay,
+    Depth,
+    Epochs,
+    ExperimentConfig,
+    Optimizer,
+    Positive,
+    Real,
+    Share,
+    Strict,
+    UserFile,
+    Weight,
+    Whole,
+)
 
 DOWNSAMPLING = 8
 """Pixels of the image for one position of Stable Diffusion's latent, along a side."""
@@ -22,7 +36,7 @@ TABLE_STEPS = 50
 class Shape(Strict):
     """Shape of the transformer; DiT-XL/2 is {depth: 28, hidden_size: 1152, num_heads: 16, patch_size: 2}."""
 
-    depth: Positive
+    depth: Depth
     hidden_size: Positive
     num_heads: Positive
     patch_size: Positive = 2
@@ -40,11 +54,11 @@ class Shape(Strict):
 class Training(Optimizer):
     """Training from scratch; the defaults are the authors'."""
 
-    epochs: Positive
-    weight_decay: float = Field(0.0, ge=0)
-    betas: tuple[Share, Share] = (0.9, 0.999)
+    epochs: Annotated[Epochs, Field(ge=1)]
+    weight_decay: Weight = 0.0
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
     label_drop: Share = Field(0.1, description="share of images trained without their class, which guidance needs")
-    ema_decay: float = Field(0.9999, ge=0, lt=1, description="of the averaged weights, which are the result; 0: none")
+    ema_decay: Decay = Field(0.9999, description="of the averaged weights, which are the result; 0: none")
 
 
 class Settings(Strict):
@@ -57,10 +71,10 @@ class Settings(Strict):
                                                    "evaluate")
     weights: UserFile | None = Field(None, description="released .pt file")
     training: Training | None = None
-    cfg: float = Field(1.5, ge=1, description="guidance scale; 1 is none")
+    cfg: Real = Field(1.5, ge=1, description="guidance scale; 1 is none")
     guided_channels: Count = Field(3, description="channels of the noise that guidance changes; the authors' code "
                                                   "leaves out the fourth")
-    steps: Annotated[int, Field(ge=2, le=1000)] = Field(TABLE_STEPS, description="of dit-<size>")
+    steps: Annotated[Whole, Field(ge=2, le=1000)] = Field(TABLE_STEPS, description="of dit-<size>")
 
     @property
     def channels(self) -> int:

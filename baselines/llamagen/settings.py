@@ -10,20 +10,24 @@ from varient.config import (
     BaseTraining,
     Count,
     DataConfig,
+    Depth,
     Positive,
     Rate,
+    Real,
     Share,
     Strict,
     TokenizerSpec,
     TokenizerTraining,
     UserFile,
+    Weight,
+    Whole,
 )
 
 
 class TransformerShape(Strict):
     """Shape of the transformer; XXL is depth 48, width 1536, 24 heads (LlamaGen at ce98ec4, autoregressive/models)."""
 
-    depth: Positive
+    depth: Depth
     width: Positive
     num_heads: Positive
     num_kv_heads: Positive | None = Field(None, description="heads of keys and values; null: as many as of queries")
@@ -64,10 +68,10 @@ class TokenizerShape(Strict):
     codebook_dim: Positive = 8
     z_channels: Positive = 256
     ch: Positive = 128
-    ch_mult: tuple[Positive, ...] = (1, 1, 2, 2, 4)
-    num_res_blocks: Positive = 2
+    ch_mult: tuple[Positive, ...] = Field((1, 1, 2, 2, 4), min_length=1, max_length=12)
+    num_res_blocks: Depth = 2
     norm_groups: Positive = 32
-    commitment: float = Field(0.25, ge=0, description="weight of the commitment loss")
+    commitment: Weight = Field(0.25, description="weight of the commitment loss")
 
     @property
     def convolutions(self) -> TokenizerSpec:
@@ -101,10 +105,10 @@ class Settings(Strict):
                                                           "null: no resizing")
     transformer: TransformerConfig
     tokenizer: TokenizerConfig = TokenizerConfig()
-    cfg: float = Field(1.75, ge=0, description="guidance scale s: u + s (c - u) at every token; up to 1: none")
-    cfg_interval: int = Field(-1, ge=-1, description="last guided token, less one; -1: all are guided")
+    cfg: Weight = Field(1.75, description="guidance scale s: u + s (c - u) at every token; up to 1: none")
+    cfg_interval: Whole = Field(-1, ge=-1, description="last guided token, less one; -1: all are guided")
     top_k: Count = Field(0, description="0 keeps all")
-    top_p: float = Field(1.0, gt=0, le=1, description="1 keeps all")
+    top_p: Real = Field(1.0, gt=0, le=1, description="1 keeps all")
     temperature: Rate = Field(1.0, description="divides the logits before filtering")
 
     @model_validator(mode="after")

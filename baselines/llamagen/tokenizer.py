@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from varient.baselines.llamagen.settings import TokenizerShape
 
-from varient.models.vqvae import Decoder, Encoder
+from varient.models.vqvae import Decoder, Encoder, EntryConv
 
 
 class Tokenizer(nn.Module):
@@ -26,7 +26,7 @@ class Tokenizer(nn.Module):
         self.encoder = Encoder(spec)
         self.decoder = Decoder(spec)
         self.quant_conv = nn.Conv2d(shape.z_channels, shape.codebook_dim, kernel_size=1)
-        self.post_quant_conv = nn.Conv2d(shape.codebook_dim, shape.z_channels, kernel_size=1)
+        self.post_quant_conv = EntryConv(shape.codebook_dim, shape.z_channels, kernel_size=1)
         self.quantize = Codebook(shape)
 
     def encode_latent(self, image_B3SS: Tensor) -> Tensor:

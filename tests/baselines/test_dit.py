@@ -1,4 +1,5 @@
 import argparse
+from copy import deepcopy
 
 import pytest
 import torch
@@ -21,6 +22,7 @@ from varient.sampling import NotFiniteError
 from varient.training.loop import fit
 
 NO_CLASS = 7  # of the golden network
+PASS = 8e-6   # one pass: 1e-6 measured; LayerNorm eps 1e-5 costs 1.1e-5
 SHAPE = {"depth": 2, "hidden_size": 16, "num_heads": 2, "patch_size": 2}
 TINY = dit.Settings.model_validate(
     {"size": "tiny", "model": SHAPE, "space": "pixels", "steps": 4,
@@ -53,18 +55,18 @@ def _golden_network(case):
 
 
 def _assert_relative(ours, theirs):
-    """An untrained network makes samples of hundreds; the golden README compares with the largest value."""
-    assert_close(ours, theirs, 1e-4 * theirs.abs().max().item())
+    """An untrained network makes samples of hundreds, so the largest value is the measure: 4e-7 of it measured."""
+    assert_close(ours, theirs, 1e-5 * theirs.abs().max().item())
 
 
 def test_the_network_matches_the_released_code(case, network):
-    assert_close(network(case["in/x"], case["in/t"], case["in/y"]), case["out/forward"])
+    assert_close(network(case["in/x"], case["in/t"], case["in/y"]), case["out/forward"], PASS)
 
 
 def test_guidance_matches_the_released_code(case, network):
     guided = guided_prediction(network, case["in/cfg_x"], int(case["in/cfg_t"]), case["in/cfg_y"], NO_CLASS,
                                Guidance(case.config["cfg_scale"], channels=3))
-    assert_close(guided, case["out/forward_with_cfg"][:2])  # the authors drop the other half of the rows
+    assert_close(guided, case["out/forward_with_cfg"][:2], PASS)  # the authors drop the other half of the rows
 
 
 def test_guidance_of_one_is_the_conditional_pass(case, network):
@@ -98,8 +100,8 @@ def test_the_losses_match_the_released_code(case, network):
     assert_close(xt_BCHW, case["out/q_sample"], 3e-6)
     squared_B, bound_B = process.losses(network(xt_BCHW, step_B, case["in/loss_y"]), x0_BCHW, step_B, noise_BCHW)
     assert_close(squared_B, case["out/loss_mse"], 3e-6)
-    assert_close(bound_B, case["out/loss_vb"])
-    assert_close(squared_B + bound_B, case["out/loss"])
+    assert_close(bound_B, case["out/loss_vb"], 5e-6)
+    assert_close(squared_B + bound_B, case["out/loss"], 5e-6)
 
 
 def test_the_bound_teaches_the_variance_alone(case):
@@ -239,7 +241,7 @@ def test_an_imported_network_is_what_the_system_loads(tmp_path, smoke, case, rel
     described = read_description(tmp_path / "dit.safetensors")
     assert (described["taken"], described["left_out"], described["released"]) == ("", [], "unknown")
     sampler = dit.resolve("dit-tiny", config, settings).load(tmp_path, "fp32")
-    assert_close(sampler.network(case["in/x"], case["in/t"], case["in/y"]), case["out/forward"])
+    assert_close(sampler.network(case["in/x"], case["in/t"], case["in/y"]), case["out/forward"], PASS)
 
 
 # Sampling.
@@ -341,6 +343,19 @@ def test_latents_are_decoded_by_the_local_vae(tmp_path, smoke):
     assert images.shape == (3, 3, 32, 32) and images.dtype == torch.uint8
     pixels = load_vae(settings.vae).decode(x_BCHW[1:2] / 0.18215).sample
     assert_close(images[1:2].float(), (127.5 * pixels + 128).clamp(0, 255).floor(), 1)
+
+
+@torch.no_grad()
+def test_far_from_zero_the_vae_loses_no_digits(tmp_path):
+    """diffusers' attention leaves channels-last behind, where torch's norms lose digits on a CPU."""
+    vae = load_vae(_save_vae(tmp_path)).eval()
+    vae.decoder.mid_block.attentions[0].to_out[0].bias += 30
+    torch.manual_seed(0)
+    latent = torch.randn(2, 4, 16, 16)
+    exact = deepcopy(vae).double().decode(latent.double()).sample.float()
+    for layout in (torch.contiguous_format, torch.channels_last):
+        ours = vae.decode(latent.contiguous(memory_format=layout)).sample
+        assert_close(ours, exact, 2e-5)  # 3.5e-6 measured; 1.5e-4 with the norms as diffusers feeds them
 
 
 def test_a_wrong_vae_is_named(tmp_path):

@@ -1,11 +1,12 @@
 import argparse
 import subprocess
 import sys
+from copy import deepcopy
 
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, assert_close, golden, tiny_transformer
+from conftest import ROOT, ROUNDING, assert_close, golden, tiny_transformer
 from pydantic import ValidationError
 from torch.nn import functional as F
 from varient.baselines.llamagen.build import build_tokenizer, build_transformer
@@ -88,7 +89,7 @@ def test_teacher_forced_logits_and_loss_match_the_released_code():
     case = golden("llamagen_gpt")
     logits = golden_transformer()(case["in/label_forward"], case["in/idx"])
     assert_close(logits, case["out/logits"])
-    assert_close(token_loss(logits, case["in/idx"])[None], case["out/loss"])
+    assert_close(token_loss(logits, case["in/idx"])[None], case["out/loss"], ROUNDING)
 
 
 @torch.no_grad()
@@ -108,7 +109,7 @@ def test_guided_generation_matches_the_released_code(tag):
     protocol = settings_of(MINI, cfg=made["cfg_scale"], cfg_interval=made["cfg_interval"], top_k=1)  # greedy
     idx = generate(model, case["in/label_generate"], protocol, torch.zeros(2, 16), on_logits=seen.__setitem__)
     assert torch.equal(idx, case[f"gen/{tag}/idx"])
-    assert_close(torch.stack([seen[i] for i in range(16)], dim=1), case[f"gen/{tag}/logits_cfg"])
+    assert_close(torch.stack([seen[i] for i in range(16)], dim=1), case[f"gen/{tag}/logits_cfg"], 5e-5)  # 6e-6 measured
 
 
 @torch.no_grad()
@@ -117,9 +118,19 @@ def test_images_and_tokens_match_the_released_code():
     latent = model.encode_latent(case["in/img"])
     assert_close(latent, case["out/h"])
     assert torch.equal(model.encode(case["in/img"]), case["out/idx"])
-    assert_close(model.quantize(latent)[0], case["out/quant"])
-    assert_close(model.quantize.lookup(case["in/code"]), case["out/codebook_entry"])
-    assert_close(model.decode(case["in/code"])[:, :, ::2, ::2], case["out/img_stride2"])
+    assert_close(model.quantize(latent)[0], case["out/quant"], ROUNDING)
+    assert_close(model.quantize.lookup(case["in/code"]), case["out/codebook_entry"], ROUNDING)
+    assert_close(model.decode(case["in/code"])[:, :, ::2, ::2], case["out/img_stride2"], 3e-5)  # 4e-6 measured
+
+
+@torch.no_grad()
+def test_far_from_zero_decoding_loses_no_digits():
+    """A codebook's rows become a channels-last latent, where torch's norms lose digits on a CPU."""
+    model = golden_tokenizer()
+    model.decoder.conv_in.bias += 30  # 100 standard deviations of what enters the first norm
+    tokens = golden("llamagen_vq")["in/code"]
+    exact = deepcopy(model).double().decode(tokens).float()
+    assert_close(model.decode(tokens), exact, 2e-5)  # 2.2e-6 measured; 2.2e-4 with channels-last norms
 
 
 def test_parameters_are_those_of_the_released_files(paper):

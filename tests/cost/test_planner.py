@@ -18,7 +18,7 @@ def test_times(text, seconds):
     assert parse_seconds(text) == pytest.approx(seconds)
 
 
-@pytest.mark.parametrize("text", ["soon", "-1s", "1 min"])
+@pytest.mark.parametrize("text", ["soon", "-1s", "1 min", "0s", "0", "nan", "inf", "9" * 400, "x" * 10_000])
 def test_what_is_no_time_is_refused(text):
     with pytest.raises(ValueError, match="write 1.5s or 900ms"):
         parse_seconds(text)
@@ -45,5 +45,8 @@ def test_the_lean_cache_needs_less_and_comes_first_among_equals():
 
 
 def test_a_folder_without_records_is_refused(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match="file: a file, not a folder of score records"):
+        measured_quality(tmp_path / "file")
     with pytest.raises(ValueError, match="no score records"):
         measured_quality(tmp_path)

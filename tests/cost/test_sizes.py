@@ -10,7 +10,8 @@ def test_sizes(text, size_bytes):
 
 
 @pytest.mark.parametrize("text", ["", "48", "48G", "GiB", "-1GiB", "0GiB", "0.0000001MB", "48gib", "48GiB ", "1e3MB",
-                                  "1,5GB", "48  GiB", "٤٨GB", "48GiB/2"])
+                                  "1,5GB", "48  GiB", "٤٨GB", "48GiB/2", "nanGiB", "infGiB",
+                                  "9" * 400 + "GiB", "9" * 30 + "GiB"])
 def test_what_is_no_size_is_refused(text):
     with pytest.raises(ValueError, match=r"is not understood.*MiB, GiB, e\.g\. 48GiB"):
         parse_size(text)

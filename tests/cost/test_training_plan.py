@@ -128,13 +128,14 @@ def test_encoding_on_the_way_is_added(paper):
 
 # -- other trainings ---------------------------------------------------------------------------------------------------
 
-def test_base_of_the_digits():
-    config = load_config(ROOT / "workflow/config/digits.yaml")
+@pytest.mark.parametrize(("name", "whole"), [("digits", 1797), ("fashion", 60_000)])
+def test_base_of_the_miniatures(name, whole):
+    config = load_config(ROOT / f"workflow/config/{name}.yaml")
     plan = plan_base(config, TrainingSetting(H100, devices=1, precision="fp32"))
-    images, training = 1797 - config.data.holdout, config.base.training
+    images, training = whole - config.data.holdout, config.base.training
     assert plan.num_images == images and plan.steps_per_epoch == images // training.batch_size
     assert plan.total.steps == plan.steps_per_epoch * training.epochs
-    assert plan.total.subnet_batches == 0 and len(plan.kinds) == len(plan.phases) == 1
+    assert plan.total.subnet_batches == 0 and len(plan.kinds) == len(plan.phases) == 1 and not plan.encodes
 
 
 def test_recipes(smoke):

@@ -86,7 +86,7 @@ def test_spatial_features_are_channels_last_as_in_a_reference_batch(fidelity, fi
     fidelity(IMAGES[:2])
     hook.remove()
     expected = seen[0].relu().numpy().transpose(0, 2, 3, 1)[..., :7].reshape(2, -1)  # as in ADM's evaluator
-    np.testing.assert_allclose(fidelity_features[SPATIAL][:2], expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(fidelity_features[SPATIAL][:2], expected, rtol=1e-5, atol=1e-6)
 
 
 def test_features_are_those_that_torch_fidelity_computes_itself(fidelity_file, fidelity_features, tmp_path):
@@ -126,7 +126,7 @@ def test_resize_is_that_of_tensorflow_1():
     expected = across[low] + (across[high] - across[low]) * share[:, None]
     resized = interpolate_bilinear_2d_like_tensorflow1x(torch.from_numpy(IMAGES[:1]).float(), (299, 299),
                                                         align_corners=False)
-    np.testing.assert_allclose(resized[0, 0].numpy(), expected, atol=1e-3)
+    np.testing.assert_allclose(resized[0, 0].numpy(), expected, atol=3e-4)
 
 
 def test_tf32_is_off_while_features_are_computed_and_comes_back(fidelity, monkeypatch):
@@ -200,8 +200,12 @@ def test_files_that_are_no_inception_are_refused(fidelity_file, tmp_path):
 # clean-fid
 
 class _Layers(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(1, 3)  # rounds by the layout of the images in memory
+
     def forward(self, image: Tensor) -> Tensor:
-        return image.flatten(1)[:, ::131][:, :2048]
+        return self.norm(image).flatten(1)[:, ::131][:, :2048]
 
 
 class _StandIn(nn.Module):

@@ -56,6 +56,7 @@ def test_archives_folders_and_adm_batches_hold_the_same_images(tmp_path):
         assert np.array_equal(source.batch(0, 12), IMAGES)
         assert np.array_equal(source.batch(3, 7), IMAGES[3:7])  # across shards, and going back
         assert np.array_equal(np.concatenate(list(source.batches(5))), IMAGES)
+        assert source.batch(0, 12).flags.c_contiguous  # networks round by the layout too
         assert source.batch(10, 99).dtype == np.uint8 and len(source.batch(10, 99)) == 2
         source.require_complete()
     assert len({source.sha256 for source in sources}) == 1

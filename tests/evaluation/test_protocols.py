@@ -56,7 +56,8 @@ def test_protocols_have_the_scores_of_their_sources():
         "adm": ("fid", "sfid", "inception_score", "precision", "recall"),
         "torch-fidelity": ("fid", "inception_score", "kid", "precision", "recall"),
         "clean-fid": ("fid", "kid"),
-        "digits": ("fid", "inception_score", "kid", "precision", "recall")}
+        "digits": ("fid", "inception_score", "kid", "precision", "recall"),
+        "fashion-mnist": ("fid", "inception_score", "kid", "precision", "recall")}
     with pytest.raises(FrozenInstanceError):
         ADM.num_images = 1
     assert all(protocol.source and protocol.notes for protocol in PROTOCOLS.values())

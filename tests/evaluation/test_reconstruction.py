@@ -68,6 +68,6 @@ def test_the_record_has_the_scores_that_the_images_would_get(smoke, run_dir):
     covariances = [np.cov(features, rowvar=False) for features in (theirs, ours)]
     expected = (np.square(theirs.mean(0) - ours.mean(0)).sum()
                 + np.trace(sum(covariances) - 2 * sqrtm(covariances[0] @ covariances[1]).real))
-    assert record.scales[6].fid == pytest.approx(expected, rel=1e-5)
+    assert record.scales[6].fid == pytest.approx(expected, rel=1e-8)
     assert record.scales[6].recognised == recognised_share(judge, rebuilt)
     assert len({scale.fid for scale in record.scales}) == len(record.scales)

@@ -79,7 +79,7 @@ def _inside(points, centres):
 def test_scores_agree_with_their_definitions(classifier, images, sources):
     record = score(PROTOCOL, ClassifierExtractor(classifier), *sources)
     a, b = (ClassifierExtractor(classifier)(x)["features"].astype(np.float64) for x in images)
-    assert record.fid == pytest.approx(_fid(a, b), rel=1e-6)
+    assert record.fid == pytest.approx(_fid(a, b), rel=1e-9)
     assert record.fid != pytest.approx(_fid(a, b, ddof=0), rel=1e-4)
     assert record.precision == pytest.approx(_inside(a, b), abs=1e-6)
     assert record.recall == pytest.approx(_inside(b, a), abs=1e-6)
@@ -96,7 +96,7 @@ def test_scores_agree_with_torch_fidelity_as_a_whole(classifier, images, sources
              "inception_score_std": record.inception_score_std, "kernel_inception_distance_mean": record.kid,
              "kernel_inception_distance_std": record.kid_std, "precision": record.precision, "recall": record.recall}
     for name, ours in pairs.items():
-        assert ours == pytest.approx(theirs[name], rel=1e-6, abs=1e-6), name
+        assert ours == pytest.approx(theirs[name], rel=1e-6, abs=1e-9), name
 
 
 def test_every_score_has_a_spread_and_what_it_was_made_of(classifier, sources):
@@ -126,8 +126,23 @@ def test_features_that_are_kept_give_the_same_scores(classifier, sources, tmp_pa
 
 def test_real_against_itself_is_perfect(classifier, sources):
     record = score(PROTOCOL, ClassifierExtractor(classifier), sources[1].images, sources[1])
-    assert record.fid == pytest.approx(0, abs=1e-6)
+    assert record.fid == pytest.approx(0, abs=1e-9)
     assert record.precision == record.recall == 1
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_test_set_gives_a_second_fid_and_moves_nothing_else(classifier, images, sources, tmp_path, kept):
+    further = open_reference([_archive(tmp_path / "test.npz", images[1][:120])])
+    folder = tmp_path / "features" if kept else None
+    plain = score(PROTOCOL, ClassifierExtractor(classifier), *sources, folder=folder)
+    both = score(PROTOCOL, ClassifierExtractor(classifier), *sources, folder=folder, test=further)
+    a, b = (ClassifierExtractor(classifier)(x)["features"].astype(np.float64) for x in (images[0], images[1][:120]))
+    assert both.fid_test == pytest.approx(_fid(a, b), rel=1e-6)
+    assert both.fid_test != pytest.approx(both.fid, rel=1e-3) and 0 < both.fid_test_sd < both.fid_test
+    assert plain.fid_test is plain.fid_test_sd is None
+    without = {"provenance", "fid_test", "fid_test_sd"}
+    assert both.model_dump(exclude=without) == plain.model_dump(exclude=without)
+    assert "FID to the test set" in both.summary() and "FID to the test set" not in plain.summary()
 
 
 def test_sets_that_cannot_be_scored_are_refused(classifier, sources, images, tmp_path):
@@ -298,7 +313,7 @@ def test_a_record_that_could_not_be_written_is_said_before_work(smoke, tmp_path,
     (tmp_path / "folder").mkdir()
     (tmp_path / "dangling").symlink_to("gone")
     shard = _drawn(smoke, tmp_path / "a.npz")
-    with pytest.raises(OutputError, match=f"{output}: could not be written"):
+    with pytest.raises(OutputError, match=f"{output}: cannot be written"):
         verb(smoke, shard, shard, tmp_path, tmp_path / output)
 
 

@@ -126,7 +126,7 @@ def test_kid_spread_does_not_depend_on_tiles(monkeypatch):
     estimate = kernel_distance(generated, real, subsets=5, subset_size=100)
     whole = kernel_spread(generated, real, estimate, pairs=10)
     monkeypatch.setattr("varient.evaluation.uncertainty.TILE", 130)
-    assert kernel_spread(generated, real, estimate, pairs=10).sd == pytest.approx(whole.sd, rel=1e-4)
+    assert kernel_spread(generated, real, estimate, pairs=10).sd == pytest.approx(whole.sd, rel=1e-6)
 
 
 def test_precision_spread_is_that_of_images_drawn_again():

@@ -142,15 +142,23 @@ def test_the_papers_scales_in_blocks_are_those_in_one_call(plan):
     with mock.patch.object(transformer, "blocks_of", lambda tokens, device: blocks_of(tokens, device, ONE_CALL)):
         dense_calls, wanted, _ = _watched(plan)
     assert len(calls) > len(dense_calls)
-    assert_close(found, wanted.detach(), 1e-5)
+    assert_close(found, wanted.detach(), 1e-6 * wanted.abs().max().item())
 
 
 def test_half_precision_reaches_the_kernel_as_before():
     """Normalised queries and keys are float32; the blocks get them in the dtype of the weights."""
-    model = tiny_transformer(DEPTH).bfloat16()
+    model, attention, dtypes = tiny_transformer(DEPTH).bfloat16(), F.scaled_dot_product_attention, set()
+
+    def watch(*q_k_v: Tensor, **others: object) -> Tensor:
+        dtypes.update(tensor.dtype for tensor in q_k_v)
+        return attention(*q_k_v, **others)
+
     x_BLv = torch.randn(2, TINY_PYRAMID.length - 1, 8, generator=torch.Generator().manual_seed(1))
     dense = model(torch.arange(2), x_BLv)
-    with mock.patch.object(transformer, "blocks_of", lambda tokens, device: blocks_of(tokens, device, 0)):
+    with (mock.patch.object(transformer, "blocks_of", lambda tokens, device: blocks_of(tokens, device, 0)),
+          mock.patch.object(F, "scaled_dot_product_attention", watch)):
         found = model(torch.arange(2), x_BLv)
-    assert_close(found, dense.detach(), 0.05)
+    assert dtypes == {torch.bfloat16}
+    assert 8 < dense.abs().max() < 16
+    assert_close(found, dense.detach(), 2 * 2 ** -4)  # two units in the last place of a bfloat16 in [8, 16)
 

@@ -1,12 +1,16 @@
+from copy import deepcopy
+
 import pytest
 import torch
-from conftest import assert_close, golden, tiny_tokenizer
+from conftest import LATENT_TOLERANCE, ROUNDING, assert_close, golden, tiny_tokenizer
 
 from varient.config import TokenizerSpec
 from varient.models.official import NUM_PARAMETERS
 from varient.models.quantizer import phi_indices
 from varient.models.vqvae import VQVAE, from_uint8, to_uint8
 from varient.pyramid import VAR_256
+
+PIXELS = 5e-5  # images in [-1, 1]: 1e-5 measured, 1.2e-3 from norms with another eps
 
 
 def test_ten_scales_with_four_phis_match_the_released_code():
@@ -17,14 +21,14 @@ def test_ten_scales_with_four_phis_match_the_released_code():
         assert_close(model.encode_latent(case["in/img"]), case["out/f"])
         idx_BL = model.encode(case["in/img"])
         assert torch.equal(idx_BL, case["out/idx"])
-        assert_close(quantizer.teacher_input(idx_BL), case["out/var_input"])
-        assert_close(torch.stack(quantizer.f_hats(idx_BL)), case["out/f_hat_per_scale"])
+        assert_close(quantizer.teacher_input(idx_BL), case["out/var_input"], LATENT_TOLERANCE)
+        assert_close(torch.stack(quantizer.f_hats(idx_BL)), case["out/f_hat_per_scale"], LATENT_TOLERANCE)
         image = model.decode(idx_BL)
-        assert_close(image[:, :, ::4, ::4], case["out/img_stride4"])
-        assert_close(image[:, :, 96:128, 64:96], case["out/img_crop"])
-        assert_close(image.mean((2, 3)), case["out/img_mean"])
-        assert_close(image.std((2, 3), correction=0), case["out/img_std"])
-        assert_close(model(case["in/img"])[1], case["out/vq_loss"][0])
+        assert_close(image[:, :, ::4, ::4], case["out/img_stride4"], PIXELS)
+        assert_close(image[:, :, 96:128, 64:96], case["out/img_crop"], PIXELS)
+        assert_close(image.mean((2, 3)), case["out/img_mean"], ROUNDING)
+        assert_close(image.std((2, 3), correction=0), case["out/img_std"], ROUNDING)
+        assert_close(model(case["in/img"])[1], case["out/vq_loss"][0], ROUNDING)
 
 
 @pytest.mark.parametrize("variant", ["qsr1", "qsr0", "znorm"])
@@ -37,15 +41,15 @@ def test_shared_phi_phi_per_scale_and_znorm_match_the_released_code(variant):
         idx_BL = model.encode(case["in/img"])
         assert torch.equal(idx_BL, case[f"out/{variant}/idx"])
         f_hats = quantizer.f_hats(idx_BL)
-        assert_close(torch.stack(f_hats), case[f"out/{variant}/f_hat_per_scale"])
-        assert_close(quantizer.teacher_input(idx_BL), case[f"out/{variant}/var_input"])
+        assert_close(torch.stack(f_hats), case[f"out/{variant}/f_hat_per_scale"], LATENT_TOLERANCE)
+        assert_close(quantizer.teacher_input(idx_BL), case[f"out/{variant}/var_input"], LATENT_TOLERANCE)
         next_maps = [quantizer.next_input(k, f_hat) for k, f_hat in enumerate(f_hats[:-1], start=1)]
         last_map = f_hats[-1].flatten(2).transpose(1, 2)
         first_of_map = case[f"out/{variant}/next_map"]
-        assert_close(torch.cat([*next_maps, last_map], dim=1), first_of_map)
-        assert_close(model.decode(idx_BL)[:, :, ::2, ::2], case[f"out/{variant}/img_stride2"])
-        assert_close(model.decode_latent(f_hats[0])[:, :, ::4, ::4], case[f"out/{variant}/img_scale0_stride4"])
-        assert_close(model(case["in/img"])[1], case[f"out/{variant}/vq_loss"][0])
+        assert_close(torch.cat([*next_maps, last_map], dim=1), first_of_map, LATENT_TOLERANCE)
+        assert_close(model.decode(idx_BL)[:, :, ::2, ::2], case[f"out/{variant}/img_stride2"], PIXELS)
+        assert_close(model.decode_latent(f_hats[0])[:, :, ::4, ::4], case[f"out/{variant}/img_scale0_stride4"], PIXELS)
+        assert_close(model(case["in/img"])[1], case[f"out/{variant}/vq_loss"][0], ROUNDING)
 
 
 def test_phi_of_each_scale_matches_the_released_table():
@@ -73,6 +77,20 @@ def test_quantized_training_pass_lets_the_gradient_through_to_the_encoder():
     (reconstruction.square().mean() + loss).backward()
     assert model.encoder.conv_in.weight.grad.abs().sum() > 0
     assert model.quantize.embedding.weight.grad.abs().sum() > 0
+
+
+def test_far_from_zero_the_layout_in_memory_costs_no_digits():
+    """Latents of a generation and images from files are channels-last, where torch's norms lose digits on a CPU."""
+    model = tiny_tokenizer()
+    for network in (model.encoder, model.decoder):
+        network.conv_in.bias += 30  # 90 standard deviations of what enters the first norm
+    torch.manual_seed(0)
+    latent, image = torch.randn(3, 8, 32, 32), torch.rand(3, 3, 64, 64) * 2 - 1
+    for function, value in (("decode_latent", latent), ("encode_latent", image)):
+        exact = getattr(deepcopy(model).double(), function)(value.double()).float()
+        ours = getattr(model, function)(value)
+        assert_close(ours, exact, 1e-5)  # 7e-7 measured; 1e-4 with channels-last norms
+        assert torch.equal(getattr(model, function)(value.contiguous(memory_format=torch.channels_last)), ours)
 
 
 def test_uint8_conversion_truncates_and_round_trips_grey_levels():

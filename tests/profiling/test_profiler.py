@@ -6,7 +6,9 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,6 +17,7 @@ from conftest import ROOT
 
 from varient.cost.kv_accounting import kv_peak_bytes
 from varient.models.checkpoint import save_weights
+from varient.profiling import profiler
 from varient.profiling.profiler import Configuration, profile_here
 from varient.records import ProfileRecord, RecordError, read_record
 from varient.sources import stage_sources
@@ -66,7 +69,8 @@ def test_a_trained_system(smoke, run_dir, tmp_path):
     assert record.num_parameters == sum(p.numel() for p in model.parameters())
     for latency in (record.latency, record.decoder_latency):
         assert len(latency.repeats_s) == 3 and min(latency.repeats_s) <= latency.median_s <= max(latency.repeats_s)
-        assert min(latency.repeats_s) > 0
+        assert min(latency.repeats_s) > 0 and len(latency.cpu_s) == 3
+    assert record.load.threads == record.provenance.threads == 1 and record.load.cores >= 1 and record.unanswered == {}
 
 
 @on_cpu
@@ -146,19 +150,68 @@ def test_a_network_beyond_all_memory_is_a_result(tmp_path):
     assert record.num_parameters > 1e14
 
 
-def test_a_killed_process_is_out_of_memory(tmp_path):
+@pytest.fixture
+def endless(tmp_path):
+    """A profile that does not end by itself, and its worker; both are gone afterwards."""
     config = _changed(tmp_path, profiling={"repeats": 100_000})
-    output = tmp_path / "profile.json"
-    parent = subprocess.Popen(_command(output, "--system", "var-d6", "--random-weights", config=config),
-                              stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=ROOT)
+    parent = subprocess.Popen(
+        _command(tmp_path / "profile.json", "--system", "var-d6", "--random-weights", config=config),
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=ROOT, start_new_session=True)
     try:
-        os.kill(_worker_of(parent.pid), signal.SIGKILL)
-        printed, _ = parent.communicate(timeout=60)
+        yield parent, _worker_of(parent.pid)
     finally:
-        parent.kill()
-    assert parent.returncode == 0 and "out of memory (killed by the operating system" in printed
-    record = read_record(output, ProfileRecord)
+        with suppress(ProcessLookupError):
+            os.killpg(parent.pid, signal.SIGKILL)
+        parent.wait()
+        parent.stderr.close()
+
+
+def test_a_worker_that_somebody_killed_makes_no_record(endless, tmp_path):
+    parent, worker = endless
+    os.kill(worker, signal.SIGKILL)
+    parent.wait(timeout=60)
+    told = [line for line in parent.stderr.read().splitlines() if line.startswith("varient: ")]
+    assert parent.returncode == 1 and len(told) == 1 and "var-d6: the profiling process was killed" in told[0]
+    assert not (tmp_path / "profile.json").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_a_worker_ends_with_the_process_that_started_it(endless, number, tmp_path):
+    parent, worker = endless
+    os.kill(parent.pid, number)
+    parent.wait(timeout=60)
+    for _ in range(100):
+        if not _lives(worker):
+            break
+        time.sleep(0.1)
+    assert not _lives(worker) and not (tmp_path / "profile.json").exists()
+
+
+def _lives(pid: int) -> bool:
+    """Whether a process is there and is no zombie that nobody has asked for its end."""
+    stat = Path(f"/proc/{pid}/stat")
+    try:
+        return stat.read_text().rpartition(") ")[2][0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def test_a_worker_that_the_kernel_killed_for_want_of_memory_makes_a_record(smoke, tmp_path, monkeypatch):
+    """Of the same threads as the worker's own records."""
+    counts = iter([3, 4])
+    monkeypatch.setattr(profiler, "oom_kills", lambda: next(counts))
+    killed = SimpleNamespace(run=lambda command: subprocess.CompletedProcess(command, -signal.SIGKILL))
+    monkeypatch.setattr(profiler, "subprocess", killed)
+    before, smoke = torch.get_num_threads(), smoke.model_copy(
+        update={"profiling": smoke.profiling.model_copy(update={"threads": 2})})
+    try:
+        wanted = Configuration("var-d6", 1, "fp32", "lean", random_weights=True)
+        profiler.profile_in_fresh_process(SMOKE, smoke, wanted, tmp_path, tmp_path / "profile.json")
+    finally:
+        torch.set_num_threads(before)
+    record = read_record(tmp_path / "profile.json", ProfileRecord)
     assert record.status == "out_of_memory" and "SIGKILL" in record.reason and record.num_parameters == 31_356
+    assert record.provenance.threads == 2
 
 
 def _worker_of(pid: int) -> int:

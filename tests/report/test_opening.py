@@ -53,4 +53,10 @@ def test_other_files_are_refused(tmp_path):
         (tmp_path / name).write_text("x\n1\n")
     with pytest.raises(ValueError, match="claims.csv: has no column evidence, found, id, source, verdict"):
         write_opening(tmp_path / "claims.csv", tmp_path / "table2.csv", tmp_path / "o.rst", tmp_path / "s.html")
+    for content in (b"", b"\xff\xfe", b'"'):
+        (tmp_path / "claims.csv").write_bytes(content)
+        with pytest.raises(ValueError, match=r"claims.csv: no table that can be read \("):
+            write_opening(tmp_path / "claims.csv", tmp_path / "table2.csv", tmp_path / "o.rst", tmp_path / "s.html")
+    with pytest.raises(ValueError, match="no table that can be read .*Is a directory"):
+        write_opening(tmp_path, tmp_path / "table2.csv", tmp_path / "o.rst", tmp_path / "s.html")
     assert not (tmp_path / "o.rst").exists()

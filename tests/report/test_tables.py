@@ -81,6 +81,16 @@ def test_table2_cells():
     assert rows.loc["Real images (held out)", "fid"] == "0.170"
 
 
+def test_table2_shows_fid_to_a_test_set_where_there_is_one():
+    fashion = load_config(ROOT / "workflow/config/fashion.yaml")
+    score = _score("var-d30", 0.5).model_copy(update={"fid_test": 0.75, "fid_test_sd": 0.01})
+    results = Results({record.system: record for record in (score, _score("real-test", 0.25))}, {})
+    rows = table2(fashion, results).set_index("system")
+    assert (rows.loc["var-d30", "fid"], rows.loc["var-d30", "fid_test"]) == ("0.500", "0.750")
+    assert (rows.loc["real-test", "fid"], rows.loc["real-test", "fid_test"]) == ("0.250", "")
+    assert rows.loc["variant-d16", "fid_test"] == "" and "fid_test" not in table2(DIGITS, RESULTS)
+
+
 def test_table2_takes_the_allocators_peak_where_there_is_one():
     memory = {"allocator_allocated_mib": 100.0, "allocator_reserved_mib": 200.0, "nvml_process_mib": 300.0}
     rows = table2(DIGITS, Results({}, {"variant-d8": _profile("variant-d8", 1.0, 1.0, memory=memory)}))

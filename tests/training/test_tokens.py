@@ -465,6 +465,18 @@ def test_digits_are_encoded_once_and_given_out_in_order(smoke, tmp_path):
     assert list(tmp_path.iterdir()) == [tmp_path / "t.safetensors"]
 
 
+def test_many_images_held_out_come_in_several_batches(smoke, tmp_path):
+    config = smoke.model_copy(update={"data": smoke.data.model_copy(update={"holdout": 1100})})
+    tokenizer = resolve_system("var-d6", config).load(None, "fp32").tokenizer
+    save_weights(tmp_path / "t.safetensors", tokenizer, {})
+    held_out, images = list(TokenBatches(config, tmp_path / "t.safetensors", 32).held_out()), load_images(
+        config.data, "holdout")
+    assert [count for _, count in held_out] == [512, 512, 76]
+    assert torch.equal(torch.cat([batch.label_B for batch, _ in held_out]), images.labels)
+    assert torch.equal(torch.cat([batch.idx_BL for batch, _ in held_out]),
+                       tokens_module.encode_images(tokenizer, images.images))
+
+
 def test_settings_of_folders_are_no_part_of_digits(smoke):
     assert set(smoke.data.model_dump()) == {"source", "image_size", "num_classes", "holdout", "root"}
     with pytest.raises(ConfigError, match="data: augmentation, resize: for imagenet only, digits are used as they are"):

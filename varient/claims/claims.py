@@ -185,7 +185,7 @@ def text_claims() -> list[Claim]:
 
 
 def _text_rows() -> list[dict[str, str]]:
-    with (files("varient") / "paper" / "claims.csv").open() as file:
+    with (files("varient") / "paper" / "claims.csv").open(encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 

@@ -17,6 +17,7 @@ from varient.config import ExperimentConfig
 from varient.files import write_text
 from varient.paper import TITLE
 from varient.results import Results, comparable
+from varient.targets import claims_files
 
 _MINIATURE = (Verdict.REVERSED, Verdict.PARTLY_REVERSED, Verdict.NOT_RESOLVED, Verdict.SEEN)
 _LEGEND = (f"In rankings each value stands with its standard error (SE). > is a difference in the claimed direction "
@@ -37,9 +38,8 @@ def write_claims(config: ExperimentConfig, results: Results, stem: Path, run_dir
     """
     judgements = judge(config, results, run_dir)
     remarks = comparable(config.name, results).remarks
-    texts = {".csv": to_csv(judgements), ".md": to_markdown(judgements, config.name, remarks)}
-    paths = [stem.with_name(stem.name + suffix) for suffix in texts]
-    for path, text in zip(paths, texts.values(), strict=True):
+    paths = claims_files(stem)
+    for path, text in zip(paths, (to_csv(judgements), to_markdown(judgements, config.name, remarks)), strict=True):
         write_text(path, text)
     return paths
 

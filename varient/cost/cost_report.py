@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from varient.cost.roofline import (
@@ -18,6 +17,7 @@ from varient.cost.roofline import (
     compare_baselines,
 )
 from varient.cost.work import Work
+from varient.terminal import print_table
 
 _PREDICTED = ("activation_bytes", "moved_bytes", "moved_bytes_by_part", "latency_s", "latency_s_by_part",
               "roofline_latency_s", "calibration_factor", "transformer_phase_mib", "decoder_phase_mib",
@@ -75,9 +75,7 @@ def show_cost(cost: SystemCost, *, as_json: bool = False) -> None:
     if as_json:
         print(json.dumps(document, indent=2))
         return
-    console = Console()
-    summary = Table(title=f"{cost.system.name}, batch {cost.batch_size}, {_cache(cost)}, {cost.precision.name}",
-                    title_justify="left")
+    summary = Table(title=f"{cost.system.name}, batch {cost.batch_size}, {_cache(cost)}, {cost.precision.name}")
     for heading in ("quantity", "value", "source"):
         summary.add_column(heading, justify="right" if heading == "value" else "left")
     for label, key, pattern in (
@@ -91,10 +89,8 @@ def show_cost(cost: SystemCost, *, as_json: bool = False) -> None:
             (f"both fit in {cost.device.memory_mib:,} MiB", "fits_device", "{}")):
         shown = NOT_MODELLED if document[key] is None else pattern.format(document[key])
         summary.add_row(label, shown, "predicted" if key in _PREDICTED else "arithmetic")
-    console.print(summary)
-    console.print(_parts_table(cost))
-    for stage in cost.stages:
-        console.print(_passes_table(stage))
+    for table in (summary, _parts_table(cost), *map(_passes_table, cost.stages)):
+        print_table(table)
 
 
 def show_comparison(rows: list[Comparison], *, as_json: bool = False) -> None:
@@ -106,19 +102,19 @@ def show_comparison(rows: list[Comparison], *, as_json: bool = False) -> None:
     if as_json:
         print(json.dumps(comparison_document([*rows, *others]), indent=2))
         return
-    console, cost = Console(), rows[0].cost
-    console.print(f"{cost.device.name}, batch {cost.batch_size}, {cost.policy} cache, {cost.precision.name}; "
-                  f"ours - paper relative to paper", highlight=False, soft_wrap=True)
-    console.print(_comparison_table(
+    cost = rows[0].cost
+    print(f"{cost.device.name}, batch {cost.batch_size}, {cost.policy} cache, {cost.precision.name}; "
+          "ours - paper relative to paper")
+    print_table(_comparison_table(
         f"Latency, s: roofline times {cost.calibration:.3f}, fitted to {ANCHOR} alone", "{:.2f}",
         [(row, row.cost.latency_s, row.paper_latency_s, row.latency_error) for row in rows]))
-    console.print(_comparison_table(
+    print_table(_comparison_table(
         "KV cache, MiB: arithmetic", "{:.1f}",
         [(row, row.cost.kv_cache_bytes / MIB, row.paper_kv_cache_mib, row.kv_cache_error) for row in rows]))
-    console.print(_comparison_table(
+    print_table(_comparison_table(
         "Peak memory, MiB: predicted", "{:.0f}",
         [(row, row.cost.peak_memory.mib, row.paper_memory_mib, row.memory_error) for row in rows]))
-    console.print(_comparison_table(
+    print_table(_comparison_table(
         "Latency of the other kinds of systems, s: same roofline and factor", "{:.2f}",
         [(row, row.cost.latency_s, row.paper_latency_s, row.latency_error) for row in others], with_precision=True))
 
@@ -129,7 +125,7 @@ def _cache(cost: SystemCost) -> str:
 
 def _comparison_table(title: str, pattern: str, lines: list[tuple[Comparison, float, float, float]], *,
                       with_precision: bool = False) -> Table:
-    table = Table("system", title=title, title_justify="left", min_width=len(title))
+    table = Table("system", title=title)
     for heading in ("ours", "paper", "error"):
         table.add_column(heading, justify="right")
     for row, ours, printed, error in lines:
@@ -139,12 +135,12 @@ def _comparison_table(title: str, pattern: str, lines: list[tuple[Comparison, fl
 
 
 def _parts_table(cost: SystemCost) -> Table:
-    table = Table("part", title="By part", title_justify="left")
+    table = Table("part", title="By part")
     for heading in ("TFLOP", "weight GB", "KV GB", "activ. GB", "seconds"):
         table.add_column(heading, justify="right")
     for part, work in cost.work.items():
         moved = (work.weight_bytes, work.kv_read_bytes + work.kv_written_bytes, work.activation_bytes)
-        table.add_row(part, f"{work.flops / 1e12:.3f}", *(f"{count / 1e9:.2f}" for count in moved),
+        table.add_row(part.replace("_", " "), f"{work.flops / 1e12:.3f}", *(f"{count / 1e9:.2f}" for count in moved),
                       f"{cost.roofline_s[part] * cost.calibration:.3f}")
     return table
 
@@ -152,7 +148,7 @@ def _parts_table(cost: SystemCost) -> Table:
 def _passes_table(cost: StageCost) -> Table:
     share = cost.token_layers / cost.full_token_layers
     title = f"By pass of {cost.stage.title}: {cost.token_layers:,} token-layers, {share:.3f} of all"
-    table = Table(cost.stage.pass_unit, title=title, title_justify="left", min_width=len(title))
+    table = Table(cost.stage.pass_unit, title=title)
     for heading in ("tokens", "layers", "KV after, MiB", "KV peak, MiB", "latency, s"):
         table.add_column(heading, justify="right")
     for trip, live, peak, seconds in zip(cost.stage.passes, cost.kv_live_bytes, cost.kv_peak_bytes, cost.latency_s,

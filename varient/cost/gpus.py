@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
-import yaml
+from varient.yaml_file import parse_yaml
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Device:
 @cache
 def known_devices() -> dict[str, Device]:
     """Devices by their id."""
-    sheets = yaml.safe_load((files(__package__) / "gpus.yaml").read_text())
+    sheets = parse_yaml((files(__package__) / "gpus.yaml").read_text("utf-8"), "gpus.yaml")
     return {key: Device(**sheet) for key, sheet in sheets.items()}
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from rich.console import Console
 from rich.table import Table
 
 from varient.cost.planner import Quality, choices, fitting
 from varient.cost.roofline import compare_with_paper
+from varient.terminal import print_table
 
 
 def show_plan(quality: dict[tuple[int, int], Quality], *, batch_size: int, device: str, memory_mib: float,
@@ -23,11 +23,11 @@ def show_plan(quality: dict[tuple[int, int], Quality], *, batch_size: int, devic
                   caption="Peak and time are predicted; the same predictions miss latencies of the paper's Table 2 "
                           f"by up to {_worst_miss():.0%} (varient cost --compare).")
     for heading in ("configuration", "FID", "source", "peak MiB", "time s"):
-        table.add_column(heading, justify="left" if heading in ("configuration", "source") else "right", no_wrap=True)
+        table.add_column(heading, justify="left" if heading in ("configuration", "source") else "right")
     for choice in chosen[:1 + runners_up]:
         table.add_row(choice.name, f"{choice.quality.fid:.2f}", choice.quality.source, f"{choice.memory_mib:.0f}",
                       f"{choice.latency_s:.2f}")
-    Console().print(table)
+    print_table(table)
 
 
 def _worst_miss() -> float:

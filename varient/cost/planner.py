@@ -14,9 +14,12 @@ from varient.cost.kv_accounting import POLICIES
 from varient.cost.paper_systems import BRIDGE, DEPTH
 from varient.cost.roofline import peak_mib, system_cost
 from varient.systems.ids import VarId
+from varient.yaml_file import shortened
 
 PRECISIONS = ("fp16-autocast", "fp16")
 """Weights held in float32 as in the paper, or in 16 bits."""
+
+_MOST_S = 1e9
 
 
 @dataclass(frozen=True)
@@ -50,17 +53,18 @@ def parse_seconds(text: str) -> float:
     """Seconds of "1.5s", "900ms" or "2".
 
     Raises:
-        ValueError: no such time.
+        ValueError: no such time, or none at all.
     """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s)?", text.strip())
-    if not match:
-        raise ValueError(f"latency {text!r} is no time; write 1.5s or 900ms")
-    return float(match[1]) / (1000 if match[2] == "ms" else 1)
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s)?", text.strip(), re.ASCII)
+    seconds = float(match[1]) / (1000 if match[2] == "ms" else 1) if match else 0
+    if not 0 < seconds < _MOST_S:
+        raise ValueError(f"latency {shortened(text)} is no time; write 1.5s or 900ms")
+    return seconds
 
 
 def paper_quality() -> dict[tuple[int, int], Quality]:
     """FID by (d, N) as the paper's Table 8 prints it, contradictions included."""
-    with (files("varient") / "paper" / "table8.csv").open() as file:
+    with (files("varient") / "paper" / "table8.csv").open(encoding="utf-8") as file:
         return {(int(row["depth"]), int(column[1:])): Quality(float(fid), "paper, Table 8")
                 for row in csv.DictReader(file) for column, fid in row.items() if column != "depth"}
 
@@ -73,6 +77,8 @@ def measured_quality(records: Path) -> dict[tuple[int, int], Quality]:
     """
     from varient.records import ScoreRecord, read_record
 
+    if records.exists() and not records.is_dir():
+        raise ValueError(f"{records}: a file, not a folder of score records")
     found = {}
     for path in sorted(records.glob("score-*.json")):
         system = VarId.parse(path.stem.removeprefix("score-"))

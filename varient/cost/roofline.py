@@ -254,5 +254,5 @@ def _by_part(trips: Sequence[PassWork]) -> dict[str, Work]:
 @cache
 def _paper_rows() -> dict[str, dict[str, str]]:
     """Table 2 by system id.  Read without pandas, which `paper_table` would import."""
-    with (files("varient") / "paper" / "table2.csv").open() as file:
+    with (files("varient") / "paper" / "table2.csv").open(encoding="utf-8") as file:
         return {system_id(row["method"]): row for row in csv.DictReader(file)}

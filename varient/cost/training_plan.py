@@ -31,8 +31,9 @@ from varient.training.hardware import accumulation_steps
 from varient.training.recipes import Supernet
 from varient.training.schedule import P_START, AutomaticSchedule, ProgressiveSchedule, Schedule
 
-IMAGES = {"imagenet": 1_281_167, "digits": 1797}
-"""Of the whole training data: ImageNet-1k (ILSVRC 2012, its training set), scikit-learn's digits before the holdout."""
+IMAGES = {"imagenet": 1_281_167, "fashion-mnist": 60_000, "digits": 1797}
+"""Of the whole training data, before the holdout: ImageNet-1k (ILSVRC 2012), Fashion-MNIST's training set,
+scikit-learn's digits."""
 
 USABLE_MEMORY = 0.9
 """Share of a device's memory that a plan may fill and still counts as fitting: an assumption."""
@@ -247,7 +248,7 @@ def probabilities(schedule: Schedule) -> tuple[float, ...]:
 def _plan(config: ExperimentConfig, course: Course, setting: TrainingSetting) -> TrainingPlan:
     if setting.token_cache and not config.data.cacheable:
         raise ValueError(f"{config.name}: the tokens of images that are augmented like this cannot be kept in a cache"
-                         if config.data.source == "imagenet" else f"{config.name} needs no token cache")
+                         if not config.data.in_memory else f"{config.name} needs no token cache")
     num_images, model, batch_size = training_images(config.data), config.tokenizer.model, course.settings.batch_size
     steps = course.batches_per_epoch or num_images // batch_size
     if steps * course.schedule.epochs == 0:
@@ -264,7 +265,7 @@ def _plan(config: ExperimentConfig, course: Course, setting: TrainingSetting) ->
         experiment=config.name, course=course, setting=setting, shape=shape, tokenizer=model, num_images=num_images,
         steps_per_epoch=steps, probabilities=shares, kinds=tuple(kinds), notes=(),
         accumulation=accumulation_steps(batch_size, setting.devices, setting.micro_batch, course.name),
-        encodes=config.data.source == "imagenet" and not setting.token_cache)
+        encodes=not config.data.in_memory and not setting.token_cache)
     if plan.utilisation > 1:
         raise ValueError(f"a step in {setting.step_seconds:g} s would be {plan.utilisation:.2f} times the peak of "
                          f"{setting.devices} x {setting.device.name}: it was measured in another setting")

@@ -6,11 +6,11 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from varient.cost.sizes import MIB
 from varient.cost.training_plan import USABLE_MEMORY, Phase, TrainingPlan
+from varient.terminal import print_table
 
 _MEMORY = {
     "weights": "weights, float32", "gradients": "gradients, float32", "moments": "AdamW's two moments, float32",
@@ -61,23 +61,22 @@ def show_training(plan: TrainingPlan, *, as_json: bool = False) -> None:
     if as_json:
         print(json.dumps(training_document(plan), indent=2))
         return
-    console, setting = Console(), plan.setting
-    console.print(
+    setting = plan.setting
+    print(
         f"{plan.name} of {plan.experiment}: {setting.devices} x {setting.device.name}, {setting.strategy}, "
         f"{setting.precision}{', recomputation' if setting.recompute else ''}; batch {plan.batch_size} = "
-        f"{setting.devices} devices x {plan.accumulation} x {plan.micro_batch}; {plan.parameters:,} parameters",
-        highlight=False, soft_wrap=True)
+        f"{setting.devices} devices x {plan.accumulation} x {plan.micro_batch}; {plan.parameters:,} parameters")
     for table in (_phases_table(plan), _batches_table(plan), _memory_table(plan)):
-        console.print(table)
+        print_table(table)
     for note in plan.notes:
-        console.print(f"* {note}", highlight=False, soft_wrap=True, markup=False)
+        print(f"* {note}")
 
 
 def _phases_table(plan: TrainingPlan) -> Table:
-    table = Table("phase", title="What is done, and when", title_justify="left")
+    table = Table("phase", title="What is done, and when")
     phases = (*(plan.phases if len(plan.phases) > 1 else ()), plan.total)
     for phase in phases:
-        table.add_column(phase.name, justify="right", no_wrap=True)
+        table.add_column(phase.name, justify="right")
     table.add_column("source")
     for title, show, source in (
             ("epochs", lambda phase: f"{phase.first}-{phase.last}", "exact"), ("p(subnet)", _shares, "exact"),
@@ -104,7 +103,7 @@ def _subnet_batches(phase: Phase) -> str:
 
 def _batches_table(plan: TrainingPlan) -> Table:
     title = "A step: work exact, seconds estimated"
-    table = Table("plan", title=title, title_justify="left", min_width=len(title))
+    table = Table("plan", title=title)
     for heading in ("token-layers an image", "of full", "TFLOP an image", "again", "step, s"):
         table.add_column(heading, justify="right")
     for kind in plan.kinds:
@@ -116,8 +115,7 @@ def _batches_table(plan: TrainingPlan) -> Table:
 
 def _memory_table(plan: TrainingPlan) -> Table:
     memory, best = plan.memory, plan.largest_micro_batch
-    table = Table("memory of a device", title=f"micro-batch {plan.micro_batch}; largest that fits: {best or 'none'}",
-                  title_justify="left")
+    table = Table("memory of a device", title=f"micro-batch {plan.micro_batch}; largest that fits: {best or 'none'}")
     table.add_column("MiB", justify="right")
     table.add_column("source")
     for name, title in _MEMORY.items():

@@ -15,6 +15,8 @@ TRAINING_PRECISIONS = {name: PRECISIONS[form] for name, form in (
     ("fp32", "fp32"), ("fp16", "fp16-autocast"), ("bf16", "bf16-autocast"))}
 """Of matrix products; weights, gradients and moments are float32 in all of them (`varient.training.loop`)."""
 
+_MOST_DEVICES = 10 ** 6
+
 ASSUMED_UTILISATION = 0.35
 """Share of a device's peak that a training reaches: an assumption, not a measurement.  Tuned trainings of language
 models report 0.35 to 0.55; eager PyTorch with adaLN, masked attention and float32 element-wise work may stay below."""
@@ -50,8 +52,8 @@ class TrainingSetting:
     step_seconds: float | None = None
 
     def __post_init__(self) -> None:
-        if self.devices < 1:
-            raise ValueError(f"{self.devices} devices: a training needs at least 1")
+        if not 1 <= self.devices <= _MOST_DEVICES:
+            raise ValueError(f"{self.devices} devices: a training needs at least 1, and at most {_MOST_DEVICES:,}")
         if self.micro_batch is not None and self.micro_batch < 1:
             raise ValueError(f"micro-batch {self.micro_batch} is below 1")
         for name, value, known in (("precision", self.precision, tuple(TRAINING_PRECISIONS)),

@@ -174,12 +174,13 @@ class CleanInception:
         """Features {POOL: (B, 2048) float32} of uint8 images (B, 3, S, S) of any side."""
         _tensor(images)
         resized = np.stack([self._resize(image.transpose(1, 2, 0)).transpose(2, 0, 1) for image in images])
+        resized = np.ascontiguousarray(resized)  # as the library has it: networks round by the layout
         with torch.inference_mode(), _full_precision():
             return {POOL: _array(self._network(torch.from_numpy(resized).to(self._device)))}
 
 
 class ClassifierExtractor:
-    """Our classifier on digits.  Layers: FEATURES (F, variance 1 on real images) and LOGITS (classes)."""
+    """Our classifier of small images.  Layers: FEATURES (F, variance 1 on real images) and LOGITS (classes)."""
 
     layers = (FEATURES, LOGITS)
 

@@ -64,4 +64,4 @@ def decode(path: Path, side: int) -> np.ndarray:
         raise SampleError(f"{path}: corrupt or truncated image ({error})") from None
     if pixels.shape != (side, side, 3):
         raise SampleError(f"{path}: changed while it was read")
-    return pixels.transpose(2, 0, 1)
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1))  # numpy would hand the other order on to whole batches

@@ -7,7 +7,7 @@ two protocols never go into one column.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -206,7 +206,9 @@ DIGITS = ScoringProtocol(
     inception_score=InceptionScoreRule(splits=10), kid=KidRule(), neighbours=NeighbourRule(),
     notes=("not comparable with any ImageNet number",))
 
-PROTOCOLS = {protocol.name: protocol for protocol in (ADM, TORCH_FIDELITY, CLEAN_FID, DIGITS)}
+FASHION_MNIST = replace(DIGITS, name="fashion-mnist")
+
+PROTOCOLS = {protocol.name: protocol for protocol in (ADM, TORCH_FIDELITY, CLEAN_FID, DIGITS, FASHION_MNIST)}
 
 REFERENCE_FILE = "VIRTUAL_imagenet256_labeled.npz (from evaluations/README.md of github.com/openai/guided-diffusion)"
 
@@ -231,7 +233,7 @@ def open_extractor(protocol: ScoringProtocol, *, weights: Path | None = None, sh
     Args:
         weights: file of an Inception.
         sha256: its hash, if it is not the published file.
-        classifier: of the digits protocol.
+        classifier: of a protocol whose network is one.
 
     Raises:
         ProtocolError: neither file nor classifier where one is needed.

@@ -42,8 +42,11 @@ class ScoreError(ValueError):
 
 
 def score_experiment(config: ExperimentConfig, samples: Sequence[Path], reference: Sequence[Path], run_dir: Path,
-                     output: Path, device: str = "cpu") -> ScoreRecord:
+                     output: Path, device: str = "cpu", test: Sequence[Path] = ()) -> ScoreRecord:
     """Score all shards of a system under the experiment's protocol and write the record.
+
+    Args:
+        test: real images of a test set, against which FID is taken too.
 
     Raises:
         SampleError, ProtocolError, ExtractorError, FeatureError: inputs that are missing, damaged or do not fit.
@@ -53,18 +56,21 @@ def score_experiment(config: ExperimentConfig, samples: Sequence[Path], referenc
     settings = config.evaluation
     check_writable(output)
     generated, real = open_samples(samples), open_reference(reference)
+    further = open_reference(test) if test else None
     check_belongs(config, generated, real)
     if "sampling" in generated.origin and len(generated) != config.sampling.num_images:
         raise ScoreError(f"{len(generated)} images of {generated.origin['system']}, but the config asks for "
                          f"{config.sampling.num_images}: a shard is missing")
     protocol = protocol_of(settings, len(generated), len(real.images) if real.images else 0)
-    # A classifier is done in a second; Inception's features are kept for a stopped run.
-    folder = None if protocol.network == "classifier" else run_dir / "features"
+    # Digits are done in a second; other features are kept for a stopped run and for the next system's score.
+    folder = None if protocol.name == "digits" else run_dir / "features"
     if folder:
         check_writable(folder / "part.npz")
     found = check(protocol, generated, real, settings.inception_weights)
+    if further:
+        check(protocol, generated, further, settings.inception_weights)
     extractor, judge, weights = open_networks(config, protocol, run_dir, device)
-    record = score(protocol, extractor, generated, real, folder=folder, extrapolate=settings.fid_infinity)
+    record = score(protocol, extractor, generated, real, folder=folder, extrapolate=settings.fid_infinity, test=further)
     recognised = recognised_share(judge, generated) if judge and generated.labels is not None else None
     used = record.provenance.model_copy(update={
         "experiment": config.name, "seed": config.seed,
@@ -78,7 +84,7 @@ def score_experiment(config: ExperimentConfig, samples: Sequence[Path], referenc
 
 def open_networks(config: ExperimentConfig, protocol: ScoringProtocol, run_dir: Path,
                   device: str) -> tuple[Extractor, Classifier | None, dict[str, str]]:
-    """The extractor of the experiment's protocol, on digits the judge too, and the hashes of what was trained here.
+    """The extractor of the experiment's protocol, the judge where it is a classifier, and the hashes of both.
 
     Raises:
         ExtractorError, CheckpointError: weights that are missing or others than expected.
@@ -117,8 +123,8 @@ def score_files(protocol_name: str, samples: Sequence[Path], reference: Sequence
 
 
 def protocol_of(settings: EvaluationConfig, num_generated: int, num_real: int) -> ScoringProtocol:
-    """The experiment's protocol; on digits with its own k and features, and with KID's subsets no larger than the
-    smaller set.
+    """The experiment's protocol; that of a classifier with its own k and features, and with KID's subsets no larger
+    than the smaller set.
     """
     protocol = protocol_named(settings.protocol)
     if protocol.network != "classifier":
@@ -130,13 +136,14 @@ def protocol_of(settings: EvaluationConfig, num_generated: int, num_real: int) -
 
 
 def score(protocol: ScoringProtocol, extractor: Extractor, samples: ImageSource, reference: Reference, *,
-          folder: Path | None = None, extrapolate: bool = False) -> ScoreRecord:
+          folder: Path | None = None, extrapolate: bool = False, test: Reference | None = None) -> ScoreRecord:
     """All scores of a protocol that the reference allows, each with its standard deviation over redraws of the
     generated images.
 
     Args:
         folder: where features are kept, part by part; None keeps none.
         extrapolate: FID at infinitely many images too (150 CPU-seconds at 50,000 x 2048).
+        test: a test set, against which FID is taken too.
 
     Raises:
         FeatureError: features that are not finite or too few.
@@ -158,6 +165,11 @@ def score(protocol: ScoringProtocol, extractor: Extractor, samples: ImageSource,
             values["fid_infinity"] = frechet_infinity(feature_NF, target).fid_infinity
         except FeatureError as error:  # an extra: too few images for it are enough for all other scores
             remarks.append(f"no FID at infinity: {error}")
+    if test:
+        held = _features(test.images, extractor, folder) if test.images else None
+        values |= _named("fid_test", frechet_spread(
+            feature_NF, frechet_reference(protocol.feature_layer, "mu", "sigma", protocol, test, held),
+            labels_N=samples.labels))
     if "sfid" in metrics:
         spatial = frechet_reference(protocol.spatial_layer, "mu_s", "sigma_s", protocol, reference, real)
         values |= _named("sfid", frechet_spread(generated.layers[protocol.spatial_layer], spatial,

@@ -1,4 +1,4 @@
-"""A small convolutional classifier: on digits its features and verdicts stand in for Inception's."""
+"""A small convolutional classifier: on small images its features and verdicts stand in for Inception's."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ def paper_table(number: int) -> pd.DataFrame:
     """Table 1..8 of the paper, one row a printed row; cells are text as printed, empty where the paper has a dash."""
     import pandas as pd
 
-    with (files(__package__) / f"table{number}.csv").open() as file:
+    with (files(__package__) / f"table{number}.csv").open(encoding="utf-8") as file:
         return pd.read_csv(file, dtype=str, keep_default_na=False)
 
 

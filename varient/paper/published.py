@@ -11,8 +11,9 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
+
+from varient.yaml_file import parse_yaml
 
 Text = Annotated[str, Field(min_length=1)]
 Printed = Annotated[str, Field(pattern=r"^(\d+(\.\d+)?|\.\d+)$")]
@@ -132,12 +133,12 @@ def sources() -> dict[str, Source]:
     Raises:
         ValueError: an entry that does not fit the models (pydantic's ValidationError), or two of one id.
     """
-    return parse(Path(__file__).with_name("published.yaml").read_text())
+    return parse(Path(__file__).with_name("published.yaml").read_text("utf-8"))
 
 
 def parse(text: str) -> dict[str, Source]:
     """Entries of such a file.  Raises as `sources`."""
-    entries = TypeAdapter(tuple[Source, ...]).validate_python(yaml.safe_load(text))
+    entries = TypeAdapter(tuple[Source, ...]).validate_python(parse_yaml(text, "sources.yaml"))
     found: dict[str, Source] = {}
     for entry in entries:
         if entry.id in found:

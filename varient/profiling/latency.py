@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 import time
 from collections.abc import Callable
@@ -29,13 +30,40 @@ def time_repeats(step: Step, device: torch.device, *, warmup: int, repeats: int,
     return _by_events(step, rounds, device) if device.type == "cuda" else _by_wall_clock(step, rounds)
 
 
-def summarise(repeats_s: list[float]) -> Latency:
+def measure(step: Step, device: torch.device, *, warmup: int, repeats: int, label: str) -> Latency:
+    """Time a step as `time_repeats` does; on a CPU with the CPU seconds of the process, which no other process adds to.
+    """
+    cpu_s = []
+
+    def counted() -> None:
+        begin = time.process_time()
+        step()
+        cpu_s.append(time.process_time() - begin)
+
+    repeats_s = time_repeats(counted, device, warmup=warmup, repeats=repeats, label=label)
+    return summarise(repeats_s, cpu_s[warmup:] if device.type == "cpu" else None)
+
+
+def load_1min() -> float | None:
+    """The machine's load average over the last minute; None where the system does not tell."""
+    try:
+        return os.getloadavg()[0]
+    except OSError:
+        return None
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def summarise(repeats_s: list[float], cpu_s: list[float] | None = None) -> Latency:
     """Median and distance between the quartiles; one repeat alone has no spread."""
     spread = None
     if len(repeats_s) > 1:
         lower, _, upper = statistics.quantiles(repeats_s, n=4)
         spread = upper - lower
-    return Latency(median_s=statistics.median(repeats_s), iqr_s=spread, repeats_s=repeats_s)
+    return Latency(median_s=statistics.median(repeats_s), iqr_s=spread, repeats_s=repeats_s, cpu_s=cpu_s)
 
 
 def _by_wall_clock(step: Step, rounds: tqdm) -> list[float]:

@@ -29,7 +29,7 @@ def peak_rss_bytes() -> int | None:
     one.
     """
     status = Path("/proc/self/status")
-    found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text()) if status.exists() else None
+    found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text("utf-8")) if status.exists() else None
     return int(found[1]) * 1024 if found else None
 
 

@@ -6,6 +6,7 @@ A process of its own, because what ran before would show in the resident memory 
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -18,12 +19,14 @@ from torch import Tensor
 
 from varient.config import PROFILED, CachePolicy, ExperimentConfig, Precision
 from varient.cost.sizes import MIB
+from varient.devices import visible_gpus, wanted_device
 from varient.files import sha256_of
 from varient.generation import label_of
-from varient.profiling.latency import summarise, time_repeats
+from varient.profiling.latency import load_1min, measure, usable_cores
 from varient.profiling.memory import MemoryWatch, cap_allocator, is_out_of_memory, peak_rss_bytes, stored_bytes
-from varient.profiling.nvml import Gpu
-from varient.records import Latency, MemoryUse, ProfileRecord, provenance, read_record, write_record
+from varient.profiling.nvml import Gpu, NvmlError
+from varient.profiling.process import oom_kills
+from varient.records import Latency, MachineLoad, MemoryUse, ProfileRecord, provenance, read_record, write_record
 from varient.systems.pipeline import DTYPES, default_device, named_device
 from varient.systems.protocol import CountedCache, Sampler
 from varient.systems.registry import family_of, resolve_system, user_files
@@ -76,7 +79,8 @@ class Configuration:
 
 def profile_in_fresh_process(config_path: Path, config: ExperimentConfig, wanted: Configuration, run_dir: Path,
                              output: Path) -> ProfileRecord:
-    """Start a process that profiles ``wanted`` and writes the record; a process that was killed makes a record too.
+    """Start a process that profiles ``wanted`` and writes the record; one that the kernel kills for want of memory
+    makes a record too.
 
     Run it alone on the machine: other work shows in the spread.
 
@@ -87,17 +91,22 @@ def profile_in_fresh_process(config_path: Path, config: ExperimentConfig, wanted
     Raises:
         ValueError: unknown system.
         SystemExit: the process stopped with an error, which it has printed.
-        ChildProcessError: the process crashed.
+        ChildProcessError: the process crashed or was killed.
     """
     resolve_system(wanted.system, config)  # a wrong name is told before a process starts
     command = [sys.executable, "-m", "varient", "profile-worker", "--config", config_path, "--run-dir", run_dir,
-               "--output", output, json.dumps(asdict(wanted))]
+               "--output", output, "--parent", os.getpid(), json.dumps(asdict(wanted))]
+    kills = oom_kills()
     status = subprocess.run(list(map(str, command))).returncode
-    if status == -signal.SIGKILL:
+    if status == -signal.SIGKILL and oom_kills() > kills:
+        torch.set_num_threads(config.profiling.threads)  # as in the process whose record this is
         record = _out_of_memory(config, wanted, run_dir,
-                                "killed by the operating system (SIGKILL), as it does when memory runs out")
+                                "killed by the operating system (SIGKILL) for want of memory")
         write_record(output, record)
         return record
+    if status == -signal.SIGKILL:
+        raise ChildProcessError(f"{wanted.system}: the profiling process was killed (SIGKILL), and not for want of "
+                                "memory, as far as the kernel counts that; there is no record")
     if status < 0:
         raise ChildProcessError(f"{wanted.system}: the profiling process crashed ({signal.Signals(-status).name})")
     if status > 0:
@@ -114,11 +123,14 @@ def profile_here(config: ExperimentConfig, wanted: Configuration, run_dir: Path,
         GpuBusyError: a GPU that another process computes on.
     """
     torch.set_num_threads(config.profiling.threads)
+    untouched = _untouched_gpu()
     device = default_device(wanted.precision)
     print(f"profiling {wanted.system} on {named_device(device)}", flush=True)
     gpu = None
     if device.type == "cuda":
-        gpu = Gpu(f"GPU-{torch.cuda.get_device_properties(device).uuid}")
+        uuid = str(torch.cuda.get_device_properties(device).uuid)
+        same = untouched is not None and uuid in untouched.uuid  # torch may count in another order than the driver
+        gpu = untouched if same else Gpu(uuid)
         gpu.require_idle()
     if wanted.memory_cap_bytes is not None:
         cap_allocator(wanted.memory_cap_bytes, device)
@@ -132,6 +144,16 @@ def profile_here(config: ExperimentConfig, wanted: Configuration, run_dir: Path,
         record = _out_of_memory(config, wanted, run_dir, str(error).splitlines()[0] if str(error) else "host memory")
     write_record(output, record)
     return record
+
+
+def _untouched_gpu() -> Gpu | None:
+    """The GPU that this process would take, as it is before torch touches it: later this process is one of those on it.
+    """
+    visible = visible_gpus() if wanted_device() != "cpu" else ()
+    try:
+        return Gpu(visible[0].uuid) if visible else None
+    except NvmlError:  # no matter where torch computes on the CPU; where it does not, it is told then
+        return None
 
 
 def _measured(config: ExperimentConfig, wanted: Configuration, run_dir: Path, device: torch.device,
@@ -150,12 +172,17 @@ def _measured(config: ExperimentConfig, wanted: Configuration, run_dir: Path, de
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
     rounds = {"warmup": settings.warmup, "repeats": settings.repeats}
-    latents_s = time_repeats(batch.latents, device, label=f"{wanted.system} latents", **rounds)
-    decoder_s = time_repeats(lambda: batch.sampler.decode(latents), device, label=f"{wanted.system} decoder", **rounds)
+    before = load_1min()
+    latency = measure(batch.latents, device, label=f"{wanted.system} latents", **rounds)
+    decoder_latency = measure(lambda: batch.sampler.decode(latents), device, label=f"{wanted.system} decoder", **rounds)
+    load = None if before is None else MachineLoad(before_1min=before, after_1min=load_1min(), cores=usable_cores(),
+                                                   threads=torch.get_num_threads())
     whole = _driver_and_allocator(gpu, device) if gpu else {
         "tensors_mib": _mib(parameter_bytes + max(latents_peak_bytes, decoder_peak_bytes))}
-    return _record(config, wanted, run_dir, latency=summarise(latents_s), decoder_latency=summarise(decoder_s),
-                   gpu_driver=gpu and gpu.driver(), memory=parts | whole | {"rss_mib": _mib(peak_rss_bytes())})
+    driver = gpu and gpu.driver()
+    return _record(config, wanted, run_dir, latency=latency, decoder_latency=decoder_latency, load=load,
+                   gpu_driver=driver, unanswered=gpu.unanswered if gpu else {},
+                   memory=parts | whole | {"rss_mib": _mib(peak_rss_bytes())})
 
 
 class _Batch:
@@ -215,7 +242,8 @@ def _out_of_memory(config: ExperimentConfig, wanted: Configuration, run_dir: Pat
 
 
 def _record(config: ExperimentConfig, wanted: Configuration, run_dir: Path, *, reason: str | None = None,
-            latency: Latency | None = None, decoder_latency: Latency | None = None, gpu_driver: str | None = None,
+            latency: Latency | None = None, decoder_latency: Latency | None = None, load: MachineLoad | None = None,
+            gpu_driver: str | None = None, unanswered: dict[str, str] | None = None,
             memory: dict[str, float | None] | None = None) -> ProfileRecord:
     system = resolve_system(wanted.system, config)
     weights = () if wanted.random_weights else system.weights
@@ -227,7 +255,8 @@ def _record(config: ExperimentConfig, wanted: Configuration, run_dir: Path, *, r
         weights=f"random, seed {config.seed}" if wanted.random_weights else "trained",
         num_parameters=sum(parameters.values()), parameters=parameters, latency=latency,
         decoder_latency=decoder_latency, warmup=config.profiling.warmup,
-        memory=MemoryUse(**memory or {}, memory_cap_mib=cap_mib), gpu_driver=gpu_driver,
+        memory=MemoryUse(**memory or {}, memory_cap_mib=cap_mib), load=load, gpu_driver=gpu_driver,
+        unanswered=unanswered or {},
         provenance=provenance(experiment=config.name, seed=config.seed, on=default_device().type,
                               settings=config.digest(*PROFILED, f"systems.{family_of(wanted.system, config)}"),
                               weights_sha256={name: sha256_of(run_dir / f"{name}.safetensors") for name in weights}

@@ -15,8 +15,28 @@ matplotlib.use("Agg")
 _DPI = 150
 _SIDE = 96
 """Pixels of a picture's side, about; smaller images are enlarged a whole number of times, larger ones kept."""
+_MOST_PIXELS = 2 ** 16
 _GAP, _LEFT, _TOP, _BOTTOM = 6, 225, 68, 8
 """Pixels between pictures, and beside them: labels stand at the left, the title above."""
+
+
+def check_size(columns: int, rows: int, image_side: int) -> None:
+    """See that a page of so many images fits a PNG as matplotlib writes it.
+
+    Raises:
+        ValueError: it does not.
+    """
+    if max(_size(columns, rows, _shown_side(image_side))) >= _MOST_PIXELS:
+        raise ValueError(f"{rows} rows of {columns} images are too large for one picture: less than {_MOST_PIXELS} "
+                         "pixels a side fit")
+
+
+def _shown_side(image_side: int) -> int:
+    return image_side * max(1, round(_SIDE / image_side))
+
+
+def _size(columns: int, rows: int, side: int) -> tuple[int, int]:
+    return _LEFT + columns * (side + _GAP), _TOP + rows * (side + _GAP) + _BOTTOM
 
 
 def write_grid(path: Path, rows: Sequence[tuple[str, np.ndarray]], title: str) -> None:
@@ -24,9 +44,8 @@ def write_grid(path: Path, rows: Sequence[tuple[str, np.ndarray]], title: str) -
     square of them."""
     from matplotlib import pyplot as plt
 
-    columns, image_side = max(len(images) for _, images in rows), rows[0][1].shape[-1]
-    side = image_side * max(1, round(_SIDE / image_side))
-    width, height = _LEFT + columns * (side + _GAP), _TOP + len(rows) * (side + _GAP) + _BOTTOM
+    side = _shown_side(rows[0][1].shape[-1])
+    width, height = _size(max(len(images) for _, images in rows), len(rows), side)
     figure = plt.figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI)
     figure.suptitle(title, fontsize=9, wrap=True)
     for line, (label, images) in enumerate(rows):

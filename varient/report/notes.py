@@ -17,6 +17,7 @@ from varient.report.table3 import TABLE3_NOTE
 from varient.results import Results
 from varient.systems.ids import base_system
 
+_IMAGES = {"train": "training", "holdout": "held-out"}
 _REDRAWS = ("± is half the width of a 95 % interval over redraws of the scored images, with the reference fixed; "
             "another training would change the values further.")
 _REDRAWS_OF_REAL = "The ± of recall is over redraws of the real images instead."
@@ -49,10 +50,13 @@ def _reading(number: int, config: ExperimentConfig, results: Results, frame: pd.
         yield "Subnets are not trained."
         if "rebuilt_fid" in frame:
             yield ("The ranking of the zones depends on this layout of scales, not on depth alone: compare it with "
-                   "what the scales hold. That is shown by the last rows, for the training images, which are also the "
-                   "FID reference.")
+                   "what the scales hold. That is shown by the last rows, for the "
+                   f"{_IMAGES[config.data.reference_split]} images, which are also the FID reference.")
     if number == 2:
         yield from _settings(config, results)
+        if "fid_test" in frame:
+            yield (f"FID, precision and recall compare with the {_IMAGES[config.data.reference_split]} images; FID to "
+                   "test set with images that have no part in anything else. The real images scored are that test set.")
         yield ("Judge accuracy is the share of samples that a second classifier, used for nothing else, assigns to the "
                "requested class. Numbers published elsewhere are listed with their sources in "
                "varient/paper/published.yaml.")

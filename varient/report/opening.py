@@ -41,7 +41,7 @@ def write_opening(claims: Path, table2: Path, opening: Path, summary: Path) -> N
     Raises:
         ValueError: files of another kind.
     """
-    judged, systems = (pd.read_csv(path, dtype=str, keep_default_na=False) for path in (claims, table2))
+    judged, systems = map(_table_in, (claims, table2))
     for frame, path, needed in ((judged, claims, {"id", "verdict", "evidence", "found", "source"}),
                                 (systems, table2, {"method", "fid"})):
         if missing := needed - set(frame.columns):
@@ -50,6 +50,13 @@ def write_opening(claims: Path, table2: Path, opening: Path, summary: Path) -> N
     settings = {"embed_stylesheet": True, "stylesheet_path": "", "halt_level": 2}
     page = publish_string(_summary(judged, systems), writer="html5", settings_overrides=settings).decode()
     write_text(summary, page.replace("</head>", f"<style>{_STYLE}</style></head>"))
+
+
+def _table_in(path: Path) -> pd.DataFrame:
+    try:
+        return pd.read_csv(path, dtype=str, keep_default_na=False)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: no table that can be read ({' '.join(str(error).split())[:100]})") from None
 
 
 def _opening(judged: pd.DataFrame) -> str:

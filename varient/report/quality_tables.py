@@ -57,7 +57,7 @@ def table1(config: ExperimentConfig, results: Results) -> pd.DataFrame:
 def needs_of_table1(config: ExperimentConfig) -> Needs:
     """The zones' subnets; reconstructions of experiments whose real images are archives."""
     return needs(score=[base_system(config), *arm_systems(config, "zones")],
-                 reconstruction=config.data.source != "imagenet")
+                 reconstruction=config.data.in_memory)
 
 
 def _zone_depths(config: ExperimentConfig) -> dict[int, int | None]:

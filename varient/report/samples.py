@@ -7,7 +7,7 @@ from pathlib import Path
 
 from varient.config import ExperimentConfig
 from varient.generation import images
-from varient.report.grids import write_grid
+from varient.report.grids import check_size, write_grid
 from varient.systems.names import SupernetId
 from varient.systems.pipeline import load_pipeline
 
@@ -23,12 +23,13 @@ def sample_grid(config: ExperimentConfig, run_dir: Path, output: Path, *, labels
         checkpoint: weights for all rows; None means the supernet of each depth, and the base for depth D.
 
     Raises:
-        ValueError: a class or depth the experiment does not have, or N above K.
+        ValueError: a class or depth the experiment does not have, N above K, or more images than a picture holds.
         CheckpointError: weights that are missing or of another shape.
     """
     for label in labels:
         if not 0 <= label < config.data.num_classes:
             raise ValueError(f"class {label} is outside 0..{config.data.num_classes - 1}")
+    check_size(len(labels) * count, len(depths), config.data.image_size)
     columns = [label for label in labels for _ in range(count)]
     plans = [(depth, config.plan(depth, bridge)) for depth in depths]
     zone = config.supernet.bridge if bridge is None else bridge

@@ -17,6 +17,7 @@ from varient.config import ExperimentConfig
 from varient.files import atomic_path
 from varient.systems.ids import VarId, parse
 from varient.systems.registry import resolve_system
+from varient.targets import figure_files
 
 matplotlib.use("Agg")
 
@@ -276,11 +277,9 @@ _NAMED_REMARKS = 2
 
 def save(figure: Figure, stem: Path) -> list[Path]:
     """Write <stem>.png and <stem>.pdf atomically, without time stamps; close the figure."""
-    paths = []
-    for suffix, metadata in ((".png", {"Software": None}), (".pdf", {"CreationDate": None})):
-        path = stem.with_name(stem.name + suffix)
+    paths = figure_files(stem)
+    for path, stamp in zip(paths, ("Software", "CreationDate"), strict=True):
         with atomic_path(path) as temporary:
-            figure.savefig(temporary, format=suffix[1:], metadata=metadata)
-        paths.append(path)
+            figure.savefig(temporary, format=path.suffix[1:], metadata={stamp: None})
     plt.close(figure)
     return paths

@@ -11,7 +11,7 @@ from varient.cost.paper_systems import paper_system
 from varient.cost.roofline import MIB, PAPER_DEVICE, PAPER_POLICY, SystemCost, peak_mib, system_cost
 from varient.paper import DEPTH, paper_table, system_id
 from varient.paper.published import published
-from varient.records import ProfileRecord
+from varient.records import ProfileRecord, ScoreRecord
 from varient.report.cells import ARITHMETIC, PREDICTED, Cell, flatten, measured, number
 from varient.report.needs import Needs, needs, shown_depths
 from varient.results import Results
@@ -45,8 +45,10 @@ def table2(config: ExperimentConfig, results: Results) -> pd.DataFrame:
         row = {"method": paper.get("method") or (source.name if source else system.name),
                "system": system.name if system else NO_COUNTERPART}
         row |= {column: _beside(ours.get(column), paper.get(column, ""), system, results) for column in COLUMNS}
+        if "fid_test" in ours:
+            row["fid_test"] = ours["fid_test"]
         rows.append(row | {"recognised": ours.get("recognised", ""), "published": source.cell() if source else ""})
-    if floor := results.scores.get("real-holdout"):
+    if floor := results.scores.get(f"real-{config.data.floor_split}"):
         rows.append({"method": "Real images (held out)", "system": floor.system} | _scores(floor))
     return flatten(rows)
 
@@ -54,7 +56,7 @@ def table2(config: ExperimentConfig, results: Results) -> pd.DataFrame:
 def needs_of_table2(config: ExperimentConfig) -> Needs:
     """VAR, its subnets and the config's further rows, scored and profiled; held-out real images, scored."""
     systems = [base_system(config), *(VarId("variant", depth) for depth in shown_depths(config)), *config.rows]
-    floor = ["real-holdout"] if config.data.holdout else []
+    floor = [f"real-{config.data.floor_split}"] if config.data.holdout else []
     return needs(score=[*systems, *floor], profile=systems)
 
 
@@ -74,8 +76,9 @@ def _measured(results: Results, system: System | None, baseline: ProfileRecord |
     return cells
 
 
-def _scores(score: object) -> dict[str, Cell]:
-    return {column: measured(score, name, digits) for column, (name, digits) in _SCORES.items()} | {
+def _scores(score: ScoreRecord) -> dict[str, Cell]:
+    shown = _SCORES if score.fid_test is None else _SCORES | {"fid_test": ("fid_test", 3)}
+    return {column: measured(score, name, digits) for column, (name, digits) in shown.items()} | {
         "recognised": measured(score, "recognised", 3)}
 
 

@@ -27,6 +27,7 @@ from varient.report.table2 import needs_of_table2, table2
 from varient.report.table3 import table3
 from varient.report.training_tables import table6, table7
 from varient.results import Results, comparable
+from varient.targets import table_files
 
 
 def _table3(_config: ExperimentConfig, results: Results) -> pd.DataFrame:
@@ -47,8 +48,9 @@ TABLES = {1: Table(table1, needs_of_table1), 2: Table(table2, needs_of_table2), 
 
 _HEADINGS = {"method": "Method", "system": "Counterpart here", "steps": "#Steps", "speedup": "Speedup",
              "latency_s": "Latency (s)", "memory_mb": "Mem (MiB)", "kv_cache_mb": "KV (MiB)", "params": "#Param",
-             "fid": "FID", "is": "IS", "precision": "Prec", "recall": "Rec", "recognised": "Judge accuracy",
-             "published": "Published elsewhere", "subnet_depth": "d", "training": "Training",
+             "fid": "FID", "is": "IS", "precision": "Prec", "recall": "Rec", "fid_test": "FID to test set",
+             "recognised": "Judge accuracy", "published": "Published elsewhere", "subnet_depth": "d",
+             "training": "Training",
              "training_free_subnet_fid": "Training-free subnet FID", "training_free_full_fid": "Training-free full FID",
              "joint_subnet_fid": "Joint subnet FID", "joint_full_fid": "Joint full FID",
              "block": "Cache, weights, decoder", "batch_size": "Batch", "params_mb": "Params (MiB)",
@@ -79,7 +81,8 @@ def render(number: int, config: ExperimentConfig, results: Results, stem: Path) 
     frame = TABLES[number].build(config, results)
     shown = side_by_side(frame, _HEADINGS)
     notes = "\n\n".join(table_notes(number, config, results, frame, TABLES[number].needs(config)))
-    texts = {".csv": frame.to_csv(index=False), ".md": f"{notes}\n\n{markdown(shown)}", ".tex": latex(shown, notes)}
-    for suffix, text in texts.items():
-        write_text(stem.with_suffix(suffix), text)
-    return [stem.with_suffix(suffix) for suffix in texts]
+    paths = table_files(stem)
+    for path, text in zip(paths, (frame.to_csv(index=False), f"{notes}\n\n{markdown(shown)}", latex(shown, notes)),
+                          strict=True):
+        write_text(path, text)
+    return paths

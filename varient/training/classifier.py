@@ -1,4 +1,4 @@
-"""Training of the classifiers that score digits."""
+"""Training of the classifiers that score small images."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ROLES = {"features": 0, "judge": 1}
 """What each classifier is for -> offset of its seed.
 
 `features` supplies the features of FID, KID, precision and recall and the logits of IS; `judge`, trained from another
-seed, says whether a generated digit is the one that was asked for, so that no score grades itself.
+seed, says whether a generated image is of the class that was asked for, so that no score grades itself.
 """
 
 
@@ -44,7 +44,8 @@ def train_classifier(config: ExperimentConfig, role: str, output: Path) -> None:
     def finish(losses: list[float]) -> None:
         holdout = load_images(config.data, "holdout")
         with torch.no_grad():
-            accuracy = (classifier(holdout.images)[1].argmax(1) == holdout.labels).float().mean().item()
+            verdicts = torch.cat([classifier(part)[1].argmax(1) for part in holdout.images.split(1000)])
+        accuracy = (verdicts == holdout.labels).float().mean().item()
         save_weights(output, classifier, {"kind": "classifier", "role": role, "settings": identity,
                                           "holdout_accuracy": accuracy})
 

@@ -1,9 +1,9 @@
 """What networks learn from, whatever its size: images with labels, the order of visits, and batches of tokens.
 
-`ImageSource` is where images come from one by one: digits in memory (`LabeledImages`) or a folder of ImageNet's layout
-(`varient.training.image_folder`).  `TrainingImages` is what a trainer of transformers reads: tokens and labels of the
-images it visits.  Three things are that: `TokensInMemory`, pixels that are augmented and encoded on the fly
-(`varient.training.augmentation.EncodedImages`) and a `varient.training.token_cache.TokenCache`.
+`ImageSource` is where images come from one by one: memory, for digits and Fashion-MNIST (`LabeledImages`), or a folder
+of ImageNet's layout (`varient.training.image_folder`).  `TrainingImages` is what a trainer of transformers reads:
+tokens and labels of the images it visits.  Three things are that: `TokensInMemory`, pixels that are augmented and
+encoded on the fly (`varient.training.augmentation.EncodedImages`) and a `varient.training.token_cache.TokenCache`.
 """
 
 from __future__ import annotations
@@ -12,18 +12,17 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal, NamedTuple, Protocol, get_args
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from varient.config import DataConfig
-
-Split = Literal["train", "holdout"]
+from varient.config import DataConfig, Split
+from varient.training.fashion_mnist import read_fashion_mnist
 
 # The split belongs to the data set, not to the experiment: runs with other seeds stay comparable.
-_DIGITS_SPLIT_SEED = 0
+_SPLIT_SEED = 0
 
 
 class Skip(NamedTuple):
@@ -90,30 +89,41 @@ def load_images(data: DataConfig, split: Split) -> LabeledImages:
     Raises:
         ValueError: the source has no such images, or too many for memory.
     """
-    if split not in get_args(Split):
-        raise ValueError(f"split {split!r} is unknown; known: {', '.join(get_args(Split))}")
-    if data.source != "digits":
-        raise ValueError(f"data.source = {data.source!r} does not fit in memory: only digits are trained on this way")
-    return _load_digits(data, split)
+    if not data.in_memory:
+        raise ValueError(f"data.source = {data.source!r} does not fit in memory: only digits and fashion-mnist are "
+                         "trained on this way")
+    if split not in data.splits:
+        raise ValueError(f"split {split!r} is unknown; known: {', '.join(data.splits)}")
+    grey, labels = _digits(data) if data.source == "digits" else _fashion_mnist(data, split)
+    if split != "test":
+        chosen = _chosen(data, labels, split)
+        grey, labels = grey[chosen], labels[chosen]
+    return LabeledImages(grey.unsqueeze(1).repeat(1, 3, 1, 1), labels)
 
 
-def _load_digits(data: DataConfig, split: Split) -> LabeledImages:
-    """scikit-learn's 1797 handwritten digits, 8 x 8 with 17 grey levels, as three equal channels."""
+def _digits(data: DataConfig) -> tuple[Tensor, Tensor]:
+    """scikit-learn's 1797 handwritten digits, 8 x 8 with 17 grey levels; grey (N, 8, 8), uint8, and labels (N,)."""
     from sklearn.datasets import load_digits
-    from sklearn.model_selection import train_test_split
 
     digits = load_digits()
-    if data.image_size != 8 or data.num_classes != 10:
-        raise ValueError(f"digits are 8 x 8 in 10 classes; data says image_size = {data.image_size}, "
-                         f"num_classes = {data.num_classes}")
-    if not 0 < data.holdout < len(digits.target):
-        raise ValueError(f"data.holdout = {data.holdout} must leave digits on each side, of {len(digits.target)}")
-    train, holdout = train_test_split(np.arange(len(digits.target)), test_size=data.holdout,
-                                      stratify=digits.target, random_state=_DIGITS_SPLIT_SEED)
-    chosen = np.sort(train if split == "train" else holdout)
-    grey = np.round(digits.images[chosen] * (255 / 16)).astype(np.uint8)
-    images = torch.from_numpy(grey).unsqueeze(1).repeat(1, 3, 1, 1)
-    return LabeledImages(images, torch.from_numpy(digits.target[chosen].astype(np.int64)))
+    grey = np.round(digits.images * (255 / 16)).astype(np.uint8)
+    return torch.from_numpy(grey), torch.from_numpy(digits.target.astype(np.int64))
+
+
+def _fashion_mnist(data: DataConfig, split: Split) -> tuple[Tensor, Tensor]:
+    """The 60,000 images that are divided, or the 10,000 of the test set."""
+    return read_fashion_mnist(data.root, "t10k" if split == "test" else "train", data.checksums)
+
+
+def _chosen(data: DataConfig, labels: Tensor, split: Split) -> Tensor:
+    """Which images are of a split, in their order; ``data.holdout`` are held out, with the same class shares."""
+    from sklearn.model_selection import train_test_split
+
+    if not data.holdout < len(labels):  # of files that are not the published ones
+        raise ValueError(f"data.holdout = {data.holdout} must leave {data.source} on each side, of {len(labels)}")
+    train, held_out = train_test_split(np.arange(len(labels)), test_size=data.holdout, stratify=labels.numpy(),
+                                       random_state=_SPLIT_SEED)
+    return torch.from_numpy(np.sort(train if split == "train" else held_out))
 
 
 def check_labels(labels: Tensor, num_classes: int, origin: str) -> None:

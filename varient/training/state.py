@@ -69,7 +69,7 @@ def report_other_states(work_dir: Path, identity: str, title: str) -> None:
         if folder == own or not _newest_first(folder):
             continue
         name = folder / "identity"
-        difference = _difference(name.read_text() if name.exists() else "", identity)
+        difference = _difference(name.read_text("utf-8") if name.exists() else "", identity)
         log.warning("%s: %s holds states of a training with other settings or inputs (%s); not resumed. "
                     "Delete the folder if they are not wanted.", title, folder, difference)
 

@@ -226,7 +226,7 @@ def _check_spec(folder: Path, found: TokenCacheSpec, expected: TokenCacheSpec) -
 def _read_manifest(folder: Path) -> _Manifest:
     path = folder / _MANIFEST
     try:
-        return _Manifest.model_validate_json(path.read_text())
+        return _Manifest.model_validate_json(path.read_text("utf-8"))
     except FileNotFoundError:
         raise TokenCacheError(f"{path}: no such token cache") from None
     except (OSError, UnicodeDecodeError, ValidationError) as error:

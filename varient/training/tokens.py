@@ -1,7 +1,8 @@
 """What transformers over tokens learn from: encoded images, labels with some left out, and the loss.
 
-Digits are encoded once and kept.  The images of a folder are augmented and encoded when they are visited, or their
-tokens are read from a cache (`cache_tokens`); each process, and each part of its batch, reads its own images alone.
+Images in memory are encoded once and kept.  The images of a folder are augmented and encoded when they are visited, or
+their tokens are read from a cache (`cache_tokens`); each process, and each part of its batch, reads its own images
+alone.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from varient.training.token_cache import TokenCache, TokenCacheSpec, build_token
 log = logging.getLogger(__name__)
 
 _HELD_OUT_AT_ONCE = 64
+_IN_MEMORY_AT_ONCE = 512
 
 _WHOLE = Part()
 
@@ -67,7 +69,7 @@ class TokenBatches:
 
     def __init__(self, config: ExperimentConfig, tokenizer_path: Path, batch_size: int, seed: int | None = None,
                  cache: Path | None = None) -> None:
-        """Encode digits, or open a folder or a cache of its tokens.
+        """Encode images in memory, or open a folder or a cache of its tokens.
 
         Lists of a folder's images and of its unreadable ones lie beside the tokenizer.
 
@@ -93,7 +95,7 @@ class TokenBatches:
 
     def digests(self, held_out: bool = False) -> list[str]:
         """Of what the batches (and the images not trained on) depend on and neither config nor tokenizer says."""
-        if self._data.source == "digits":  # which a config names in full
+        if self._data.in_memory:  # which a config names in full
             return []
         others = [open_folder(self._data, "val", self._beside).identity] if held_out else []
         return [self._images.identity, *others]
@@ -118,7 +120,7 @@ class TokenBatches:
         return batch._replace(label_B=label_B, mix=mix)
 
     def held_out(self, device: torch.device | str = "cpu") -> Iterator[tuple[Batch, int]]:
-        """The images not trained on (digits' holdout, a folder's val), in batches; each process gets its share.
+        """The images not trained on (holdout, or a folder's val), in batches; each process gets its share.
 
         With each batch comes how many of its images count: all, or none of one that is there because all processes
         must have equally many batches (under fsdp they run the network together).
@@ -133,7 +135,7 @@ class TokenBatches:
         data, augmentation = config.data, config.data.augmentation or NO_AUGMENTATION
         if cache and not data.cacheable:
             raise ValueError(_no_cache(data))
-        if data.source == "digits":
+        if data.in_memory:
             images = load_images(data, "train")
             idx_NL = encode_images(self._tokenizer, images.images)
             x_NLv = self._tokenizer.quantize.teacher_input(idx_NL)
@@ -169,10 +171,10 @@ class TokenBatches:
 
     def _encode_held_out(self, device: torch.device | str) -> list[tuple[TokenBatch, int]]:
         rank, processes = _place()
-        if self._data.source == "digits":
+        if self._data.in_memory:
             images = load_images(self._data, "holdout")
-            shares = [images]
-            batches = [TokenBatch(encode_images(self._tokenizer.to("cpu"), own.images), own.labels)
+            shares = torch.arange(len(images)).split(_IN_MEMORY_AT_ONCE)
+            batches = [TokenBatch(encode_images(self._tokenizer.to("cpu"), images.images[own]), images.labels[own])
                        for own in shares[rank::processes]]
         else:
             pixels = _augmented(self._data, open_folder(self._data, "val", self._beside), NO_AUGMENTATION, self._seed)
@@ -254,8 +256,8 @@ def cache_tokens(config: ExperimentConfig, tokenizer_path: Path, output: Path, w
 
 
 def _no_cache(data: DataConfig) -> str:
-    if data.source == "digits":
-        return "digits are encoded when a training starts: they need no token cache"
+    if data.in_memory:
+        return f"{data.source} are encoded when a training starts: they need no token cache"
     return ("data.augmentation changes images in more ways than a cache of their tokens can hold, which is made for "
             "random_crop: false, randaugment: null, mixup: 0 and any flip")
 

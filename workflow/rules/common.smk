@@ -19,6 +19,8 @@ from varient.systems.registry import (
     user_files,
 )
 from varient.targets import DEFAULT_EXPERIMENT, PAPER_EXPERIMENT, folder_of
+from varient.training.fashion_mnist import SHA256 as FASHION_MNIST_FILES
+from varient.training.fashion_mnist import FashionMnistError, find_file
 from varient.training.recipes import supernet_of
 
 # The default experiment owns results/ and figures/; others have a folder of their own there.
@@ -67,8 +69,15 @@ try:
 except ValueError as error:
     raise WorkflowError(str(error)) from None
 
-# Distances and covariances of Inception's features are work for several threads, those of 2000 digits are not.
-SCORING_THREADS = 1 if EXPERIMENT.evaluation.protocol == "digits" else 8
+# Distances and covariances of Inception's features are work for several threads, those of a small classifier are not.
+SCORING_THREADS = 1 if EXPERIMENT.evaluation.trains_its_network else 8
+
+# Real images as archives, and what samples are compared with: by default some of them.
+REAL = f"runs/{EXPERIMENT.name}/real"
+REFERENCE = (
+    EXPERIMENT.evaluation.reference or f"{REAL}/{EXPERIMENT.data.reference_split}.npz"
+)
+TEST = [f"{REAL}/test.npz"] if "test" in EXPERIMENT.data.splits else []
 
 # Networks that system families add, by name.
 NETWORKS = networks_of(EXPERIMENT)
@@ -147,8 +156,8 @@ def repeated(option, paths):
 
 # Where a folder of images lies.  Its content is no input of a rule, so that another place has to count as other images;
 # a training that was stopped knows them by name and size, and goes on wherever they are mounted.  Params take it from
-# a function: Snakemake looks for wildcards in a plain string.
-IMAGES = str(EXPERIMENT.data.root or "")
+# a function: Snakemake looks for wildcards in a plain string.  Fashion-MNIST is known by its hashes, wherever it lies.
+IMAGES = "" if EXPERIMENT.data.in_memory else str(EXPERIMENT.data.root or "")
 
 # Tokens of a folder whose augmentation, at most a flip, lets them be made once; the list stands for all their files.
 TOKENS = f"runs/{EXPERIMENT.name}/tokens"
@@ -157,11 +166,24 @@ TOKENS_OPTION = ["--tokens", TOKENS] if EXPERIMENT.data.cacheable else []
 
 
 def needs_images(output, *splits):
-    """No input, but an error before any job where ImageNet's folders for a training that is to come are missing."""
-    if EXPERIMENT.data.source == "imagenet" and not Path(output).exists():
-        for split in splits:
-            check_image_folder(split)
+    """No input, but an error before any job where images of what is to be made are missing."""
+    if not Path(output).exists():
+        if EXPERIMENT.data.source == "imagenet":
+            for split in splits:
+                check_image_folder(split)
+        if EXPERIMENT.data.source == "fashion-mnist":
+            check_fashion_mnist()
     return []
+
+
+@cache
+def check_fashion_mnist():
+    """Raise WorkflowError unless the four files are there; what is in them is seen by the training."""
+    try:
+        for name in FASHION_MNIST_FILES:
+            find_file(EXPERIMENT.data.root, name)
+    except FashionMnistError as error:
+        raise WorkflowError(str(error)) from None
 
 
 @cache

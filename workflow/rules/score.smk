@@ -4,7 +4,8 @@ rule score:
             f"runs/{{experiment}}/samples/{{system}}/shard-{shard}.npz"
             for shard in range(EXPERIMENT.sampling.shards)
         ],
-        reference=EXPERIMENT.evaluation.reference or "runs/{experiment}/real/train.npz",
+        reference=REFERENCE,
+        test=TEST,
         networks=EXPERIMENT.evaluation.inception_weights
         or expand(
             "runs/{{experiment}}/classifier-{role}.safetensors",
@@ -23,15 +24,16 @@ rule score:
     params:
         config=config_file,
         settings=EXPERIMENT.digest("evaluation"),
+        test=repeated("--test", TEST),
     shell:
         "python -m varient score --config {params.config:q} {input.samples:q} --reference {input.reference:q}"
-        " --run-dir runs/{wildcards.experiment:q} --output {output:q} > {log:q} 2>&1"
+        " {params.test:q} --run-dir runs/{wildcards.experiment:q} --output {output:q} > {log:q} 2>&1"
 
 
 use rule score as score_real with:
     input:
         samples="runs/{experiment}/real/{split}.npz",
-        reference=EXPERIMENT.evaluation.reference or "runs/{experiment}/real/train.npz",
+        reference=REFERENCE,
         networks=EXPERIMENT.evaluation.inception_weights
         or expand(
             "runs/{{experiment}}/classifier-{role}.safetensors",
@@ -42,6 +44,10 @@ use rule score as score_real with:
         "runs/{experiment}/records/score-real-{split}.json",
     log:
         "runs/{experiment}/logs/score-real-{split}.log",
+    params:
+        config=config_file,
+        settings=EXPERIMENT.digest("evaluation"),
+        test=[],
 
 
 ruleorder: score_real > score
@@ -51,8 +57,8 @@ rule reconstruct:
     """FID of the real images rebuilt from their first scales: what Table 1 has to be read beside."""
     input:
         tokenizer="runs/{experiment}/tokenizer.safetensors",
-        images="runs/{experiment}/real/train.npz",
-        reference=EXPERIMENT.evaluation.reference or "runs/{experiment}/real/train.npz",
+        images=f"{REAL}/{EXPERIMENT.data.reference_split}.npz",
+        reference=REFERENCE,
         networks=EXPERIMENT.evaluation.inception_weights
         or expand(
             "runs/{{experiment}}/classifier-{role}.safetensors",

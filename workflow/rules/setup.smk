@@ -1,6 +1,7 @@
 rule real_images:
-    """The real images of a split as an archive: `train` is the reference of all scores, `holdout` gives their floor."""
+    """The real images of a split as an archive: the reference of all scores, their floor, a test set."""
     input:
+        images=lambda wildcards: needs_images(f"{REAL}/{wildcards.split}.npz"),
         code=stage_sources("varient.evaluation.reference"),
     output:
         "runs/{experiment}/real/{split}.npz",

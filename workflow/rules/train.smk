@@ -1,6 +1,11 @@
 rule train_tokenizer:
     input:
         weights=EXPERIMENT.tokenizer.weights or [],
+        images=lambda wildcards: (
+            needs_images(f"runs/{EXPERIMENT.name}/tokenizer.safetensors", "train")
+            if EXPERIMENT.tokenizer.training
+            else []
+        ),
         code=stage_sources("varient.training.tokenizer", "varient.models.official"),
     output:
         "runs/{experiment}/tokenizer.safetensors",
@@ -17,8 +22,11 @@ rule train_tokenizer:
 
 
 rule train_classifier:
-    """`features` feeds the scores, `judge` says whether a digit is the one that was asked for."""
+    """`features` feeds the scores, `judge` says whether an image is of the class that was asked for."""
     input:
+        images=lambda wildcards: needs_images(
+            f"runs/{EXPERIMENT.name}/classifier-{wildcards.role}.safetensors"
+        ),
         code=stage_sources("varient.training.classifier"),
     output:
         "runs/{experiment}/classifier-{role}.safetensors",

@@ -85,8 +85,9 @@ def draw_frontier(config: ExperimentConfig, results: Results, _run_dir: Path) ->
     if ours:
         _draw_reference(rows[0][0], ours)
         _draw_quartiles(rows[0][1], ours)
-        if config.data.source == "digits":
-            corner_note(rows[0][1], "DiT and LlamaGen on digits say\nnothing about ImageNet", right=True, top=True)
+        if config.data.in_memory:
+            corner_note(rows[0][1], f"DiT and LlamaGen on {config.data.source} say\nnothing about ImageNet", right=True,
+                        top=True)
     note_below(figure, f"{_measured_note(config, results, ours)}(c), (d): paper, ImageNet, batch {PAPER_BATCH_SIZE}, "
                        "L20.  d2 to d16: VARiant", results.remarks)
     label_points({axis: [(x, mark.fid, _label(mark)) for mark in marks if (x := x_of(mark))]

@@ -45,8 +45,8 @@ _PICTURE = 0.94
 _MOST_CLASSES = 10
 _SEVERAL = 6
 """Images of each class in Fig. 7."""
-_EVOLUTION_CLASSES = {"digits": (2, 7), "imagenet": (281, 1)}
-"""Two digits; tabby cat and goldfish for the paper's cat and fish."""
+_EVOLUTION_CLASSES = {"digits": (2, 7), "fashion-mnist": (1, 9), "imagenet": (281, 1)}
+"""Two digits; trousers and ankle boot; tabby cat and goldfish for the paper's cat and fish."""
 
 
 @dataclass(frozen=True)

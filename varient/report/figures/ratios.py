@@ -136,7 +136,7 @@ def ways(config: ExperimentConfig, results: Results, comparison: str) -> list[Wa
 
 def paper_ways() -> list[Way]:
     """What Sec. 3.3.1 prints of Fig. 2a, and the three phases as in Table 4."""
-    with (files("varient") / "paper" / "claims.csv").open() as file:
+    with (files("varient") / "paper" / "claims.csv").open(encoding="utf-8") as file:
         printed = {row["id"]: row["value"] for row in csv.DictReader(file)}
     table = paper_table(4).set_index("subnet_depth").loc[STAR_DEPTH]
     fids = {"p = 0.1": (printed["3.3.1-p01-full"], printed["3.3.1-p01-sub"]),
