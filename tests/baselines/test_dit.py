@@ -7,6 +7,7 @@ from conftest import assert_close, golden
 from diffusers import AutoencoderKL
 from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from baselines import dit
 from baselines.dit import training
@@ -61,6 +62,13 @@ def _assert_relative(ours, theirs):
 
 def test_the_network_matches_the_released_code(case, network):
     assert_close(network(case["in/x"], case["in/t"], case["in/y"]), case["out/forward"], PASS)
+
+
+def test_the_epsilon_of_every_norm_is_the_authors(network):
+    """In the recorded case another one costs hardly more than rounding."""
+    norms = [module for module in network.modules() if isinstance(module, nn.LayerNorm)]
+    assert len(norms) == 2 * len(network.network.transformer_blocks) + 1
+    assert {norm.eps for norm in norms} == {1e-6}
 
 
 def test_guidance_matches_the_released_code(case, network):
