@@ -24,6 +24,7 @@ all: env
 
 test: env
 	$(BIN)/ruff check .
+	$(BIN)/lint-imports
 	$(FAST)
 	$(BIN)/python -m pytest -m slow
 
@@ -37,6 +38,7 @@ lint: env
 	$(BIN)/ruff check .
 	$(BIN)/python -m snakefmt --check Snakefile workflow/rules
 	$(BIN)/python -m snakemake --lint
+	$(BIN)/lint-imports
 
 clean:
 	rm -rf runs .snakemake

@@ -81,7 +81,12 @@ def test_impossible_bridges_are_refused(arguments, message):
         DepthPlan.bridge(*arguments)
 
 
-@pytest.mark.parametrize("layers", [(), ((),), ((1, 0),), ((0, 0),), ((0, 3),), ((-1, 0),)])
-def test_malformed_plans_are_refused(layers):
-    with pytest.raises(ValueError):
+@pytest.mark.parametrize(("layers", "message"), [
+    ((), "at least one scale"),
+    (((0,), ()), "scale 2 runs no layer"),
+    *((((0,), layers), rf"scale 2: layers \({layers[0]}, {layers[1]}\) are not ascending indices below 3")
+      for layers in ((1, 0), (0, 0), (0, 3), (-1, 0))),
+])
+def test_malformed_plans_are_refused(layers, message):
+    with pytest.raises(ValueError, match=message):
         DepthPlan(3, layers)

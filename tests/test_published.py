@@ -57,10 +57,11 @@ def test_parameters_by_hand():
         "c2i_XXL_384.pt": llamagen_parameters(), "vq_ds16_c2i.pt": LLAMAGEN_TOKENIZER_PARAMETERS}
 
 
-@pytest.mark.parametrize("name", TABLE2)
+@pytest.mark.parametrize("name", [name for name in TABLE2 if not name.startswith("variant")])
 def test_rows_of_code_are_those_of_table_2_but_for_the_listed_cells(name):
-    columns = {"inception_score": "is"}
-    for number in published(name).numbers:
+    columns, numbers = {"inception_score": "is"}, published(name).numbers
+    assert numbers
+    for number in numbers:
         if number.source.startswith("CoDe"):
             differing = [value for value in number.values
                          if (printed := TABLE2[name].get(columns.get(value, value)))

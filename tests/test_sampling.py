@@ -132,6 +132,12 @@ def test_filter_matches_the_released_code_with_and_without_ties():
             assert_close(ours.masked_fill(free, 0), theirs.masked_fill(free, 0), ROUNDING)
 
 
+def test_a_nucleus_however_small_keeps_the_most_likely_token():
+    logits = torch.randn(4, 3, 32, generator=torch.Generator().manual_seed(0))
+    kept = filter_logits(logits, 0, 1e-9).isfinite()  # 1 - p is 1 in float32
+    assert torch.equal(kept.long().argmax(-1), logits.argmax(-1)) and (kept.sum(-1) == 1).all()
+
+
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.lists(st.integers(0, 5), min_size=1, max_size=6, unique=True).map(sorted), min_size=5, max_size=5),
        st.sampled_from(POLICIES))

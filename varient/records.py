@@ -58,8 +58,8 @@ class ScoreRecord(Record):
     """How good the images of one system are, under one protocol.
 
     ``x_sd`` is the standard deviation of score x over redraws of the generated images, in x's own unit, the reference
-    standing still (`varient.evaluation.uncertainty`).  None: the protocol does not have the score, or the reference
-    lacks what it is taken against (the warnings say so).
+    standing still (`varient.evaluation.uncertainty`).  None: the protocol does not have the score, the reference lacks
+    what it is taken against (the warnings say so), or the images are too few for its spread.
     """
 
     kind: Literal["score"] = "score"
@@ -109,7 +109,8 @@ class ScoreRecord(Record):
         names = {"fid": "FID", "fid_test": "FID to the test set", "sfid": "sFID", "inception_score": "IS", "kid": "KID",
                  "precision": "precision", "recall": "recall"}
         found = [(shown, getattr(self, name), getattr(self, f"{name}_sd")) for name, shown in names.items()]
-        return ", ".join(f"{shown} {value:.4g} ± {2 * sd:.2g}" for shown, value, sd in found if value is not None)
+        return ", ".join(f"{shown} {value:.4g}" + ("" if sd is None else f" ± {2 * sd:.2g}")
+                         for shown, value, sd in found if value is not None)
 
 
 class ScaleReconstruction(Record):

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from varient.baselines.dit.settings import RELEASED_SIZES, TABLE_STEPS, VAE_FILES, Settings, latent_side
-
 from varient.config import CachePolicy, ExperimentConfig, Precision
 from varient.cost.parameters import dit_parameters
 from varient.systems.ids import DiTId

@@ -14,8 +14,8 @@ import torch
 from diffusers import DiTTransformer2DModel
 from diffusers.models.embeddings import CombinedTimestepLabelEmbeddings, Timesteps
 from torch import Tensor, nn
-from varient.baselines.dit.settings import Settings, Shape, latent_side
 
+from varient.baselines.dit.settings import Settings, Shape, latent_side
 from varient.config import ExperimentConfig
 
 FREQUENCIES = 256

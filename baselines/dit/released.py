@@ -9,9 +9,9 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+
 from varient.baselines.dit.network import DiT, build_network
 from varient.baselines.dit.settings import Settings
-
 from varient.config import ExperimentConfig
 from varient.models.checkpoint import CheckpointError, check_fit, load_strictly, save_weights
 from varient.models.nested import AVERAGED, WEIGHTS, Family, StateDict, telling_look

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
+
 from varient.baselines.dit.diffusion import Diffusion, Reverse
 from varient.baselines.dit.network import DiT, build_network, initialize
 from varient.baselines.dit.settings import DOWNSAMPLING, LATENT_CHANNELS, VAE_FILES, Settings, latent_side
-
 from varient.config import CachePolicy, ExperimentConfig, Precision
 from varient.models.checkpoint import CheckpointError, check_finite_tensors, check_kind, load_weights
 from varient.models.file_kind import JSON, SAFETENSORS

@@ -7,10 +7,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
 from varient.baselines.dit.diffusion import TRAIN_STEPS, Diffusion
 from varient.baselines.dit.network import DiT, build_network, initialize
 from varient.baselines.dit.settings import Settings
-
 from varient.config import ExperimentConfig
 from varient.models.checkpoint import save_weights
 from varient.models.vqvae import from_uint8

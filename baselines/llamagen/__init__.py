@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from varient.baselines.llamagen.settings import Settings, TokenizerConfig, TransformerConfig
-
 from varient.config import CachePolicy, ExperimentConfig, Precision
 from varient.cost.parameters import llamagen_parameters
 from varient.systems.ids import LlamaGenId
@@ -85,7 +84,6 @@ class LlamaGen:
         )
         from varient.baselines.llamagen.sampling import LlamaGenSampler
         from varient.baselines.llamagen.transformer import initialize
-
         from varient.systems.pipeline import ready
 
         if run_dir is None:

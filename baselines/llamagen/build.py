@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+
 from varient.baselines.llamagen.settings import Settings
 from varient.baselines.llamagen.tokenizer import Tokenizer
 from varient.baselines.llamagen.transformer import Transformer
-
 from varient.config import ExperimentConfig
 from varient.models.checkpoint import load_weights
 

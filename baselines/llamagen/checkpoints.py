@@ -13,11 +13,11 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+
 from varient.baselines.llamagen.build import build_tokenizer, build_transformer
 from varient.baselines.llamagen.settings import Settings
 from varient.baselines.llamagen.tokenizer import Tokenizer
 from varient.baselines.llamagen.transformer import Transformer
-
 from varient.config import ExperimentConfig
 from varient.models.checkpoint import CheckpointError, load_strictly, save_weights
 from varient.models.nested import AVERAGED, WEIGHTS, Family, StateDict, telling_look

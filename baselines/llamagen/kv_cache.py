@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+
 from varient.baselines.llamagen.settings import TransformerShape
 
 ROUNDED_TO = 8

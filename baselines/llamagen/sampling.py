@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+
 from varient.baselines.llamagen.kv_cache import StaticCache
 from varient.baselines.llamagen.settings import Settings
 from varient.baselines.llamagen.tokenizer import Tokenizer, to_uint8
 from varient.baselines.llamagen.transformer import Transformer
-
 from varient.config import CachePolicy
 from varient.sampling import check_finite, draw, filter_logits, finite_sum, image_uniforms
 from varient.systems.protocol import CountedCache

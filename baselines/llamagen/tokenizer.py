@@ -10,8 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from varient.baselines.llamagen.settings import TokenizerShape
 
+from varient.baselines.llamagen.settings import TokenizerShape
 from varient.models.vqvae import Decoder, Encoder, EntryConv
 
 

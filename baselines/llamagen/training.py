@@ -7,11 +7,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
 from varient.baselines.llamagen.build import build_tokenizer, build_transformer, load_tokenizer
 from varient.baselines.llamagen.settings import Settings
 from varient.baselines.llamagen.tokenizer import Tokenizer
 from varient.baselines.llamagen.transformer import initialize
-
 from varient.config import ExperimentConfig
 from varient.files import sha256_of
 from varient.models.checkpoint import save_weights

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
 from varient.baselines.llamagen.settings import TransformerShape
 
 if TYPE_CHECKING:

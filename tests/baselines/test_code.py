@@ -10,8 +10,8 @@ from conftest import (
     tiny_transformer,
 )
 from test_sampling import Race
-from varient.baselines.code.decoding import collaborate
 
+from varient.baselines.code.decoding import collaborate
 from varient.cost.kv_accounting import kv_peaks_in_tokens, passes
 from varient.plan import DepthPlan
 from varient.pyramid import Pyramid

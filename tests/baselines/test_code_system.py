@@ -5,11 +5,11 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-import varient.baselines.code as code
 from conftest import TINY_PYRAMID, assert_close, tiny_tokenizer, tiny_transformer
+
+import varient.baselines.code as code
 from varient.baselines.code.decoding import CodeSampler
 from varient.baselines.code.training import _distillation, _prediction
-
 from varient.config import ConfigError
 from varient.experiment import parse_experiment
 from varient.generation import images

@@ -7,14 +7,15 @@ from conftest import assert_close, golden
 from diffusers import AutoencoderKL
 from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
+from torch import nn
+
+from varient.baselines import dit
 from varient.baselines.dit import training
 from varient.baselines.dit.diffusion import Diffusion
 from varient.baselines.dit.network import DiT, build_network, initialize
 from varient.baselines.dit.released import load_released, read_released
 from varient.baselines.dit.sampling import Guidance, ImageNoise, draw, guided_prediction, load_vae
 from varient.baselines.dit.settings import Shape
-
-from varient.baselines import dit
 from varient.config import DataConfig
 from varient.cost.parameters import dit_parameters
 from varient.models.checkpoint import CheckpointError, load_weights, read_description, save_weights
@@ -61,6 +62,13 @@ def _assert_relative(ours, theirs):
 
 def test_the_network_matches_the_released_code(case, network):
     assert_close(network(case["in/x"], case["in/t"], case["in/y"]), case["out/forward"], PASS)
+
+
+def test_the_epsilon_of_every_norm_is_the_authors(network):
+    """In the recorded case another one costs hardly more than rounding."""
+    norms = [module for module in network.modules() if isinstance(module, nn.LayerNorm)]
+    assert len(norms) == 2 * len(network.network.transformer_blocks) + 1
+    assert {norm.eps for norm in norms} == {1e-6}
 
 
 def test_guidance_matches_the_released_code(case, network):

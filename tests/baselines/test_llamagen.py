@@ -9,6 +9,8 @@ import torch
 from conftest import ROOT, ROUNDING, assert_close, golden, tiny_transformer
 from pydantic import ValidationError
 from torch.nn import functional as F
+
+from varient.baselines import llamagen
 from varient.baselines.llamagen.build import build_tokenizer, build_transformer
 from varient.baselines.llamagen.checkpoints import (
     NUM_PARAMETERS,
@@ -23,8 +25,6 @@ from varient.baselines.llamagen.settings import Settings, TokenizerShape, Transf
 from varient.baselines.llamagen.tokenizer import Tokenizer, to_uint8
 from varient.baselines.llamagen.training import restart_unused_codes
 from varient.baselines.llamagen.transformer import Transformer
-
-from varient.baselines import llamagen
 from varient.config import load_config
 from varient.models.checkpoint import CheckpointError, load_weights, save_weights
 from varient.sampling import NotFiniteError

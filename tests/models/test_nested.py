@@ -1,9 +1,9 @@
 import pytest
 import torch
 from conftest import golden
+
 from varient.baselines.dit.released import FAMILY as DIT
 from varient.baselines.llamagen.checkpoints import TOKENIZER_FAMILY, TRANSFORMER_FAMILY
-
 from varient.models.checkpoint import CheckpointError
 from varient.models.nested import StateDict, flat_state_dict, unwrap
 from varient.models.official import VAR_FAMILY, VQVAE_FAMILY

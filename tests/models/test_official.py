@@ -1,6 +1,6 @@
 import pytest
 import torch
-from conftest import golden
+from conftest import assert_close, golden
 
 from varient.files import sha256_of
 from varient.models.build import build_tokenizer, build_transformer
@@ -20,7 +20,11 @@ def test_a_released_file_is_read_and_mapped(tmp_path):
     case = golden("var_tf_l2")
     torch.save(case.state_dict("sd/"), tmp_path / "var.pth")
     model = case.transformer("sd/")
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.fill_(torch.nan)
     load_var(model, read_state_dict(tmp_path / "var.pth"), "var.pth")
+    assert_close(model(case["in/label_B"], case["in/x_BLCv_wo_first_l"]), case["out/logits"])
 
 
 @pytest.mark.parametrize(("change", "message"), [

@@ -17,6 +17,19 @@ def test_teacher_forced_logits_match_the_released_code(name):
     assert_close(model(case["in/label_B"], case["in/x_BLCv_wo_first_l"]), case["out/logits"])
 
 
+def test_the_epsilon_of_every_norm_is_the_released_one():
+    """That of the norm before the head costs no more than rounding in the recorded logits; in faint input it shows."""
+    model = golden("var_tf_l2").transformer("sd/")
+    faint_BlC = 1e-3 * torch.randn(2, 3, model.spec.embed_dim, generator=torch.Generator().manual_seed(0))
+    class_BC = model.condition(torch.tensor([0, 1]))
+    scale_B1C, shift_B1C = model.head_nm.ada_lin(class_BC).unsqueeze(1).chunk(2, dim=2)
+    variance_Bl1 = faint_BlC.var(-1, correction=0, keepdim=True)
+    normed_BlC = (faint_BlC - faint_BlC.mean(-1, keepdim=True)) / (variance_Bl1 + 1e-6).sqrt()
+    expected = model.head(normed_BlC * (1 + scale_B1C) + shift_B1C).detach()
+    assert_close(model.logits(faint_BlC, class_BC), expected)
+    assert {block.norm_eps for block in model.blocks} == {1e-6}
+
+
 @pytest.mark.parametrize("setting", ["d2_N2", "d3_N2", "d4_N2", "d2_N3", "d3_N3", "d4_N3"])
 def test_depth_switching_matches_the_released_blocks_switched_by_scale(setting):
     case = golden("variant_depth_switch")

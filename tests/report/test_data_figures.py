@@ -421,8 +421,8 @@ def test_every_figure_of_four_scales_and_one_depth(name, ablations, tmp_path):
     own = PROVENANCE.model_copy(update={"experiment": config.name})
     results = Results(*({system: make(system, *numbers, provenance=own) for system in getattr(wanted, kind)}
                         for kind, make, numbers in (("score", _score, (2.0,)), ("profile", _profile, (0.4, 55.0)))))
-    for path in render(name, config, results, tmp_path, tmp_path / name):
-        assert path.stat().st_size > 5000
+    paths = render(name, config, results, tmp_path, tmp_path / name)
+    assert paths and all(path.stat().st_size > 5000 for path in paths)
 
 
 @pytest.mark.parametrize(("values", "expected"), [

@@ -44,7 +44,7 @@ def test_the_papers_values_are_the_defaults():
 
 @pytest.mark.parametrize("wrong", [{"flip": 1.5}, {"mixup": -1}, {"randaugment": {"magnitude": 31}}, {"cutmix": 1}])
 def test_wrong_settings_are_refused(wrong):
-    with pytest.raises(ValidationError):
+    with pytest.raises(ValidationError, match="1 validation error for Augmentation\n" + next(iter(wrong))):
         Augmentation(**wrong)
 
 

@@ -237,8 +237,9 @@ def _features(images: ImageSource, extractor: Extractor, folder: Path | None) ->
     return extract_in_parts(images, extractor, folder / images.sha256[:16])
 
 
-def _named(name: str, spread: Spread) -> dict[str, float]:
-    return {name: spread.point, f"{name}_sd": spread.sd}
+def _named(name: str, spread: Spread) -> dict[str, float | None]:
+    """A score and its spread; None for the spread of too few images to tell one."""
+    return {name: spread.point, f"{name}_sd": spread.sd if math.isfinite(spread.sd) else None}
 
 
 def frechet_reference(layer: str, mean: str, covariance: str, protocol: ScoringProtocol, reference: Reference,
