@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from varient.models.checkpoint import CheckpointError
+from varient.models.file_kind import SAFETENSORS, kind_of
 from varient.models.torch_file import read_torch_file
 
 WEIGHTS = {"model": {f"blocks.{i}.weight": torch.arange(12.0).reshape(3, 4) + i for i in range(4)}, "epoch": 3,
@@ -202,3 +203,13 @@ def test_a_pickle_that_never_ends_its_nesting_ends_in_one_line(tmp_path):
     _refused(tmp_path / "deep.json", "text")
     (tmp_path / "w.json").write_text(json.dumps({"a": 1}))
     _refused(tmp_path / "w.json", "JSON document")
+
+
+def test_a_safetensors_file_is_one_whatever_the_length_of_its_header(tmp_path):
+    """The file begins with that length, whose low byte is a pickle's first in one file of 32."""
+    first_bytes, path = set(), tmp_path / "weights.safetensors"
+    for size in range(0, 2048, 8):
+        save_file({"x": torch.zeros(1)}, path, metadata={"text": "." * size})
+        first_bytes.add(path.read_bytes()[0])
+        assert kind_of(path) == SAFETENSORS
+    assert len(first_bytes) == 32 and 0x80 in first_bytes

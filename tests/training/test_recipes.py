@@ -275,6 +275,7 @@ def test_a_nested_subnet_depends_on_the_depths_it_is_chosen_through(experiment):
 
 @pytest.mark.parametrize(("recipe", "message"), [
     ({"full": {}}, "no recipe can be called 'full'"),
+    ({"end1": {}}, "no recipe can be called 'end1'"),
     ({"n7": {}}, "should match pattern"),
     ({"both": {"ratio": 0.5, "automatic": True}}, "a fixed ratio has no phases to find"),
     ({"high": {"bridge": 11}}, "bridge N = 11 is above the 10 scales"),
@@ -284,7 +285,7 @@ def test_recipes_that_cannot_be_are_refused(smoke, recipe, message):
     settings = smoke.model_dump(mode="json")
     settings["supernet"]["recipes"] |= recipe
     with pytest.raises(ConfigError, match=message):
-        parse_config(settings, "test")
+        parse_experiment(settings, "test")
 
 
 def test_a_ratio_is_no_three_phases(smoke):

@@ -56,11 +56,12 @@ def kind_of(path: Path) -> str:
         return "an empty file"
     if head.startswith(_ZIP):
         return _kind_of_zip(path)
+    # First, because the length of its header, which a safetensors file begins with, may look like any other signature.
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 2 ** 32:
+        return SAFETENSORS
     if head.startswith(_PICKLE):
         is_torch = head[2:].startswith(_TORCH_MAGIC)
         return OLD_TORCH if is_torch else "a Python pickle that torch did not write; reading it could run code"
-    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 2 ** 32:
-        return SAFETENSORS
     if head[257:262] == b"ustar":
         return "a tar archive (unpack it)"
     for signature, kind in _SIGNATURES:
