@@ -52,3 +52,17 @@ def test_the_counts_of_verdicts_are_the_committed_ones():
     assert list(map(int, said.groups())) == [total, count["contradicts"], count["holds"], count["consistent"], rankings,
                                              count["open"]]
     assert f"The {total} claims that we list" in (ROOT / "docs/findings.md").read_text()
+
+
+@pytest.mark.parametrize("page", sorted(path.relative_to(ROOT).as_posix() for path in
+                                        (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"))))
+def test_links_and_names_of_files_lead_somewhere(page):
+    text = (ROOT / page).read_text()
+    links = [link for link in re.findall(r"\]\(([^)#\s]+)", text) if not link.startswith("http")]
+    assert [link for link in links if not ((ROOT / page).parent / link).exists()] == []
+    named = re.findall(r"`((?:varient|baselines|tests|benchmarks|workflow|docs)/[\w./-]+)`", text)
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+def test_the_front_page_is_short():
+    assert len(README.splitlines()) <= 120
