@@ -68,7 +68,8 @@ def _give(folder: Path, *splits: str) -> None:
         (folder / f"data/fashion-mnist/{name}.gz").touch()
 
 
-@pytest.mark.parametrize("config", ["digits", "digits_c", "fashion", "smoke", "imagenet256", "imagenet256_var"])
+@pytest.mark.parametrize("config", ["digits", "digits_c", "fashion", "smoke", "imagenet256",
+                                    pytest.param("imagenet256_var", marks=pytest.mark.slow)])
 def test_the_dag_of_every_shipped_config_resolves(copy, config):
     _give(copy, "train", "val")
     result = _snakemake(copy, "-n", "--configfile", f"workflow/config/{config}.yaml")
@@ -178,6 +179,7 @@ def _trained_with(weights: Path) -> str:
         return yaml.safe_load(file.metadata()["varient"])["settings"]
 
 
+@pytest.mark.slow
 def test_a_running_workflow_keeps_its_config_whatever_others_plan(tmp_path):
     folder, config = _copy_to(tmp_path / "project"), "workflow/config/smoke.yaml"
     target = "runs/smoke/classifier-judge.safetensors"
@@ -283,6 +285,7 @@ def _with(settings, name):
     return settings.replace("FOLDER", name) if isinstance(settings, str) else settings
 
 
+@pytest.mark.slow
 def test_a_reference_with_a_hostile_name_is_read(copy):
     real = _snakemake(copy, "--cores", "1", *SMOKE, "--", "runs/smoke/real/train.npz")
     assert real.returncode == 0, real.stdout + real.stderr

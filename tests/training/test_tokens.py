@@ -218,6 +218,7 @@ def in_one_of_two_processes(out: Path) -> None:
     train_supernet(config, Supernet(2, "auto"), *files, out / "sharded/s.safetensors")
 
 
+@pytest.mark.slow
 def test_two_processes_train_what_one_does_and_share_the_reading(root, tmp_path):
     config, files = experiment(root, PAPER), write_networks(root)
     one = _supernet(config, files, tmp_path / "one/s.safetensors", "auto")
