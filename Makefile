@@ -13,6 +13,7 @@ $(VENV)/installed: requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "varient needs Python 3.11 or newer")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --requirement requirements.lock
+	rm -rf varient.egg-info  # of an installation by setuptools: its entry points would be found first
 	$(BIN)/python -m pip install --quiet --no-deps --editable .
 	touch $@
 

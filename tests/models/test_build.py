@@ -1,7 +1,11 @@
 """Networks filled from files, against networks that were built in memory and then filled."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
+from conftest import ROOT
 
 from varient.models.build import (
     build_classifier,
@@ -59,3 +63,14 @@ def test_a_file_that_does_not_fit_is_named(smoke, built, tmp_path):
     save_weights(tmp_path / "network.safetensors", built["tokenizer"], {})
     with pytest.raises(CheckpointError, match="network.safetensors does not fit VAR"):
         load_transformer(smoke, tmp_path / "network.safetensors")
+
+
+def test_filling_a_network_loads_no_compiler(smoke, built, tmp_path):
+    """Initial weights on the meta device would: seconds of each process."""
+    save_weights(tmp_path / "network.safetensors", built["tokenizer"], {})
+    code = ("import sys; from pathlib import Path; from varient.config import load_config; "
+            "from varient.models.build import load_tokenizer; "
+            f"load_tokenizer(load_config(Path({str(ROOT / 'workflow/config/smoke.yaml')!r})), "
+            f"Path({str(tmp_path / 'network.safetensors')!r})); print('torch._dynamo' in sys.modules)")
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "False"

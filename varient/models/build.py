@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from varient.config import ExperimentConfig, TransformerSpec
 from varient.models.checkpoint import load_weights
@@ -52,7 +53,18 @@ def load_classifier(config: ExperimentConfig, path: Path) -> Classifier:
 
 def _trained(build: Callable[[], Network], path: Path) -> Network:
     """A network with the weights of a file, frozen."""
-    with torch.device("meta"):  # torch would draw initial weights first, two billion of them for VAR-d30
+    with torch.device("meta"), _Undrawn():  # torch would draw initial weights first, two billion of them for VAR-d30
         network = build()
     load_weights(path, network)
     return network.eval().requires_grad_(False)
+
+
+class _Undrawn(TorchFunctionMode):
+    """`torch.nn.init` leaves tensors as they are; on the meta device it would load torch's compiler, for 1.5 s."""
+
+    def __torch_function__(self, function: Callable[..., Any], types: Any, args: tuple = (),
+                           kwargs: dict[str, Any] | None = None) -> Any:
+        given = kwargs or {}
+        if getattr(function, "__module__", None) == "torch.nn.init":
+            return given["tensor"] if "tensor" in given else args[0]
+        return function(*args, **given)
