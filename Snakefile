@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
+from snakemake.settings.types import DeploymentMethod
 from snakemake.utils import min_version
 
 min_version("9.12")
@@ -35,10 +36,13 @@ try:
 except ConfigError as error:
     raise WorkflowError(str(error)) from None
 
-# Rules say `python`; it is the one that runs this workflow, whatever PATH says.  Snakemake's own prefix, which this one
-# replaces, is the first half.
+# Rules say `python`: the environment's that `--sdm conda` builds, or else the one that runs this workflow, whatever PATH
+# says.  Snakemake's own prefix, which this one replaces, is the first half.
 PYTHON_FOLDER = str(Path(sys.executable).parent)
-shell.prefix('set -euo pipefail; export PATH={PYTHON_FOLDER:q}:"$PATH"; ')
+PREFIX = "set -euo pipefail; "
+if DeploymentMethod.CONDA not in workflow.deployment_settings.deployment_method:
+    PREFIX += 'export PATH={PYTHON_FOLDER:q}:"$PATH"; '
+shell.prefix(PREFIX)
 
 
 wildcard_constraints:

@@ -16,41 +16,20 @@ import pytest
 import yaml
 from conftest import ROOT
 from fashion_fixtures import write_files
+from project_copy import BIN, SMOKE, copy_to, snakemake
 from safetensors import safe_open
 
 from varient.config import load_config
 from varient.records import ScoreRecord, read_record
 from varient.training.fashion_mnist import SHA256 as FASHION_MNIST
 
-BIN = Path(sys.executable).parent  # PATH need not hold the environment that runs the tests
 RELEASED = ("vae_ch160v4096z32.pth", "var_d30.pth", "var_d16.pth", "drafter_6.pth", "refiner_6.pth",
             "DiT-XL-2-256x256.pt", "c2i_XXL_384.pt", "vq_ds16_c2i.pt",
             "weights-inception-2015-12-05-6726825d.pth", "VIRTUAL_imagenet256_labeled.npz",
             "sd-vae-ft-ema/config.json", "sd-vae-ft-ema/diffusion_pytorch_model.safetensors")
-SMOKE = ["--configfile", "workflow/config/smoke.yaml"]
-
-
-def _snakemake(folder: Path, *arguments: str | Path, **variables: str) -> subprocess.CompletedProcess:
-    """Run the workflow of a copy of the project, with that copy's code."""
-    environment = os.environ | {"PYTHONPATH": str(folder)} | variables
-    return subprocess.run([BIN / "snakemake", *arguments], cwd=folder, env=environment, capture_output=True, text=True)
-
-
-def _copy_to(folder: Path) -> Path:
-    """The project's files, without results; Fashion-MNIST is looked for in them."""
-    folder.mkdir(exist_ok=True)
-    for name in ("Snakefile", "environment.yml", "pyproject.toml"):
-        shutil.copy(ROOT / name, folder)
-    for name in ("varient", "baselines", "workflow"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    fashion = folder / "workflow/config/fashion.yaml"
-    fashion.write_text(fashion.read_text().replace("/usr/share/datasets/fashion-mnist", "data/fashion-mnist"))
-    return folder
-
-
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory) -> Path:
-    return _copy_to(tmp_path_factory.mktemp("project"))
+    return copy_to(tmp_path_factory.mktemp("project"))
 
 
 def _give(folder: Path, *splits: str) -> None:
@@ -72,14 +51,14 @@ def _give(folder: Path, *splits: str) -> None:
                                     pytest.param("imagenet256_var", marks=pytest.mark.slow)])
 def test_the_dag_of_every_shipped_config_resolves(copy, config):
     _give(copy, "train", "val")
-    result = _snakemake(copy, "-n", "--configfile", f"workflow/config/{config}.yaml")
+    result = snakemake(copy, "-n", "--configfile", f"workflow/config/{config}.yaml")
     assert result.returncode == 0, result.stdout + result.stderr
 
 
 def test_weight_files_that_are_missing_are_named_before_any_job(copy):
     _give(copy)
     (copy / "weights" / "var_d30.pth").unlink()
-    result = _snakemake(copy, "-n", "--configfile", "workflow/config/imagenet256.yaml")
+    result = snakemake(copy, "-n", "--configfile", "workflow/config/imagenet256.yaml")
     assert result.returncode != 0
     assert "var_d30.pth" in result.stdout + result.stderr
 
@@ -92,7 +71,7 @@ def test_weight_files_that_are_missing_are_named_before_any_job(copy):
 ])
 def test_imagenet_is_asked_for_before_any_job_where_a_training_needs_it(copy, target, splits, missing):
     _give(copy, *splits)
-    result = _snakemake(copy, "-n", "--configfile", "workflow/config/imagenet256.yaml", "--", target)
+    result = snakemake(copy, "-n", "--configfile", "workflow/config/imagenet256.yaml", "--", target)
     said = f"data/imagenet/{missing} has 0 class folders, data.num_classes = 1000"
     assert (result.returncode == 0) == (missing is None), result.stdout + result.stderr
     assert missing is None or said in result.stdout + result.stderr
@@ -107,7 +86,7 @@ def test_the_odd_class_folder_of_imagenet_is_named_before_any_job(copy, odd):
         (copy / "data/imagenet/train/n00000123").rename(copy / "data/imagenet/train/n123-old")
         (copy / "data/imagenet/train/n00000123").mkdir()
         (copy / "data/imagenet/train/n00000123/0.JPEG").touch()
-    result = _snakemake(copy, "-n", "--configfile", "workflow/config/imagenet256.yaml", "--",
+    result = snakemake(copy, "-n", "--configfile", "workflow/config/imagenet256.yaml", "--",
                         "runs/imagenet256/supernet-d16.safetensors")
     assert result.returncode != 0
     assert {"empty": "n00000123", "extra": "n123-old"}[odd] in result.stdout + result.stderr
@@ -120,14 +99,14 @@ def test_fashion_mnist_is_asked_for_before_any_job_where_images_are_read(copy, t
     _give(copy)
     (copy / f"data/fashion-mnist/{missing}.gz").unlink()
     dry = ("-n", "--configfile", "workflow/config/fashion.yaml", "--", f"runs/fashion/{target}")
-    result = _snakemake(copy, *dry)
+    result = snakemake(copy, *dry)
     assert result.returncode != 0
     assert re.search(rf"data/fashion-mnist/{missing}: no such file.*dataset-fashion-mnist",
                      result.stdout + result.stderr)
     made = copy / f"runs/fashion/{target}"
     made.parent.mkdir(parents=True, exist_ok=True)
     made.touch()
-    result = _snakemake(copy, *dry)
+    result = snakemake(copy, *dry)
     made.unlink()
     assert "no such file" not in result.stdout + result.stderr
 
@@ -140,7 +119,7 @@ def test_fashion_mnist_is_asked_for_before_any_job_where_images_are_read(copy, t
 ])
 def test_jobs_say_how_many_gpus_they_take(copy, variables, training, sampling):
     empty = {"VARIENT_DEVICE": "", "VARIENT_LAUNCH": ""}
-    dry = _snakemake(copy, "-n", *SMOKE, "--", "runs/smoke/samples/variant-d4/shard-0.npz", **empty | variables).stdout
+    dry = snakemake(copy, "-n", *SMOKE, "--", "runs/smoke/samples/variant-d4/shard-0.npz", **empty | variables).stdout
     jobs = re.findall(r"^rule (\w+):$.*?^    resources: (.*?)$", dry, re.MULTILINE | re.DOTALL)
     taken = {rule: re.search(r"gpu=(\d+)", resources) for rule, resources in jobs}
     assert {rule: int(found[1]) if found else 0 for rule, found in taken.items()} == {
@@ -148,12 +127,12 @@ def test_jobs_say_how_many_gpus_they_take(copy, variables, training, sampling):
 
 
 def test_a_launcher_that_does_not_say_how_many_processes_stops_before_any_job(copy):
-    result = _snakemake(copy, "-n", *SMOKE, VARIENT_LAUNCH="torchrun --standalone", VARIENT_DEVICE="cuda")
+    result = snakemake(copy, "-n", *SMOKE, VARIENT_LAUNCH="torchrun --standalone", VARIENT_DEVICE="cuda")
     assert result.returncode != 0 and "must say as a number how many processes" in result.stdout + result.stderr
 
 
 def test_a_launcher_whose_program_is_missing_stops_before_any_job(copy):
-    result = _snakemake(copy, "-n", *SMOKE, VARIENT_LAUNCH="no-such-launcher --nproc-per-node 2", VARIENT_DEVICE="cpu")
+    result = snakemake(copy, "-n", *SMOKE, VARIENT_LAUNCH="no-such-launcher --nproc-per-node 2", VARIENT_DEVICE="cpu")
     (line,) = [line for line in (result.stdout + result.stderr).splitlines() if "VARIENT_LAUNCH" in line]
     assert result.returncode != 0 and "no-such-launcher" in line
 
@@ -166,9 +145,9 @@ def _files(folder: Path) -> dict[Path, tuple[bytes, int]]:
     ["-n", "--config", "seed=77"], ["--summary", "--config", "sampling={cfg: 3.0}"]])
 def test_a_look_at_another_plan_changes_no_file_of_a_run(copy, other):
     target = "runs/smoke/tokenizer.safetensors"
-    assert _snakemake(copy, "-n", *SMOKE, "--", target).returncode == 0
+    assert snakemake(copy, "-n", *SMOKE, "--", target).returncode == 0
     before = _files(copy / "runs")
-    result = _snakemake(copy, *SMOKE, *other, "--", target)
+    result = snakemake(copy, *SMOKE, *other, "--", target)
     assert result.returncode == 0, result.stdout + result.stderr
     assert before and before.items() <= _files(copy / "runs").items()
 
@@ -181,7 +160,7 @@ def _trained_with(weights: Path) -> str:
 
 @pytest.mark.slow
 def test_a_running_workflow_keeps_its_config_whatever_others_plan(tmp_path):
-    folder, config = _copy_to(tmp_path / "project"), "workflow/config/smoke.yaml"
+    folder, config = copy_to(tmp_path / "project"), "workflow/config/smoke.yaml"
     target = "runs/smoke/classifier-judge.safetensors"
     # The test says when the job may go on: a job that is started and reads its config later, as on a busy cluster.
     (folder / "bin").mkdir()
@@ -197,8 +176,8 @@ def test_a_running_workflow_keeps_its_config_whatever_others_plan(tmp_path):
         while not (folder / "started").exists():
             assert running.poll() is None
             time.sleep(0.1)
-        assert _snakemake(folder, "-n", *SMOKE, "--config", "seed=77", "--", target).returncode == 0
-        refused = _snakemake(folder, "--cores", "1", *SMOKE, "--config", "seed=78", "--", target)
+        assert snakemake(folder, "-n", *SMOKE, "--config", "seed=77", "--", target).returncode == 0
+        refused = snakemake(folder, "--cores", "1", *SMOKE, "--config", "seed=78", "--", target)
         assert refused.returncode != 0 and "lock" in (refused.stdout + refused.stderr)
         settings = (folder / config).read_text()
         (folder / config).write_text(settings.replace("seed: 0", "seed: 79"))
@@ -212,7 +191,7 @@ def test_a_running_workflow_keeps_its_config_whatever_others_plan(tmp_path):
 
     def plan(old: str, new: str) -> str:
         (folder / config).write_text(settings.replace(old, new))
-        result = _snakemake(folder, "-n", *SMOKE, "--", target)
+        result = snakemake(folder, "-n", *SMOKE, "--", target)
         assert result.returncode == 0
         return result.stdout + result.stderr
 
@@ -223,13 +202,13 @@ def test_a_running_workflow_keeps_its_config_whatever_others_plan(tmp_path):
 
 def test_a_job_in_a_process_of_its_own_reads_no_yaml_that_was_edited_meanwhile(tmp_path):
     """Such as a job on another node; here that of a rule with Python code."""
-    folder = _copy_to(tmp_path / "project")
+    folder = copy_to(tmp_path / "project")
     with (folder / "Snakefile").open("a") as file:
         file.write("\n\nrule edit:\n    output:\n        'edited'\n    shell:\n"
                    "        'sed -i \"s/seed: 0/seed: 77/\" workflow/config/*.yaml && touch {output}'\n"
                    "\n\nrule seed:\n    input:\n        'edited'\n    output:\n        'seed'\n    run:\n"
                    "        Path(output[0]).write_text(f'{EXPERIMENT.seed} {EXPERIMENT.sampling.cfg}')\n")
-    result = _snakemake(folder, "--cores", "1", *SMOKE, "--config", "sampling={cfg: 3.0}", "--", "seed")
+    result = snakemake(folder, "--cores", "1", *SMOKE, "--config", "sampling={cfg: 3.0}", "--", "seed")
     assert result.returncode == 0, result.stdout + result.stderr
     assert "seed: 77" in (folder / "workflow/config/smoke.yaml").read_text()
     assert (folder / "seed").read_text() == "0 3.0"
@@ -269,7 +248,7 @@ def test_names_of_files_are_words_of_the_commands_and_nothing_else(copy, name):
     settings = yaml.safe_load(text.replace("weights/", "FOLDER/").replace("data/imagenet", "FOLDER/imagenet"))
     (copy / "hostile.yaml").write_text(yaml.safe_dump(_with(settings, name)))
     systems = ("code-n6", "dit-xl2", "llamagen-xxl", "variant-d16")
-    result = _snakemake(copy, "-n", "-p", "--configfile", "hostile.yaml", "--",
+    result = snakemake(copy, "-n", "-p", "--configfile", "hostile.yaml", "--",
                         *(f"runs/imagenet256/records/score-{system}.json" for system in systems))
     assert result.returncode == 0, result.stdout + result.stderr
     scores = re.findall(r"^Shell command: (python -m varient score .*)$", result.stdout, re.MULTILINE)
@@ -287,7 +266,7 @@ def _with(settings, name):
 
 @pytest.mark.slow
 def test_a_reference_with_a_hostile_name_is_read(copy):
-    real = _snakemake(copy, "--cores", "1", *SMOKE, "--", "runs/smoke/real/train.npz")
+    real = snakemake(copy, "--cores", "1", *SMOKE, "--", "runs/smoke/real/train.npz")
     assert real.returncode == 0, real.stdout + real.stderr
     name = "-ref $(touch pwned) it's \"é\"; {a b.npz"
     shutil.copy(copy / "runs/smoke/real/train.npz", copy / name)
@@ -295,14 +274,14 @@ def test_a_reference_with_a_hostile_name_is_read(copy):
     settings["evaluation"]["reference"] = name
     (copy / "named.yaml").write_text(yaml.safe_dump(settings))
     target = copy / "runs/smoke/records/score-real-holdout.json"
-    result = _snakemake(copy, "--cores", "1", "--configfile", "named.yaml", "--", str(target.relative_to(copy)))
+    result = snakemake(copy, "--cores", "1", "--configfile", "named.yaml", "--", str(target.relative_to(copy)))
     assert result.returncode == 0, result.stdout + result.stderr
     assert target.exists() and not (copy / "pwned").exists()
 
 
 def test_the_project_may_lie_in_a_folder_of_any_name(tmp_path):
     """With its environment; `python` of PATH has none of our packages."""
-    folder = _copy_to(tmp_path / "my proj's $x \"{y}\"")
+    folder = copy_to(tmp_path / "my proj's $x \"{y}\"")
     (folder / ".venv").symlink_to(sys.prefix)
     result = subprocess.run(
         [folder / ".venv/bin/python", "-m", "snakemake", "--cores", "1", *SMOKE, "--", "runs/smoke/real/train.npz"],
@@ -312,14 +291,14 @@ def test_the_project_may_lie_in_a_folder_of_any_name(tmp_path):
 
 
 def test_a_command_of_a_rule_stops_where_a_part_of_it_fails(tmp_path):
-    folder = _copy_to(tmp_path / "project")
+    folder = copy_to(tmp_path / "project")
     with (folder / "Snakefile").open("a") as file:
         file.write("\n\nrule piped:\n    output:\n        'piped'\n    shell:\n        'false | cat > {output}'\n")
-    assert _snakemake(folder, "--cores", "1", *SMOKE, "--", "piped").returncode != 0
+    assert snakemake(folder, "--cores", "1", *SMOKE, "--", "piped").returncode != 0
 
 
 def test_lint_and_format_are_clean(copy):
-    result = _snakemake(copy, "--lint")
+    result = snakemake(copy, "--lint")
     assert result.returncode == 0, result.stdout + result.stderr
     formatted = subprocess.run([BIN / "snakefmt", "--check", "Snakefile", "workflow/rules"], cwd=ROOT,
                                capture_output=True, text=True)
@@ -327,7 +306,7 @@ def test_lint_and_format_are_clean(copy):
 
 
 def test_a_wrong_key_stops_before_any_job(copy):
-    result = _snakemake(copy, "-n", "--config", "sed=3")
+    result = snakemake(copy, "-n", "--config", "sed=3")
     assert result.returncode != 0
     assert "config: sed: Extra inputs are not permitted" in result.stdout + result.stderr
 
@@ -339,7 +318,7 @@ def test_a_key_given_twice_stops_before_any_job(tmp_path, copy, default):
     text = (ROOT / "workflow/config/digits.yaml").read_text("utf-8")
     path.write_text(f"{text}\nseed: 1\n", "utf-8")
     try:
-        result = _snakemake(copy, "-n", *([] if default else ["--configfile", str(path)]))
+        result = snakemake(copy, "-n", *([] if default else ["--configfile", str(path)]))
     finally:
         shutil.copy(ROOT / "workflow/config/digits.yaml", copy / "workflow/config/digits.yaml")
     first = 1 + next(line for line, words in enumerate(text.splitlines()) if words.startswith("seed:"))
@@ -349,7 +328,7 @@ def test_a_key_given_twice_stops_before_any_job(tmp_path, copy, default):
 
 @pytest.mark.slow
 def test_smoke_run_end_to_end(copy):
-    first = _snakemake(copy, "--cores", "all", *SMOKE)
+    first = snakemake(copy, "--cores", "all", *SMOKE)
     assert first.returncode == 0, first.stdout + first.stderr
     table = pd.read_csv(copy / "results/smoke/table2.csv", dtype=str, keep_default_na=False).set_index("method")
     assert float(table.loc["VAR-d30", "fid"]) > 0
@@ -360,7 +339,7 @@ def test_smoke_run_end_to_end(copy):
     logs = {path.name for path in (copy / "runs/smoke/logs").iterdir()}
     assert {"train_base.log", "train_supernet-d4.log", "score-var-d6.log", "table2.log"} <= logs
 
-    arms = _snakemake(copy, "results/smoke/ablations.csv", "--cores", "all", *SMOKE)
+    arms = snakemake(copy, "results/smoke/ablations.csv", "--cores", "all", *SMOKE)
     assert arms.returncode == 0, arms.stdout + arms.stderr
     ablations = pd.read_csv(copy / "results/smoke/ablations.csv")
     assert set(ablations["comparison"]) == {"zones", "ratios", "stages", "refinement", "evolution", "bridge", "grid",
@@ -368,7 +347,7 @@ def test_smoke_run_end_to_end(copy):
     assert ablations["fid"].notna().all() and (ablations["fid"] > 0).all()
 
     begin = time.monotonic()
-    second = _snakemake(copy, "--cores", "all", *SMOKE)
+    second = snakemake(copy, "--cores", "all", *SMOKE)
     assert "Nothing to be done" in second.stdout + second.stderr
     print(f"second run: {time.monotonic() - begin:.1f} s")
 
@@ -378,7 +357,7 @@ def test_smoke_run_end_to_end(copy):
             text = (copy / edit).read_text()
             assert old in text
             (copy / edit).write_text(text.replace(old, new) if old else text + new)
-        dry = _snakemake(copy, "-n", *SMOKE).stdout
+        dry = snakemake(copy, "-n", *SMOKE).stdout
         stats = dry.partition("Job stats:")[2].partition("total")[0]
         return {line.split()[0] for line in stats.splitlines() if line and line.split()[-1].isdigit()}
 
@@ -412,7 +391,7 @@ def test_images_held_out_and_a_test_set_are_what_fashion_is_compared_with(copy):
     settings["evaluation"]["protocol"] = "fashion-mnist"
     (copy / "smoke_fashion.yaml").write_text(yaml.safe_dump(settings))
     folder = "runs/smoke_fashion/records"
-    result = _snakemake(copy, "--cores", "all", "--configfile", "smoke_fashion.yaml", "--",
+    result = snakemake(copy, "--cores", "all", "--configfile", "smoke_fashion.yaml", "--",
                         f"{folder}/score-var-d6.json", f"{folder}/score-real-test.json")
     assert result.returncode == 0, result.stdout + result.stderr
     drawn, floor = (read_record(copy / folder / f"score-{name}.json", ScoreRecord) for name in ("var-d6", "real-test"))
@@ -427,7 +406,7 @@ def test_a_launcher_starts_the_trainings_of_the_dag(tmp_path, copy):
     folder = tmp_path / "project"
     made = {"runs", "results", "figures", ".snakemake", "data"}  # a package of ours is called figures too
     shutil.copytree(copy, folder, ignore=lambda place, names: made & set(names) if Path(place) == copy else ())
-    result = _snakemake(folder, "--cores", "1", *SMOKE, "--", "runs/smoke/supernet-d4.safetensors",
+    result = snakemake(folder, "--cores", "1", *SMOKE, "--", "runs/smoke/supernet-d4.safetensors",
                         VARIENT_LAUNCH="torchrun --standalone --nproc-per-node 2", VARIENT_DEVICE="cpu")
     assert result.returncode == 0, result.stdout + result.stderr
     for name in ("base", "supernet-d4"):
@@ -446,7 +425,7 @@ def test_the_report_opens_in_a_browser(copy):
         pytest.skip("needs Chromium: apt-get install chromium")
     report = copy / "results/smoke/report.html"
     if not report.exists():
-        assert _snakemake(copy, "--cores", "all", *SMOKE).returncode == 0
+        assert snakemake(copy, "--cores", "all", *SMOKE).returncode == 0
     with sync_playwright() as driver:
         chromium = driver.chromium.launch(executable_path=browser, args=["--no-sandbox"])
         page = chromium.new_page(viewport={"width": 1300, "height": 500})
@@ -472,7 +451,7 @@ def test_varient_sample_draws_the_depths_of_a_run(copy, tmp_path):
     from PIL import Image
 
     if not (copy / "runs/smoke/base.safetensors").exists():
-        assert _snakemake(copy, "--cores", "all", *SMOKE).returncode == 0
+        assert snakemake(copy, "--cores", "all", *SMOKE).returncode == 0
     output = tmp_path / "grid.png"
     result = subprocess.run(
         [sys.executable, "-m", "varient", "sample", "--config", "workflow/config/smoke.yaml", "--class", "3",
