@@ -46,6 +46,13 @@ def test_the_workflow_and_the_package_name_the_same_least_snakemake():
     assert f'min_version("{workflow.partition(">=")[2]}")' in (ROOT / "Snakefile").read_text()
 
 
+def test_the_oldest_python_and_torch_that_are_claimed_are_tried():
+    ci = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())
+    tried = ci["jobs"]["range"]["strategy"]["matrix"]["include"]
+    (torch,) = (line for line in PROJECT["dependencies"] if line.startswith("torch>"))
+    assert {"python": PROJECT["requires-python"].removeprefix(">="), "torch": torch.replace(">=", "==") + ".*"} in tried
+
+
 def test_the_schema_of_configs_is_current():
     committed = json.loads((ROOT / "workflow/config/schema.json").read_text())
     assert committed == ExperimentConfig.model_json_schema(), "varient schema > workflow/config/schema.json"
