@@ -6,8 +6,8 @@ from pathlib import Path
 
 from project_copy import SMOKE, copy_to, snakemake
 
-# What Snakemake asks of conda.  `env create` downloads nothing here: the environment's `python` is the one that runs the
-# tests, and writes down each call and the environment through which it came.
+# What Snakemake asks of conda.  `env create` downloads nothing here: the environment's `python` is the one that runs
+# the tests, and writes down each call and the environment through which it came.
 CONDA = """#!/bin/sh
 case "$1 $2" in
     "info --json") echo '{{"conda_prefix": "{root}", "platform": "linux-64"}}' ;;
