@@ -1,0 +1,73 @@
+"""The experiment config: one validated, frozen tree of settings.  Imports neither torch nor pandas.
+
+A config holds science (sizes, depths, epochs, seeds, guidance); threads, partitions and devices belong to the
+command line or the workflow profile.  Weights are either trained here or read from a file of the user.
+"""
+
+from varient.config.data import NO_AUGMENTATION, Augmentation, DataConfig, FashionFile, RandAugment, Split
+from varient.config.experiment import ExperimentConfig, error_lines, load_config, parse_config
+from varient.config.kinds import (
+    CachePolicy,
+    Count,
+    Decay,
+    Depth,
+    Epochs,
+    Positive,
+    Precision,
+    Rate,
+    Real,
+    Share,
+    Strict,
+    UserFile,
+    Weight,
+    Whole,
+)
+from varient.config.measuring import PROFILED, EvaluationConfig, SamplingConfig
+from varient.config.training import (
+    BaseTraining,
+    Optimizer,
+    Recipe,
+    SupernetTraining,
+    TokenizerSpec,
+    TokenizerTraining,
+    TransformerSpec,
+)
+from varient.yaml_file import ConfigError
+
+__all__ = [
+    "NO_AUGMENTATION",
+    "PROFILED",
+    "Augmentation",
+    "BaseTraining",
+    "CachePolicy",
+    "ConfigError",
+    "Count",
+    "DataConfig",
+    "Decay",
+    "Depth",
+    "Epochs",
+    "EvaluationConfig",
+    "ExperimentConfig",
+    "FashionFile",
+    "Optimizer",
+    "Positive",
+    "Precision",
+    "RandAugment",
+    "Rate",
+    "Real",
+    "Recipe",
+    "SamplingConfig",
+    "Share",
+    "Split",
+    "Strict",
+    "SupernetTraining",
+    "TokenizerSpec",
+    "TokenizerTraining",
+    "TransformerSpec",
+    "UserFile",
+    "Weight",
+    "Whole",
+    "error_lines",
+    "load_config",
+    "parse_config",
+]

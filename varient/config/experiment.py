@@ -1,0 +1,253 @@
+"""The config as a whole: sections that must fit each other, its digest, and how it is read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from functools import reduce
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+
+from varient.config.data import DataConfig
+from varient.config.kinds import Count, Id, Positive, Strict
+from varient.config.measuring import EvaluationConfig, ProfilingConfig, SamplingConfig
+from varient.config.training import (
+    AblationConfig,
+    BaseConfig,
+    Optimizer,
+    Recipe,
+    SupernetConfig,
+    TokenizerConfig,
+    TransformerSpec,
+)
+from varient.plan import DepthPlan, nested_layers
+from varient.pyramid import Pyramid
+from varient.yaml_file import ConfigError, read_yaml, shortened
+
+# Where files lie that trainings read.  What is in them counts otherwise: the identity of a training holds its folder's
+# images (`TokenBatches.digests`) and the hashes of the networks it reads; released weights are inputs of the
+# workflow's rules, and rules that read images name their folder.
+_PLACES = (("data", "root"), ("tokenizer", "weights"), ("base", "weights"))
+
+
+class ExperimentConfig(Strict):
+    """One experiment; the same DAG runs all of them."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
+    seed: Count = 0
+    data: DataConfig
+    patch_nums: tuple[Positive, ...] = Field(max_length=100)
+    tokenizer: TokenizerConfig
+    transformer: TransformerSpec
+    base: BaseConfig
+    supernet: SupernetConfig
+    sampling: SamplingConfig
+    evaluation: EvaluationConfig
+    profiling: ProfilingConfig = ProfilingConfig()
+    systems: dict[str, dict[str, Any]] = Field({}, description="settings of further system families, each under its "
+                                                               "name; the family validates them")
+    ablations: AblationConfig | None = None
+    rows: tuple[Id, ...] = Field((), description="ids of the systems that Table 2 shows besides VAR and its subnets")
+
+    @field_validator("systems", mode="before")
+    @classmethod
+    def _as_json_has_it(cls, systems: Any) -> Any:
+        """Keys as text: stages read the config from JSON, and must find what the YAML said."""
+        try:
+            return json.loads(json.dumps(systems, allow_nan=False))
+        except (TypeError, ValueError, RecursionError) as error:
+            raise ValueError(f"holds what JSON does not have: {error}") from None
+
+    @property
+    def pyramid(self) -> Pyramid:
+        """The scales r_1..r_K."""
+        return Pyramid(self.patch_nums)
+
+    def recipe(self, name: str | None) -> Recipe:
+        """The recipe of that name; None names the paper's.
+
+        Raises:
+            ValueError: there is none.
+        """
+        if name is None:
+            return Recipe()
+        if name not in self.supernet.recipes:
+            known = ", ".join(self.supernet.recipes) or "none"
+            raise ValueError(f"supernet.recipes has no {name!r}; it has {known}")
+        return self.supernet.recipes[name]
+
+    def plan(self, subnet_depth: int | None = None, bridge: int | None = None) -> DepthPlan:
+        """The plan of subnet d with bridge N (defaults: the full network, the config's N)."""
+        depth, num_scales = self.transformer.depth, len(self.patch_nums)
+        if subnet_depth is None or subnet_depth == depth:
+            return DepthPlan.full(depth, num_scales)
+        bridge = self.supernet.bridge if bridge is None else bridge
+        return DepthPlan.bridge(depth, subnet_depth, bridge, num_scales, self.subnet_layers(subnet_depth))
+
+    def subnet_layers(self, subnet_depth: int) -> tuple[int, ...] | None:
+        """Layers of the subnet of depth d; None where they are Eq. 2's."""
+        if self.supernet.selection == "nested":
+            return nested_layers(self.transformer.depth, subnet_depth, self.supernet.depths)
+        return None
+
+    def counterpart(self, paper_depth: int) -> int | None:
+        """The depth here that stands for a subnet depth of the paper (of 30 layers), or None where there is none."""
+        depth = self.supernet.counterparts.get(paper_depth, paper_depth)
+        return depth if depth in self.supernet.depths else None
+
+    def digest(self, *sections: str) -> str:
+        """SHA-256 over the seed and the named sections (default: all), to tell whether a result is still current.
+
+        A dot names a section of a section, as in `systems.dit`; one that is absent counts as empty.  Where the
+        images, the tokenizer's and the base network's released weights lie is left out: a training knows them by names
+        and sizes, or by hashes, and goes on wherever they are mounted.
+        """
+        settings = self.model_dump(mode="json")
+        for section, place in _PLACES:
+            del settings[section][place]
+        chosen = settings
+        if sections:
+            chosen = {name: reduce(lambda part, key: part.get(key, {}), name.split("."), settings)
+                      for name in ("seed", *sections)}
+        return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> ExperimentConfig:
+        latent, remainder = divmod(self.data.image_size, self.tokenizer.model.downsampling)
+        if remainder or self.pyramid.patch_nums[-1] != latent:
+            raise ValueError(
+                f"patch_nums ends at {self.patch_nums[-1]}, but images of {self.data.image_size} pixels and a "
+                f"tokenizer that halves {len(self.tokenizer.model.ch_mult) - 1} times need a latent side of "
+                f"{self.data.image_size / self.tokenizer.model.downsampling:g}")
+        if self.tokenizer.model.in_channels != 3:
+            raise ValueError(f"tokenizer.model.in_channels = {self.tokenizer.model.in_channels}: images have 3")
+        self._check_subnets()
+        self._check_ablations()
+        if self.sampling.num_images % self.data.num_classes:
+            raise ValueError(f"sampling.num_images = {self.sampling.num_images} is not a multiple of "
+                             f"data.num_classes = {self.data.num_classes}: class counts must be equal")
+        if self.sampling.shards > self.sampling.num_images:
+            raise ValueError(f"sampling.shards = {self.sampling.shards} is above num_images = "
+                             f"{self.sampling.num_images}: a shard would be empty")
+        self.check_batches(self)
+        if self.evaluation.protocol == "digits":
+            fewest = min(self.sampling.num_images, self.data.num_training or self.sampling.num_images)
+            if self.evaluation.neighborhood >= fewest:
+                raise ValueError(f"evaluation.neighborhood = {self.evaluation.neighborhood} must be below the {fewest} "
+                                 "images that have neighbours")
+        return self
+
+    def check_batches(self, settings: BaseModel, section: str = "") -> None:
+        """See that no training somewhere in ``settings`` wants larger batches than there are images, where that is
+        known.
+
+        Raises:
+            ValueError: one does.
+        """
+        for place, training in _trainings(settings, section):
+            if training.batch_size > (self.data.num_training or training.batch_size):
+                raise ValueError(f"{place}.batch_size = {training.batch_size} is above the {self.data.num_training} "
+                                 "images there are to train on")
+
+    def _check_subnets(self) -> None:
+        """See that each subnet, recipe and counterpart can be had."""
+        supernet = self.supernet
+        if len(set(supernet.depths)) < len(supernet.depths):
+            raise ValueError("supernet.depths names a depth twice")
+        for depth in supernet.depths:
+            try:
+                self.plan(depth)
+            except ValueError as error:
+                raise ValueError(f"supernet: {error}") from None
+            if depth not in supernet.phases:
+                raise ValueError(f"supernet.phases has no entry for depth {depth}")
+        for paper_depth, depth in supernet.counterparts.items():
+            if depth and depth not in supernet.depths:
+                raise ValueError(f"supernet.counterparts: {paper_depth} -> {depth}, which is none of supernet.depths; "
+                                 "0 says that there is none")
+        for name, recipe in supernet.recipes.items():
+            if recipe.bridge is not None and recipe.bridge > len(self.patch_nums):
+                raise ValueError(f"supernet.recipes.{name}: bridge N = {recipe.bridge} is above the "
+                                 f"{len(self.patch_nums)} scales")
+            if recipe.automatic and recipe.ratio is not None:
+                raise ValueError(f"supernet.recipes.{name}: a fixed ratio has no phases to find")
+            if strangers := sorted(set(recipe.phases) - set(supernet.depths)):
+                raise ValueError(f"supernet.recipes.{name}.phases: {strangers[0]} is none of supernet.depths")
+
+    def _check_ablations(self) -> None:
+        """See that the arms are of subnets that are trained, and of zones that there are."""
+        if not (settings := self.ablations):
+            return
+        for name, depth in (("depth", settings.depth), *(("evolution", depth) for depth in settings.evolution)):
+            if depth not in self.supernet.depths:
+                raise ValueError(f"ablations.{name}: {depth} is none of supernet.depths = "
+                                 f"{', '.join(map(str, self.supernet.depths))}")
+        num_scales = len(self.patch_nums)
+        for first, last in settings.zones:
+            if not first <= last <= num_scales:
+                raise ValueError(f"ablations.zones: [{first}, {last}] is no zone of the scales 1..{num_scales}")
+
+    @model_validator(mode="after")
+    def _inputs_named(self) -> ExperimentConfig:
+        for name, part in (("tokenizer", self.tokenizer), ("base", self.base)):
+            if (part.weights is None) == (part.training is None):
+                raise ValueError(f"{name} needs exactly one of 'weights' (a file) and 'training' (settings)")
+        if self.data.source == "imagenet" and self.data.root is None and self.base.training:
+            raise ValueError("data.root is missing: the ImageNet folder to train on")
+        if self.data.source == "fashion-mnist" and self.data.root is None:
+            raise ValueError("data.root is missing: the folder with Fashion-MNIST's four IDX files")
+        if self.data.in_memory and self.evaluation.trains_its_network and self.evaluation.protocol != self.data.source:
+            raise ValueError(f"evaluation.protocol = {self.evaluation.protocol!r} does not score {self.data.source}, "
+                             f"whose own is {self.data.source!r}")
+        return self
+
+
+def parse_config(settings: object, origin: str) -> ExperimentConfig:
+    """Validate settings read from ``origin`` (a file name for the message); `varient.experiment` checks what they name.
+
+    Raises:
+        ConfigError: one line for each wrong key.
+    """
+    try:
+        return ExperimentConfig.model_validate(settings)
+    except ValidationError as error:
+        raise ConfigError("\n".join(f"{origin}: {line}" for line in error_lines(error))) from None
+
+
+def error_lines(error: ValidationError, section: str = "") -> list[str]:
+    """One line for each wrong key: where, what is wrong, and what was found there; of very many, the first."""
+    lines = []
+    for e in error.errors(include_url=False)[:_MOST_LINES]:
+        place = ".".join(filter(None, [section, *(shortened(str(key))[1:-1] for key in e["loc"])])) or "config"
+        found = f" (got {shortened(e['input'])})" if e["type"] not in ("missing", "value_error") else ""
+        lines.append(f"{place}: {e['msg'].removeprefix('Value error, ')}{found}")
+    if (more := error.error_count() - len(lines)) > 0:
+        lines.append(f"{section or 'config'}: {more} more wrong keys")
+    return lines
+
+
+_MOST_LINES = 20
+
+
+def _trainings(settings: BaseModel, section: str) -> Iterator[tuple[str, Optimizer]]:
+    """Every training that settings hold, with its place."""
+    for name, value in settings:
+        place = f"{section}.{name}" if section else name
+        parts = value.items() if isinstance(value, dict) else ()
+        for key, part in ((place, value), *((f"{place}.{key}", part) for key, part in parts)):
+            if isinstance(part, Optimizer):
+                yield key, part
+            elif isinstance(part, BaseModel):
+                yield from _trainings(part, key)
+
+
+def load_config(path: Path) -> ExperimentConfig:
+    """Read and validate a YAML or JSON config.
+
+    Raises:
+        ConfigError: a file that `read_yaml` refuses, or wrong keys.
+    """
+    return parse_config(read_yaml(path), str(path))
