@@ -71,16 +71,16 @@ def wanting(device: Wanted) -> Iterator[None]:
 
 
 def settle_device(default: Wanted = "auto") -> None:
-    """Take a GPU of its own for this process, or wait for one, unless it is to compute on the CPU or has been placed.
+    """Lock one GPU for this process, waiting until one is free.
 
-    Placed is a process of a launcher (which sets LOCAL_RANK), and one that a process with GPUs started.  Call it before
-    torch is used.
+    Does nothing where the process computes on the CPU, or has its GPU already: from a launcher (which sets LOCAL_RANK)
+    or from a parent process that holds GPUs.  Call it before torch is used.
 
     Raises:
         ValueError: VARIENT_DEVICE means nothing; as `take_gpus`.
     """
-    placed = _TAKEN in os.environ or "LOCAL_RANK" in os.environ
-    if wanted_device(default) != "cpu" and not placed and visible_gpus():
+    has_gpu = _TAKEN in os.environ or "LOCAL_RANK" in os.environ
+    if wanted_device(default) != "cpu" and not has_gpu and visible_gpus():
         take_gpus(1)
 
 
@@ -106,7 +106,7 @@ def take_gpus(count: int, *, for_children: bool = False) -> None:
                          f"{os.environ.get(_VISIBLE, 'not set')}): {', '.join(gpu.token for gpu in gpus) or 'none'}")
     _check_lock_folder()
     taken: dict[VisibleGpu, int] = {}
-    with _queued():  # one process chooses at a time: of two that want several, each might hold some for ever
+    with _queued():  # one process chooses at a time: two that want several GPUs could deadlock, each holding some
         said = ""
         while True:
             for gpu in gpus:

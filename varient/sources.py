@@ -27,10 +27,9 @@ def stage_sources(*modules: str) -> list[str]:
     """Files of the named modules of ours and of all that they import of ours, as paths from the project's root.
 
     Read from the syntax tree; nothing is run.  Imports inside functions count, imports for type checkers do not.
-    Importing a.b.c runs the `__init__` of a and of a.b as well: these files count too, with what they import in their
-    turn when they run, but without what their functions import for others.  A docstring alone is no code, and the
-    version in `varient/__init__.py` is no reason to run anything.  Nor do modules of other packages count: what is
-    installed belongs to the environment.
+    Importing a.b.c runs the `__init__` of a and of a.b as well: these files count too, with their imports at module
+    level but not those inside their functions.  Left out: an `__init__` of nothing but a docstring, the version in
+    `varient/__init__.py`, and modules of other packages, which belong to the environment.
 
     Raises:
         ValueError: a module of ours that does not exist.

@@ -139,11 +139,10 @@ class DeviceMemory:
             Under fsdp too they are of the whole network.
         tokenizer: its weights, where images are encoded on the way.
         activations: kept for backward; estimated.
-        working: most that exists for a moment beside them and the copies, around the loss or in a block on its way
-            back; estimated.  With recomputation blocks copy their own matrices again and the others' are gone by then.
+        working: peak of the temporary tensors, around the loss or in the backward pass of a block; estimated.  With
+            activation checkpointing a block makes 16-bit copies of its own matrices again, and the others' are gone.
         update: copies that the optimizer's step makes, when activations are gone.
-        probe: most that the gradient probe of `Curves` needs, a few rows and gradients of its own, at a moment when the
-            step has none; estimated.
+        probe: peak of the gradient probe of `Curves`, which runs between steps; estimated.
     """
 
     weights: int

@@ -114,7 +114,7 @@ class Finding:
 
     @property
     def moved(self) -> bool:
-        """Whether it left its tolerance; what is no number has."""
+        """Whether it is outside its tolerance; NaN counts as outside."""
         return not abs(self.now - self.baseline) <= self.tolerance
 
 

@@ -19,7 +19,7 @@ Attention = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
 """(q_BHlc, k_BHtc, v_BHtc, visible_lt) -> out_BHlc, where visible_lt is bool and None means all."""
 
 
-class Block(NamedTuple):
+class QueryRange(NamedTuple):
     """Queries of consecutive scales: the tokens begin <= i < end, which see no key from ``end`` on."""
 
     begin: int
@@ -29,10 +29,12 @@ class Block(NamedTuple):
 
 
 def blocks_of(tokens: Sequence[int], device: torch.device | None = None,
-              shared_tokens: int = SHARED_TOKENS) -> list[Block]:
+              shared_tokens: int = SHARED_TOKENS) -> list[QueryRange]:
     """The blocks of consecutive scales with so many ``tokens`` each; 0 ``shared_tokens`` gives each scale its own."""
-    return [Block(span.begin, span.end, _visible(span.begin, span.scales, device) if len(span.scales) > 1 else None)
-            for span in spans_of(tokens, shared_tokens)]
+    return [
+        QueryRange(span.begin, span.end, _visible(span.begin, span.scales, device) if len(span.scales) > 1 else None)
+        for span in spans_of(tokens, shared_tokens)
+    ]
 
 
 def _visible(begin: int, shared: Sequence[int], device: torch.device | None) -> Tensor:
@@ -46,7 +48,7 @@ def _visible(begin: int, shared: Sequence[int], device: torch.device | None) -> 
 
 
 def attend_in_blocks(attention: Attention, q_BHlc: Tensor, k_BHlc: Tensor, v_BHlc: Tensor,
-                     blocks: Sequence[Block]) -> Tensor:
+                     blocks: Sequence[QueryRange]) -> Tensor:
     """Attention of all queries, block by block."""
     if len(blocks) == 1:  # no slices: each would cost a copy on the way back
         return attention(q_BHlc, k_BHlc, v_BHlc, blocks[0].visible_lt)

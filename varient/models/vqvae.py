@@ -88,21 +88,21 @@ class Encoder(nn.Module):
         last = len(spec.ch_mult) - 1
         width = spec.ch
         for level, mult in enumerate(spec.ch_mult):
-            stage = Stage(spec, width, spec.ch * mult, spec.num_res_blocks, attention=level == last and spec.using_sa)
+            blocks = Level(spec, width, spec.ch * mult, spec.num_res_blocks, attention=level == last and spec.using_sa)
             width = spec.ch * mult
             if level != last:
-                stage.downsample = Downsample(width)
-            self.down.append(stage)
+                blocks.downsample = Downsample(width)
+            self.down.append(blocks)
         self.mid = Middle(spec, width)
         self.norm_out = _norm(spec, width)
         self.conv_out = nn.Conv2d(width, spec.z_channels, kernel_size=3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.conv_in(x)
-        for stage in self.down:
-            h = stage(h)
-            if hasattr(stage, "downsample"):
-                h = stage.downsample(h)
+        for level in self.down:
+            h = level(h)
+            if hasattr(level, "downsample"):
+                h = level.downsample(h)
         return self.conv_out(F.silu(self.norm_out(self.mid(h))))
 
 
@@ -115,28 +115,28 @@ class Decoder(nn.Module):
         width = spec.ch * spec.ch_mult[-1]
         self.conv_in = nn.Conv2d(spec.z_channels, width, kernel_size=3, padding=1)
         self.mid = Middle(spec, width)
-        stages = []
+        levels = []
         for level, mult in reversed(list(enumerate(spec.ch_mult))):
-            stage = Stage(spec, width, spec.ch * mult, spec.num_res_blocks + 1,
-                          attention=level == last and spec.using_sa)
+            blocks = Level(spec, width, spec.ch * mult, spec.num_res_blocks + 1,
+                           attention=level == last and spec.using_sa)
             width = spec.ch * mult
             if level != 0:
-                stage.upsample = Upsample(width)
-            stages.append(stage)
-        self.up = nn.ModuleList(reversed(stages))  # released names count levels from the image side
+                blocks.upsample = Upsample(width)
+            levels.append(blocks)
+        self.up = nn.ModuleList(reversed(levels))  # released names count levels from the image side
         self.norm_out = _norm(spec, width)
         self.conv_out = nn.Conv2d(width, spec.in_channels, kernel_size=3, padding=1)
 
     def forward(self, z: Tensor) -> Tensor:
         h = self.mid(self.conv_in(z))
-        for stage in reversed(self.up):
-            h = stage(h)
-            if hasattr(stage, "upsample"):
-                h = stage.upsample(h)
+        for level in reversed(self.up):
+            h = level(h)
+            if hasattr(level, "upsample"):
+                h = level.upsample(h)
         return self.conv_out(F.silu(self.norm_out(h)))
 
 
-class Stage(nn.Module):
+class Level(nn.Module):
     """The residual blocks of one resolution, each followed by attention at the lowest resolution."""
 
     def __init__(self, spec: TokenizerSpec, width_in: int, width: int, num_blocks: int, *, attention: bool) -> None:

@@ -89,8 +89,8 @@ class TokenTraining:
             self.curves.record(f"loss/{name}/r{k}", scale_loss)
         weight = self.course.distillation
         if weight and plan is not self.full:
-            # After the student: autocast keeps the 16-bit copies of weights, and copies that were first made without
-            # gradients would lead none back to the weights.
+            # After the student's pass: autocast caches its 16-bit copies of the weights, and copies made under no_grad
+            # would cut the student off from its weights.
             divergence = prediction_divergence(self._target(label_B, x_BLv, class_BC), logits_BLV)
             self.curves.record("loss/distillation", divergence)
             loss = (1 - weight) * loss + weight * divergence

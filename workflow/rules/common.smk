@@ -154,9 +154,9 @@ def repeated(option, paths):
     return [word for path in paths for word in (option, path)]
 
 
-# Where a folder of images lies.  Its content is no input of a rule, so that another place has to count as other images;
-# a training that was stopped knows them by name and size, and goes on wherever they are mounted.  Params take it from
-# a function: Snakemake looks for wildcards in a plain string.  Fashion-MNIST is known by its hashes, wherever it lies.
+# Folder of images.  A million files are no input of a rule, so its path stands for its content: another path runs the
+# rule again.  A training that was stopped checks names and sizes instead, and continues wherever they are mounted.  Params
+# take it from a function: Snakemake looks for wildcards in a plain string.  Fashion-MNIST is identified by its hashes.
 IMAGES = "" if EXPERIMENT.data.in_memory else str(EXPERIMENT.data.root or "")
 
 # Tokens of a folder whose augmentation, at most a flip, lets them be made once; the list stands for all their files.
