@@ -16,6 +16,7 @@ from snakemake.utils import min_version
 min_version("9.12")
 
 from varient.config import ConfigError
+from varient.doctor import blocking
 from varient.experiment import parse_experiment
 from varient.report.figures import FIGURES as FIGURE_SOURCES
 from varient.sources import stage_sources
@@ -69,6 +70,15 @@ include: "workflow/rules/report.smk"
 
 
 report: OPENING
+
+
+onstart:
+    # Before the first job: what would make one after the other fail.  `varient doctor` says it all, and more.
+    read = {path for job in workflow.dag.needrun_jobs() for path in job.input}
+    if faults := blocking(
+        EXPERIMENT, read, jobs_run_here=not workflow.non_local_exec
+    ):
+        raise WorkflowError("not ready:", *faults)
 
 
 localrules:

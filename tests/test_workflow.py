@@ -63,6 +63,18 @@ def test_weight_files_that_are_missing_are_named_before_any_job(copy):
     assert "var_d30.pth" in result.stdout + result.stderr
 
 
+def test_what_every_job_would_fail_at_stops_the_workflow_before_the_first(copy):
+    """Files that are none, and no GPU: one refusal names all of it, but no file that the target leaves out."""
+    _give(copy)
+    target = "runs/imagenet256/tokenizer.safetensors"
+    result = snakemake(copy, "--cores", "1", "--configfile", "workflow/config/imagenet256.yaml", "--", target,
+                       VARIENT_DEVICE="cuda", CUDA_VISIBLE_DEVICES="")
+    told = result.stdout + result.stderr
+    assert result.returncode != 0 and not (copy / "runs/imagenet256/logs/train_tokenizer.log").exists()
+    assert "tokenizer.weights: weights/vae_ch160v4096z32.pth" in told and "VARIENT_DEVICE" in told
+    assert "var_d30.pth" not in told
+
+
 @pytest.mark.parametrize(("target", "splits", "missing"), [
     ("runs/imagenet256/supernet-d16.safetensors", ("train",), None),
     ("runs/imagenet256/supernet-d16.safetensors", (), "train"),

@@ -13,7 +13,7 @@ import os
 import stat
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
@@ -197,6 +197,24 @@ def _slices(gpu: object) -> list[object]:
         except pynvml.NVMLError:  # so many may be there, few are
             continue
     return found
+
+
+def locked_gpus(gpus: Iterable[VisibleGpu]) -> dict[VisibleGpu, str]:
+    """Those that another process of ours has locked, each with the number of that process; nothing stays locked.
+
+    Raises:
+        ValueError: a folder of locks that others could write to.
+    """
+    if not LOCKS.exists():
+        return {}
+    _check_lock_folder()
+    held = {}
+    for gpu in gpus:
+        if (lock := _locked(gpu.uuid)) is None:
+            held[gpu] = _holder(gpu.uuid)
+        else:
+            os.close(lock)
+    return held
 
 
 def _check_lock_folder() -> None:

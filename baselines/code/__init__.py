@@ -92,6 +92,10 @@ class Part:
         """Stem of its weight file."""
         return "code-small" if self.role == "small" else f"code-{self.role}-n{self.drafted}"
 
+    def spec(self, config: ExperimentConfig, settings: Settings) -> TransformerSpec:
+        """Its shape."""
+        return config.transformer if self.role == "drafter" else settings.refiner
+
     @property
     def depends(self) -> tuple[str, ...]:
         """Config sections that it depends on; guidance and other pairs are none of them."""
@@ -182,10 +186,17 @@ def networks(config: ExperimentConfig, settings: Settings) -> Sequence[Network]:
     for drafted, pair in settings.pairs.items():
         parts += [Part("drafter", drafted, pair.drafter), Part("refiner", drafted, pair.refiner)]
     return [Network(part.name, partial(_make, config, settings, part), code=("varient.baselines.code.training",),
-                    depends=part.depends, needs=part.needs, released=part.source.weights) for part in parts]
+                    depends=part.depends, needs=part.needs, released=part.source.weights,
+                    check=partial(_check, config, settings, part)) for part in parts]
 
 
 def _make(config: ExperimentConfig, settings: Settings, part: Part, run_dir: Path, output: Path) -> None:
     from varient.baselines.code.training import make_network
 
     make_network(config, settings, part, run_dir, output)
+
+
+def _check(config: ExperimentConfig, settings: Settings, part: Part) -> None:
+    from varient.models.official import check_transformer
+
+    check_transformer(config, part.source.weights, part.spec(config, settings))

@@ -29,7 +29,7 @@ def make_network(config: ExperimentConfig, settings: Settings, part: Part, run_d
     Raises:
         CheckpointError: a file that cannot be read or does not fit.
     """
-    model = build_transformer(config, config.transformer if part.role == "drafter" else settings.refiner)
+    model = build_transformer(config, part.spec(config, settings))
     if released := part.source.weights:
         tensors = read_state_dict(released)
         load_var(model, tensors, str(released))

@@ -97,7 +97,7 @@ def networks(config: ExperimentConfig, settings: Settings) -> Sequence[Network]:
     """See `varient.systems.protocol.Family`: one network, imported or trained."""
     if settings.weights:
         return [Network("dit", partial(_import, config, settings), ("varient.baselines.dit.released",), _SECTIONS,
-                        released=settings.weights)]
+                        released=settings.weights, check=partial(_check, config, settings))]
     return [Network("dit", partial(_train, config, settings), ("varient.baselines.dit.training",),
                     (*_SECTIONS, "systems.dit.training"))]
 
@@ -105,6 +105,11 @@ def networks(config: ExperimentConfig, settings: Settings) -> Sequence[Network]:
 def _import(config: ExperimentConfig, settings: Settings, run_dir: Path, output: Path) -> None:
     from varient.baselines.dit.released import import_network
     import_network(config, settings, output)
+
+
+def _check(config: ExperimentConfig, settings: Settings) -> None:
+    from varient.baselines.dit.released import check_network
+    check_network(config, settings)
 
 
 def _train(config: ExperimentConfig, settings: Settings, run_dir: Path, output: Path) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 from varient.baselines.dit.network import DiT, build_network
 from varient.baselines.dit.settings import Settings
 from varient.config import ExperimentConfig
+from varient.models.build import without_weights
 from varient.models.checkpoint import CheckpointError, check_fit, load_strictly, save_weights
 from varient.models.nested import AVERAGED, WEIGHTS, Family, StateDict, telling_look
 from varient.models.official import describe_import, read_state_dict
@@ -50,19 +51,36 @@ def import_network(config: ExperimentConfig, settings: Settings, output: Path) -
     save_weights(output, model, {"kind": "dit", **describe_import(settings.weights, tensors)})
 
 
-def read_released(path: Path) -> StateDict:
+def check_network(config: ExperimentConfig, settings: Settings) -> None:
+    """See that the user's file holds the network of the settings, by names and shapes; no weights are read.
+
+    Raises:
+        CheckpointError: it does not.
+    """
+    model = without_weights(lambda: build_network(config, settings))
+    tensors = read_released(settings.weights, verified=False)
+    load_released(model, tensors, str(settings.weights), values=False)
+
+
+def read_released(path: Path, *, verified: bool = True) -> StateDict:
     """A flat state dict from a .pt file, read without running code in it.
 
     Of a training checkpoint the averaged weights are taken; a log line says what stayed behind.
 
+    Args:
+        verified: compare the file's checksums first.
+
     Raises:
         CheckpointError: no such file, a damaged one, or one with other content.
     """
-    return read_state_dict(path, FAMILY)
+    return read_state_dict(path, FAMILY, verified=verified)
 
 
-def load_released(model: DiT, tensors: dict[str, Tensor], origin: str) -> None:
+def load_released(model: DiT, tensors: dict[str, Tensor], origin: str, *, values: bool = True) -> None:
     """Fill a network from the authors' layout.
+
+    Args:
+        values: as `load_strictly`.
 
     Raises:
         CheckpointError: keys or shapes that differ, or positions other than the fixed sine-cosine table.
@@ -70,7 +88,10 @@ def load_released(model: DiT, tensors: dict[str, Tensor], origin: str) -> None:
     own, layout = model.state_dict(), _layout(model)
     expected = {name: _stacked([own[part] for part in parts]) for name, parts in layout.items()}
     with telling_look(tensors):  # in the authors' names, which are those that the user can look up
-        check_fit(tensors, expected | {"pos_embed": model.position_1LD}, origin, "the DiT of the settings")
+        check_fit(tensors, expected | {"pos_embed": model.position_1LD}, origin,
+                  "the DiT of the settings", values=values)
+    if not values:
+        return
     off = (tensors["pos_embed"] - model.position_1LD.cpu()).abs().max().item()
     if not off <= POSITION_TOLERANCE:
         raise CheckpointError(f"{origin}: pos_embed is not the sine-cosine table of the network (differs by {off:.2g})")

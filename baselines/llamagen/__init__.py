@@ -122,10 +122,10 @@ def networks(config: ExperimentConfig, settings: Settings) -> tuple[Network, ...
     tokenizer, transformer = settings.tokenizer, settings.transformer
     return (
         Network(TOKENIZER, partial(_make_tokenizer, config, settings), _code(tokenizer), sections,
-                released=tokenizer.weights),
+                released=tokenizer.weights, check=partial(_check_tokenizer, settings)),
         Network(TRANSFORMER, partial(_make_transformer, config, settings), _code(transformer),
                 (*sections, "systems.llamagen.transformer"), needs=(TOKENIZER,) if transformer.training else (),
-                released=transformer.weights),
+                released=transformer.weights, check=partial(_check_transformer, config, settings)),
     )
 
 
@@ -153,3 +153,15 @@ def _make_transformer(config: ExperimentConfig, settings: Settings, run_dir: Pat
         from varient.baselines.llamagen.checkpoints import import_transformer
 
         import_transformer(config, settings, output)
+
+
+def _check_tokenizer(settings: Settings) -> None:
+    from varient.baselines.llamagen.checkpoints import check_tokenizer
+
+    check_tokenizer(settings)
+
+
+def _check_transformer(config: ExperimentConfig, settings: Settings) -> None:
+    from varient.baselines.llamagen.checkpoints import check_transformer
+
+    check_transformer(config, settings)

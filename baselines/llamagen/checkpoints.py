@@ -19,6 +19,7 @@ from varient.baselines.llamagen.settings import Settings
 from varient.baselines.llamagen.tokenizer import Tokenizer
 from varient.baselines.llamagen.transformer import Transformer
 from varient.config import ExperimentConfig
+from varient.models.build import without_weights
 from varient.models.checkpoint import CheckpointError, load_strictly, save_weights
 from varient.models.nested import AVERAGED, WEIGHTS, Family, StateDict, telling_look
 from varient.models.official import describe_import, read_state_dict
@@ -45,29 +46,39 @@ _TOKENIZER_NAMES = (
 _DECODER_STAGE = re.compile(r"decoder\.conv_blocks\.(\d+)\.(res|attn|upsample)\.")
 
 
-def read_released(path: Path, family: Family = TRANSFORMER_FAMILY) -> StateDict:
+def read_released(path: Path, family: Family = TRANSFORMER_FAMILY, *, verified: bool = True) -> StateDict:
     """The state dict in a released file, unwrapped, read without running any code in it.
+
+    Args:
+        verified: compare the file's checksums first.
 
     Raises:
         CheckpointError: no such file, a damaged one, or one without a state dict in it.
     """
-    return read_state_dict(path, family)
+    return read_state_dict(path, family, verified=verified)
 
 
-def load_transformer(model: Transformer, tensors: dict[str, Tensor], origin: str) -> list[str]:
+def load_transformer(model: Transformer, tensors: dict[str, Tensor], origin: str, *,
+                     values: bool = True) -> list[str]:
     """Fill a transformer from the released layout; return the keys that were left out.
+
+    Args:
+        values: as `load_strictly`.
 
     Raises:
         CheckpointError: keys or shapes that differ.
     """
     left_out, weights = _split(tensors, _TRANSFORMER_BUFFER)
     with telling_look(tensors):
-        load_strictly(model, weights, origin)
+        load_strictly(model, weights, origin, values=values)
     return left_out
 
 
-def load_tokenizer(model: Tokenizer, tensors: dict[str, Tensor], origin: str) -> list[str]:
+def load_tokenizer(model: Tokenizer, tensors: dict[str, Tensor], origin: str, *, values: bool = True) -> list[str]:
     """Fill a tokenizer from the released layout; return the keys that were left out.
+
+    Args:
+        values: as `load_strictly`.
 
     Raises:
         CheckpointError: keys or shapes that differ.
@@ -75,7 +86,7 @@ def load_tokenizer(model: Tokenizer, tensors: dict[str, Tensor], origin: str) ->
     left_out, weights = _split(tensors, _TOKENIZER_BUFFER)
     renamed = {_tokenizer_name(name, len(model.decoder.up)): tensor for name, tensor in weights.items()}
     with telling_look(tensors):
-        load_strictly(model, _fused(renamed, origin), origin)
+        load_strictly(model, _fused(renamed, origin), origin, values=values)
     return left_out
 
 
@@ -101,6 +112,28 @@ def import_transformer(config: ExperimentConfig, settings: Settings, output: Pat
     tensors = read_released(source)
     left_out = load_transformer(model, tensors, str(source))
     save_weights(output, model, _description("llamagen", source, tensors, left_out))
+
+
+def check_tokenizer(settings: Settings) -> None:
+    """See that the user's file holds the tokenizer of the settings, by names and shapes; no weights are read.
+
+    Raises:
+        CheckpointError: it does not.
+    """
+    source = settings.tokenizer.weights
+    tensors = read_released(source, TOKENIZER_FAMILY, verified=False)
+    load_tokenizer(without_weights(lambda: build_tokenizer(settings)), tensors, str(source), values=False)
+
+
+def check_transformer(config: ExperimentConfig, settings: Settings) -> None:
+    """See that the user's file holds the transformer of the settings, by names and shapes; no weights are read.
+
+    Raises:
+        CheckpointError: it does not.
+    """
+    source = settings.transformer.weights
+    tensors = read_released(source, verified=False)
+    load_transformer(without_weights(lambda: build_transformer(config, settings)), tensors, str(source), values=False)
 
 
 def _description(kind: str, source: Path, tensors: StateDict, buffers: list[str]) -> dict:

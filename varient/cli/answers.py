@@ -42,6 +42,23 @@ def schema() -> None:
 
 
 @verb(app, panel=ASK)
+def doctor(config: Config, run_dir: RunDir = None,
+           as_json: Annotated[bool, typer.Option("--json", help="one JSON document, bytes and hours")] = False) -> None:
+    """Whether an experiment can run here, and what each target would take; exit code 1 where it is not ready."""
+    from varient.doctor import examine
+    from varient.doctor.page import show
+
+    experiment = load_experiment(config)
+    diagnosis = examine(experiment, run_folder(experiment, run_dir))
+    if as_json:
+        print(json.dumps(diagnosis.as_dict(), indent=1, ensure_ascii=False))
+    else:
+        show(diagnosis)
+    if not diagnosis.ready:
+        sys.exit(1)
+
+
+@verb(app, panel=ASK)
 def cost(system: Annotated[str | None, typer.Option(help="e.g. variant-d16-n7, code-n6, var-d30")] = None,
          batch: Annotated[int, typer.Option(help="images")] = 64,
          cache: Annotated[str, typer.Option(help="lean or reference; DiT has none, LlamaGen's is static")] = "lean",

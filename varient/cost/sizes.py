@@ -7,6 +7,7 @@ import re
 from varient.yaml_file import shortened
 
 MIB = 2 ** 20
+GIB = 2 ** 30
 _MOST_BYTES = 2 ** 63
 
 _UNITS = {"MB": 10 ** 6, "GB": 10 ** 9, "MiB": 2 ** 20, "GiB": 2 ** 30}

@@ -259,7 +259,7 @@ def check(protocol: ScoringProtocol, samples: ImageSource, reference: Reference,
     Raises:
         ProtocolError: what is missing or does not fit, all of it in one line.
     """
-    problems = [*_weights_problems(protocol, weights), *_reference_problems(protocol, reference)]
+    problems = [*_weights_problems(protocol, weights), *reference_problems(protocol, reference)]
     try:
         samples.require_complete()
     except ValueError as error:
@@ -286,7 +286,8 @@ def _weights_problems(protocol: ScoringProtocol, weights: Path | None) -> list[s
     return [] if weights.is_file() else [f"{weights}: no such file; expected {_WEIGHTS_FILES[protocol.network]}"]
 
 
-def _reference_problems(protocol: ScoringProtocol, reference: Reference) -> list[str]:
+def reference_problems(protocol: ScoringProtocol, reference: Reference) -> list[str]:
+    """What of a reference a protocol cannot use, each in a line."""
     if protocol.reference == "images":
         return [] if reference.images else [f"{reference.place} has statistics but no images"]
     missing = [name for pair in STATISTICS for name in pair if name not in reference.statistics]

@@ -51,10 +51,15 @@ def load_classifier(config: ExperimentConfig, path: Path) -> Classifier:
     return _trained(lambda: build_classifier(config), path)
 
 
+def without_weights(build: Callable[[], Network]) -> Network:
+    """A network of shapes alone, on the meta device: initial weights, two billion for VAR-d30, are not drawn."""
+    with torch.device("meta"), _Undrawn():
+        return build()
+
+
 def _trained(build: Callable[[], Network], path: Path) -> Network:
     """A network with the weights of a file, frozen."""
-    with torch.device("meta"), _Undrawn():  # torch would draw initial weights first, two billion of them for VAR-d30
-        network = build()
+    network = without_weights(build)
     load_weights(path, network)
     return network.eval().requires_grad_(False)
 

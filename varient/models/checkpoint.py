@@ -114,16 +114,21 @@ def check_kind(path: Path, *kinds: str, form: str) -> str:
     return kind
 
 
-def load_strictly(model: nn.Module, tensors: Mapping[str, Tensor], origin: str) -> None:
+def load_strictly(model: nn.Module, tensors: Mapping[str, Tensor], origin: str, *, values: bool = True) -> None:
     """Load a state dict whose keys and shapes must be the model's own and whose values must be finite.
 
     A model on the meta device takes copies of the tensors for its own, in its dtypes; any other is filled in place.
+
+    Args:
+        values: False only compares keys, shapes and kinds, and leaves the model as it is.
 
     Raises:
         CheckpointError: as `check_fit`.
     """
     own = model.state_dict()
-    check_fit(tensors, own, origin, type(model).__name__)
+    check_fit(tensors, own, origin, type(model).__name__, values=values)
+    if not values:
+        return
     if any(tensor.is_meta for tensor in own.values()):
         # Copies: a file maps its tensors to any address, and kernels may round otherwise off a cache line.
         tensors = {name: tensor.detach().to(own[name].dtype, copy=True) for name, tensor in tensors.items()}
@@ -132,11 +137,13 @@ def load_strictly(model: nn.Module, tensors: Mapping[str, Tensor], origin: str) 
         model.load_state_dict(tensors, strict=True)
 
 
-def check_fit(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], origin: str, network: str) -> None:
+def check_fit(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], origin: str, network: str, *,
+              values: bool = True) -> None:
     """Compare a state dict with the one of a network: keys, shapes, kinds of numbers, and that all of them are finite.
 
     Args:
         expected: of the network; may be on the meta device.
+        values: whether to look at the numbers, which reads all of them.
 
     Raises:
         CheckpointError: names the differences, at most six of each kind.
@@ -151,8 +158,8 @@ def check_fit(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], ori
                             for name, tensor in shared.items() if not _is_like(tensor, expected[name])],
     }
     _refuse(wrong, f"{origin} does not fit {network}")
-    # In the network's dtype, one by one: a float64 may be beyond float32.
-    check_finite_tensors(shared, origin, expected)
+    if values:  # in the network's dtype, one by one: a float64 may be beyond float32
+        check_finite_tensors(shared, origin, expected)
 
 
 def check_finite_tensors(tensors: Mapping[str, Tensor], origin: str, like: Mapping[str, Tensor] | None = None) -> None:

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from varient.config import ExperimentConfig
+from varient.config import ExperimentConfig, TransformerSpec
 from varient.files import sha256_of
-from varient.models.build import build_tokenizer, build_transformer
+from varient.models.build import build_tokenizer, build_transformer, without_weights
 from varient.models.checkpoint import CheckpointError, load_strictly
 from varient.models.nested import AVERAGED, WEIGHTS, Family, StateDict, telling_look, unwrap
 from varient.models.torch_file import read_torch_file
@@ -45,15 +45,18 @@ that are not here have none that we could look up."""
 log = logging.getLogger(__name__)
 
 
-def read_state_dict(path: Path, family: Family = VAR_FAMILY) -> StateDict:
+def read_state_dict(path: Path, family: Family = VAR_FAMILY, *, verified: bool = True) -> StateDict:
     """The weights of a family in a file of torch, flat or as a trainer leaves them; no code in it is run.
 
     The tensors' bytes stay in the file until they are copied.
 
+    Args:
+        verified: compare the file's checksums first.
+
     Raises:
         CheckpointError: no such file, a damaged one, or one without such weights.
     """
-    return unwrap(read_torch_file(path, mapped=True), family, str(path))
+    return unwrap(read_torch_file(path, mapped=True, verified=verified), family, str(path))
 
 
 def describe_import(path: Path, tensors: StateDict) -> dict[str, Any]:
@@ -70,33 +73,59 @@ def describe_import(path: Path, tensors: StateDict) -> dict[str, Any]:
             "taken": tensors.taken, "left_out": list(tensors.left_out)}
 
 
-def load_var(model: VAR, tensors: dict[str, Tensor], origin: str) -> None:
+def load_var(model: VAR, tensors: dict[str, Tensor], origin: str, *, values: bool = True) -> None:
     """Fill a transformer from the released layout.
+
+    Args:
+        values: as `load_strictly`.
 
     Raises:
         CheckpointError: keys or shapes that differ, or a file made for other scales.
     """
     buffers, weights = _split(tensors, _VAR_BUFFER)
     levels_1L = buffers.get("lvl_1L")
-    expected_L = model.scale_of_token() - 1
+    expected_L = torch.tensor([k - 1 for k in model.pyramid.scales for _ in range(model.pyramid.tokens(k))])
     if levels_1L is not None and not torch.equal(levels_1L.flatten(), expected_L):
         raise CheckpointError(f"{origin}: its lvl_1L is for other scales than {list(model.pyramid.patch_nums)}")
     for name, buffer in buffers.items():
         if name.endswith("zero_k_bias") and buffer.any():
             raise CheckpointError(f"{origin}: {name} is not zero; released VAR keys have no bias")
     with telling_look(tensors):
-        load_strictly(model, weights, origin)
+        load_strictly(model, weights, origin, values=values)
 
 
-def load_vqvae(model: VQVAE, tensors: dict[str, Tensor], origin: str) -> None:
+def load_vqvae(model: VQVAE, tensors: dict[str, Tensor], origin: str, *, values: bool = True) -> None:
     """Fill a tokenizer from the released layout; the code-usage counter is left out.
+
+    Args:
+        values: as `load_strictly`.
 
     Raises:
         CheckpointError: keys or shapes that differ.
     """
     _, weights = _split(tensors, _VQVAE_BUFFER)
     with telling_look(tensors):
-        load_strictly(model, weights, origin)
+        load_strictly(model, weights, origin, values=values)
+
+
+def check_tokenizer(config: ExperimentConfig, source: Path) -> None:
+    """See that a file holds the experiment's tokenizer, by names and shapes; no weights are read.
+
+    Raises:
+        CheckpointError: it does not.
+    """
+    tensors = read_state_dict(source, VQVAE_FAMILY, verified=False)
+    load_vqvae(without_weights(lambda: build_tokenizer(config)), tensors, str(source), values=False)
+
+
+def check_transformer(config: ExperimentConfig, source: Path, spec: TransformerSpec | None = None) -> None:
+    """See that a file holds a transformer of that shape, by default the experiment's base, by names and shapes.
+
+    Raises:
+        CheckpointError: it does not.
+    """
+    tensors = read_state_dict(source, verified=False)
+    load_var(without_weights(lambda: build_transformer(config, spec)), tensors, str(source), values=False)
 
 
 def import_tokenizer(config: ExperimentConfig, source: Path) -> tuple[VQVAE, dict]:

@@ -25,7 +25,7 @@ _PLAIN = [argparse.Namespace]
 log = logging.getLogger(__name__)
 
 
-def read_torch_file(path: Path, *, mapped: bool = False) -> object:
+def read_torch_file(path: Path, *, mapped: bool = False, verified: bool = True) -> object:
     """What `torch.save` wrote, on the CPU.
 
     A file is read once for its checksums, which torch does not compare, and only then by torch; what it may make of
@@ -34,6 +34,7 @@ def read_torch_file(path: Path, *, mapped: bool = False) -> object:
     Args:
         mapped: leave the tensors' bytes in the file, which must not change then, until they are copied; a file of
             torch before 1.6 is read all the same.
+        verified: compare the checksums, which reads all of the file; for a look at names and shapes it can wait.
 
     Raises:
         CheckpointError: no such file, something else than a torch checkpoint, a damaged one, or one that holds more
@@ -41,7 +42,7 @@ def read_torch_file(path: Path, *, mapped: bool = False) -> object:
     """
     kind = check_kind(path, TORCH, OLD_TORCH, form=_FORM)
     if kind == TORCH:
-        _check_members(path)
+        _check_members(path, verified)
     else:
         log.warning("%s is %s, which has no checksums: a damaged tensor in it would not be seen", path, OLD_TORCH)
     try:
@@ -53,14 +54,16 @@ def read_torch_file(path: Path, *, mapped: bool = False) -> object:
                               f"({_reason(error)})") from None
 
 
-def _check_members(path: Path) -> None:
-    """Compare the checksums of a zip archive, of which torch stores all members as they are."""
+def _check_members(path: Path, verified: bool) -> None:
+    """Compare the sizes of a zip archive's members, which torch stores as they are, and their checksums if wanted."""
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
             problem = _wrong_sizes(members, path.stat().st_size)
             if problem:
                 raise CheckpointError(f"{path}: not a readable {_FORM}: {problem}")
+            if not verified:
+                return
             if not any(member.CRC for member in members):
                 log.warning("%s was written without checksums: a damaged tensor in it would not be seen", path)
                 return

@@ -92,6 +92,14 @@ class Gpu:
         return self._ask("memory", lambda: pynvml.nvmlDeviceGetMemoryInfo(
             self._handle, version=pynvml.nvmlMemory_v2).used)
 
+    def total_bytes(self) -> int | None:
+        """Memory of the GPU or slice."""
+        return self._ask("memory", lambda: pynvml.nvmlDeviceGetMemoryInfo(self._handle).total)
+
+    def name(self) -> str | None:
+        """Its model."""
+        return self._ask("name", lambda: pynvml.nvmlDeviceGetName(self._handle))
+
     def driver(self) -> str | None:
         """Version of the driver."""
         return self._ask("driver", pynvml.nvmlSystemGetDriverVersion)
@@ -103,6 +111,16 @@ class Gpu:
         except (pynvml.NVMLError, AttributeError, TypeError) as error:
             self.unanswered[what] = str(error)
             return None
+
+
+def driver_cuda() -> tuple[int, int] | None:
+    """The version of CUDA that the driver serves, major and minor; None for no driver, or one that does not tell."""
+    try:
+        pynvml.nvmlInit()
+        served = pynvml.nvmlSystemGetCudaDriverVersion_v2()
+    except pynvml.NVMLError:
+        return None
+    return served // 1000, served % 1000 // 10
 
 
 def _found(names: list[str]) -> tuple[str, object]:

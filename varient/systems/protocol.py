@@ -108,6 +108,7 @@ class Network:
         depends: config sections that it depends on, dots for sections of sections.
         needs: names of networks that are made before it.
         released: file of the user's that it is imported from; None where it is trained.
+        check: sees that this file has the layout and shapes, without reading its weights; raises CheckpointError.
     """
 
     name: str
@@ -116,6 +117,7 @@ class Network:
     depends: tuple[str, ...]
     needs: tuple[str, ...] = ()
     released: Path | None = None
+    check: Callable[[], None] | None = None
 
 
 class Family(Protocol):

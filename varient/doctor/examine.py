@@ -1,0 +1,65 @@
+"""All checks of an experiment, in the order in which a person would mend things."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from varient.config import ExperimentConfig
+from varient.doctor.findings import Finding
+from varient.doctor.inputs import check_files, check_inputs, inputs_of
+from varient.doctor.machine import Machine, check_devices, check_memory, check_versions
+from varient.doctor.outlook import Outlook, Target
+from varient.doctor.storage import check_disk, check_run_folder
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """Whether an experiment is ready, and what its targets would take."""
+
+    experiment: str
+    findings: tuple[Finding, ...]
+    targets: tuple[Target, ...]
+
+    @property
+    def ready(self) -> bool:
+        """No problem was found."""
+        return not self.problems
+
+    @property
+    def problems(self) -> list[Finding]:
+        """What is to be mended."""
+        return [finding for finding in self.findings if finding.level == "problem"]
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able: sizes in bytes, times in hours."""
+        return {"experiment": self.experiment, "ready": self.ready, "findings": [asdict(it) for it in self.findings],
+                "targets": [asdict(target) for target in self.targets]}
+
+
+def examine(config: ExperimentConfig, run_dir: Path) -> Diagnosis:
+    """Look at everything; nothing is written, computed or downloaded.
+
+    Raises:
+        ValueError: VARIENT_DEVICE or CUDA_VISIBLE_DEVICES cannot be used.
+    """
+    machine = Machine.here()
+    outlook = Outlook(config, run_dir, machine.known_gpu, len(machine.gpus) or 1)
+    findings = (*check_versions(config), *check_inputs(config), *check_run_folder(config, run_dir),
+                *check_disk(run_dir, outlook.targets[-1]), *check_devices(config, machine),
+                *check_memory(config, machine, outlook))
+    return Diagnosis(config.name, findings, outlook.targets)
+
+
+def blocking(config: ExperimentConfig, read: Collection[str], *, jobs_run_here: bool = True) -> list[str]:
+    """What would make one job of the workflow after the other fail, each in a line.
+
+    Args:
+        read: files that the jobs to come read; others of the user's are not looked at.
+        jobs_run_here: on this machine; on others, as under Slurm, devices may differ.
+    """
+    inputs = [given for given in inputs_of(config) if str(given.path) in read]
+    found = (*check_files(inputs), *(check_devices(config, Machine.here()) if jobs_run_here else ()))
+    return [f"{finding.subject}: {finding.text}" for finding in found if finding.blocks]

@@ -1,0 +1,209 @@
+"""What each target of the workflow would make: trainings, rows, hours on the GPUs of this machine, and bytes on disk.
+
+Networks and rows that are there already are left out.  Hours are predictions of the cost model (`varient.cost`) and
+assume its utilisation; they are known for networks of the paper's size on GPUs that it knows.  Images are counted
+without the image decoder, as in Table 2.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+from varient.ablations import arms
+from varient.config import ExperimentConfig
+from varient.cost.paper_systems import paper_system
+from varient.cost.roofline import PAPER_DEVICE, SystemCost, system_cost
+from varient.cost.training_plan import TrainingPlan, plan_base, plan_supernet
+from varient.cost.training_setting import setting_of
+from varient.report.tables import TABLES
+from varient.systems.names import SupernetId
+from varient.systems.protocol import Network
+from varient.systems.registry import networks_of, resolve_system
+from varient.systems.var import count_transformer
+from varient.targets import folder_of
+from varient.training.recipes import Supernet, supernet_of
+
+FLOAT_BYTES = 4
+KEPT_STATES, COPIES_IN_A_STATE = 3, 3
+"""A training keeps its newest states, each with weights and AdamW's two moments."""
+FEATURES = {"adm": 2048 + 1008 + 2023, "torch-fidelity": 2048 + 1008, "clean-fid": 2048}
+"""Numbers that scoring keeps of an image, by protocol; a classifier's are few."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """A file of the workflow, and what it takes from here on.
+
+    Attributes:
+        trainings, imports: networks to be trained, and to be imported from files.
+        rows: systems whose images are to be drawn.
+        training_hours, sampling_hours: None where they cannot be predicted for some of them.
+        sample_bytes: of images and features.
+        weight_bytes: of networks, with those that a training keeps of its way.
+        state_bytes: most that a training keeps while it runs.
+    """
+
+    name: str
+    trainings: tuple[str, ...]
+    imports: tuple[str, ...]
+    rows: tuple[str, ...]
+    training_hours: float | None
+    sampling_hours: float | None
+    sample_bytes: int
+    weight_bytes: int
+    state_bytes: int
+
+    @property
+    def disk_bytes(self) -> int:
+        """Most that is on the disk at once."""
+        return self.sample_bytes + self.weight_bytes + self.state_bytes
+
+
+def trains_on(config: ExperimentConfig) -> tuple[str, ...]:
+    """Splits of a folder of images that trainings read."""
+    recipes = [config.recipe(name) for name in (None, *config.supernet.recipes)]
+    return ("train", "val") if any(recipe.validate_every or recipe.automatic for recipe in recipes) else ("train",)
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What an experiment would take with so many of a GPU.
+
+    Attributes:
+        gpu: id of the cost model's; None for a CPU or another GPU, for which no hours are predicted.
+    """
+
+    config: ExperimentConfig
+    run_dir: Path
+    gpu: str | None
+    gpus: int = 1
+
+    @cached_property
+    def targets(self) -> tuple[Target, ...]:
+        """Tables that need records, and all of it."""
+        by_table = {number: set(needs.score) | set(needs.profile) for number, table in TABLES.items()
+                    if (needs := table.needs(self.config))}
+        everything = set().union(*by_table.values(), {arm.system for arm in arms(self.config)}
+                                 if self.config.ablations else ())
+        results = folder_of("results", self.config.name)
+        return (*(self._target(f"{results}/table{number}.csv", systems) for number, systems in by_table.items()
+                  if systems), self._target("all", everything))
+
+    @cached_property
+    def of_paper_size(self) -> bool:
+        """Whether the networks of VAR are as large as the paper's, so that its predictions hold."""
+        own = count_transformer(self.config, self.config.transformer)
+        return own == paper_system("var-d30").transformer_parameters[0]
+
+    def costs(self) -> Iterator[SystemCost]:
+        """Of a batch of each row, where the cost model knows it."""
+        everything = self.targets[-1]
+        yield from filter(None, map(self._cost, everything.rows))
+
+    def plans(self) -> Iterator[TrainingPlan]:
+        """Of each training that is to come, where the cost model knows it."""
+        yield from filter(None, map(self._plan, self.targets[-1].trainings))
+
+    def _target(self, name: str, systems: Iterable[str]) -> Target:
+        rows = sorted(system for system in systems if not system.startswith("real-") and not self._sampled(system))
+        needed = self._networks(rows)
+        trainings = sorted(name for name in needed if not self._released(name))
+        sampling = self.config.sampling
+        protocol = self.config.evaluation.protocol
+        image_bytes = 3 * self.config.data.image_size ** 2 + FLOAT_BYTES * FEATURES.get(protocol, 0)
+        return Target(
+            name, tuple(trainings), tuple(sorted(set(needed) - set(trainings))), tuple(rows),
+            training_hours=_total(self._training_hours(training) for training in trainings),
+            sampling_hours=_total(self._sampling_hours(row) for row in rows),
+            sample_bytes=len(rows) * sampling.num_images * image_bytes,
+            weight_bytes=sum(self._weights_kept(name) * self._parameters(name) * FLOAT_BYTES for name in needed),
+            state_bytes=max((KEPT_STATES * COPIES_IN_A_STATE * self._parameters(name) * FLOAT_BYTES
+                             for name in trainings), default=0))
+
+    def _sampled(self, system: str) -> bool:
+        return (self.run_dir / f"records/score-{system}.json").exists()
+
+    def _networks(self, systems: Iterable[str]) -> set[str]:
+        """Networks that systems need and that are not there, with those that their trainings start from."""
+        waiting = [name for system in systems for name in resolve_system(system, self.config).weights]
+        found: set[str] = set()
+        while waiting:
+            named = SupernetId.parse(name := waiting.pop())
+            name = str(replace(named, epoch=None)) if named else name
+            if name not in found and not (self.run_dir / f"{name}.safetensors").exists():
+                found.add(name)
+                waiting += self._starts_from(name)
+        return found
+
+    @cached_property
+    def _families(self) -> dict[str, Network]:
+        return networks_of(self.config)
+
+    def _starts_from(self, name: str) -> tuple[str, ...]:
+        if name in self._families:
+            return self._families[name].needs
+        return {"tokenizer": (), "base": ("tokenizer",)}.get(name, ("tokenizer", "base"))
+
+    def _released(self, name: str) -> Path | None:
+        own = {"tokenizer": self.config.tokenizer, "base": self.config.base}
+        if name in own:
+            return own[name].weights
+        return self._families[name].released if name in self._families else None
+
+    def _supernet(self, name: str) -> Supernet | None:
+        return supernet_of(name, self.config) if SupernetId.parse(name) else None
+
+    def _weights_kept(self, name: str) -> int:
+        if (supernet := self._supernet(name)) is None:
+            return 1
+        return 1 + len(self.config.supernet.kept_epochs(supernet.depth, self.config.recipe(supernet.recipe)))
+
+    def _parameters(self, name: str) -> int:
+        """Of a network; one of another family counts by its file, where it has one."""
+        if name == "base" or SupernetId.parse(name):
+            return count_transformer(self.config, self.config.transformer)
+        released = self._released(name)
+        return released.stat().st_size // FLOAT_BYTES if released and released.is_file() else 0
+
+    def _plan(self, name: str) -> TrainingPlan | None:
+        supernet, training = self._supernet(name), self.config.base.training
+        if not (supernet or (name == "base" and training)):
+            return None
+        setting = setting_of(f"{self._any_gpu}:{self.gpus}", self.config.supernet.training if supernet else training)
+        try:
+            return plan_supernet(self.config, supernet, setting) if supernet else plan_base(self.config, setting)
+        except ValueError:  # the GPUs do not divide the batch: the training says so
+            return None
+
+    def _cost(self, system: str) -> SystemCost | None:
+        if not self.of_paper_size:
+            return None
+        sampling = self.config.sampling
+        try:
+            return system_cost(resolve_system(system, self.config).published_as, batch_size=sampling.batch_size,
+                               precision=sampling.precision, device_key=self._any_gpu)
+        except ValueError:
+            return None
+
+    @property
+    def _any_gpu(self) -> str:
+        """What memory is asked of: it is the same for all."""
+        return self.gpu or PAPER_DEVICE
+
+    def _training_hours(self, name: str) -> float | None:
+        plan = self._plan(name) if self.gpu else None
+        return plan and plan.total.hours
+
+    def _sampling_hours(self, system: str) -> float | None:
+        cost, sampling = self._cost(system) if self.gpu else None, self.config.sampling
+        return cost and math.ceil(sampling.num_images / sampling.batch_size) * cost.latency_s / 3600 / self.gpus
+
+
+def _total(hours: Iterable[float | None]) -> float | None:
+    """Their sum; None where one is unknown."""
+    found = list(hours)
+    return None if None in found else math.fsum(found)
