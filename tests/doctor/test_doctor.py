@@ -12,6 +12,7 @@ import numpy as np
 import pynvml
 import pytest
 import torch
+from conftest import ROOT
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -274,6 +275,17 @@ def test_hours_and_bytes_of_the_paper_are_those_of_the_cost_model(tmp_path, gpu,
     assert everything.sample_bytes == len(everything.rows) * 50_000 * (3 * 256 ** 2 + 4 * (2048 + 1008 + 2023))
     # The base, and three of each training; files of other systems are not there to be counted.
     assert everything.weight_bytes == (1 + 3 * 10) * official.NUM_PARAMETERS["var_d30"] * 4
+
+
+def test_the_documented_table_is_the_doctors(tmp_path, monkeypatch):
+    monkeypatch.setenv("VARIENT_RECOMPUTE", "1")
+    monkeypatch.setenv("VARIENT_MICRO_BATCH", "64")
+    config = load_experiment(RELEASED.with_name("imagenet256_var.yaml"))
+    trained, sampled = (Outlook(config, tmp_path, gpu, count).targets for gpu, count in (("h100", 8), ("l20", 1)))
+    rows = [f"| `{one.name}` | {len(one.trainings)} | {one.training_hours:.0f} h | {len(one.rows)} "
+            f"| {other.sampling_hours:.1f} h | {one.sample_bytes / 1e9:.0f} GB | {one.weight_bytes / 1e9:.0f} GB |"
+            for one, other in zip(trained, sampled, strict=True)]
+    assert "\n".join(rows) in (ROOT / "docs/running-at-scale.md").read_text()
 
 
 def test_what_is_there_is_not_counted_again(tmp_path, gpu):
