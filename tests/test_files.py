@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
+from varient import files
 from varient.files import (
     OutputError,
     atomic_path,
@@ -18,6 +19,7 @@ from varient.files import (
     link_or_copy,
     only_writer,
     remove_unfinished,
+    sha256_kept,
     sha256_of,
     shown,
     write_text,
@@ -230,3 +232,34 @@ def test_a_folder_without_rights_is_named(tmp_path, monkeypatch):
 
 def test_names_of_any_bytes_are_shown_as_utf8():
     assert shown(os.fsdecode(b"a\xff\xc3\xa4")) == "a\\xffä" and shown("plain – text") == "plain – text"
+
+
+def test_the_hash_of_a_large_file_is_kept_until_the_file_changes(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(files, "KEPT_FROM_BYTES", 4)
+    monkeypatch.setattr(files, "sha256_of", lambda path: asked.append(path) or sha256_of(path))
+    large, small = tmp_path / "large", tmp_path / "small"
+    large.write_bytes(b"12345")
+    small.write_bytes(b"123")
+    for _ in range(3):
+        assert (sha256_kept(large), sha256_kept(small)) == (sha256_of(large), sha256_of(small))
+    assert asked == [large, small, small, small]
+    before = large.stat()
+    large.write_bytes(b"54321")  # as large
+    os.utime(large, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+    assert sha256_kept(large) == sha256_of(large)
+    replacement = tmp_path / "other"
+    replacement.write_bytes(b"abcde")
+    os.utime(replacement, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+    replacement.replace(large)  # as large and as old
+    assert sha256_kept(large) == sha256_of(large)
+    for damaged in ("", "[]", "{}", '{"state": 1, "sha256": 2}', "{"):
+        (tmp_path / ".large.sha256").write_text(damaged)
+        assert sha256_kept(large) == sha256_of(large)
+
+
+def test_a_hash_that_cannot_be_kept_is_taken_each_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "KEPT_FROM_BYTES", 1)
+    (tmp_path / "large").write_bytes(b"12345")
+    (tmp_path / ".large.sha256").mkdir()
+    assert sha256_kept(tmp_path / "large") == sha256_of(tmp_path / "large")

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from varient import generation
 from varient.evaluation.inputs import SampleError, open_samples
-from varient.generation import generate_shard, shard_indices
+from varient.generation import generate_shard, images, shard_indices
 from varient.models.checkpoint import save_weights
 from varient.systems.registry import resolve_system
 
@@ -61,3 +62,34 @@ def test_shards_divide_the_images_in_order(shards, num_images):
     assert [index for part in parts for index in part] == list(range(num_images))
     with pytest.raises(ValueError, match=f"shard {shards} is outside"):
         shard_indices(shards, shards=shards, num_images=num_images)
+
+
+def test_a_killed_shard_goes_on_after_its_last_batch_to_the_same_bytes(run, monkeypatch):
+    whole = run(batch_size=7).read_bytes()
+    drawn = []
+
+    def draw(sampler, labels, indices, seed):
+        if len(drawn) == 3:
+            raise KeyboardInterrupt
+        drawn.append(indices[0])
+        return images(sampler, labels, indices, seed)
+
+    output = run(batch_size=7)
+    output.unlink()
+    monkeypatch.setattr(generation, "images", draw)
+    with pytest.raises(KeyboardInterrupt):
+        run(batch_size=7)
+    assert drawn == [0, 7, 14] and not output.exists()
+    unfinished = output.parent / ".unfinished-shard-0"
+    drawn.clear()
+    with pytest.raises(KeyboardInterrupt):  # of other settings nothing is taken
+        run(batch_size=7, cfg=3.0)
+    assert drawn == [0, 7, 14]
+    drawn.clear()
+    with pytest.raises(KeyboardInterrupt):
+        run(batch_size=7)
+    assert drawn == [0, 7, 14]
+    (unfinished / "7.npy").write_bytes(b"half a fi")  # damaged: it is drawn again
+    drawn.clear()
+    assert run(batch_size=7).read_bytes() == whole
+    assert drawn == [7, 21, 28] and not unfinished.exists()

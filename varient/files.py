@@ -5,12 +5,14 @@ from __future__ import annotations
 import errno
 import fcntl
 import hashlib
+import json
 import logging
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import combinations
 from pathlib import Path
 
@@ -181,3 +183,35 @@ def sha256_of(path: Path) -> str:
     """SHA-256 of a file's bytes, as hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+KEPT_FROM_BYTES = 2 ** 26
+"""Size from which `sha256_kept` keeps a hash: to hash this much takes a tenth of a second."""
+
+
+def sha256_kept(path: Path) -> str:
+    """SHA-256 of a file's bytes, as hex, kept beside a large file in ``.<name>.sha256`` for the next who asks.
+
+    What is kept counts as long as size, time of change and inode are those that it was taken at; where it cannot be
+    kept, the file is hashed each time.  Many jobs read the same network of 8 GB, which hashing takes seconds of.
+    """
+    before = _state(path)
+    if before[0] < KEPT_FROM_BYTES:
+        return sha256_of(path)
+    kept = path.with_name(f".{path.name}.sha256")
+    try:
+        found = json.loads(kept.read_text("utf-8"))
+        if found["state"] == before and re.fullmatch(r"[0-9a-f]{64}", found["sha256"]):
+            return found["sha256"]
+    except (OSError, ValueError, TypeError, KeyError):
+        pass  # none yet, or none that says anything
+    digest = sha256_of(path)
+    if _state(path) == before:
+        with suppress(OSError):  # a folder that only its owner may write into
+            write_text(kept, json.dumps({"sha256": digest, "state": before}))
+    return digest
+
+
+def _state(path: Path) -> list[int]:
+    found = path.stat()
+    return [found.st_size, found.st_mtime_ns, found.st_ino]

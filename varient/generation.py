@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -11,7 +13,7 @@ from tqdm import tqdm
 
 from varient.archive import Archive, write_archive
 from varient.config import ExperimentConfig
-from varient.files import sha256_of
+from varient.files import atomic_path, sha256_kept, write_text
 from varient.systems.pipeline import default_device, named_device
 from varient.systems.protocol import Sampler, System
 from varient.systems.registry import family_of, resolve_system, user_files
@@ -41,6 +43,8 @@ def shard_indices(shard: int, *, shards: int, num_images: int) -> range:
 def generate_shard(config: ExperimentConfig, system: str, shard: int, run_dir: Path, output: Path) -> None:
     """Generate one shard of a system's images and write it to ``output``.
 
+    Each batch is kept on disk until the shard is whole: a killed job goes on where it was, to the same bytes.
+
     Raises:
         ValueError: an unknown system or shard, unusable weights, or 16 bits on a CPU that nobody asked for.
     """
@@ -49,16 +53,57 @@ def generate_shard(config: ExperimentConfig, system: str, shard: int, run_dir: P
     indices = shard_indices(shard, shards=config.sampling.shards, num_images=config.sampling.num_images)
     sampler = resolved.load(run_dir, config.sampling.precision)
     labels = [label_of(i, config.data.num_classes) for i in indices]
-    size = config.sampling.batch_size
-    batches = [images(sampler, labels[at:at + size], indices[at:at + size], config.seed)
-               for at in tqdm(range(0, len(indices), size), desc=f"{system} shard {shard}", mininterval=2)]
-    weights = {name: sha256_of(run_dir / f"{name}.safetensors") for name in resolved.weights}
-    weights |= {path.name: sha256_of(path) for path in user_files(resolved)}
-    origin = _origin(config, resolved, weights)
+    size, origin = config.sampling.batch_size, _origin(config, resolved, run_dir)
+    finished = FinishedBatches(output.parent / f".unfinished-{output.stem}",
+                               {"origin": origin, "batch_size": size, "images": [indices.start, indices.stop]})
+    batches = []
+    for at in tqdm(range(0, len(indices), size), desc=f"{system} shard {shard}", mininterval=2):
+        batch = finished.read(at)
+        if batch is None:
+            batch = images(sampler, labels[at:at + size], indices[at:at + size], config.seed)
+            finished.keep(at, batch)
+        batches.append(batch)
     write_archive(output, Archive(np.concatenate(batches), np.array(labels), np.array(indices), origin))
+    finished.remove()
 
 
-def _origin(config: ExperimentConfig, system: System, weights: dict[str, str]) -> dict:
+class FinishedBatches:
+    """Batches of a shard on disk, so that a killed job goes on after the last of them.
+
+    Args:
+        folder: theirs alone; its name is hidden, so that nobody takes them for samples.
+        made_by: JSON-able; all that they depend on.  What is there and was made by anything else is removed.
+    """
+
+    def __init__(self, folder: Path, made_by: dict) -> None:
+        self._folder, text, note = folder, json.dumps(made_by, sort_keys=True), folder / "made_by.json"
+        if not note.exists() or note.read_text("utf-8") != text:
+            self.remove()
+            write_text(note, text)
+
+    def read(self, at: int) -> np.ndarray | None:
+        """The batch that begins at a position, uint8 (B, 3, S, S); None where it is not there, or damaged."""
+        try:
+            return np.load(self._path(at), allow_pickle=False)
+        except (OSError, ValueError, EOFError):
+            return None
+
+    def keep(self, at: int, images_B3SS: np.ndarray) -> None:
+        """Write a batch whole or not at all."""
+        with atomic_path(self._path(at)) as temporary, temporary.open("wb") as file:
+            np.save(file, images_B3SS)
+
+    def remove(self) -> None:
+        """Remove all of them; another process that draws the same shard may be doing so too."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _path(self, at: int) -> Path:
+        return self._folder / f"{at}.npy"
+
+
+def _origin(config: ExperimentConfig, system: System, run_dir: Path) -> dict:
+    weights = {name: sha256_kept(run_dir / f"{name}.safetensors") for name in system.weights}
+    weights |= {path.name: sha256_kept(path) for path in user_files(system)}
     settings = config.digest(*config.sampling.image_sections, f"systems.{family_of(system.name, config)}")
     return {"system": system.name, "experiment": config.name, "seed": config.seed, "protocol": system.protocol(),
             "sampling": config.sampling.of_images(), "settings": settings, "weights_sha256": weights,

@@ -42,6 +42,7 @@ class Target:
         trainings, imports: networks to be trained, and to be imported from files.
         rows: systems whose images are to be drawn.
         training_hours, sampling_hours: None where they cannot be predicted for some of them.
+        sampling_jobs: processes that start and load networks for it.
         sample_bytes: of images and features.
         weight_bytes: of networks, with those that a training keeps of its way.
         state_bytes: most that a training keeps while it runs.
@@ -53,6 +54,7 @@ class Target:
     rows: tuple[str, ...]
     training_hours: float | None
     sampling_hours: float | None
+    sampling_jobs: int
     sample_bytes: int
     weight_bytes: int
     state_bytes: int
@@ -119,6 +121,7 @@ class Outlook:
             name, tuple(trainings), tuple(sorted(set(needed) - set(trainings))), tuple(rows),
             training_hours=_total(self._training_hours(training) for training in trainings),
             sampling_hours=_total(self._sampling_hours(row) for row in rows),
+            sampling_jobs=len(rows) * sampling.shards,
             sample_bytes=len(rows) * sampling.num_images * image_bytes,
             weight_bytes=sum(self._weights_kept(name) * self._parameters(name) * FLOAT_BYTES for name in needed),
             state_bytes=max((KEPT_STATES * COPIES_IN_A_STATE * self._parameters(name) * FLOAT_BYTES

@@ -13,15 +13,15 @@ _ORDER = ("ok", "note", "problem")
 
 def show(diagnosis: Diagnosis) -> None:
     """Print what each target takes, then all findings and whether the experiment is ready."""
-    columns = ("trainings", "training h", "imports", "rows", "sampling h", "disk GiB")
+    columns = ("trainings", "training h", "imports", "rows", "jobs", "sampling h", "disk GiB")
     targets = Table("target", *(Column(name, justify="right") for name in columns),
                     title=f"{diagnosis.experiment}: what is to come",
                     caption="Hours are predictions for the GPUs here (networks of the paper's size, image decoder left "
                             "out); -: nothing is predicted.")
     for target in diagnosis.targets:
         targets.add_row(target.name, str(len(target.trainings)), _hours(target.training_hours),
-                        str(len(target.imports)), str(len(target.rows)), _hours(target.sampling_hours),
-                        f"{target.disk_bytes / GIB:.1f}")
+                        str(len(target.imports)), str(len(target.rows)), str(target.sampling_jobs),
+                        _hours(target.sampling_hours), f"{target.disk_bytes / GIB:.1f}")
     print_table(targets)
     findings = Table("", "what", "found", title=f"{diagnosis.experiment}: what was looked at")
     for finding in sorted(diagnosis.findings, key=lambda finding: _ORDER.index(finding.level)):

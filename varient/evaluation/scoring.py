@@ -28,7 +28,7 @@ from varient.evaluation.uncertainty import (
     share_spread,
     smallest_subsample,
 )
-from varient.files import check_writable, sha256_of
+from varient.files import check_writable, sha256_kept
 from varient.models.build import load_classifier
 from varient.models.classifier import Classifier
 from varient.records import ScoreRecord, provenance, write_record
@@ -93,7 +93,7 @@ def open_networks(config: ExperimentConfig, protocol: ScoringProtocol, run_dir: 
     if protocol.network == "classifier":
         paths = {role: run_dir / f"classifier-{role}.safetensors" for role in ("features", "judge")}
         classifier, judge = (load_classifier(config, path) for path in paths.values())
-        weights = {path.stem: sha256_of(path) for path in paths.values()}
+        weights = {path.stem: sha256_kept(path) for path in paths.values()}
     extractor = open_extractor(protocol, weights=settings.inception_weights, sha256=settings.weights_sha256,
                                device=device, classifier=classifier)
     return extractor, judge, weights

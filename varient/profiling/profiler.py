@@ -20,7 +20,7 @@ from torch import Tensor
 from varient.config import PROFILED, CachePolicy, ExperimentConfig, Precision
 from varient.cost.sizes import MIB
 from varient.devices import visible_gpus, wanted_device
-from varient.files import sha256_of
+from varient.files import sha256_kept
 from varient.generation import label_of
 from varient.profiling.latency import load_1min, measure, usable_cores
 from varient.profiling.memory import MemoryWatch, cap_allocator, is_out_of_memory, peak_rss_bytes, stored_bytes
@@ -259,8 +259,8 @@ def _record(config: ExperimentConfig, wanted: Configuration, run_dir: Path, *, r
         unanswered=unanswered or {},
         provenance=provenance(experiment=config.name, seed=config.seed, on=default_device().type,
                               settings=config.digest(*PROFILED, f"systems.{family_of(wanted.system, config)}"),
-                              weights_sha256={name: sha256_of(run_dir / f"{name}.safetensors") for name in weights}
-                              | ({path.name: sha256_of(path) for path in user_files(system)} if weights else {})))
+                              weights_sha256={name: sha256_kept(run_dir / f"{name}.safetensors") for name in weights}
+                              | ({path.name: sha256_kept(path) for path in user_files(system)} if weights else {})))
 
 
 def _mib(size_bytes: int | None) -> float | None:

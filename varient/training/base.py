@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from varient.config import ExperimentConfig
-from varient.files import sha256_of
+from varient.files import sha256_kept
 from varient.models.build import build_transformer
 from varient.models.transformer import initialize
 from varient.training.course import base_course
@@ -32,4 +32,4 @@ def train_base(config: ExperimentConfig, tokenizer: Path, output: Path, cache: P
     model = build_transformer(config)
     initialize(model)
     TokenTraining(model, tokens, course).run(output, config.seed, {"kind": "base"},
-                                             [config.digest(*_SECTIONS), sha256_of(tokenizer)])
+                                             [config.digest(*_SECTIONS), sha256_kept(tokenizer)])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from varient.config import ExperimentConfig
-from varient.files import link_or_copy, sha256_of
+from varient.files import link_or_copy, sha256_kept
 from varient.models.build import build_transformer
 from varient.models.checkpoint import CheckpointError, check_weights, load_weights, read_description
 from varient.training.course import supernet_course
@@ -33,7 +33,7 @@ def train_supernet(config: ExperimentConfig, supernet: Supernet, tokenizer: Path
     description = {"kind": "supernet", "subnet_depths": list(course.subnets), "recipe": supernet.recipe}
     TokenTraining(model, tokens, course).run(
         output, seed, description,
-        [config.digest(*supernet.depends(config)), course.name, sha256_of(tokenizer), sha256_of(base)])
+        [config.digest(*supernet.depends(config)), course.name, sha256_kept(tokenizer), sha256_kept(base)])
 
 
 def copy_kept_weights(supernet: Path, epoch: int, output: Path) -> None:
