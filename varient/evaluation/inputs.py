@@ -383,7 +383,7 @@ def _manifest_of(path: Path) -> dict | None:
     if not manifest_path(path).exists():
         return {}
     try:
-        manifest = json.loads(manifest_path(path).read_text())
+        manifest = json.loads(manifest_path(path).read_text("utf-8"))
         return manifest if manifest["arr_0_crc32"] == member_crc(path, "arr_0") else None
     except (ValueError, KeyError, TypeError):
         return None
@@ -440,7 +440,7 @@ def _times(size: tuple[int, int]) -> str:
 def _exported_images(folder: Path) -> int | None:
     """How many images `varient export` wrote into a folder, by its manifest; None where it wrote none."""
     try:
-        manifest = json.loads((folder / _MANIFEST).read_text())
+        manifest = json.loads((folder / _MANIFEST).read_text("utf-8"))
         return int(manifest["num_images"]) if "images_sha256" in manifest else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
