@@ -6,12 +6,14 @@ from collections import Counter
 
 import pytest
 from claim_fixtures import DIGITS, IMAGENET, NOTHING, SMOKE, print_instead, write_instead
+from typer.testing import CliRunner
 
+from varient import paper
 from varient.claims import Verdict, judge
-from varient.claims.claims import READINGS, all_claims, stated_rankings, table_claims, text_claims
-from varient.claims.claims import _text_rows as text_rows
-from varient.claims.directions import directions
-from varient.paper import paper_table
+from varient.claims.claims import all_claims, rankings, table_claims, text_claims
+from varient.cli import app
+from varient.paper import paper_rows, paper_table
+from varient.paper.published import published
 
 HOLDS, CONSISTENT, CONTRADICTS, OPEN = Verdict.HOLDS, Verdict.CONSISTENT, Verdict.CONTRADICTS, Verdict.OPEN
 
@@ -38,16 +40,13 @@ def test_every_cell_that_is_no_label_is_a_claim():
     assert len(table_claims()) == cells == 179
 
 
-def test_every_row_of_the_text_is_read():
-    rows = [row["id"] for row in text_rows()]
-    assert set(rows) == {*READINGS, *stated_rankings()}
-    assert [claim.id for claim in text_claims() if claim.id in rows] == [id for id in rows if id in READINGS]
-    assert set(stated_rankings()) <= {direction.id for direction in directions()}
+def test_every_row_of_the_text_is_a_claim():
+    assert [claim.id for claim in text_claims()] == [row["id"] for row in paper_rows("claims")]
 
 
 def test_ids_are_unique_and_every_claim_has_a_judgement():
     judgements = judge(DIGITS, NOTHING)
-    ids = [claim.id for claim in all_claims()] + [direction.id for direction in directions()]
+    ids = [claim.id for claim in all_claims()] + [ranking.id for ranking in rankings()]
     assert [judgement.id for judgement in judgements] == ids and len(set(ids)) == len(ids)
     for judgement in judgements:
         assert judgement.evidence and judgement.command and judgement.source and judgement.where
@@ -169,11 +168,16 @@ def test_the_published_numbers_are_shown_where_there_are_any(judged):
     assert "Published elsewhere" not in judged["table2-variant-d16-fid"].evidence  # a source without a score
 
 
-def test_llamagen_is_read_as_the_model_whose_fid_is_printed(monkeypatch, judged):
-    reading = "Read as the 384 x 384 model, whose FID of 2.34 is printed; at 256 x 256 it would be 256 steps."
-    assert judged["table2-llamagen-xxl-steps"].evidence.startswith(reading)
-    print_instead(monkeypatch, 2, row=1, fid="2.62")
-    assert "Read as the 384 x 384 model; at 256" in _verdicts()["table2-llamagen-xxl-steps"].evidence
+def test_llamagen_is_read_as_the_model_whose_fid_is_printed(judged):
+    """Of its authors' two models; its settings are published ones."""
+    source = published("llamagen-xxl")
+    fid = next(row["fid"] for row in paper_rows("table2") if row["method"] == "LlamaGen-XXL")
+    side, tokens = source.protocol.settings["image_size"], source.protocol.settings["tokens"]
+    assert (side, tokens) == (384, 24 ** 2)
+    assert fid in [number.fid for number in source.numbers if number.protocol == "authors"]
+    assert judged["table2-llamagen-xxl-steps"].evidence.startswith(
+        f"Read as the {side} x {side} model, whose FID of {fid} is printed; at 256 x 256 it would be "
+        f"{(24 * 256 // side) ** 2} steps.")
 
 
 def test_readings_of_memory_claim_no_fit(judged):
@@ -262,16 +266,57 @@ def test_another_number_in_the_text_gives_another_verdict(monkeypatch, claim, va
     assert _verdicts()[claim].verdict is verdict
 
 
-def test_a_claim_that_nobody_has_read_stays_open(monkeypatch):
-    from varient.claims import claims
-
-    rows = [*claims._text_rows(), {"id": "new", "where": "section 9", "claim": "something", "value": "3"}]
-    monkeypatch.setattr(claims, "_text_rows", lambda: rows)
-    assert _verdicts()["new"].verdict is OPEN
-
-
 def test_torch_stays_out():
     code = ("import sys; from pathlib import Path; from varient.claims import judge; from varient.config import "
             "load_config; from varient.results import Results; judge(load_config(Path("
             "'workflow/config/digits.yaml')), Results({}, {})); sys.exit('torch' in sys.modules)")
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# --- rows in unknown words ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "row", "column", "text", "named"), [
+    ("claims", "intro-d16-mem", "kind", "memory", "'memory'"),
+    ("claims", "intro-d16-mem", "kind", "", "kv_mb"),
+    ("claims", "intro-d16-mem", "of", "variant-16", "'variant-16'"),
+    ("claims", "intro-d16-mem", "of", "variant-d99", "variant-d99"),
+    ("claims", "intro-d16-mem", "of", "", "''"),
+    ("claims", "intro-d16-mem", "of", "variant-full", "variant-full"),      # of which nothing can be computed
+    ("claims", "abs-mem", "of", "variant-d16; variant-d8; variant-d2", "<system>; <system?>"),
+    ("claims", "4.5.2-n7", "of", "variant-d16", "<trained>; <trained>"),
+    ("claims", "3.2.2-nested", "of", "code-n6; variant-d16", "code-n6"),
+    ("claims", "3.3.1-p10-loss8", "of", "variant-d16-p100-full; eight", "'eight'"),
+    ("claims", "abs-d16-fid", "value", "better", "'better'"),
+    ("cells", "table2-{system}-fid", "kind", "score", "'score'"),
+    ("cells", "table2-{system}-fid", "of", "{network}", "{system}"),
+    ("cells", "table2-{system}-fid", "claim", "{0}", "{method}"),
+    ("cells", "table2-{system}-fid", "column", "fid50k", "fid50k"),
+    ("cells", "table5-r7-r10-full_is", "row", "skip r8-r10", "skip r8-r10"),
+    ("cells", "table7-d{depth}-phase1", "of", "d{depth}; phase4", "phase4"),
+    ("cells", "table2-{system}-fid", "table", "9", "Table 9"),
+    ("rankings", "table2-fid-order", "kind", "score", "'score'"),
+    ("rankings", "table2-fid-order", "order", "variant-d2", "variant-d2"),
+    ("rankings", "table2-fid-order", "order", "variant-d2 > variant-2", "variant-2"),
+    ("rankings", "table2-fid-order", "order", "variant-d2 < variant-d4", "variant-d2 < variant-d4"),
+    ("rankings", "table2-fid-order", "order", "variant-d2 > ... > variant-d16", "..."),
+    ("rankings", "3.3.1-best-p01", "order", "variant-d16-p*-all > variant-d16", "p10-all"),
+    ("rankings", "table2-fid-order", "depth", "4", "'4'"),
+    ("rankings", "figure2-full-order", "margin", "0.05", "'0.05'"),
+])
+def test_a_row_in_unknown_words_is_named_before_anything_is_written(monkeypatch, tmp_path, name, row, column, text,
+                                                                    named):
+    write_instead(monkeypatch, row, text, name, column)
+    result = CliRunner().invoke(app, ["claims", "-o", str(tmp_path / "verdicts")])
+    message = str(result.exception)
+    assert isinstance(result.exception, SystemExit) and "\n" not in message
+    assert f"varient/paper/{name}.csv, row {row}: " in message and named in message
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("line", ["new,section 9", "new,section 9,something,3,fid,variant-d16,,more"])
+def test_a_row_with_too_few_or_too_many_cells_is_named(monkeypatch, tmp_path, line):
+    (tmp_path / "claims.csv").write_text(f"id,where,claim,value,kind,of,reading\n{line}\n")
+    monkeypatch.setattr(paper, "files", lambda package: tmp_path)
+    with pytest.raises(ValueError, match=r"claims\.csv, row new: .*reading$"):
+        paper_rows("claims")

@@ -9,6 +9,8 @@ Two tests, used where arithmetic does not decide:
 * *A quantity that follows from others*, such as a speedup from two latencies.  It holds if it follows, within all
   roundings, from the numbers of one place; if it follows from none, it contradicts them.  A limit ("over 130") is kept
   only if all that the others may stand for keeps it; where some does and some does not, nothing is decided.
+
+A ranking is broken where numbers are the other way round.
 """
 
 from __future__ import annotations
@@ -17,8 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, product
 
-from varient.claims.claims import FULL, TRAINED_FULL, Claim, ratio_of
-from varient.claims.judgement import Evidence
+from varient.claims.claims import FULL, UNNAMED_FULL, Claim, Evidence, Pair, Ranking, ratio_of
 from varient.claims.quantity import Interval, Quantity
 from varient.cost.roofline import PAPER_BATCH_SIZE
 from varient.systems.ids import VarId
@@ -159,10 +160,17 @@ def printed(claim: Claim, ledger: Ledger) -> Evidence | None:
                    data_command(claim, *witnesses.sources))
 
 
-def total_memory_remark(claim: Claim, ledger: Ledger) -> str:
-    """What a saving of "memory" is where the word means the total; only for reductions of the KV cache."""
-    if claim.quantity.name != "kv_reduction":
-        return ""
+def remarks(claim: Claim, ledger: Ledger) -> list[str]:
+    """What the paper's other numbers say beside a claim, without deciding it."""
+    name = claim.quantity.name
+    found = [_total_memory(claim, ledger) if name == "kv_reduction" else "",
+             _beyond_limit(claim, ledger) if name == "late_fid" else "",
+             _alike(claim, ledger) if claim.quantity == Quantity.of("fid", UNNAMED_FULL) else ""]
+    return [*filter(None, found)]
+
+
+def _total_memory(claim: Claim, ledger: Ledger) -> str:
+    """What a saving of "memory" is where the word means the total."""
     savings = []
     for system in claim.quantity.systems:
         pairs = ledger.together(Quantity.of("memory_mb", FULL), Quantity.of("memory_mb", system))
@@ -171,19 +179,15 @@ def total_memory_remark(claim: Claim, ledger: Ledger) -> str:
     return f"Total memory falls by {', '.join(savings)}." if savings else ""
 
 
-def late_fid_remark(claim: Claim, ledger: Ledger) -> str:
+def _beyond_limit(claim: Claim, ledger: Ledger) -> str:
     """Final FIDs of fixed ratios that are outside what Sec. 3.3.1 says of all; which ratios it means is not said."""
-    if claim.quantity.name != "late_fid":
-        return ""
     outside = [f"{other.printed} ({other.where}, {other.claim})" for other in ledger.named("fid")
                if _is_full(other.quantity.systems[0], fixed_ratio=True) and not other.values[0].meets(claim.values[0])]
     return f"Beyond it, if Fig. 2c shows this ratio: {', '.join(outside)}." if outside else ""
 
 
-def unnamed_full_remark(claim: Claim, ledger: Ledger) -> str:
+def _alike(claim: Claim, ledger: Ledger) -> str:
     """Which supernets' full networks have the FID that is printed for "the full network"."""
-    if claim.quantity != Quantity.of("fid", TRAINED_FULL):
-        return ""
     alike = [other.claim for other in ledger.named("fid") if other.where == "Table 4"
              and _is_full(other.quantity.systems[0]) and _same(other.values, claim.values)]
     return f"In Table 4 that FID is printed for: {'; '.join(alike) or 'none'}."
@@ -231,6 +235,25 @@ def data_command(*claims: Claim) -> str:
 
 def _file(where: str) -> str:
     return where.lower().replace(" ", "") if where.startswith("Table") else "claims"
+
+
+# --- rankings -------------------------------------------------------------------------------------------------------
+
+
+def printed_pair(pair: Pair, ledger: Ledger, where: str) -> str:
+    """"12.91 > 8.5", as printed; empty where a side is not."""
+    larger, smaller = (ledger.at(quantity, where) for quantity in pair)
+    if larger is None or smaller is None:
+        return ""
+    first, second = (side.values[0].middle for side in (larger, smaller))
+    return f"{larger.printed} {'>' if first > second else '<' if first < second else '='} {smaller.printed}"
+
+
+def broken_pairs(ranking: Ranking, ledger: Ledger) -> list[Pair]:
+    """The pairs whose printed numbers are the other way round, by more than the ranking's margin."""
+    sides = ((pair, [ledger.at(quantity, ranking.where) for quantity in pair]) for pair in ranking.pairs)
+    return [pair for pair, (larger, smaller) in sides if larger and smaller
+            and larger.values[0].middle * (1 + ranking.margin) < smaller.values[0].middle]
 
 
 # --- what follows from what -----------------------------------------------------------------------------------------

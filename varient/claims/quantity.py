@@ -31,7 +31,7 @@ _SLACK = 1e-9
 _NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e-?\d+)?")
 _UNIT_SIZES = {"GB": 1e3, "K": 1e3, "M": 1e6, "B": 1e9}
 _BOUND = re.compile(rf"(over|exceeding|less than|at most) ({_NUMBER.pattern})")
-_WORDS = {"true": 1, "completely": 0}
+_WORDS = {"true": 1, "false": 0, "completely": 0}
 _UNIT = re.compile(rf"\d({'|'.join(_UNIT_SIZES)})$")
 
 
@@ -83,6 +83,8 @@ class Kind:
         relative: how far, relative to it, a value may be off and still agree.
         exact: a count.
         shown: decimals of values that we show.
+        trained: only trained weights can tell it.
+        of: what it is a number of, in order: words of `varient.claims.claims.OF`, those that may be absent with "?".
     """
 
     label: str
@@ -92,6 +94,8 @@ class Kind:
     relative: float = 0.0
     exact: bool = False
     shown: int = 2
+    trained: bool = False
+    of: str = "system"
 
     def interval(self, text: str, unit_size: float) -> Interval:
         """What one number may stand for."""
@@ -118,48 +122,44 @@ class Kind:
 
 
 KINDS = {
-    "fid": Kind("FID", significant=3),
-    "is": Kind("Inception Score", shown=0),
-    "precision": Kind("precision", decimals=2),
-    "recall": Kind("recall", decimals=2),
+    "fid": Kind("FID", significant=3, trained=True, of="trained"),
+    "is": Kind("Inception Score", shown=0, trained=True, of="trained"),
+    "precision": Kind("precision", decimals=2, trained=True, of="trained"),
+    "recall": Kind("recall", decimals=2, trained=True, of="trained"),
     "latency_s": Kind("latency", "s", decimals=2),
     "speedup": Kind("speedup", "x", decimals=1),
     "memory_mb": Kind("total memory", "MB", relative=1e-3, shown=0),
     "kv_mb": Kind("KV cache", "MB", relative=1e-3, shown=1),
     "params_mb": Kind("parameters in memory", "MB", relative=1e-3, shown=1),
     "parameters": Kind("number of parameters", shown=0),
-    "fid_increase": Kind("increase of FID", significant=3),
-    "fid_gain": Kind("improvement of FID", "x", shown=1),
-    "fid_difference": Kind("difference of FID", decimals=2),
-    "fid_degradation": Kind("relative increase of FID", "%", shown=1),
-    "fid_limit": Kind("limit of FID", significant=3),
-    "early_fid": Kind("FID of the full network after phase 1", decimals=1),
-    "late_fid": Kind("FID of the full network at the end", decimals=1),
-    "loss": Kind("loss", decimals=2),
+    "fid_increase": Kind("increase of FID", significant=3, trained=True, of="trained"),
+    "fid_gain": Kind("improvement of FID", "x", shown=1, trained=True, of="trained trained"),
+    "fid_difference": Kind("difference of FID", decimals=2, trained=True, of="trained trained"),
+    "fid_degradation": Kind("relative increase of FID", "%", shown=1, trained=True, of="trained trained"),
+    "fid_limit": Kind("limit of FID", significant=3, trained=True, of="trained"),
+    "early_fid": Kind("FID of the full network after phase 1", decimals=1, trained=True, of="trained trained"),
+    "late_fid": Kind("FID of the full network at the end", decimals=1, trained=True, of="trained trained"),
+    "loss": Kind("loss", decimals=2, trained=True, of="trained epoch?"),
     "gradient_support": Kind("full-only layers that a gradient of the flexible zone reaches in phase 3", exact=True,
-                             shown=0),
+                             shown=0, of="subnet"),
     "steps": Kind("steps", exact=True, shown=0),
-    "kv_reduction": Kind("reduction of the KV cache", "%", shown=1),
-    "kv_growth": Kind("growth of the KV cache", "%", shown=1),
+    "kv_reduction": Kind("reduction of the KV cache", "%", shown=1, of="system system?"),
+    "kv_growth": Kind("growth of the KV cache", "%", shown=1, of="system system"),
     "kv_share": Kind("share of the KV cache in the total memory", "%", shown=1),
-    "layer_reduction": Kind("reduction of FLOPs in the layers at r7-r10", "%", shown=1),
+    "layer_reduction": Kind("reduction of FLOPs in the layers at r7-r10", "%", shown=1, of="subnet"),
     "late_latency_share": Kind("share of r7-r10 in the latency", "%", shown=1),
     "bridge_tokens": Kind("share of the tokens in the bridge zone", "%", shown=1),
-    "nested": Kind("nesting of Eq. 2's sets", exact=True, shown=0),
-    "epochs": Kind("epochs", exact=True, shown=0),
-    "bridge_zone": Kind("bridge zone", exact=True, shown=0),
-    "batch_size": Kind("training batch", exact=True, shown=0),
-    "gpus": Kind("training hardware", exact=True, shown=0),
-    "setting": Kind("training setting"),
-    "unread": Kind("not read yet"),
+    "nested": Kind("nesting of Eq. 2's sets", exact=True, shown=0, of="subnet subnet"),
+    "epochs": Kind("epochs", exact=True, shown=0, of="depth phase"),
+    "bridge_zone": Kind("bridge zone", exact=True, shown=0, of="setting"),
+    "batch_size": Kind("training batch", exact=True, shown=0, of="setting"),
+    "gpus": Kind("training hardware", exact=True, shown=0, of="setting"),
+    "setting": Kind("training setting", of="setting"),
 }
-"""All kinds of numbers; the keys name them in a `Quantity`."""
+"""All kinds of numbers; the keys name them in a `Quantity` and in the rows of the paper's data."""
 
-QUALITY = ("fid", "is", "precision", "recall")
-"""Kinds that score records hold."""
-TRAINED = (*QUALITY, "fid_increase", "fid_gain", "fid_difference", "fid_degradation", "fid_limit", "early_fid",
-           "late_fid", "loss")
-"""Kinds that only trained weights can tell."""
+SCORES = {"fid": "fid", "is": "inception_score", "precision": "precision", "recall": "recall"}
+"""Kinds that score records hold, each with the name of its field there."""
 
 
 @dataclass(frozen=True)
@@ -190,7 +190,7 @@ class Quantity:
 def parse(text: str, kind: Kind) -> tuple[Interval, ...]:
     """The numbers in a printed text, in the kind's unit.
 
-    A unit at the end ("2.0+0.3B") holds for all, and "over 50" means all values above.  "true" counts as 1 and
+    A unit at the end ("2.0+0.3B") holds for all, and "over 50" means all values above.  "true" counts as 1, "false" and
     "completely" (lost) as 0, and OOM says that a total is above the memory of the paper's GPU.
     """
     if text == OUT_OF_MEMORY:

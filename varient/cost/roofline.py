@@ -35,11 +35,9 @@ for 16-bit operands; the first includes the copies of the `reference` cache and 
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
 
 from varient.config import CachePolicy
 from varient.cost.gpus import Device, device
@@ -47,7 +45,7 @@ from varient.cost.kv_accounting import check_policy, token_layers
 from varient.cost.paper_systems import DEPTH, PaperSystem, paper_system
 from varient.cost.sizes import MIB
 from varient.cost.work import PARTS, PRECISIONS, VECTOR_PARTS, AnyStage, PassWork, Precision, Work
-from varient.paper import system_id
+from varient.paper import paper_rows, system_id
 from varient.systems.ids import VarId
 
 RUNNING_MIB_PER_IMAGE = 34.5
@@ -253,6 +251,5 @@ def _by_part(trips: Sequence[PassWork]) -> dict[str, Work]:
 
 @cache
 def _paper_rows() -> dict[str, dict[str, str]]:
-    """Table 2 by system id.  Read without pandas, which `paper_table` would import."""
-    with (files("varient") / "paper" / "table2.csv").open(encoding="utf-8") as file:
-        return {system_id(row["method"]): row for row in csv.DictReader(file)}
+    """Table 2 by system id."""
+    return {system_id(row["method"]): row for row in paper_rows("table2")}
