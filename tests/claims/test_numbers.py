@@ -44,6 +44,27 @@ def test_every_row_of_the_text_is_a_claim():
     assert [claim.id for claim in text_claims()] == [row["id"] for row in paper_rows("claims")]
 
 
+@pytest.mark.parametrize(("table", "columns", "places"), [
+    (2, ["latency_s", "fid", "precision", "recall"], 2), (2, ["speedup"], 1), (8, ["N6", "N7", "N8", "N9", "N10"], 2)])
+def test_columns_keep_the_places_that_they_are_printed_with(table, columns, places):
+    cells = [cell for column in columns for cell in paper_table(table)[column] if cell]
+    assert [cell for cell in cells if len(cell.partition(".")[2]) != places] == []
+
+
+def test_printed_numbers_are_shown_as_printed(judged):
+    assert [judged[claim].printed for claim in ("4.2-d4-fid", "table2-dit-xl2-latency_s", "table2-dit-xl2-recall",
+                                                "table8-d16-n7", "table1-mid")] == [
+        "2.30", "19.20", "0.60", "2.00", "8.5"]
+    assert "Different value: 2.30 in section 4.2" in judged["table2-variant-d4-fid"].evidence
+    assert judged["table2-latency-order"].printed == "3.62 > 2.12; 2.12 > 1.40; 1.40 > 1.21; 1.21 > 1.03"
+
+
+def test_what_agrees_is_judged_by_the_printed_places(monkeypatch):
+    """2.3 would stand for 2.25 to 2.35, and so for 2.28 too."""
+    write_instead(monkeypatch, "4.2-d4-fid", "2.3")
+    assert "Same value" in _verdicts()["4.2-d4-fid"].evidence
+
+
 def test_ids_are_unique_and_every_claim_has_a_judgement():
     judgements = judge(DIGITS, NOTHING)
     ids = [claim.id for claim in all_claims()] + [ranking.id for ranking in rankings()]
@@ -98,13 +119,13 @@ def test_only_arithmetic_makes_a_claim_hold(judged):
 
 
 @pytest.mark.parametrize(("claim", "found", "words"), [
-    ("intro-d16-speed", "1.71 x", "3.62, 2.12 in Table 2"), ("intro-d8-speed", "2.59 x", "3.62, 1.4 in Table 2"),
+    ("intro-d16-speed", "1.71 x", "3.62, 2.12 in Table 2"), ("intro-d8-speed", "2.59 x", "3.62, 1.40 in Table 2"),
     ("intro-d2-speed", "3.51 x", ""), ("4.2-d2-speed", "3.51 x", ""), ("abs-d2-speed", "3.51 x", ""),
     ("4.3-share", "73.6 %", ""), ("3.2.1-early", "10.96", ""), ("intro-late", "3.47", ""),
-    ("4.4.1-d4-gain", "57.0 x", ""), ("4.4.1-d2-collapse", "132.00", "132 in Table 4"),
+    ("4.4.1-d4-gain", "57.0 x", ""), ("4.4.1-d2-collapse", "132", "other numbers: 132 in Table 4."),
     ("table2-variant-d16-speedup", "1.71 x", ""), ("table2-code-n6-speedup", "2.85 x", ""),
     ("table6-batch_size", "1024", ""), ("table6-hardware", "8", ""), ("table7-d2-total", "35", ""),
-    ("4.5.2-n7", "0.05", "2.05, 2.0 in Table 8"), ("4.5.2-n8", "0.02", ""), ("4.5.2-n9", "0.01", ""),
+    ("4.5.2-n7", "0.05", "2.05, 2.00 in Table 8"), ("4.5.2-n8", "0.02", ""), ("4.5.2-n9", "0.01", ""),
     ("4.5.2-n10", "0.01", "1.97, 1.96 in Table 8"), ("6.3-delta", "0.04", "2.00, 1.96 in section 6.3"),
     ("6.3-rec-quality", "2.0 %", "relative increase of FID"),
 ])
@@ -130,7 +151,7 @@ def test_a_verdict_says_from_what(judged):
 def test_a_limit_that_a_rounded_number_is_astride_of_is_open(judged):
     """130 stands for 129.5 to 130.5; whether it is over 130 cannot be said."""
     judgement = judged["4.4.1-d4-collapse"]
-    assert judgement.verdict is OPEN and "On the limit within rounding: 130.00 from 130" in judgement.evidence
+    assert judgement.verdict is OPEN and "On the limit within rounding: 130 in Table 4." in judgement.evidence
 
 
 @pytest.mark.parametrize(("printed", "verdict"), [("131", CONSISTENT), ("129", CONTRADICTS)])

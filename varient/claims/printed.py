@@ -70,15 +70,20 @@ class Derived:
     around: Interval
     inputs: tuple[Claim, ...]
 
+    @property
+    def is_printed(self) -> bool:
+        """Whether it is a printed number itself and nothing is computed."""
+        return len(self.inputs) == len(self.inputs[0].values) == 1 and self.value == self.inputs[0].values[0].middle
+
     def shown(self, claim: Claim) -> str:
-        """The value, as one of a claim's kind."""
-        return claim.quantity.kind.show((Interval.point(self.value),))
+        """The value, as printed or as one of a claim's kind."""
+        return self.inputs[0].printed if self.is_printed else claim.quantity.kind.show((Interval.point(self.value),))
 
     def says(self, claim: Claim) -> str:
         """In words."""
         places = groupby(self.inputs, key=lambda source: source.where)
         inputs = " with ".join(f"{', '.join(map(_with_batch, sources))} in {where}" for where, sources in places)
-        return f"{self.shown(claim)} from {inputs}"
+        return inputs if self.is_printed else f"{self.shown(claim)} from {inputs}"
 
 
 @dataclass(frozen=True)

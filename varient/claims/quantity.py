@@ -3,8 +3,7 @@
 Two numbers are compared only if their `Quantity` is the same.  How exactly a number is printed decides what agrees with
 it:
 
-* Half a unit of the last place.  The paper's data here are numbers, which lose trailing zeros ("2.3" is printed 2.30),
-  so a kind of number that always has so many places keeps them.
+* Half a unit of the last printed place: 2.30 stands for 2.295 to 2.305, and 8.5 for 8.45 to 8.55.
 * Sizes of memory also agree within 0.1 %: the paper rounds some and cuts off others, and prints one size as 28677 and
   as 28687 MB.  Its "MB" are MiB, and the text's "GB" are 1000 of them.
 * A percentage without decimals that is a multiple of 5 ("80 %", "40-65 %", "about 30 %") is read to the nearest 5.
@@ -17,7 +16,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import floor, inf, isinf, log10
+from math import inf, isinf
 from typing import NamedTuple
 
 from varient.cost.gpus import device
@@ -78,8 +77,6 @@ class Kind:
     Attributes:
         label: for people.
         unit: of values; printed numbers are converted to it.
-        decimals: places that the paper always prints.
-        significant: the same, counted from the first digit.
         relative: how far, relative to it, a value may be off and still agree.
         exact: a count.
         shown: decimals of values that we show.
@@ -89,8 +86,6 @@ class Kind:
 
     label: str
     unit: str = ""
-    decimals: int = 0
-    significant: int = 0
     relative: float = 0.0
     exact: bool = False
     shown: int = 2
@@ -99,11 +94,9 @@ class Kind:
 
     def interval(self, text: str, unit_size: float) -> Interval:
         """What one number may stand for."""
-        value, decimals = float(text), len(text.partition(".")[2])
-        places = [decimals, self.decimals]
-        if self.significant and value:
-            places.append(self.significant - 1 - floor(log10(value)))
-        half = 0.0 if self.exact else 0.5 * 10.0 ** -max(places)
+        value, (digits, _, exponent) = float(text), text.partition("e")
+        decimals = len(digits.partition(".")[2]) - int(exponent or 0)
+        half = 0.0 if self.exact else 0.5 * 10.0 ** -decimals
         if self.unit == "%" and not decimals and value % ROUND_PERCENT == 0:
             half = ROUND_PERCENT / 2
         half = max(half * unit_size, value * unit_size * self.relative)
@@ -122,24 +115,24 @@ class Kind:
 
 
 KINDS = {
-    "fid": Kind("FID", significant=3, trained=True, of="trained"),
+    "fid": Kind("FID", trained=True, of="trained"),
     "is": Kind("Inception Score", shown=0, trained=True, of="trained"),
-    "precision": Kind("precision", decimals=2, trained=True, of="trained"),
-    "recall": Kind("recall", decimals=2, trained=True, of="trained"),
-    "latency_s": Kind("latency", "s", decimals=2),
-    "speedup": Kind("speedup", "x", decimals=1),
+    "precision": Kind("precision", trained=True, of="trained"),
+    "recall": Kind("recall", trained=True, of="trained"),
+    "latency_s": Kind("latency", "s"),
+    "speedup": Kind("speedup", "x"),
     "memory_mb": Kind("total memory", "MB", relative=1e-3, shown=0),
     "kv_mb": Kind("KV cache", "MB", relative=1e-3, shown=1),
     "params_mb": Kind("parameters in memory", "MB", relative=1e-3, shown=1),
     "parameters": Kind("number of parameters", shown=0),
-    "fid_increase": Kind("increase of FID", significant=3, trained=True, of="trained"),
+    "fid_increase": Kind("increase of FID", trained=True, of="trained"),
     "fid_gain": Kind("improvement of FID", "x", shown=1, trained=True, of="trained trained"),
-    "fid_difference": Kind("difference of FID", decimals=2, trained=True, of="trained trained"),
+    "fid_difference": Kind("difference of FID", trained=True, of="trained trained"),
     "fid_degradation": Kind("relative increase of FID", "%", shown=1, trained=True, of="trained trained"),
-    "fid_limit": Kind("limit of FID", significant=3, trained=True, of="trained"),
-    "early_fid": Kind("FID of the full network after phase 1", decimals=1, trained=True, of="trained trained"),
-    "late_fid": Kind("FID of the full network at the end", decimals=1, trained=True, of="trained trained"),
-    "loss": Kind("loss", decimals=2, trained=True, of="trained epoch?"),
+    "fid_limit": Kind("limit of FID", trained=True, of="trained"),
+    "early_fid": Kind("FID of the full network after phase 1", trained=True, of="trained trained"),
+    "late_fid": Kind("FID of the full network at the end", trained=True, of="trained trained"),
+    "loss": Kind("loss", trained=True, of="trained epoch?"),
     "gradient_support": Kind("full-only layers that a gradient of the flexible zone reaches in phase 3", exact=True,
                              shown=0, of="subnet"),
     "steps": Kind("steps", exact=True, shown=0),

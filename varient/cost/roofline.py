@@ -35,7 +35,7 @@ for 16-bit operands; the first includes the copies of the `reference` cache and 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -181,12 +181,28 @@ class Comparison:
     """A system beside its row of Table 2: latency in seconds, KV cache and peak memory in MiB (the paper's "MB").
 
     The paper prints neither of the two for DiT and LlamaGen.
+
+    Attributes:
+        printed: the row, text as printed.
     """
 
     cost: SystemCost
-    paper_latency_s: float
-    paper_kv_cache_mib: float | None = None
-    paper_memory_mib: float | None = None
+    printed: Mapping[str, str]
+
+    @property
+    def paper_latency_s(self) -> float:
+        """As a number."""
+        return float(self.printed["latency_s"])
+
+    @property
+    def paper_kv_cache_mib(self) -> float | None:
+        """As a number."""
+        return float(self.printed["kv_cache_mb"]) if self.printed["kv_cache_mb"] else None
+
+    @property
+    def paper_memory_mib(self) -> float | None:
+        """As a number."""
+        return float(self.printed["memory_mb"]) if self.printed["memory_mb"] else None
 
     @property
     def latency_error(self) -> float:
@@ -206,14 +222,13 @@ class Comparison:
 
 def compare_with_paper() -> list[Comparison]:
     """Every VAR row of Table 2, at the paper's setting."""
-    return [Comparison(system_cost(name, policy=PAPER_POLICY), float(row["latency_s"]), float(row["kv_cache_mb"]),
-                       float(row["memory_mb"]))
+    return [Comparison(system_cost(name, policy=PAPER_POLICY), row)
             for name, row in _paper_rows().items() if row["kv_cache_mb"]]
 
 
 def compare_baselines() -> list[Comparison]:
     """The other rows of Table 2, DiT and LlamaGen: in the number formats of the VAR rows and in their authors'."""
-    return [Comparison(system_cost(name, precision=precision), float(row["latency_s"]))
+    return [Comparison(system_cost(name, precision=precision), row)
             for name, row in _paper_rows().items() if not row["kv_cache_mb"]
             for precision in (PAPER_PRECISION, paper_system(name).authors_precision)]
 
