@@ -65,6 +65,43 @@ def test_what_agrees_is_judged_by_the_printed_places(monkeypatch):
     assert "Same value" in _verdicts()["4.2-d4-fid"].evidence
 
 
+BEYOND_THE_DIGITS = {
+    "within 0.1 %": {"table2-var-d30-kv_cache_mb", "table2-code-n6-kv_cache_mb", "table2-variant-d2-kv_cache_mb",
+                     "table3-b64-variant-d2-kv_cache_mb"},
+    "to the nearest 5 %": {"abs-mem", "4.2-mem", "abs-d2-mem", "intro-d2-mem", "4.2-d2-mem", "intro-d8-mem"}}
+
+
+@pytest.mark.parametrize("tolerance", BEYOND_THE_DIGITS)
+def test_what_holds_by_a_tolerance_alone_says_which(judged, tolerance):
+    said = f"It agrees {tolerance}, not to the last printed digit."
+    assert {claim for claim, j in judged.items() if said in j.evidence} == BEYOND_THE_DIGITS[tolerance]
+    assert {judged[claim].verdict for claim in BEYOND_THE_DIGITS[tolerance]} == {HOLDS}
+
+
+@pytest.mark.parametrize(("printed", "says"), [("28687", False), ("28688", False), ("28677", True), ("28710", True)])
+def test_a_cell_says_its_tolerance_where_it_needs_it(monkeypatch, printed, says):
+    """The formula gives 28687.5."""
+    print_instead(monkeypatch, 2, row=2, kv_cache_mb=printed)
+    judgement = _verdicts()["table2-var-d30-kv_cache_mb"]
+    assert judgement.verdict is HOLDS and ("agrees within 0.1 %" in judgement.evidence) is says
+
+
+def test_printings_that_are_the_same_by_a_tolerance_alone_say_which(judged):
+    assert "Same value within 0.1 %: 28687 in Table 3." in judged["table2-var-d30-kv_cache_mb"].evidence
+    assert "Same value within 0.1 %: 18869 in Table 2." in judged["table3-b64-variant-d2-total_mb"].evidence
+    assert "Same value to the nearest 5 %: 80% in abstract" in judged["4.3-d2"].evidence
+    assert judged["4.2-d2-mem"].evidence.count("Same value in abstract, introduction.") == 1
+
+
+@pytest.mark.parametrize(("printed", "verdict"), [("8085", HOLDS), ("8083", CONTRADICTS), ("8086", CONTRADICTS)])
+def test_parameters_in_memory_are_exact_with_the_attention_mask(monkeypatch, printed, verdict):
+    """8083.22 MB of weights, and 680 x 680 float32 values: 1.76 MB."""
+    print_instead(monkeypatch, 3, row=0, params_mb=printed)
+    judgement = _verdicts()["table3-b64-var-d30-params_mb"]
+    assert (judgement.verdict, judgement.found) == (verdict, f"{8083.2225 + 680 * 680 * 4 / 2 ** 20:.2f} MB")
+    assert "680 x 680 float32 values" in judgement.evidence and "agrees within" not in judgement.evidence
+
+
 def test_ids_are_unique_and_every_claim_has_a_judgement():
     judgements = judge(DIGITS, NOTHING)
     ids = [claim.id for claim in all_claims()] + [ranking.id for ranking in rankings()]
@@ -101,7 +138,7 @@ def test_what_is_contradicted_and_by_what(judged):
     ("4.5.3-mem", "36.0 %"),
     ("table2-var-d30-kv_cache_mb", "28687.5 MB"), ("table2-code-n6-kv_cache_mb", "8160.0 MB"),
     ("table2-code-n6-params", "2010020356 and 310283520"), ("table2-variant-d4-steps", "6 and 4"),
-    ("table3-b128-variant-d8-kv_cache_mb", "20930.6 MB"), ("table3-b64-variant-d2-params_mb", "8083.2 MB"),
+    ("table3-b128-variant-d8-kv_cache_mb", "20930.6 MB"), ("table3-b64-variant-d2-params_mb", "8084.99 MB"),
     ("table3-b128-var-d30-total_mb", "more than 65458 MB"), ("table3-b256-variant-d8-total_mb", "more than 49944 MB"),
     ("table6-bridge_zone", "N = 6, r1-r6 full, r7-r10 subnet"),
 ])

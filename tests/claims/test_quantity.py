@@ -55,3 +55,13 @@ def test_neighbours_touch_but_are_not_the_same():
 def test_sizes_within_a_thousandth_are_the_same():
     printed = [parse(text, KINDS["memory_mb"])[0] for text in ("18869", "18870", "39265", "38977")]
     assert printed[0].same(printed[1]) and not printed[2].same(printed[3])
+
+
+@pytest.mark.parametrize(("text", "kind", "expected"), [
+    ("28677", "kv_mb", [(28676.5, 28677.5)]), ("7.2GB", "kv_mb", [(7150, 7250)]),
+    ("80%", "kv_reduction", [(79.5, 80.5)]),
+    ("40-65%", "kv_reduction", [(39.5, 40.5), (64.5, 65.5)]), ("over 130", "fid_limit", [(130, inf)]),
+])
+def test_without_tolerances_the_printed_digits_alone_say_it(text, kind, expected):
+    ends = parse(text, KINDS[kind], tolerant=False)
+    assert ends == tuple((pytest.approx(low), pytest.approx(high)) for low, high in expected)

@@ -48,6 +48,12 @@ def params_mb(system: str) -> float:
     return paper_system(system).parameter_bytes(PRECISIONS[PAPER_PRECISION]) / MIB
 
 
+def weights_mb(system: str) -> float:
+    """Parameters, and the attention mask of all tokens that the released code stores beside them in float32, MiB."""
+    masks = 4 * VAR_256.length ** 2 * len(paper_system(system).stages)
+    return params_mb(system) + masks / MIB
+
+
 def kv_reduction(system: str) -> float:
     """By how much a system's KV cache is below VAR-d30's, %."""
     return 100 * (1 - kv_mb(system) / kv_mb(FULL))
@@ -147,13 +153,19 @@ def arithmetic(claim: Claim) -> Evidence | None:
     compute = _EXACT.get(claim.quantity.name)
     if compute is None or (exact := compute(claim.quantity)) is None:
         return None
-    agrees: bool | None = len(claim.values) == len(exact.values) and all(
-        ours.meets(printed) for ours, printed in zip(exact.values, claim.values, strict=True))
+    agrees: bool | None = _meet(exact.values, claim.values)
+    sentence = f"From shapes: {exact.sentence}"
+    if agrees and not _meet(exact.values, claim.to_the_digit):
+        sentence += f" It agrees {claim.quantity.kind.tolerance}, not to the last printed digit."
     if agrees and exact.bound and not all(
             ours.within(printed) for ours, printed in zip(exact.values, claim.values, strict=True)):
         agrees = None
-    return Evidence(agrees, exact.shown or claim.quantity.kind.show(exact.values), f"From shapes: {exact.sentence}",
-                    "arithmetic", exact.command)
+    return Evidence(agrees, exact.shown or claim.quantity.kind.show(exact.values), sentence, "arithmetic",
+                    exact.command)
+
+
+def _meet(ours: Sequence[Interval], printed: Sequence[Interval]) -> bool:
+    return len(ours) == len(printed) and all(a.meets(b) for a, b in zip(ours, printed, strict=True))
 
 
 def cost_command(system: str, batch: int = PAPER_BATCH_SIZE) -> str:
@@ -188,8 +200,9 @@ def _total(quantity: Quantity) -> Exact:
 
 def _params(quantity: Quantity) -> Exact:
     system = quantity.systems[0]
-    return Exact(_points(params_mb(system)), f"Transformer and image tokenizer in float32 take "
-                 f"{params_mb(system):.1f} MB.", cost_command(system))
+    return Exact(_points(weights_mb(system)), f"Transformer and image tokenizer in float32 take "
+                 f"{params_mb(system):.2f} MB, with the attention mask {weights_mb(system):.2f} MB.",
+                 python_command(weights_mb, (system,)))
 
 
 def _parameters(quantity: Quantity) -> Exact:

@@ -64,6 +64,11 @@ class Claim:
         """What it may stand for."""
         return parse(self.printed, self.quantity.kind)
 
+    @cached_property
+    def to_the_digit(self) -> tuple[Interval, ...]:
+        """The same by its printed digits alone, without the tolerances of its kind."""
+        return parse(self.printed, self.quantity.kind, tolerant=False)
+
 
 Pair = tuple[Quantity, Quantity]
 

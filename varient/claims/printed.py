@@ -146,7 +146,10 @@ class Witnesses:
     @property
     def sentence(self) -> str:
         """All of it in words."""
-        parts = [f"Same value in {_places(self.same)}." if self.same else "",
+        same = [one for one in self.same if _same(one.to_the_digit, self.claim.to_the_digit)]
+        near = [one for one in self.same if one not in same]
+        parts = [f"Same value in {_places(same)}." if same else "",
+                 f"Same value {self.claim.quantity.kind.tolerance}: {_places(near, with_value=True)}." if near else "",
                  f"Different value: {_places(self.other, with_value=True)}." if self.other else "",
                  f"Follows from the paper's other numbers: {_sayings(self.follows, self.claim)}."
                  if self.follows else "",

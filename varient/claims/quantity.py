@@ -4,9 +4,10 @@ Two numbers are compared only if their `Quantity` is the same.  How exactly a nu
 it:
 
 * Half a unit of the last printed place: 2.30 stands for 2.295 to 2.305, and 8.5 for 8.45 to 8.55.
-* Sizes of memory also agree within 0.1 %: the paper rounds some and cuts off others, and prints one size as 28677 and
-  as 28687 MB.  Its "MB" are MiB, and the text's "GB" are 1000 of them.
+* KV caches and totals of memory also agree within 0.1 %: the paper rounds some and cuts off others, and prints one
+  size as 28677 and as 28687 MB.  Its "MB" are MiB, and the text's "GB" are 1000 of them.
 * A percentage without decimals that is a multiple of 5 ("80 %", "40-65 %", "about 30 %") is read to the nearest 5.
+* What agrees by one of these two tolerances alone, and not to the last printed digit, is said to.
 * Counts (steps, epochs) are exact.
 * "over" and "exceeding" leave the upper end open, "less than" and "at most" the lower.
 """
@@ -92,14 +93,19 @@ class Kind:
     trained: bool = False
     of: str = "system"
 
-    def interval(self, text: str, unit_size: float) -> Interval:
-        """What one number may stand for."""
+    @property
+    def tolerance(self) -> str:
+        """Beyond the printed digits, in words."""
+        return f"within {100 * self.relative:g} %" if self.relative else f"to the nearest {ROUND_PERCENT} %"
+
+    def interval(self, text: str, unit_size: float, *, tolerant: bool = True) -> Interval:
+        """What one number may stand for: by its printed digits, and by the tolerances of its kind."""
         value, (digits, _, exponent) = float(text), text.partition("e")
         decimals = len(digits.partition(".")[2]) - int(exponent or 0)
         half = 0.0 if self.exact else 0.5 * 10.0 ** -decimals
-        if self.unit == "%" and not decimals and value % ROUND_PERCENT == 0:
+        if tolerant and self.unit == "%" and not decimals and value % ROUND_PERCENT == 0:
             half = ROUND_PERCENT / 2
-        half = max(half * unit_size, value * unit_size * self.relative)
+        half = max(half * unit_size, value * unit_size * self.relative * tolerant)
         return Interval(value * unit_size - half, value * unit_size + half)
 
     def show(self, values: Sequence[Interval]) -> str:
@@ -123,7 +129,7 @@ KINDS = {
     "speedup": Kind("speedup", "x"),
     "memory_mb": Kind("total memory", "MB", relative=1e-3, shown=0),
     "kv_mb": Kind("KV cache", "MB", relative=1e-3, shown=1),
-    "params_mb": Kind("parameters in memory", "MB", relative=1e-3, shown=1),
+    "params_mb": Kind("parameters in memory", "MB"),
     "parameters": Kind("number of parameters", shown=0),
     "fid_increase": Kind("increase of FID", trained=True, of="trained"),
     "fid_gain": Kind("improvement of FID", "x", shown=1, trained=True, of="trained trained"),
@@ -180,8 +186,8 @@ class Quantity:
         return KINDS[self.name]
 
 
-def parse(text: str, kind: Kind) -> tuple[Interval, ...]:
-    """The numbers in a printed text, in the kind's unit.
+def parse(text: str, kind: Kind, *, tolerant: bool = True) -> tuple[Interval, ...]:
+    """The numbers in a printed text, in the kind's unit; with its tolerances, or by the printed digits alone.
 
     A unit at the end ("2.0+0.3B") holds for all, and "over 50" means all values above.  "true" counts as 1, "false" and
     "completely" (lost) as 0, and OOM says that a total is above the memory of the paper's GPU.
@@ -194,4 +200,5 @@ def parse(text: str, kind: Kind) -> tuple[Interval, ...]:
         value = float(bound[2])
         return (Interval(value, inf) if bound[1] in ("over", "exceeding") else Interval(0, value),)
     unit = _UNIT.search(text)
-    return tuple(kind.interval(number, _UNIT_SIZES[unit[1]] if unit else 1) for number in _NUMBER.findall(text))
+    return tuple(kind.interval(number, _UNIT_SIZES[unit[1]] if unit else 1, tolerant=tolerant)
+                 for number in _NUMBER.findall(text))
