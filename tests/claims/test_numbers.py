@@ -354,6 +354,7 @@ def test_torch_stays_out():
     ("cells", "table7-d{depth}-phase1", "of", "d{depth}; phase4", "phase4"),
     ("cells", "table2-{system}-fid", "table", "9", "Table 9"),
     ("rankings", "table2-fid-order", "kind", "score", "'score'"),
+    ("rankings", "table2-memory-order", "kind", "kv_mb", "'kv_mb'"),        # which no record is asked for
     ("rankings", "table2-fid-order", "order", "variant-d2", "variant-d2"),
     ("rankings", "table2-fid-order", "order", "variant-d2 > variant-2", "variant-2"),
     ("rankings", "table2-fid-order", "order", "variant-d2 < variant-d4", "variant-d2 < variant-d4"),

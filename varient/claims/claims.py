@@ -7,12 +7,12 @@ words is refused before anything is judged.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from itertools import pairwise
 
-from varient.claims.quantity import KINDS, OUT_OF_MEMORY, Interval, Kind, Quantity, parse
+from varient.claims.quantity import KINDS, OUT_OF_MEMORY, RANKED, Interval, Kind, Quantity, parse
 from varient.cost.paper_systems import BRIDGE, paper_system
 from varient.cost.roofline import PAPER_BATCH_SIZE
 from varient.paper import DEPTH, TABLES, paper_rows, system_id
@@ -206,7 +206,7 @@ def _ranking(place: str, row: Mapping[str, str], ratios: Sequence[int]) -> Ranki
         raise ClaimError(f"{place}: depth {row['depth']!r}: expected ablations, or nothing for the paper's")
     if not re.fullmatch(r"(\d+(\.\d+)?%)?", row["margin"]):
         raise ClaimError(f"{place}: margin {row['margin']!r}: expected a percentage such as 5%, or nothing")
-    _kind(place, row)
+    _kind(place, row, RANKED)
     pairs = dict.fromkeys((Quantity.of(row["kind"], larger), Quantity.of(row["kind"], smaller))
                           for text in row["order"].split(";") for chain in _chains(place, text.strip(), ratios)
                           for larger, smaller in pairwise(chain) if larger != smaller)
@@ -288,9 +288,9 @@ def _why_not(given: Sequence[str], expected: Sequence[str]) -> str:
     return next(filter(None, reasons), "")
 
 
-def _kind(place: str, row: Mapping[str, str]) -> Kind:
-    if row["kind"] not in KINDS:
-        raise ClaimError(f"{place}: kind {row['kind']!r} is none of {', '.join(KINDS)}")
+def _kind(place: str, row: Mapping[str, str], known: Collection[str] = KINDS) -> Kind:
+    if row["kind"] not in known:
+        raise ClaimError(f"{place}: kind {row['kind']!r} is none of {', '.join(known)}")
     return KINDS[row["kind"]]
 
 

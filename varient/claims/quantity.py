@@ -159,6 +159,8 @@ KINDS = {
 
 SCORES = {"fid": "fid", "is": "inception_score", "precision": "precision", "recall": "recall"}
 """Kinds that score records hold, each with the name of its field there."""
+RANKED = (*SCORES, "latency_s", "memory_mb")
+"""Kinds by which systems are ranked: those that `varient.claims.noise` finds in records."""
 
 
 @dataclass(frozen=True)
