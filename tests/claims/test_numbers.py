@@ -90,6 +90,8 @@ def test_printings_that_are_the_same_by_a_tolerance_alone_say_which(judged):
     assert "Same value within 0.1 %: 28687 in Table 3." in judged["table2-var-d30-kv_cache_mb"].evidence
     assert "Same value within 0.1 %: 18869 in Table 2." in judged["table3-b64-variant-d2-total_mb"].evidence
     assert "Same value to the nearest 5 %: 80% in abstract" in judged["4.3-d2"].evidence
+    assert "other numbers to the nearest 5 %: 67.0 % from 28677, 9465" in judged["intro-d8-mem"].evidence
+    assert "other numbers: 80.8 % from 28677, 5495 in Table 2;" in judged["4.3-d2"].evidence
     assert judged["4.2-d2-mem"].evidence.count("Same value in abstract, introduction.") == 1
 
 

@@ -64,10 +64,12 @@ class Derived:
     Attributes:
         value: from the numbers themselves.
         around: from all that they may stand for.
+        to_the_digit: the same by their printed digits alone.
     """
 
     value: float
     around: Interval
+    to_the_digit: Interval
     inputs: tuple[Claim, ...]
 
     @property
@@ -148,11 +150,15 @@ class Witnesses:
         """All of it in words."""
         same = [one for one in self.same if _same(one.to_the_digit, self.claim.to_the_digit)]
         near = [one for one in self.same if one not in same]
+        follows = [one for one in self.follows if one.to_the_digit.meets(self.claim.to_the_digit[0])]
+        nearly = [one for one in self.follows if one not in follows]
+        tolerance = self.claim.quantity.kind.tolerance
         parts = [f"Same value in {_places(same)}." if same else "",
-                 f"Same value {self.claim.quantity.kind.tolerance}: {_places(near, with_value=True)}." if near else "",
+                 f"Same value {tolerance}: {_places(near, with_value=True)}." if near else "",
                  f"Different value: {_places(self.other, with_value=True)}." if self.other else "",
-                 f"Follows from the paper's other numbers: {_sayings(self.follows, self.claim)}."
-                 if self.follows else "",
+                 f"Follows from the paper's other numbers: {_sayings(follows, self.claim)}." if follows else "",
+                 f"Follows from the paper's other numbers {tolerance}: {_sayings(nearly, self.claim)}."
+                 if nearly else "",
                  f"The paper's other numbers give another value: {_sayings(self.against, self.claim)}."
                  if self.against else "",
                  f"On the limit within rounding: {_sayings(self.astride, self.claim)}." if self.astride else ""]
@@ -272,7 +278,8 @@ def _derive(claim: Claim, ledger: Ledger) -> Iterator[Derived]:
         for inputs in ledger.together(*quantities):
             if claim not in inputs and all(len(source.values) == 1 for source in inputs):
                 values = [source.values[0] for source in inputs]
-                yield Derived(formula(*(value.middle for value in values)), _range(formula, values), inputs)
+                yield Derived(formula(*(value.middle for value in values)), _range(formula, values),
+                              _range(formula, [source.to_the_digit[0] for source in inputs]), inputs)
     if own := _OWN.get(claim.quantity.name):
         yield from own(claim, ledger)
 
@@ -340,13 +347,13 @@ def _batch_product(claim: Claim, ledger: Ledger) -> Iterator[Derived]:
     if len(claim.values) == 3:
         _, per_gpu, gpus = claim.values
         count = per_gpu.middle * gpus.middle
-        yield Derived(count, Interval.point(count), (claim,))
+        yield Derived(count, Interval.point(count), Interval.point(count), (claim,))
 
 
 def _gpus_of_batch(claim: Claim, ledger: Ledger) -> Iterator[Derived]:
     """The number of GPUs that the batch is split over."""
     for batch in ledger.named("batch_size"):
-        yield Derived(batch.values[-1].middle, batch.values[-1], (batch,))
+        yield Derived(batch.values[-1].middle, batch.values[-1], batch.to_the_digit[-1], (batch,))
 
 
 _OWN: dict[str, Callable[[Claim, Ledger], Iterator[Derived]]] = {
