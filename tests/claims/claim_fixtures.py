@@ -6,7 +6,6 @@ from conftest import ROOT
 
 from varient.claims import claims
 from varient.config import load_config
-from varient.paper import paper_table
 from varient.records import ProfileRecord, Provenance, ScoreRecord
 from varient.results import Results
 
@@ -56,21 +55,20 @@ def profiles(*records):
     return Results({}, {record.system: record for record in records}, records)
 
 
-def print_instead(monkeypatch, number, **changes):
-    """Change cells of a table: row=<index>, then column=value."""
-    row = changes.pop("row")
-
-    def changed(asked):
-        frame = paper_table(asked)
-        if asked == number:
-            for column, value in changes.items():
-                frame.loc[row, column] = value
-        return frame
-
-    monkeypatch.setattr(claims, "paper_table", changed)
+def rows_instead(monkeypatch, name, change):
+    """Change the rows of a file of the paper's data: a function of the list of them."""
+    read = claims.paper_rows
+    monkeypatch.setattr(claims, "paper_rows", lambda asked: change(read(asked)) if asked == name else read(asked))
 
 
-def write_instead(monkeypatch, claim_id, value):
-    """Change the value of a row of claims.csv."""
-    rows = [row | {"value": value} if row["id"] == claim_id else row for row in claims._text_rows()]
-    monkeypatch.setattr(claims, "_text_rows", lambda: rows)
+def print_instead(monkeypatch, number, row, **changes):
+    """Change cells of a table's row, by its index."""
+    rows_instead(monkeypatch, f"table{number}", lambda rows: [
+        cells | changes if at == row else cells for at, cells in enumerate(rows)])
+
+
+def write_instead(monkeypatch, claim_id, value, name="claims", column="value"):
+    """Change a row of claims.csv, or of another of the files with ids."""
+    assert claim_id in [row["id"] for row in claims.paper_rows(name)]
+    rows_instead(monkeypatch, name, lambda rows: [
+        row | {column: value} if row["id"] == claim_id else row for row in rows])

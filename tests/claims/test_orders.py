@@ -22,13 +22,20 @@ from claim_fixtures import (
 from conftest import ROOT
 
 from varient.claims import Verdict, judge
-from varient.claims.claims import all_claims
-from varient.claims.directions import NEARLY_EQUIVALENT, directions
-from varient.claims.miniature import PROCESS_SPREAD, Miniature, look
-from varient.claims.noise import UNKNOWN_TRAINING_SPREAD, Estimate, resolved, reversal_threshold
+from varient.claims.claims import all_claims, rankings
+from varient.claims.measured import look
+from varient.claims.noise import (
+    PROCESS_SPREAD,
+    UNKNOWN_TRAINING_SPREAD,
+    Estimate,
+    Estimates,
+    resolved,
+    reversal_threshold,
+)
 from varient.claims.printed import Ledger
 from varient.claims.quantity import Quantity
 from varient.claims.records import Records
+from varient.claims.verdicts import ranking_verdict
 from varient.records import ReconstructionRecord, ScaleReconstruction
 from varient.results import Results
 
@@ -77,14 +84,14 @@ def test_a_tie_in_print_is_no_contradiction():
     assert _order("figure2-full-order", NOTHING).verdict is OPEN
 
 
-class Paper(Miniature):
+class Paper(Estimates):
     """An experiment that measures what the paper prints, each number changed by ``change``, with small errors."""
 
     def __init__(self, where, change):
         super().__init__(Records(DIGITS, NOTHING))
         self.ledger, self.where, self.change = Ledger(all_claims()), where, change
 
-    def estimate(self, quantity, *, ablated):
+    def of(self, quantity, *, ablated):
         if (printed := self.ledger.at(quantity, self.where)) is None:
             return None
         value = self.change(printed.values[0].middle)
@@ -94,15 +101,15 @@ class Paper(Miniature):
 NOT_PRINTED = {"figure7-order", "3.3.2-maintained"}
 
 
-@pytest.mark.parametrize("direction", directions(), ids=lambda direction: direction.id)
-def test_an_experiment_that_measures_the_papers_numbers_shows_each_ranking(direction):
+@pytest.mark.parametrize("ranking", rankings(), ids=lambda ranking: ranking.id)
+def test_an_experiment_that_measures_the_papers_numbers_shows_each_ranking(ranking):
     """And one that measures their reciprocals, which are ranked the other way, shows none."""
-    same, other = (look(direction, Paper(direction.where, change), "") for change in (float, lambda x: 1 / x))
-    if direction.id in NOT_PRINTED:
+    same, other = (look(ranking, Paper(ranking.where, change), "") for change in (float, lambda x: 1 / x))
+    if ranking.id in NOT_PRINTED:
         assert same is None
     else:
-        assert same.verdict is SEEN, same.finding.sentence
-        assert other.verdict in (REVERSED, PARTLY)
+        assert ranking_verdict(same) is SEEN, same.sentence
+        assert ranking_verdict(other) in (REVERSED, PARTLY)
 
 
 @pytest.mark.parametrize(("ours", "verdict"), [
@@ -118,10 +125,10 @@ def test_at_least_as_good_has_a_margin(ours, verdict):
 
 
 def test_a_ranking_without_a_margin_has_none():
-    assert {direction.id for direction in directions() if direction.margin} == {
-        "3.3.2-maintained", "figure2-subnet-order", "figure2-full-order"}
+    assert {ranking.id: ranking.margin for ranking in rankings() if ranking.margin} == {
+        "3.3.2-maintained": 0.05, "figure2-subnet-order": 0.05, "figure2-full-order": 0.05}
     assert resolved(Estimate("a", 1.0, 1e-6, 1), Estimate("b", 1.0, 1e-6, 1)) == 0
-    assert resolved(Estimate("a", 1.0, 1e-6, 1), Estimate("b", 1.0, 1e-6, 1), margin=NEARLY_EQUIVALENT) == 1
+    assert resolved(Estimate("a", 1.0, 1e-6, 1), Estimate("b", 1.0, 1e-6, 1), margin=0.05) == 1
 
 
 FRONT = {f"variant__d4__p{p}": fid for p, fid in ((10, 40.0), (20, 18.0), (50, 8.0), (80, 3.0), (100, 1.0))} | {
@@ -291,7 +298,7 @@ def test_an_order_corrects_for_its_pairs():
 
 
 def _estimate(results, system):
-    return Miniature(Records(DIGITS, results)).estimate(Quantity.of("fid", system), ablated=False)
+    return Estimates(Records(DIGITS, results)).of(Quantity.of("fid", system))
 
 
 def test_a_single_training_has_the_spread_of_those_with_several():

@@ -11,10 +11,17 @@ def _ends(text, kind):
 
 @pytest.mark.parametrize(("text", "kind", "expected"), [
     ("2.05", "fid", [(2.045, 2.055)]),
-    ("2.3", "fid", [(2.295, 2.305)]),            # printed 2.30
+    ("2.30", "fid", [(2.295, 2.305)]),
+    ("2.3", "fid", [(2.25, 2.35)]),
+    ("8.5", "fid", [(8.45, 8.55)]),
     ("132", "fid", [(131.5, 132.5)]),
     ("22.7", "fid", [(22.65, 22.75)]),
-    ("0.8", "precision", [(0.795, 0.805)]),      # printed 0.80
+    ("0.80", "precision", [(0.795, 0.805)]),
+    ("0.8", "precision", [(0.75, 0.85)]),
+    ("19.20", "latency_s", [(19.195, 19.205)]),
+    ("1e-6 constant", "setting", [(0.5e-6, 1.5e-6)]),
+    ("1.0e-6", "setting", [(0.95e-6, 1.05e-6)]),
+    ("1.5e3", "parameters", [(1450, 1550)]),
     ("314", "is", [(313.5, 314.5)]),
     ("1.7x", "speedup", [(1.65, 1.75)]),
     ("7.2GB", "kv_mb", [(7150, 7250)]),
@@ -48,3 +55,13 @@ def test_neighbours_touch_but_are_not_the_same():
 def test_sizes_within_a_thousandth_are_the_same():
     printed = [parse(text, KINDS["memory_mb"])[0] for text in ("18869", "18870", "39265", "38977")]
     assert printed[0].same(printed[1]) and not printed[2].same(printed[3])
+
+
+@pytest.mark.parametrize(("text", "kind", "expected"), [
+    ("28677", "kv_mb", [(28676.5, 28677.5)]), ("7.2GB", "kv_mb", [(7150, 7250)]),
+    ("80%", "kv_reduction", [(79.5, 80.5)]),
+    ("40-65%", "kv_reduction", [(39.5, 40.5), (64.5, 65.5)]), ("over 130", "fid_limit", [(130, inf)]),
+])
+def test_without_tolerances_the_printed_digits_alone_say_it(text, kind, expected):
+    ends = parse(text, KINDS[kind], tolerant=False)
+    assert ends == tuple((pytest.approx(low), pytest.approx(high)) for low, high in expected)

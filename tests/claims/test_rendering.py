@@ -12,8 +12,7 @@ from conftest import ROOT
 from typer.testing import CliRunner
 
 from varient.claims import Judgement, Verdict, judge, write_claims
-from varient.claims.claims import table_claims, text_claims
-from varient.claims.directions import directions
+from varient.claims.claims import rankings, table_claims, text_claims
 from varient.claims.rendering import to_markdown
 from varient.cli import app
 
@@ -111,7 +110,7 @@ def test_the_page_counts_its_claims():
     text, cells, orders = (sum(judgement.kind == kind for judgement in JUDGED) for kind in ("text", "cell", "ranking"))
     page = to_markdown(JUDGED, "digits")
     assert f"{text} numbers and sentences of its text, {cells} cells of Tables 1 to 8, and {orders} rankings" in page
-    assert (text, cells, orders) == (len(text_claims()), len(table_claims()), len(directions()))
+    assert (text, cells, orders) == (len(text_claims()), len(table_claims()), len(rankings()))
 
 
 def test_a_foreign_score_is_named_and_left_out(tmp_path):

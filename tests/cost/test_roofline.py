@@ -1,6 +1,7 @@
 """The cost model against the caches, the modules and torch's FLOP counter, and against the paper's printed numbers."""
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import fields
@@ -431,7 +432,9 @@ def test_tables_for_people():
     assert rows["variant-d8"]["kv_cache_error"] == pytest.approx(0.1057, abs=1e-4)  # the paper's cell is 1000 short
     assert (rows["llamagen-xxl"]["paper_latency_s"], rows["llamagen-xxl"]["precision"]) == (74.27, "bf16")
     assert rows["dit-xl2"]["memory_error"] is rows["dit-xl2"]["peak_memory_mib"] is None
-    assert _varient("cost", "--compare").stdout.count("variant-d") == 3 * 4
+    people = _varient("cost", "--compare").stdout
+    assert people.count("variant-d") == 3 * 4
+    assert re.search(r"dit-xl2\b.* 19\.20 ", people) and re.search(r"variant-d8\b.* 1\.40 ", people)  # as printed
 
 
 def test_neither_torch_nor_pandas_is_needed():

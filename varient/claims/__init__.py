@@ -5,8 +5,7 @@ has printed it too (another table, the text) or has measured it (records) is ask
 verdict changes.  Imports no torch; without records it takes seconds on any machine.
 """
 
-from varient.claims.judgement import Judgement, Verdict
 from varient.claims.rendering import write_claims
-from varient.claims.verdicts import judge
+from varient.claims.verdicts import Judgement, Verdict, judge
 
 __all__ = ["Judgement", "Verdict", "judge", "write_claims"]

@@ -1,18 +1,21 @@
-"""What shapes alone say: exact values of the quantities that need neither weights nor a GPU."""
+"""What shapes alone say: exact values of the quantities that need neither weights nor a GPU, and predictions of others.
+
+A prediction, of the cost model, stands beside a claim and never decides it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from math import inf, isqrt
+from math import inf, isinf, isqrt
 
-from varient.claims.claims import FULL, LAST_SCALE, Claim
-from varient.claims.judgement import Evidence
+from varient.claims.claims import FULL, LAST_SCALE, Claim, Evidence
 from varient.claims.quantity import Interval, Quantity
 from varient.cost.gpus import device
 from varient.cost.paper_systems import BRIDGE, paper_system
 from varient.cost.roofline import (
+    ANCHOR,
     PAPER_BATCH_SIZE,
     PAPER_DEVICE,
     PAPER_POLICY,
@@ -43,6 +46,12 @@ def kv_mb(system: str, batch: int = PAPER_BATCH_SIZE) -> float:
 def params_mb(system: str) -> float:
     """Parameters of transformers and image tokenizer in float32, MiB."""
     return paper_system(system).parameter_bytes(PRECISIONS[PAPER_PRECISION]) / MIB
+
+
+def weights_mb(system: str) -> float:
+    """Parameters, and the attention mask of all tokens that the released code stores beside them in float32, MiB."""
+    masks = 4 * VAR_256.length ** 2 * len(paper_system(system).stages)
+    return params_mb(system) + masks / MIB
 
 
 def kv_reduction(system: str) -> float:
@@ -106,6 +115,17 @@ def zone_of(bridge: int = BRIDGE) -> tuple[int, ...]:
     return len(full), full[0], full[-1], rest[0], rest[-1]
 
 
+def speedup(system: str) -> float:
+    """Predicted latency of VAR-d30 over a system's, on an L20 at batch 64."""
+    return paper_cost(FULL).latency_s / paper_cost(system).latency_s
+
+
+def late_latency_share(system: str, bridge: int = BRIDGE) -> float:
+    """Share of the scales after the bridge zone in the predicted latency, %."""
+    by_pass = paper_cost(system).stages[0].latency_s
+    return 100 * sum(by_pass[bridge:]) / sum(by_pass)
+
+
 @dataclass(frozen=True)
 class Exact:
     """Values of a quantity.
@@ -115,12 +135,14 @@ class Exact:
         sentence: how they come about.
         command: prints them.
         bound: they are limits of the quantity: agreement takes all values that they leave.
+        shown: for people, where that is no number.
     """
 
     values: tuple[Interval, ...]
     sentence: str
     command: str
     bound: bool = False
+    shown: str = ""
 
 
 def arithmetic(claim: Claim) -> Evidence | None:
@@ -131,23 +153,19 @@ def arithmetic(claim: Claim) -> Evidence | None:
     compute = _EXACT.get(claim.quantity.name)
     if compute is None or (exact := compute(claim.quantity)) is None:
         return None
-    agrees: bool | None = len(claim.values) == len(exact.values) and all(
-        ours.meets(printed) for ours, printed in zip(exact.values, claim.values, strict=True))
+    agrees: bool | None = _meet(exact.values, claim.values)
+    sentence = f"From shapes: {exact.sentence}"
+    if agrees and not _meet(exact.values, claim.to_the_digit):
+        sentence += f" It agrees {claim.quantity.kind.tolerance}, not to the last printed digit."
     if agrees and exact.bound and not all(
             ours.within(printed) for ours, printed in zip(exact.values, claim.values, strict=True)):
         agrees = None
-    return Evidence(agrees, _shown(claim.quantity, exact), f"From shapes: {exact.sentence}", "arithmetic",
+    return Evidence(agrees, exact.shown or claim.quantity.kind.show(exact.values), sentence, "arithmetic",
                     exact.command)
 
 
-def _shown(quantity: Quantity, exact: Exact) -> str:
-    if quantity.name == "nested":
-        return str(bool(exact.values[0].low)).lower()
-    if quantity.name == "gradient_support":
-        return "reaches {} of {} full-only layers".format(*reached_layers(_depth(quantity.systems[0])))
-    if quantity.name == "bridge_zone":
-        return "N = {:.0f}, r{:.0f}-r{:.0f} full, r{:.0f}-r{:.0f} subnet".format(*(v.low for v in exact.values))
-    return quantity.kind.show(exact.values)
+def _meet(ours: Sequence[Interval], printed: Sequence[Interval]) -> bool:
+    return len(ours) == len(printed) and all(a.meets(b) for a, b in zip(ours, printed, strict=True))
 
 
 def cost_command(system: str, batch: int = PAPER_BATCH_SIZE) -> str:
@@ -182,8 +200,9 @@ def _total(quantity: Quantity) -> Exact:
 
 def _params(quantity: Quantity) -> Exact:
     system = quantity.systems[0]
-    return Exact(_points(params_mb(system)), f"Transformer and image tokenizer in float32 take "
-                 f"{params_mb(system):.1f} MB.", cost_command(system))
+    return Exact(_points(weights_mb(system)), f"Transformer and image tokenizer in float32 take "
+                 f"{params_mb(system):.2f} MB, with the attention mask {weights_mb(system):.2f} MB.",
+                 python_command(weights_mb, (system,)))
 
 
 def _parameters(quantity: Quantity) -> Exact:
@@ -240,7 +259,7 @@ def _nested(quantity: Quantity) -> Exact:
         f"Every layer of I_{depths[0]} is in I_{depths[1]}.")
     return Exact(_points(is_nested(*depths)), f"{sentence} Taken literally, 0.5 D = {DEPTH // 2} and 0.25 D = "
                  f"{DEPTH / 4:g}, which is not a whole number; of the layers that I_{DEPTH // 2} lacks, {literal}.",
-                 python_command(is_nested, depths))
+                 python_command(is_nested, depths), shown=str(not lacking).lower())
 
 
 def _gradient_support(quantity: Quantity) -> Exact:
@@ -250,12 +269,14 @@ def _gradient_support(quantity: Quantity) -> Exact:
                  f"In each layer of I_{depth}, tokens of the flexible zone attend to keys and values of bridge tokens, "
                  f"which went through all the layers before. By this alone its gradient reaches {reached} of the "
                  f"{full_only} full-only layers; how much of it is another question.",
-                 python_command(reached_layers, (depth,)))
+                 python_command(reached_layers, (depth,)),
+                 shown=f"reaches {reached} of {full_only} full-only layers")
 
 
 def _zone(quantity: Quantity) -> Exact:
-    return Exact(_points(*zone_of()), f"Eq. 3 with N = {BRIDGE} and K = {LAST_SCALE} scales.",
-                 python_command(zone_of, ()))
+    bridge, *ends = zone_of()
+    return Exact(_points(bridge, *ends), f"Eq. 3 with N = {BRIDGE} and K = {LAST_SCALE} scales.",
+                 python_command(zone_of, ()), shown="N = {}, r{}-r{} full, r{}-r{} subnet".format(bridge, *ends))
 
 
 def _depth(system: str) -> int:
@@ -272,3 +293,49 @@ _EXACT: dict[str, Callable[[Quantity], Exact | None]] = {
     "layer_reduction": _layer_reduction, "nested": _nested, "bridge_zone": _zone,
     "gradient_support": _gradient_support}
 """How the value of each kind of quantity is computed; kinds that are absent need more than shapes."""
+
+
+# --- predictions ------------------------------------------------------------------------------------------------------
+
+
+def predicted(claim: Claim) -> Evidence | None:
+    """The prediction for a claim's quantity; None where there is none."""
+    predict = _PREDICTIONS.get(claim.quantity.name)
+    if predict is None or (prediction := predict(claim.quantity)) is None:
+        return None
+    value, remark, command = prediction
+    shown = claim.quantity.kind.show((Interval.point(value),))
+    error = "" if isinf(claim.values[0].high) else f" ({value / claim.values[0].middle - 1:+.1%})"
+    return Evidence(None, shown, f"The cost model predicts {shown}{error}{remark}.", "predicted", command)
+
+
+Prediction = tuple[float, str, str]
+"""Value, remark and command."""
+
+
+def _latency(quantity: Quantity) -> Prediction:
+    system = quantity.systems[0]
+    remark = ", but it is fitted to this very cell" if system == ANCHOR else ""
+    return paper_cost(system).latency_s, remark, cost_command(system)
+
+
+def _speedup(quantity: Quantity) -> Prediction:
+    return speedup(quantity.systems[0]), "", python_command(speedup, quantity.systems)
+
+
+def _memory(quantity: Quantity) -> Prediction | None:
+    cost = paper_cost(quantity.systems[0], quantity.batch)
+    if cost.peak_memory is None:
+        return None
+    return (cost.peak_memory.mib, ", with constants fitted to totals of Table 3 and the whole batch decoded at once",
+            cost_command(quantity.systems[0], quantity.batch))
+
+
+def _late_share(quantity: Quantity) -> Prediction:
+    system = quantity.systems[0]
+    return (late_latency_share(system), f"; of the tokens these scales hold {100 - bridge_tokens():.1f} %",
+            python_command(late_latency_share, (system,)))
+
+
+_PREDICTIONS: dict[str, Callable[[Quantity], Prediction | None]] = {
+    "latency_s": _latency, "speedup": _speedup, "memory_mb": _memory, "late_latency_share": _late_share}

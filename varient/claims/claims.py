@@ -1,44 +1,37 @@
-"""What the paper claims: numbers and sentences of its text (claims.csv) and every numeric cell of its tables 1 to 8.
+"""What the paper claims, read from the rows of its data: numbers of the text, cells of the tables, rankings of systems.
 
-A claim names the quantity that it prints; whether the value is right is asked elsewhere.
+A row says what it denotes in the words of `KINDS` and `OF`; whether it is right is asked elsewhere.  A row in other
+words is refused before anything is judged.
 """
 
 from __future__ import annotations
 
-import csv
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
-from importlib.resources import files
-from math import isqrt
+from functools import cache, cached_property
+from itertools import pairwise
 
-from varient.ablations import bridge_system, zone_system
-from varient.claims.quantity import OUT_OF_MEMORY, Interval, Quantity, parse
-from varient.cost.paper_systems import BRIDGE
+from varient.claims.quantity import KINDS, OUT_OF_MEMORY, RANKED, Interval, Kind, Quantity, parse
+from varient.cost.paper_systems import BRIDGE, paper_system
 from varient.cost.roofline import PAPER_BATCH_SIZE
-from varient.paper import DEPTH, paper_table, system_id
-from varient.paper.published import published
-from varient.pyramid import VAR_256
+from varient.paper import DEPTH, TABLES, paper_rows, system_id
+from varient.pyramid import VAR_256, Zone
 from varient.systems.ids import VarId
 
 LAST_SCALE = VAR_256.num_scales
 """K."""
 FULL = str(VarId("var", DEPTH))
 """The pretrained full network."""
-SKIP_ALL = "skip"
-"""In ids of the paper's systems, the recipe without a bridge zone; `fixed_ratio` names those of a fixed p."""
+UNNAMED_FULL = "variant-full"
+"""Table 8's row d = 30 and "the full network" of Sec. 6.3: a full network after training, as its FID is not VAR-d30's;
+of which supernet is not said."""
+PRINTED_RATIOS = (10, 100)
+"""p(subnet), in percent: Sec. 3.3.1 varies it from 0.1 to 1, and prints the FIDs of both ends."""
 
 
-def fixed_ratio(percent: int) -> str:
-    """In ids of the paper's systems, the recipe of a fixed p(subnet): `p10` for p = 0.1."""
-    return f"p{percent}"
-
-
-def ratio_of(system: VarId) -> int | None:
-    """p(subnet) in percent where a system of the paper is trained with a fixed one."""
-    recipe = system.recipe or ""
-    return int(recipe[1:]) if recipe[:1] == "p" and recipe[1:].isdecimal() else None
+class ClaimError(ValueError):
+    """A row of the paper's data that cannot be read; the message names file, row and expectation."""
 
 
 @dataclass(frozen=True)
@@ -71,234 +64,235 @@ class Claim:
         """What it may stand for."""
         return parse(self.printed, self.quantity.kind)
 
+    @cached_property
+    def to_the_digit(self) -> tuple[Interval, ...]:
+        """The same by its printed digits alone, without the tolerances of its kind."""
+        return parse(self.printed, self.quantity.kind, tolerant=False)
+
+
+Pair = tuple[Quantity, Quantity]
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Which systems are better than which: the printed numbers must show it, and any experiment can look for it.
+
+    Attributes:
+        pairs: the first of each is the larger number.
+        ablated: an experiment looks for it at the depth of its ablations, where the paper has d = 16.
+        margin: 0 where the first of each pair is claimed to be larger; else the second is claimed to be at least as
+            good (non-inferior): larger by no more than this, relative to the first.
+        reading: how we read the claim, where that is a choice.
+    """
+
+    id: str
+    where: str
+    claim: str
+    pairs: tuple[Pair, ...]
+    ablated: bool = False
+    margin: float = 0.0
+    reading: str = ""
+
+    @property
+    def quantities(self) -> tuple[Quantity, ...]:
+        """All of them, each once."""
+        return tuple(dict.fromkeys(quantity for pair in self.pairs for quantity in pair))
+
+    @property
+    def zones(self) -> tuple[Zone, ...]:
+        """Scales that it compares, in its order; what each holds of the picture is a confound."""
+        ids = [VarId.parse(quantity.systems[0]) for quantity in self.quantities]
+        zones = tuple(dict.fromkeys(found.window or (BRIDGE + 1, LAST_SCALE) for found in ids if found and found.free))
+        return zones if len(zones) > 1 else ()
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What one kind of evidence says about a claim.
+
+    Attributes:
+        agrees: with the claim; None: it has something to say but decides nothing.
+        found: the value that it gives.
+        sentence: for people.
+        source: paper, arithmetic, predicted or measured (...).
+        command: shows it again.
+    """
+
+    agrees: bool | None
+    found: str
+    sentence: str
+    source: str
+    command: str
+
 
 def all_claims() -> list[Claim]:
-    """Text first, then tables, in the paper's order."""
+    """Numbers of the text first, then cells, in the paper's order.
+
+    Raises:
+        ClaimError: a row that cannot be read.
+    """
     return [*text_claims(), *table_claims()]
 
 
-# --- the text -------------------------------------------------------------------------------------------------------
-
-_KV_READING = "\"Memory\" read as the KV cache."
-NO_DEPTH = "The text names no d; read as d = 16."
-"""Section 3.3.1 and Fig. 2 say which p, not which subnet."""
-_RATIOS = f"{NO_DEPTH} Read as said of all ratios that Fig. 2c shows."
-_ENDS_OF_RATIOS = ("variant-d16-p10-full", "variant-d16-p100-full")
-TRAINED_FULL = "variant-full"
-"""Table 8's row d = 30 and "the full network" of Sec. 6.3: a full network after training, as its FID is not VAR-d30's;
-of which supernet is not said."""
-
-READINGS: dict[str, tuple[Quantity, str]] = {
-    "abs-d30-fid": (Quantity.of("fid", FULL), ""),
-    "abs-d16-fid": (Quantity.of("fid", "variant-d16"), ""),
-    "abs-d8-fid": (Quantity.of("fid", "variant-d8"), ""),
-    "abs-d2-fid": (Quantity.of("fid", "variant-d2"), ""),
-    "abs-mem": (Quantity.of("kv_reduction", "variant-d16", "variant-d8"), _KV_READING),
-    "abs-d2-mem": (Quantity.of("kv_reduction", "variant-d2"), _KV_READING),
-    "abs-d2-speed": (Quantity.of("speedup", "variant-d2"), ""),
-    "intro-early": (Quantity.of("fid_increase", "free-d16-r1to3"), "Early scales read as r1-r3, as in Table 1."),
-    "intro-late": (Quantity.of("fid_increase", "free-d16"), "Late scales read as r7-r10, as in Table 1."),
-    "intro-d16-speed": (Quantity.of("speedup", "variant-d16"), ""),
-    "intro-d16-mem": (Quantity.of("kv_reduction", "variant-d16"), _KV_READING),
-    "intro-full-fid": (Quantity.of("fid", "variant-d16-full"), "Read as the full network of the same supernet."),
-    "intro-d16-fid": (Quantity.of("fid", "variant-d16"), ""),
-    "intro-d8-speed": (Quantity.of("speedup", "variant-d8"), ""),
-    "intro-d2-speed": (Quantity.of("speedup", "variant-d2"), ""),
-    "intro-d8-mem": (Quantity.of("kv_reduction", "variant-d8"), _KV_READING),
-    "intro-d2-mem": (Quantity.of("kv_reduction", "variant-d2"), _KV_READING),
-    "intro-d8-fid": (Quantity.of("fid", "variant-d8"), ""),
-    "intro-d2-fid": (Quantity.of("fid", "variant-d2"), ""),
-    "3.2.1-early": (Quantity.of("fid_increase", "free-d16-r1to3"), ""),
-    "3.2.1-late-fid": (Quantity.of("fid_increase", "free-d16"), ""),
-    "3.2.1-flops": (Quantity.of("layer_reduction", "variant-d16"), ""),
-    "3.2.1-late": (Quantity.of("late_latency_share", FULL), ""),
-    "3.2.2-nested": (Quantity.of("nested", "variant-d8", "variant-d16"),
-                     "Depths as Table 4 labels them: d = 8 is 25 %, d = 16 is 50 % of 30."),
-    "3.3.1-p01-full": (Quantity.of("fid", "variant-d16-p10-full"), NO_DEPTH),
-    "3.3.1-p01-sub": (Quantity.of("fid", "variant-d16-p10"), NO_DEPTH),
-    "3.3.1-p10-sub": (Quantity.of("fid", "variant-d16-p100"), NO_DEPTH),
-    "3.3.1-p10-full": (Quantity.of("fid", "variant-d16-p100-full"), NO_DEPTH),
-    "3.3.1-p10-loss8": (Quantity.of("loss", "variant-d16-p100-full", "epoch 8"), NO_DEPTH),
-    "3.3.1-p10-loss": (Quantity.of("loss", "variant-d16-p100-full"), NO_DEPTH),
-    "3.3.1-bridge-tokens": (Quantity.of("bridge_tokens", FULL), ""),
-    "3.3.1-p01-loss": (Quantity.of("loss", "variant-d16-p10"), NO_DEPTH),
-    "3.3.1-early-fid": (Quantity.of("early_fid", *_ENDS_OF_RATIOS), _RATIOS),
-    "3.3.1-late-fid": (Quantity.of("late_fid", *_ENDS_OF_RATIOS), _RATIOS),
-    "3.3.2-gradient": (Quantity.of("gradient_support", "variant-d16"), "\"Gradient support\" read as a gradient of the "
-                       "flexible zone's loss, \"completely\" as for no full-only layer; d = 16 is the text's example."),
-    "4.2-mem": (Quantity.of("kv_reduction", "variant-d16", "variant-d8"), _KV_READING),
-    "4.2-d2-speed": (Quantity.of("speedup", "variant-d2"), ""),
-    "4.2-d2-mem": (Quantity.of("kv_reduction", "variant-d2"), _KV_READING),
-    "4.2-d8-fid": (Quantity.of("fid", "variant-d8"), ""),
-    "4.2-d2-fid": (Quantity.of("fid", "variant-d2"), ""),
-    "4.2-d4-fid": (Quantity.of("fid", "variant-d4"), ""),
-    "4.2-d4-kv": (Quantity.of("kv_mb", "variant-d4"), ""),
-    "4.2-code-kv": (Quantity.of("kv_mb", "code-n6"), ""),
-    "4.2-d2-kv": (Quantity.of("kv_mb", "variant-d2"), ""),
-    "4.3-share": (Quantity.of("kv_share", FULL), ""),
-    "4.3-d16": (Quantity.of("kv_reduction", "variant-d16"), ""),
-    "4.3-d8": (Quantity.of("kv_reduction", "variant-d8"), ""),
-    "4.3-d2": (Quantity.of("kv_reduction", "variant-d2"), ""),
-    "4.4.1-d2-collapse": (Quantity.of("fid_limit", "free-d2"), ""),
-    "4.4.1-d4-collapse": (Quantity.of("fid_limit", "free-d4"), ""),
-    "4.4.1-d4-gain": (Quantity.of("fid_gain", "free-d4", "variant-d4"), ""),
-    "4.4.1-d2-gain": (Quantity.of("fid_gain", "free-d2", "variant-d2"), ""),
-    "4.5.2-mem": (Quantity.of("kv_growth", "variant-d16", "variant-d16-n7"), _KV_READING),
-    "4.5.2-n7": (Quantity.of("fid_difference", "variant-d16", "variant-d16-n7"), ""),
-    "4.5.2-n8": (Quantity.of("fid_difference", "variant-d16-n7", "variant-d16-n8"), ""),
-    "4.5.2-n9": (Quantity.of("fid_difference", "variant-d16-n8", "variant-d16-n9"), ""),
-    "4.5.2-n10": (Quantity.of("fid_difference", "variant-d16-n9", "variant-d16-full"), ""),
-    "4.5.3-fid": (Quantity.of("fid", "variant-d16-n7"), ""),
-    "4.5.3-mem": (Quantity.of("kv_reduction", "variant-d16-n7"), _KV_READING),
-    "6.3-full-fid": (Quantity.of("fid", TRAINED_FULL), ""),
-    "6.3-delta": (Quantity.of("fid_difference", "variant-d16-n7", TRAINED_FULL), ""),
-    "6.3-rec-fid": (Quantity.of("fid", "variant-d16-n7"), ""),
-    "6.3-rec-quality": (Quantity.of("fid_degradation", "variant-d16-n7", TRAINED_FULL),
-                        "\"Quality degradation\" read as the relative increase of FID."),
-    "6.3-rec-mem": (Quantity.of("kv_reduction", "variant-d16-n7"), _KV_READING),
-    "6.3-rec-speed": (Quantity.of("speedup", "variant-d16-n7"), ""),
-}
-"""What each row of claims.csv denotes, and how it is read where that is a choice; rankings are `stated_rankings`."""
-RANKING = "ranking"
-"""The value of a sentence that prints no number but says which system is better."""
-
-_FROM_TO = re.compile(r"(\d[\d.]*[A-Z]+) to (\d[\d.]*[A-Z]+)")
-_ENDS = {"6.3-rec-mem": (Quantity.of("kv_mb", FULL), Quantity.of("kv_mb", "variant-d16-n7"))}
-"""What "... to ..." in a claim's words denotes, where these numbers are claims too."""
-
-
-def stated_rankings() -> dict[str, tuple[str, str]]:
-    """Sentences of the text about which system is better: id -> where, and the claim."""
-    return {row["id"]: (row["where"], row["claim"]) for row in _text_rows() if row["value"] == RANKING}
-
-
 def text_claims() -> list[Claim]:
-    """The rows of claims.csv but for rankings; one that nobody has read yet is kept, and stays open."""
-    found = []
-    for row in (row for row in _text_rows() if row["value"] != RANKING):
-        quantity, reading = READINGS.get(row["id"], (Quantity.of("unread", row["id"]), ""))
-        found.append(Claim(row["id"], row["where"], row["claim"], row["value"], quantity, reading))
-        if row["id"] in _ENDS and (ends := _FROM_TO.search(row["claim"])):
-            for name, printed, end in zip(("from", "to"), ends.groups(), _ENDS[row["id"]], strict=True):
-                found.append(Claim(f"{row['id']}-{name}", row["where"], row["claim"], printed, end, _KV_READING))
-    return found
-
-
-def _text_rows() -> list[dict[str, str]]:
-    with (files("varient") / "paper" / "claims.csv").open(encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
-# --- the tables -----------------------------------------------------------------------------------------------------
-
-_TABLE2 = {"steps": "steps", "speedup": "speedup", "latency_s": "latency_s", "memory_mb": "memory_mb",
-           "kv_cache_mb": "kv_mb", "params": "parameters", "fid": "fid", "is": "is", "precision": "precision",
-           "recall": "recall"}
-_TABLE3 = {"kv_cache_mb": "kv_mb", "params_mb": "params_mb", "total_mb": "memory_mb"}
-_TABLE4: dict[str, Callable[[int], str]] = {
-    "training_free_subnet_fid": lambda depth: str(VarId("free", depth)), "training_free_full_fid": lambda depth: FULL,
-    "joint_subnet_fid": lambda depth: str(VarId("variant", depth)),
-    "joint_full_fid": lambda depth: str(VarId("variant", depth, full=True))}
-_TABLE5 = {f"skip r1-r{LAST_SCALE}": VarId("variant", 16, SKIP_ALL),
-           f"skip r{BRIDGE + 1}-r{LAST_SCALE}": VarId("variant", 16)}
-_TABLE6 = {"batch_size": "batch_size", "hardware": "gpus", "bridge_zone": "bridge_zone"}
+    """The rows of claims.csv."""
+    return [_claim(_place("claims", row), row, row["where"], row["value"]) for row in paper_rows("claims")]
 
 
 def table_claims() -> list[Claim]:
-    """Every cell of tables 1 to 8 that is not a label; an OOM row of Table 3 is one claim, about its total."""
-    return [claim for number, read in _READERS.items() for row in paper_table(number).to_dict("records")
-            for claim in read(row)]
+    """Every cell of tables 1 to 8 that is not a label; an OOM row of Table 3 is one claim, about its total.
+
+    Of the rows of cells.csv, the first that has the column and the label of a cell says what it denotes.
+    """
+    patterns, found = paper_rows("cells"), []
+    unused = dict(enumerate(patterns))
+    for number in map(str, TABLES):
+        for row in paper_rows(f"table{number}"):
+            label = next(iter(row.values()))
+            for column, printed in row.items():
+                at = next((at for at, pattern in enumerate(patterns) if (pattern["table"], pattern["column"]) == (
+                    number, column) and pattern["row"] in ("", label)), None)
+                if at is not None:
+                    unused.pop(at, None)
+                    found += _cell(patterns[at], f"Table {number}", row, printed)
+    for pattern in unused.values():
+        raise ClaimError(f"{_place('cells', pattern)}: Table {pattern['table']} has no such cell: row "
+                         f"{pattern['row']!r}, column {pattern['column']!r}")
+    return found
 
 
-def window(depth: int, first: int, last: int) -> str:
-    """Id of the untrained subnet at the scales first..last; with the bridge in front it is `free-d16`."""
-    return str(zone_system(depth, first, last, bridge=BRIDGE, num_scales=LAST_SCALE))
+def _cell(pattern: Mapping[str, str], where: str, row: Mapping[str, str], printed: str) -> Iterator[Claim]:
+    place = _place("cells", pattern)
+    known = {**row, "kind": _kind(place, pattern).label}
+    if "method" in row:
+        known["system"] = system_id(row["method"])
+    if not printed or (printed == OUT_OF_MEMORY and pattern["kind"] != "memory_mb"):
+        return
+    try:
+        filled = {name: pattern[name].format(**known) for name in ("id", "claim", "of", "reading")}
+    except (KeyError, ValueError, IndexError, AttributeError):
+        raise ClaimError(f"{place}: placeholders are {', '.join(f'{{{name}}}' for name in known)}") from None
+    yield _claim(place, {**pattern, **filled}, where, printed, int(row.get("batch_size", PAPER_BATCH_SIZE)))
 
 
-def subnet(depth: int, bridge: int) -> str:
-    """Id of a trained subnet with N bridge scales; with all scales in the bridge it is the full network."""
-    return str(bridge_system(depth, bridge, bridge=BRIDGE, num_scales=LAST_SCALE))
+def _claim(place: str, row: Mapping[str, str], where: str, printed: str, batch: int = PAPER_BATCH_SIZE) -> Claim:
+    kind, of = _kind(place, row), tuple(part.strip() for part in row["of"].split(";"))
+    if why := _why_not(of, kind.of.split()):
+        raise ClaimError(f"{place}: of {row['of']!r}: {why}")
+    claim = Claim(row["id"], where, row["claim"], printed, Quantity.of(row["kind"], *of, batch=batch), row["reading"])
+    if not claim.values and row["kind"] != "setting":
+        raise ClaimError(f"{place}: value {printed!r} holds no number")
+    return claim
 
 
-def _table1(row: dict[str, str]) -> Iterator[Claim]:
-    scales = re.fullmatch(r"r(\d+)-r(\d+)", row["subnet_scales"])
-    system = window(int(row["subnet_depth"]), int(scales[1]), int(scales[2])) if scales else FULL
-    yield Claim(f"table1-{row['strategy'].split()[0].lower()}", "Table 1",
-                f"FID, subnet untrained at {row['subnet_scales']}", row["fid"], Quantity.of("fid", system))
+def rankings(ratios: Sequence[int] = ()) -> list[Ranking]:
+    """The rows of rankings.csv.
+
+    In `order` ">" goes from the larger number to the smaller and ";" separates chains.  "p*" stands for each fixed
+    p(subnet), and "..." between two ids for those between theirs.
+
+    Args:
+        ratios: p(subnet) that an experiment compares besides the paper's two, in percent.
+
+    Raises:
+        ClaimError: a row that cannot be read.
+    """
+    ratios = sorted({*ratios, *PRINTED_RATIOS})
+    return [_ranking(_place("rankings", row), row, ratios) for row in paper_rows("rankings")]
 
 
-def _table2(row: dict[str, str]) -> Iterator[Claim]:
-    system = system_id(row["method"])
-    for column, name in _TABLE2.items():
-        if row[column]:
-            quantity = Quantity.of(name, system)
-            reading = _llamagen_reading(row["fid"]) if (system, column) == ("llamagen-xxl", "steps") else ""
-            yield Claim(f"table2-{system}-{column}", "Table 2", f"{row['method']}: {quantity.kind.label}",
-                        row[column], quantity, reading)
+def _ranking(place: str, row: Mapping[str, str], ratios: Sequence[int]) -> Ranking:
+    if row["depth"] not in ("", "ablations"):
+        raise ClaimError(f"{place}: depth {row['depth']!r}: expected ablations, or nothing for the paper's")
+    if not re.fullmatch(r"(\d+(\.\d+)?%)?", row["margin"]):
+        raise ClaimError(f"{place}: margin {row['margin']!r}: expected a percentage such as 5%, or nothing")
+    _kind(place, row, RANKED)
+    pairs = dict.fromkeys((Quantity.of(row["kind"], larger), Quantity.of(row["kind"], smaller))
+                          for text in row["order"].split(";") for chain in _chains(place, text.strip(), ratios)
+                          for larger, smaller in pairwise(chain) if larger != smaller)
+    return Ranking(row["id"], row["where"], row["claim"], tuple(pairs), row["depth"] == "ablations",
+                   float(row["margin"].removesuffix("%") or 0) / 100,
+                   row["reading"].replace("{margin}", row["margin"]))
 
 
-def _llamagen_reading(fid: str) -> str:
-    """Which LlamaGen-XXL the row is: of its authors' two models, the one with the row's FID draws 384 x 384 pixels."""
-    source = published("llamagen-xxl")
-    side, tokens = source.protocol.settings["image_size"], source.protocol.settings["tokens"]
-    pixels = side // isqrt(tokens)
-    whose = f", whose FID of {fid} is printed" if any(
-        number.protocol == "authors" and number.fid == fid for number in source.numbers) else ""
-    return f"Read as the {side} x {side} model{whose}; at 256 x 256 it would be {(256 // pixels) ** 2} steps."
+def _chains(place: str, text: str, ratios: Sequence[int]) -> list[list[str]]:
+    """What one part of an order stands for."""
+    chain = [name.strip() for name in text.split(">")]
+    each = ratios if "p*" in text else ratios[:1]
+    written = [[name.replace("p*", f"p{ratio}") for name in chain] for ratio in each]
+    why = next(filter(None, (_why_not_system(name) for name in written[0] if name != "...")), "")
+    if why or len(chain) < 2:
+        raise ClaimError(f"{place}: order {text!r}: {why or 'expected <larger> > <smaller>'}")
+    if "..." not in chain:
+        return written
+    ends = [VarId.parse(name) for name in (chain[0], chain[-1])]
+    first, last = (found and ratio_of(found) for found in ends)
+    if len(chain) != 3 or first is None or last is None:
+        raise ClaimError(f"{place}: order {text!r}: '...' stands between two systems of a fixed ratio")
+    between = [ratio for ratio in ratios if min(first, last) <= ratio <= max(first, last)]
+    return [[str(replace(ends[0], recipe=f"p{ratio}")) for ratio in sorted(between, reverse=first > last)]]
 
 
-def _table3(row: dict[str, str]) -> Iterator[Claim]:
-    for column, name in _TABLE3.items():
-        if row[column] == OUT_OF_MEMORY and name != "memory_mb":
-            continue
-        quantity = Quantity.of(name, row["method"].lower(), batch=int(row["batch_size"]))
-        in_table2 = name == "memory_mb" and quantity.batch == PAPER_BATCH_SIZE
-        yield Claim(f"table3-b{row['batch_size']}-{row['method'].lower()}-{column}", "Table 3",
-                    f"{row['method']}, batch {row['batch_size']}: {quantity.kind.label}", row[column], quantity,
-                    "The total at batch 64 read as Table 2's \"Mem\": the same GPU and batch." if in_table2 else "")
+def ratio_of(system: VarId) -> int | None:
+    """p(subnet) in percent where a system of the paper is trained with a fixed one: its recipe is `p10` for p = 0.1."""
+    recipe = system.recipe or ""
+    return int(recipe[1:]) if recipe[:1] == "p" and recipe[1:].isdecimal() else None
 
 
-def _table4(row: dict[str, str]) -> Iterator[Claim]:
-    depth = row["subnet_depth"]
-    for column, system in _TABLE4.items():
-        yield Claim(f"table4-d{depth}-{column}", "Table 4",
-                    f"d = {depth}: FID, {column.removesuffix('_fid').replace('_', ' ')}", row[column],
-                    Quantity.of("fid", system(int(depth))))
+# --- the words of a row ---------------------------------------------------------------------------------------------
 
 
-def _table5(row: dict[str, str]) -> Iterator[Claim]:
-    for column in list(row)[1:]:
-        network, score = column.split("_")
-        system = str(replace(_TABLE5[row["design"]], full=network == "full"))
-        yield Claim(f"table5-{row['design'].split()[-1]}-{column}", "Table 5",
-                    f"{row['design']}: {Quantity.of(score).kind.label} of the {network} network", row[column],
-                    Quantity.of(score, system))
+@cache
+def _why_not_system(text: str) -> str:
+    try:
+        paper_system(text)
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
-def _table6(row: dict[str, str]) -> Iterator[Claim]:
-    name = row["configuration"]
-    yield Claim(f"table6-{name}", "Table 6", name.replace("_", " "), row["value"],
-                Quantity.of(_TABLE6.get(name, "setting"), name))
+def _why_not_trained(text: str) -> str:
+    return "" if text == UNNAMED_FULL else _why_not_system(text)
 
 
-def _table7(row: dict[str, str]) -> Iterator[Claim]:
-    for column in list(row)[1:]:
-        phase = column.removesuffix("_epochs")
-        yield Claim(f"table7-d{row['depth']}-{phase}", "Table 7", f"d = {row['depth']}: epochs, {phase}", row[column],
-                    Quantity.of("epochs", f"d{row['depth']}", phase))
+def _why_not_subnet(text: str) -> str:
+    if why := _why_not_system(text):
+        return why
+    found = VarId.parse(text)
+    return "" if found and found.is_subnet else f"{text!r} is no subnet of VAR"
 
 
-def _table8(row: dict[str, str]) -> Iterator[Claim]:
-    depth = row["depth"]
-    for column in list(row)[1:]:
-        bridge = int(column.removeprefix("N"))
-        full = int(depth) == DEPTH
-        no_flexible_zone = bridge == LAST_SCALE and not full
-        yield Claim(f"table8-d{depth}-n{bridge}", "Table 8", f"FID at d = {depth}, N = {bridge}", row[column],
-                    Quantity.of("fid", TRAINED_FULL if full else subnet(int(depth), bridge)),
-                    f"With N = {bridge} no flexible zone is left: this is the full network of the supernet of "
-                    f"d = {depth}." if no_flexible_zone else "")
+def _unless(pattern: str, expected: str) -> Callable[[str], str]:
+    return lambda text: "" if re.fullmatch(pattern, text) else f"{text!r} is no {expected}"
 
 
-_READERS: dict[int, Callable[[dict[str, str]], Iterator[Claim]]] = {
-    1: _table1, 2: _table2, 3: _table3, 4: _table4, 5: _table5, 6: _table6, 7: _table7, 8: _table8}
+OF: dict[str, Callable[[str], str]] = {
+    "system": _why_not_system,
+    "trained": _why_not_trained,
+    "subnet": _why_not_subnet,
+    "epoch": _unless(r"epoch \d+", "epoch such as 'epoch 8'"),
+    "depth": _unless(r"d\d+", "depth such as 'd16'"),
+    "phase": _unless(r"phase[123]|total", "phase: phase1, phase2, phase3 or total"),
+    "setting": _unless(r"[a-z_]+", "name of a setting")}
+"""What a number can be a number of; each says what is wrong with a text, and nothing where it is one.
+
+A `trained` network may be `UNNAMED_FULL`, of which nothing can be computed.
+"""
+
+
+def _why_not(given: Sequence[str], expected: Sequence[str]) -> str:
+    least = sum(not word.endswith("?") for word in expected)
+    if not least <= len(given) <= len(expected):
+        return f"expected {'; '.join(f'<{word}>' for word in expected)}"
+    reasons = (OF[word.removesuffix("?")](text) for text, word in zip(given, expected, strict=False))
+    return next(filter(None, reasons), "")
+
+
+def _kind(place: str, row: Mapping[str, str], known: Collection[str] = KINDS) -> Kind:
+    if row["kind"] not in known:
+        raise ClaimError(f"{place}: kind {row['kind']!r} is none of {', '.join(known)}")
+    return KINDS[row["kind"]]
+
+
+def _place(name: str, row: Mapping[str, str]) -> str:
+    return f"varient/paper/{name}.csv, row {row['id']}"

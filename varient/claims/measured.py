@@ -1,58 +1,73 @@
-"""Measurements at the paper's size: records of the ImageNet experiment, on a GPU.
+"""What the records of an experiment say about a claim.
 
-Totals of memory are not compared: our engine keeps 16-bit weights, the paper's 8085 MB are float32.
+* A *number* is compared at the paper's size alone, with records of the ImageNet experiment made on a GPU.  Totals of
+  memory are not compared: our engine keeps 16-bit weights, the paper's 8085 MB are float32.
+* A *ranking* is looked for in any experiment, against its noise (`varient.claims.noise`).
+* The *curves* of trainings show what is left of the flexible zone's gradient in full-only layers (Sec. 3.3.2).  That
+  some is left follows from the architecture (`varient.claims.arithmetic.reached_layers`); how much stands beside the
+  verdict and decides nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from math import hypot
+from pathlib import Path
 
-from varient.claims.claims import FULL, Claim
-from varient.claims.directions import NEARLY_EQUIVALENT
-from varient.claims.judgement import Evidence
-from varient.claims.noise import RESOLVED, Noise, training_remark
-from varient.claims.quantity import QUALITY, Interval
-from varient.claims.records import SCORE_FIELDS, scores_command
+import numpy as np
+
+from varient.claims.claims import FULL, Claim, Evidence, Pair, Ranking
+from varient.claims.noise import RESOLVED, Estimate, Estimates, resolved, training_remark
+from varient.claims.quantity import SCORES, Interval
+from varient.claims.records import Records, claims_command, scores_command
+from varient.config import ExperimentConfig
 from varient.cost.paper_systems import paper_system
 from varient.cost.roofline import PAPER_BATCH_SIZE, PAPER_POLICY
-from varient.records import ProfileRecord
+from varient.pyramid import Pyramid
+from varient.records import ProfileRecord, ReconstructionRecord
+from varient.results import curves_of
+from varient.systems.names import SupernetId
+from varient.targets import make_command
 
 LATENCY_TOLERANCE = 0.05
 """Relative; our choice, for another driver, library or clock."""
-WIDEST_SLACK = NEARLY_EQUIVALENT
+WIDEST_SLACK = 0.05
 """Relative.  A score whose noise is wider agrees with too much to reproduce anything; our choice."""
 
 
-def measured(claim: Claim, noise: Noise) -> Evidence | None:
+# --- numbers --------------------------------------------------------------------------------------------------------
+
+
+def measured(claim: Claim, estimates: Estimates) -> Evidence | None:
     """What a measurement at the paper's size says about a claim; None without one."""
     name = claim.quantity.name
-    if name in QUALITY:
-        return _quality(claim, noise)
-    if name in ("latency_s", "speedup") and len(claim.quantity.systems) == 1:
-        return _time(claim, noise.records.all_profiles)
+    if name in SCORES:
+        return _quality(claim, estimates)
+    if name in ("latency_s", "speedup"):
+        return _time(claim, estimates.records.all_profiles)
     return None
 
 
-def _quality(claim: Claim, noise: Noise) -> Evidence | None:
+def _quality(claim: Claim, estimates: Estimates) -> Evidence | None:
     """A score agrees within the printed rounding and twice the spread of two of them, the paper's and ours.
 
     It decides only if it is of the paper's protocol and number of images and says how far it may be off.  It reproduces
     nothing if it may be off by more than `WIDEST_SLACK`, and what another training might explain decides nothing.
     """
-    records = noise.records
+    records = estimates.records
     system = records.here(claim.quantity.systems[0]) if records.at_paper_size else None
     record = records.score(system) if system else None
-    field = SCORE_FIELDS[claim.quantity.name]
+    field = SCORES[claim.quantity.name]
     if record is None or getattr(record, field) is None:
         return None
     where = f"{record.num_images} images ({record.protocol}, {record.provenance.device})"
     source, command = f"measured ({records.config.name})", scores_command(records.config.name, *claim.quantity.systems)
-    ours = noise.estimate(system, field)
+    ours = estimates.score(system, field)
     if (why := records.why_incomparable(system, field)) or ours is None:
         value = f"{getattr(record, field):.4g}"
         return Evidence(None, value, f"Measured {value} on {where}; not comparable with the paper's: {why}.", source,
-                       command)
+                        command)
     # The paper's is of one training and one draw, and taken to spread as one of ours.
     slack = RESOLVED * hypot(ours.sd, ours.error)
     sentence = f"Measured {ours.value:.4g} on {where}; a difference of up to {slack:.2g} would be noise."
@@ -88,3 +103,175 @@ def _l20_profile(profiles: Sequence[ProfileRecord], system: str) -> ProfileRecor
                  if record.system == system and record.latency and record.num_parameters == size
                  and "L20" in record.provenance.device and record.batch_size == PAPER_BATCH_SIZE
                  and record.precision == "fp16" and record.cache_policy == PAPER_POLICY), None)
+
+
+# --- rankings -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Look:
+    """What an experiment says about a ranking.
+
+    Attributes:
+        right, wrong, unclear: pairs that are as claimed, the other way round beyond the noise, and within it.
+        lacking: pairs without records of both sides.
+        why_not: why the records cannot show a ranking of the paper's; empty where they can.
+    """
+
+    right: int
+    wrong: int
+    unclear: int
+    lacking: int
+    why_not: str
+    found: str
+    sentence: str
+    command: str
+
+
+def look(ranking: Ranking, estimates: Estimates, command: str) -> Look | None:
+    """What an experiment says about a ranking; None without a record of both sides of any pair.
+
+    Args:
+        command: makes the records.
+    """
+    sides = {pair: [estimates.of(quantity, ablated=ranking.ablated) for quantity in pair] for pair in ranking.pairs}
+    there = {pair: found for pair, found in sides.items() if None not in found}
+    if not there:
+        return None
+    signs = {pair: resolved(*found, len(there), ranking.margin) for pair, found in there.items()}
+    right, wrong, unclear = (list(signs.values()).count(sign) for sign in (1, -1, 0))
+    lacking, records = len(ranking.pairs) - len(there), estimates.records
+    why_not = _why_not(ranking, list(there), records)
+    chains = _chains([(*found, signs[pair]) for pair, found in there.items()], "≥" if ranking.margin else ">")
+    sentences = [f"{chains}.",
+                 training_remark([side for found in there.values() for side in found]),
+                 _depth_remark(ranking, records.config), _layout_remark(ranking, signs, records),
+                 f"Not comparable with the paper's: {why_not}." if why_not else "",
+                 f"No records of {lacking} more {'pair' if lacking == 1 else 'pairs'}." if lacking else ""]
+    return Look(right, wrong, unclear, lacking, why_not,
+                f"of {len(there)} {'pair' if len(there) == 1 else 'pairs'} {right} as claimed, {wrong} reversed, "
+                f"{unclear} within noise", " ".join(filter(None, sentences)),
+                claims_command(records.config.name) if records.at_paper_size and not lacking else command)
+
+
+def _why_not(ranking: Ranking, pairs: Sequence[Pair], records: Records) -> str:
+    """Why scores at the paper's size cannot show a ranking of the paper's; empty where they can."""
+    if not records.at_paper_size:
+        return ""
+    reasons = [records.why_incomparable(records.here(quantity.systems[0], ablated=ranking.ablated),
+                                        SCORES[quantity.name])
+               for pair in pairs for quantity in pair if quantity.name in SCORES]
+    return "; ".join(filter(None, reasons))
+
+
+def _depth_remark(ranking: Ranking, config: ExperimentConfig) -> str:
+    """At which depth an ablation was made, where that is not the paper's."""
+    if not ranking.ablated or config.ablations.depth == config.counterpart(16):
+        return ""
+    papers = "" if ranking.reading else ", where the paper has d = 16"
+    return f"Measured at d = {config.ablations.depth}{papers}."
+
+
+def _chains(seen: Sequence[tuple[Estimate, Estimate, int]], as_claimed: str) -> str:
+    """Pairs and their signs as text, joined where one goes on from the last: "a > b ~ c; d < e"; ~ is noise."""
+    relations, text, end = {1: as_claimed, -1: "<", 0: "~"}, "", None
+    for larger, smaller, sign in seen:
+        if end != larger:
+            text += f"{'; ' if text else ''}{larger}"
+        text += f" {relations[sign]} {smaller}"
+        end = smaller
+    return text
+
+
+# The confound of rankings of scales: a layout of scales makes more of the picture in some of them than in others.
+#
+# An untrained subnet does the more harm the more of the picture is made at the scales where it runs.  A ranking of
+# zones may thus say where the layout makes the picture, and not at which scales a network needs its depth.  Where a
+# picture is made is measured by what a zone adds to a judge's accuracy: the share of real images, rebuilt from the
+# scales so far, whose class a classifier sees.  The shares of tokens do not show it (of two layouts on digits one has
+# most tokens where a subnet does no harm), nor do FIDs, whose differences and those of their roots may be ranked
+# differently; both are reported beside it.
+
+
+def _layout_remark(ranking: Ranking, signs: Mapping[Pair, int], records: Records) -> str:
+    """Tokens of each zone of a ranking and what real images need of them; empty for rankings of other things."""
+    pyramid = Pyramid(records.config.patch_nums)
+    zones = ranking.zones
+    if not zones or zones[-1][-1] > pyramid.num_scales:
+        return ""
+    listed = ", ".join(f"r{first}-r{last} {pyramid.share((first, last)):.1f} %" for first, last in zones)
+    parts = [f"Tokens in this layout: {listed}."]
+    if record := records.results.reconstruction:
+        gains = _accuracy_gains(ranking, record)
+        parts.append(_rebuilt(ranking, record, gains))
+        # The chain goes from zone to zone, and from the last one to another system.
+        parts.append(_conclusion([(signs.get(pair), more - less)
+                                  for pair, more, less in zip(ranking.pairs, gains, gains[1:], strict=False)]))
+    return " ".join(filter(None, parts))
+
+
+def _accuracy_gains(ranking: Ranking, record: ReconstructionRecord) -> list[float]:
+    """What each zone adds to the judge's accuracy, percentage points; none where nobody judged the images."""
+    recognised = {scale.scale: scale.recognised for scale in record.scales} | {0: 0.0}
+    ends = [(recognised.get(first - 1), recognised.get(last)) for first, last in ranking.zones]
+    if any(share is None for pair in ends for share in pair):
+        return []
+    return [100 * (after - before) for before, after in ends]
+
+
+def _rebuilt(ranking: Ranking, record: ReconstructionRecord, gains: Sequence[float]) -> str:
+    fids = {scale.scale: scale.fid for scale in record.scales}
+    listed = ", ".join(f"r1-r{last} {fids[last]:.3g}" for _, last in ranking.zones if last in fids)
+    added = ", ".join(f"r{first}-r{last} {gain:.0f}" for (first, last), gain in zip(ranking.zones, gains, strict=False))
+    return (f"FID of real images rebuilt from their tokens: {listed}"
+            + (f"; each zone adds to the judge's accuracy, in percentage points: {added}." if added else "."))
+
+
+def _conclusion(steps: Sequence[tuple[int | None, float]]) -> str:
+    """Whether FID goes with where pictures become recognisable, from zone to zone: (sign of a pair, or None without
+    records; more of the picture)."""
+    if not steps or any(sign is None for sign, _ in steps):
+        return ""
+    if all(sign * more > 0 for sign, more in steps):
+        return "The more of the picture a zone makes, the more a subnet harms there: the ranking follows the layout."
+    if all(sign * more < 0 for sign, more in steps):
+        return ("The less of the picture a zone makes, the more a subnet harms there: the ranking does not follow the "
+                "layout.")
+    return "Whether the ranking follows the layout cannot be decided."
+
+
+# --- curves ---------------------------------------------------------------------------------------------------------
+
+_NORM = "gradient_norm/{zone}/full_only"
+
+
+def gradient_support(claim: Claim, config: ExperimentConfig, run_dir: Path | None) -> Evidence | None:
+    """What the curves in a run folder say about the claim; None for other claims, and without curves."""
+    if claim.quantity.name != "gradient_support" or run_dir is None:
+        return None
+    falls, sentences = [], []
+    for network, flexible, bridge in _supports(config, run_dir):
+        falls.append(flexible[0] / flexible[1] if flexible[1] else float("inf"))
+        sentences.append("{} (flexible zone {:.2g} to {:.2g}; bridge zone {:.2g} to {:.2g})".format(
+            network, *flexible, *bridge))
+    if not falls:
+        return None
+    folds = dict.fromkeys(f"{end(falls):.1f}" for end in (min, max))
+    return Evidence(None, f"its norm falls {' to '.join(folds)} times",
+                    "Measured norms of the gradient in full-only layers, from phase 1 to phase 3: "
+                    f"{', '.join(sentences)}.", f"measured ({config.name})",
+                    make_command("figures", "fig3.png", config.name))
+
+
+def _supports(config: ExperimentConfig, run_dir: Path) -> Iterator[tuple[str, list[float], list[float]]]:
+    """Of each supernet of the three phases with curves of all of them: its name, and for the flexible and the bridge
+    zone the norm of the gradient of the zone's loss in full-only layers, mean over phase 1 and over phase 3."""
+    for depth in config.supernet.depths:
+        network = str(SupernetId(depth))
+        first, second, third = config.supernet.phases_of(depth, config.recipe(None))
+        curves = curves_of(run_dir, network)
+        norms = [curves.get(_NORM.format(zone=zone), ((), ()))[1] for zone in ("flexible", "bridge")]
+        # One probe an epoch, so a value's place in its curve is its epoch.
+        if first and third and all(len(values) == first + second + third for values in norms):
+            yield network, *([float(np.mean(values[:first])), float(np.mean(values[first + second:]))]
+                             for values in norms)

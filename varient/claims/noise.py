@@ -1,4 +1,4 @@
-"""How far a score may be off: one rule for numbers compared with the paper's and for rankings.
+"""What an experiment has measured of a quantity, and how far it may be off: one rule for numbers and for rankings.
 
 A score moves when its images are drawn again (each record says by how much) and when its networks are trained again.
 The second is known only where several trainings differ in the seed alone.  For a single one it is taken
@@ -19,8 +19,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from math import hypot, sqrt
-from statistics import NormalDist, mean
+from statistics import NormalDist, mean, stdev
 
+from varient.claims.quantity import SCORES, Quantity
 from varient.claims.records import Records
 from varient.results import SeedSpread
 
@@ -33,6 +34,9 @@ VAR-d30, 0.67 and 0.84, and 12 % pooled over five systems.  Other scores are tak
 TRAINING_ALLOWANCE = 0.10
 """Relative difference that another training may make at the paper's size, where its spread is unknown.  Our choice, as
 nobody has published it: the paper prints FIDs of one and the same system up to 11 % apart (d = 2: 2.67 and 2.97)."""
+PROCESS_SPREAD = 0.05
+"""Relative standard deviation of latency between processes, which its repeats within one do not show: two runs of the
+digits timed five systems 2 to 11 % apart, a pooled deviation of 4.4 % (benchmarks/records/digits-runs.json)."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,7 @@ def resolved(larger: Estimate, smaller: Estimate, pairs: int = 1, margin: float 
 
     Args:
         pairs: of the ranking that have records.
-        margin: relative, see `varient.claims.directions.Direction`.  A test of non-inferiority: the first, made larger
+        margin: relative, see `varient.claims.claims.Ranking`.  A test of non-inferiority: the first, made larger
             by it, is compared with the second.
     """
     difference = (1 + margin) * larger.value - smaller.value
@@ -98,14 +102,33 @@ def reversal_threshold(pairs: int) -> float:
     return RESOLVED if pairs == 1 else -NormalDist().inv_cdf(NormalDist().cdf(-RESOLVED) / pairs)
 
 
-class Noise:
-    """Estimates of scores from the records of an experiment."""
+class Estimates:
+    """Quantities as the records of an experiment show them."""
 
     def __init__(self, records: Records) -> None:
         self.records = records
         self._pooled = cache(self._pool)
 
-    def estimate(self, system: str, field: str) -> Estimate | None:
+    def of(self, quantity: Quantity, *, ablated: bool = False) -> Estimate | None:
+        """A quantity of the paper's here, see `Records.here`; None without a record."""
+        if (system := self.records.here(quantity.systems[0], ablated=ablated)) is None:
+            return None
+        if quantity.name in SCORES:
+            return self.score(system, SCORES[quantity.name])
+        return self._cost(system, quantity.name)
+
+    def _cost(self, system: str, name: str) -> Estimate | None:
+        """Latency with the spread of its repeats or of processes; memory, which is counted, without any."""
+        record = self.records.profile(system)
+        if record is None or record.latency is None:
+            return None
+        if name == "latency_s":
+            seconds, repeats_s = record.latency.median_s, record.latency.repeats_s
+            between_repeats = stdev(repeats_s) if len(repeats_s) > 1 else 0.0
+            return Estimate(system, seconds, max(PROCESS_SPREAD * seconds, between_repeats), 1)
+        return None if record.memory.peak_mib is None else Estimate(system, record.memory.peak_mib, 0.0, 1)
+
+    def score(self, system: str, field: str) -> Estimate | None:
         """A score of a system here, over all its trainings; None without a record that says how far it may be off."""
         if self.records.score(system) is None:
             return None

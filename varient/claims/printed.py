@@ -9,6 +9,8 @@ Two tests, used where arithmetic does not decide:
 * *A quantity that follows from others*, such as a speedup from two latencies.  It holds if it follows, within all
   roundings, from the numbers of one place; if it follows from none, it contradicts them.  A limit ("over 130") is kept
   only if all that the others may stand for keeps it; where some does and some does not, nothing is decided.
+
+A ranking is broken where numbers are the other way round.
 """
 
 from __future__ import annotations
@@ -17,8 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, product
 
-from varient.claims.claims import FULL, TRAINED_FULL, Claim, ratio_of
-from varient.claims.judgement import Evidence
+from varient.claims.claims import FULL, UNNAMED_FULL, Claim, Evidence, Pair, Ranking, ratio_of
 from varient.claims.quantity import Interval, Quantity
 from varient.cost.roofline import PAPER_BATCH_SIZE
 from varient.systems.ids import VarId
@@ -63,21 +64,28 @@ class Derived:
     Attributes:
         value: from the numbers themselves.
         around: from all that they may stand for.
+        to_the_digit: the same by their printed digits alone.
     """
 
     value: float
     around: Interval
+    to_the_digit: Interval
     inputs: tuple[Claim, ...]
 
+    @property
+    def is_printed(self) -> bool:
+        """Whether it is a printed number itself and nothing is computed."""
+        return len(self.inputs) == len(self.inputs[0].values) == 1 and self.value == self.inputs[0].values[0].middle
+
     def shown(self, claim: Claim) -> str:
-        """The value, as one of a claim's kind."""
-        return claim.quantity.kind.show((Interval.point(self.value),))
+        """The value, as printed or as one of a claim's kind."""
+        return self.inputs[0].printed if self.is_printed else claim.quantity.kind.show((Interval.point(self.value),))
 
     def says(self, claim: Claim) -> str:
         """In words."""
         places = groupby(self.inputs, key=lambda source: source.where)
         inputs = " with ".join(f"{', '.join(map(_with_batch, sources))} in {where}" for where, sources in places)
-        return f"{self.shown(claim)} from {inputs}"
+        return inputs if self.is_printed else f"{self.shown(claim)} from {inputs}"
 
 
 @dataclass(frozen=True)
@@ -140,10 +148,17 @@ class Witnesses:
     @property
     def sentence(self) -> str:
         """All of it in words."""
-        parts = [f"Same value in {_places(self.same)}." if self.same else "",
+        same = [one for one in self.same if _same(one.to_the_digit, self.claim.to_the_digit)]
+        near = [one for one in self.same if one not in same]
+        follows = [one for one in self.follows if one.to_the_digit.meets(self.claim.to_the_digit[0])]
+        nearly = [one for one in self.follows if one not in follows]
+        tolerance = self.claim.quantity.kind.tolerance
+        parts = [f"Same value in {_places(same)}." if same else "",
+                 f"Same value {tolerance}: {_places(near, with_value=True)}." if near else "",
                  f"Different value: {_places(self.other, with_value=True)}." if self.other else "",
-                 f"Follows from the paper's other numbers: {_sayings(self.follows, self.claim)}."
-                 if self.follows else "",
+                 f"Follows from the paper's other numbers: {_sayings(follows, self.claim)}." if follows else "",
+                 f"Follows from the paper's other numbers {tolerance}: {_sayings(nearly, self.claim)}."
+                 if nearly else "",
                  f"The paper's other numbers give another value: {_sayings(self.against, self.claim)}."
                  if self.against else "",
                  f"On the limit within rounding: {_sayings(self.astride, self.claim)}." if self.astride else ""]
@@ -159,10 +174,17 @@ def printed(claim: Claim, ledger: Ledger) -> Evidence | None:
                    data_command(claim, *witnesses.sources))
 
 
-def total_memory_remark(claim: Claim, ledger: Ledger) -> str:
-    """What a saving of "memory" is where the word means the total; only for reductions of the KV cache."""
-    if claim.quantity.name != "kv_reduction":
-        return ""
+def remarks(claim: Claim, ledger: Ledger) -> list[str]:
+    """What the paper's other numbers say beside a claim, without deciding it."""
+    name = claim.quantity.name
+    found = [_total_memory(claim, ledger) if name == "kv_reduction" else "",
+             _beyond_limit(claim, ledger) if name == "late_fid" else "",
+             _alike(claim, ledger) if claim.quantity == Quantity.of("fid", UNNAMED_FULL) else ""]
+    return [*filter(None, found)]
+
+
+def _total_memory(claim: Claim, ledger: Ledger) -> str:
+    """What a saving of "memory" is where the word means the total."""
     savings = []
     for system in claim.quantity.systems:
         pairs = ledger.together(Quantity.of("memory_mb", FULL), Quantity.of("memory_mb", system))
@@ -171,19 +193,15 @@ def total_memory_remark(claim: Claim, ledger: Ledger) -> str:
     return f"Total memory falls by {', '.join(savings)}." if savings else ""
 
 
-def late_fid_remark(claim: Claim, ledger: Ledger) -> str:
+def _beyond_limit(claim: Claim, ledger: Ledger) -> str:
     """Final FIDs of fixed ratios that are outside what Sec. 3.3.1 says of all; which ratios it means is not said."""
-    if claim.quantity.name != "late_fid":
-        return ""
     outside = [f"{other.printed} ({other.where}, {other.claim})" for other in ledger.named("fid")
                if _is_full(other.quantity.systems[0], fixed_ratio=True) and not other.values[0].meets(claim.values[0])]
     return f"Beyond it, if Fig. 2c shows this ratio: {', '.join(outside)}." if outside else ""
 
 
-def unnamed_full_remark(claim: Claim, ledger: Ledger) -> str:
+def _alike(claim: Claim, ledger: Ledger) -> str:
     """Which supernets' full networks have the FID that is printed for "the full network"."""
-    if claim.quantity != Quantity.of("fid", TRAINED_FULL):
-        return ""
     alike = [other.claim for other in ledger.named("fid") if other.where == "Table 4"
              and _is_full(other.quantity.systems[0]) and _same(other.values, claim.values)]
     return f"In Table 4 that FID is printed for: {'; '.join(alike) or 'none'}."
@@ -233,6 +251,25 @@ def _file(where: str) -> str:
     return where.lower().replace(" ", "") if where.startswith("Table") else "claims"
 
 
+# --- rankings -------------------------------------------------------------------------------------------------------
+
+
+def printed_pair(pair: Pair, ledger: Ledger, where: str) -> str:
+    """"12.91 > 8.5", as printed; empty where a side is not."""
+    larger, smaller = (ledger.at(quantity, where) for quantity in pair)
+    if larger is None or smaller is None:
+        return ""
+    first, second = (side.values[0].middle for side in (larger, smaller))
+    return f"{larger.printed} {'>' if first > second else '<' if first < second else '='} {smaller.printed}"
+
+
+def broken_pairs(ranking: Ranking, ledger: Ledger) -> list[Pair]:
+    """The pairs whose printed numbers are the other way round, by more than the ranking's margin."""
+    sides = ((pair, [ledger.at(quantity, ranking.where) for quantity in pair]) for pair in ranking.pairs)
+    return [pair for pair, (larger, smaller) in sides if larger and smaller
+            and larger.values[0].middle * (1 + ranking.margin) < smaller.values[0].middle]
+
+
 # --- what follows from what -----------------------------------------------------------------------------------------
 
 
@@ -241,7 +278,8 @@ def _derive(claim: Claim, ledger: Ledger) -> Iterator[Derived]:
         for inputs in ledger.together(*quantities):
             if claim not in inputs and all(len(source.values) == 1 for source in inputs):
                 values = [source.values[0] for source in inputs]
-                yield Derived(formula(*(value.middle for value in values)), _range(formula, values), inputs)
+                yield Derived(formula(*(value.middle for value in values)), _range(formula, values),
+                              _range(formula, [source.to_the_digit[0] for source in inputs]), inputs)
     if own := _OWN.get(claim.quantity.name):
         yield from own(claim, ledger)
 
@@ -309,13 +347,13 @@ def _batch_product(claim: Claim, ledger: Ledger) -> Iterator[Derived]:
     if len(claim.values) == 3:
         _, per_gpu, gpus = claim.values
         count = per_gpu.middle * gpus.middle
-        yield Derived(count, Interval.point(count), (claim,))
+        yield Derived(count, Interval.point(count), Interval.point(count), (claim,))
 
 
 def _gpus_of_batch(claim: Claim, ledger: Ledger) -> Iterator[Derived]:
     """The number of GPUs that the batch is split over."""
     for batch in ledger.named("batch_size"):
-        yield Derived(batch.values[-1].middle, batch.values[-1], (batch,))
+        yield Derived(batch.values[-1].middle, batch.values[-1], batch.to_the_digit[-1], (batch,))
 
 
 _OWN: dict[str, Callable[[Claim, Ledger], Iterator[Derived]]] = {

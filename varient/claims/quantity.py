@@ -3,11 +3,11 @@
 Two numbers are compared only if their `Quantity` is the same.  How exactly a number is printed decides what agrees with
 it:
 
-* Half a unit of the last place.  The paper's data here are numbers, which lose trailing zeros ("2.3" is printed 2.30),
-  so a kind of number that always has so many places keeps them.
-* Sizes of memory also agree within 0.1 %: the paper rounds some and cuts off others, and prints one size as 28677 and
-  as 28687 MB.  Its "MB" are MiB, and the text's "GB" are 1000 of them.
+* Half a unit of the last printed place: 2.30 stands for 2.295 to 2.305, and 8.5 for 8.45 to 8.55.
+* KV caches and totals of memory also agree within 0.1 %: the paper rounds some and cuts off others, and prints one
+  size as 28677 and as 28687 MB.  Its "MB" are MiB, and the text's "GB" are 1000 of them.
 * A percentage without decimals that is a multiple of 5 ("80 %", "40-65 %", "about 30 %") is read to the nearest 5.
+* What agrees by one of these two tolerances alone, and not to the last printed digit, is said to.
 * Counts (steps, epochs) are exact.
 * "over" and "exceeding" leave the upper end open, "less than" and "at most" the lower.
 """
@@ -17,7 +17,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import floor, inf, isinf, log10
+from math import inf, isinf
 from typing import NamedTuple
 
 from varient.cost.gpus import device
@@ -31,7 +31,7 @@ _SLACK = 1e-9
 _NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e-?\d+)?")
 _UNIT_SIZES = {"GB": 1e3, "K": 1e3, "M": 1e6, "B": 1e9}
 _BOUND = re.compile(rf"(over|exceeding|less than|at most) ({_NUMBER.pattern})")
-_WORDS = {"true": 1, "completely": 0}
+_WORDS = {"true": 1, "false": 0, "completely": 0}
 _UNIT = re.compile(rf"\d({'|'.join(_UNIT_SIZES)})$")
 
 
@@ -78,31 +78,34 @@ class Kind:
     Attributes:
         label: for people.
         unit: of values; printed numbers are converted to it.
-        decimals: places that the paper always prints.
-        significant: the same, counted from the first digit.
         relative: how far, relative to it, a value may be off and still agree.
         exact: a count.
         shown: decimals of values that we show.
+        trained: only trained weights can tell it.
+        of: what it is a number of, in order: words of `varient.claims.claims.OF`, those that may be absent with "?".
     """
 
     label: str
     unit: str = ""
-    decimals: int = 0
-    significant: int = 0
     relative: float = 0.0
     exact: bool = False
     shown: int = 2
+    trained: bool = False
+    of: str = "system"
 
-    def interval(self, text: str, unit_size: float) -> Interval:
-        """What one number may stand for."""
-        value, decimals = float(text), len(text.partition(".")[2])
-        places = [decimals, self.decimals]
-        if self.significant and value:
-            places.append(self.significant - 1 - floor(log10(value)))
-        half = 0.0 if self.exact else 0.5 * 10.0 ** -max(places)
-        if self.unit == "%" and not decimals and value % ROUND_PERCENT == 0:
+    @property
+    def tolerance(self) -> str:
+        """Beyond the printed digits, in words."""
+        return f"within {100 * self.relative:g} %" if self.relative else f"to the nearest {ROUND_PERCENT} %"
+
+    def interval(self, text: str, unit_size: float, *, tolerant: bool = True) -> Interval:
+        """What one number may stand for: by its printed digits, and by the tolerances of its kind."""
+        value, (digits, _, exponent) = float(text), text.partition("e")
+        decimals = len(digits.partition(".")[2]) - int(exponent or 0)
+        half = 0.0 if self.exact else 0.5 * 10.0 ** -decimals
+        if tolerant and self.unit == "%" and not decimals and value % ROUND_PERCENT == 0:
             half = ROUND_PERCENT / 2
-        half = max(half * unit_size, value * unit_size * self.relative)
+        half = max(half * unit_size, value * unit_size * self.relative * tolerant)
         return Interval(value * unit_size - half, value * unit_size + half)
 
     def show(self, values: Sequence[Interval]) -> str:
@@ -118,48 +121,46 @@ class Kind:
 
 
 KINDS = {
-    "fid": Kind("FID", significant=3),
-    "is": Kind("Inception Score", shown=0),
-    "precision": Kind("precision", decimals=2),
-    "recall": Kind("recall", decimals=2),
-    "latency_s": Kind("latency", "s", decimals=2),
-    "speedup": Kind("speedup", "x", decimals=1),
+    "fid": Kind("FID", trained=True, of="trained"),
+    "is": Kind("Inception Score", shown=0, trained=True, of="trained"),
+    "precision": Kind("precision", trained=True, of="trained"),
+    "recall": Kind("recall", trained=True, of="trained"),
+    "latency_s": Kind("latency", "s"),
+    "speedup": Kind("speedup", "x"),
     "memory_mb": Kind("total memory", "MB", relative=1e-3, shown=0),
     "kv_mb": Kind("KV cache", "MB", relative=1e-3, shown=1),
-    "params_mb": Kind("parameters in memory", "MB", relative=1e-3, shown=1),
+    "params_mb": Kind("parameters in memory", "MB"),
     "parameters": Kind("number of parameters", shown=0),
-    "fid_increase": Kind("increase of FID", significant=3),
-    "fid_gain": Kind("improvement of FID", "x", shown=1),
-    "fid_difference": Kind("difference of FID", decimals=2),
-    "fid_degradation": Kind("relative increase of FID", "%", shown=1),
-    "fid_limit": Kind("limit of FID", significant=3),
-    "early_fid": Kind("FID of the full network after phase 1", decimals=1),
-    "late_fid": Kind("FID of the full network at the end", decimals=1),
-    "loss": Kind("loss", decimals=2),
+    "fid_increase": Kind("increase of FID", trained=True, of="trained"),
+    "fid_gain": Kind("improvement of FID", "x", shown=1, trained=True, of="trained trained"),
+    "fid_difference": Kind("difference of FID", trained=True, of="trained trained"),
+    "fid_degradation": Kind("relative increase of FID", "%", shown=1, trained=True, of="trained trained"),
+    "fid_limit": Kind("limit of FID", trained=True, of="trained"),
+    "early_fid": Kind("FID of the full network after phase 1", trained=True, of="trained trained"),
+    "late_fid": Kind("FID of the full network at the end", trained=True, of="trained trained"),
+    "loss": Kind("loss", trained=True, of="trained epoch?"),
     "gradient_support": Kind("full-only layers that a gradient of the flexible zone reaches in phase 3", exact=True,
-                             shown=0),
+                             shown=0, of="subnet"),
     "steps": Kind("steps", exact=True, shown=0),
-    "kv_reduction": Kind("reduction of the KV cache", "%", shown=1),
-    "kv_growth": Kind("growth of the KV cache", "%", shown=1),
+    "kv_reduction": Kind("reduction of the KV cache", "%", shown=1, of="system system?"),
+    "kv_growth": Kind("growth of the KV cache", "%", shown=1, of="system system"),
     "kv_share": Kind("share of the KV cache in the total memory", "%", shown=1),
-    "layer_reduction": Kind("reduction of FLOPs in the layers at r7-r10", "%", shown=1),
+    "layer_reduction": Kind("reduction of FLOPs in the layers at r7-r10", "%", shown=1, of="subnet"),
     "late_latency_share": Kind("share of r7-r10 in the latency", "%", shown=1),
     "bridge_tokens": Kind("share of the tokens in the bridge zone", "%", shown=1),
-    "nested": Kind("nesting of Eq. 2's sets", exact=True, shown=0),
-    "epochs": Kind("epochs", exact=True, shown=0),
-    "bridge_zone": Kind("bridge zone", exact=True, shown=0),
-    "batch_size": Kind("training batch", exact=True, shown=0),
-    "gpus": Kind("training hardware", exact=True, shown=0),
-    "setting": Kind("training setting"),
-    "unread": Kind("not read yet"),
+    "nested": Kind("nesting of Eq. 2's sets", exact=True, shown=0, of="subnet subnet"),
+    "epochs": Kind("epochs", exact=True, shown=0, of="depth phase"),
+    "bridge_zone": Kind("bridge zone", exact=True, shown=0, of="setting"),
+    "batch_size": Kind("training batch", exact=True, shown=0, of="setting"),
+    "gpus": Kind("training hardware", exact=True, shown=0, of="setting"),
+    "setting": Kind("training setting", of="setting"),
 }
-"""All kinds of numbers; the keys name them in a `Quantity`."""
+"""All kinds of numbers; the keys name them in a `Quantity` and in the rows of the paper's data."""
 
-QUALITY = ("fid", "is", "precision", "recall")
-"""Kinds that score records hold."""
-TRAINED = (*QUALITY, "fid_increase", "fid_gain", "fid_difference", "fid_degradation", "fid_limit", "early_fid",
-           "late_fid", "loss")
-"""Kinds that only trained weights can tell."""
+SCORES = {"fid": "fid", "is": "inception_score", "precision": "precision", "recall": "recall"}
+"""Kinds that score records hold, each with the name of its field there."""
+RANKED = (*SCORES, "latency_s", "memory_mb")
+"""Kinds by which systems are ranked: those that `varient.claims.noise` finds in records."""
 
 
 @dataclass(frozen=True)
@@ -187,10 +188,10 @@ class Quantity:
         return KINDS[self.name]
 
 
-def parse(text: str, kind: Kind) -> tuple[Interval, ...]:
-    """The numbers in a printed text, in the kind's unit.
+def parse(text: str, kind: Kind, *, tolerant: bool = True) -> tuple[Interval, ...]:
+    """The numbers in a printed text, in the kind's unit; with its tolerances, or by the printed digits alone.
 
-    A unit at the end ("2.0+0.3B") holds for all, and "over 50" means all values above.  "true" counts as 1 and
+    A unit at the end ("2.0+0.3B") holds for all, and "over 50" means all values above.  "true" counts as 1, "false" and
     "completely" (lost) as 0, and OOM says that a total is above the memory of the paper's GPU.
     """
     if text == OUT_OF_MEMORY:
@@ -201,4 +202,5 @@ def parse(text: str, kind: Kind) -> tuple[Interval, ...]:
         value = float(bound[2])
         return (Interval(value, inf) if bound[1] in ("over", "exceeding") else Interval(0, value),)
     unit = _UNIT.search(text)
-    return tuple(kind.interval(number, _UNIT_SIZES[unit[1]] if unit else 1) for number in _NUMBER.findall(text))
+    return tuple(kind.interval(number, _UNIT_SIZES[unit[1]] if unit else 1, tolerant=tolerant)
+                 for number in _NUMBER.findall(text))

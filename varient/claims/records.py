@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import cache, cached_property
 
 from varient.ablations import arms
-from varient.claims.claims import FULL, SKIP_ALL, ratio_of
+from varient.claims.claims import FULL, ratio_of
 from varient.config import ExperimentConfig
 from varient.paper import DEPTH
 from varient.records import ProfileRecord, ScoreRecord
@@ -16,9 +16,8 @@ from varient.systems.ids import VarId, base_system, parse
 from varient.systems.registry import networks_of, resolve_system
 from varient.targets import make_command
 
-SCORE_FIELDS = {"fid": "fid", "is": "inception_score", "precision": "precision", "recall": "recall"}
-"""Field of a score record for each kind of quality; its spread over redraws is <field>_sd."""
-
+SKIP_ALL = "skip"
+"""In ids of the paper's systems, the recipe without a bridge zone."""
 PAPER_PROTOCOL = "adm"
 """Whose Inception features and reference the paper's scores are of."""
 PAPER_IMAGES = 50_000

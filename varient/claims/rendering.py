@@ -10,9 +10,8 @@ from dataclasses import asdict, fields, replace
 from itertools import groupby
 from pathlib import Path
 
-from varient.claims.judgement import Judgement, Verdict
 from varient.claims.noise import RESOLVED, UNKNOWN_TRAINING_SPREAD
-from varient.claims.verdicts import judge
+from varient.claims.verdicts import Judgement, Verdict, judge
 from varient.config import ExperimentConfig
 from varient.files import write_text
 from varient.paper import TITLE

@@ -8,35 +8,81 @@ is open.  Rankings are held against the printed numbers, then looked for in the 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 
-from varient.claims.arithmetic import arithmetic
-from varient.claims.claims import TRAINED_FULL, Claim, all_claims
-from varient.claims.directions import Direction, Pair, directions
-from varient.claims.gradients import gradient_support
-from varient.claims.judgement import Evidence, Judgement, Verdict
-from varient.claims.measured import measured
-from varient.claims.miniature import Miniature, look
-from varient.claims.noise import Noise
-from varient.claims.predicted import predicted
-from varient.claims.printed import (
-    Ledger,
-    data_command,
-    late_fid_remark,
-    printed,
-    total_memory_remark,
-    unnamed_full_remark,
-)
-from varient.claims.quantity import TRAINED
+from varient.claims.arithmetic import arithmetic, predicted
+from varient.claims.claims import UNNAMED_FULL, Claim, Evidence, Ranking, all_claims, rankings
+from varient.claims.measured import Look, gradient_support, look, measured
+from varient.claims.noise import Estimates
+from varient.claims.printed import Ledger, broken_pairs, data_command, printed, printed_pair, remarks
 from varient.claims.records import Records, scores_command
 from varient.config import ExperimentConfig
 from varient.paper.published import published
 from varient.results import Results
 from varient.targets import PAPER_EXPERIMENT
 
-_AT_PAPER_SIZE = {Verdict.SEEN: Verdict.REPRODUCED, Verdict.REVERSED: Verdict.NOT_REPRODUCED,
-                  Verdict.PARTLY_REVERSED: Verdict.NOT_REPRODUCED}
-"""What a direction is called where the experiment is no miniature; what is not resolved there is open."""
+
+class Verdict(StrEnum):
+    """The words of the project, each with its heading and its meaning; every page takes all three from here."""
+
+    heading: str
+    meaning: str
+
+    def __new__(cls, word: str, heading: str, meaning: str) -> Verdict:
+        verdict = str.__new__(cls, word)
+        verdict._value_ = word
+        verdict.heading, verdict.meaning = heading, meaning
+        return verdict
+
+    CONTRADICTS = ("contradicts", "Contradicted",
+                   "arithmetic, or another printed number of the same quantity, gives another result")
+    NOT_REPRODUCED = ("not reproduced", "Not reproduced at the paper's size",
+                      "measured at the paper's size, with another result")
+    REVERSED = ("direction reversed in miniature", "The miniature shows the opposite",
+                "in the miniature every difference is the other way round, beyond its noise")
+    PARTLY_REVERSED = ("direction partly reversed in miniature", "The miniature reverses part of it",
+                       "in the miniature some difference is the other way round, beyond its noise, but not every one")
+    NOT_RESOLVED = ("not resolved in miniature", "The miniature cannot decide",
+                    "in the miniature some difference is within its noise, and none is reversed beyond it")
+    SEEN = ("direction reproduced in miniature", "The miniature shows it",
+            "in the miniature every difference is as claimed, beyond its noise; no proof for ImageNet")
+    REPRODUCED = ("reproduced", "Reproduced at the paper's size",
+                  "measured at the paper's size, with the same result")
+    HOLDS = ("holds", "Holds by arithmetic", "arithmetic, from shapes alone, gives it within the printed rounding")
+    CONSISTENT = ("consistent", "Consistent with the paper's other numbers",
+                  "follows from other numbers that the paper prints; nobody has checked those")
+    OPEN = ("open", "Open", "needs weights, data or a GPU, has nothing to be checked against, or is measured at the "
+            "paper's size but within noise")
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A claim with its verdict.
+
+    Attributes:
+        id: of the claim: that of claims.csv, a cell ("table2-variant-d16-fid"), or a ranking ("table1-order").
+        where: in the paper.
+        claim: what is claimed, in words.
+        printed: the value as printed, or the ranking of values.
+        found: what the evidence gives; empty where there is none.
+        evidence: in sentences.
+        source: of `found`: paper, arithmetic, predicted or measured (...).
+        command: shows the evidence again, or would make it.
+        kind: "text", "cell" of a table, or "ranking".
+    """
+
+    id: str
+    where: str
+    claim: str
+    printed: str
+    verdict: Verdict
+    found: str
+    evidence: str
+    source: str
+    command: str
+    kind: str
 
 
 def judge(config: ExperimentConfig, results: Results, run_dir: Path | None = None) -> list[Judgement]:
@@ -45,24 +91,26 @@ def judge(config: ExperimentConfig, results: Results, run_dir: Path | None = Non
     Args:
         results: records that cannot stand beside the others are left out (`varient.results.comparable`).
         run_dir: of the experiment; what the curves of its trainings show stands beside the sentence about them.
+
+    Raises:
+        ClaimError: a row of the paper's data that cannot be read.
     """
     claims, records = all_claims(), Records(config, results)
-    ledger, orders, miniature = Ledger(claims), directions(records.ratios), Miniature(records)
-    return [*(_judge_number(claim, ledger, miniature.noise, orders, run_dir) for claim in claims),
-            *(_judge_order(order, ledger, miniature) for order in orders)]
+    ledger, orders, estimates = Ledger(claims), rankings(records.ratios), Estimates(records)
+    return [*(_judge_number(claim, ledger, estimates, orders, run_dir) for claim in claims),
+            *(_judge_ranking(order, ledger, estimates) for order in orders)]
 
 
-def _judge_number(claim: Claim, ledger: Ledger, noise: Noise, orders: Sequence[Direction],
+def _judge_number(claim: Claim, ledger: Ledger, estimates: Estimates, orders: Sequence[Ranking],
                   run_dir: Path | None) -> Judgement:
-    exact, at_size, elsewhere = arithmetic(claim), measured(claim, noise), printed(claim, ledger)
-    in_training = gradient_support(claim, noise.records, run_dir)
+    exact, at_size, elsewhere = arithmetic(claim), measured(claim, estimates), printed(claim, ledger)
+    in_training = gradient_support(claim, estimates.records.config, run_dir)
     said = [finding for finding in (exact, at_size, in_training, elsewhere) if finding]
     deciding = next((finding for finding in said if finding.agrees is not None), None)
-    remarks = [total_memory_remark(claim, ledger), late_fid_remark(claim, ledger), unnamed_full_remark(claim, ledger),
-               _published(claim)]
+    beside = [*remarks(claim, ledger), _published(claim)]
     if deciding is None:
         verdict = Verdict.OPEN
-        remarks.append(_pointer(claim, orders))
+        beside.append(_pointer(claim, orders))
     else:
         agreeing, otherwise = ((Verdict.REPRODUCED, Verdict.NOT_REPRODUCED) if deciding is at_size else
                                (Verdict.CONSISTENT if deciding is elsewhere else Verdict.HOLDS, Verdict.CONTRADICTS))
@@ -72,24 +120,19 @@ def _judge_number(claim: Claim, ledger: Ledger, noise: Noise, orders: Sequence[D
     guess = predicted(claim) if deciding is None or deciding is elsewhere else None
     shown = deciding or guess or at_size or _missing(claim)
     evidence = [claim.reading, *(finding.sentence for finding in said), guess.sentence if guess else "",
-                "" if deciding or guess or at_size else shown.sentence, *remarks]
+                "" if deciding or guess or at_size else shown.sentence, *beside]
     found = f"{shown.found}; {in_training.source}: {in_training.found}" if in_training else shown.found
     return Judgement(claim.id, claim.where, claim.claim, claim.printed, verdict, found,
                      " ".join(filter(None, evidence)), shown.source, shown.command, "cell" if claim.is_cell else "text")
 
 
-def _named(verdict: Verdict, records: Records) -> Verdict:
-    """A verdict of a miniature as it is called at the experiment's size."""
-    return _AT_PAPER_SIZE.get(verdict, Verdict.OPEN) if records.at_paper_size else verdict
-
-
 def _missing(claim: Claim) -> Evidence:
     """What a claim waits for that nothing can judge."""
     name, systems = claim.quantity.name, claim.quantity.systems
-    if TRAINED_FULL in systems:
+    if UNNAMED_FULL in systems:
         return Evidence(None, "", "The paper does not say which supernet's full network it is.", "paper",
                        data_command(claim))
-    if name in TRAINED:
+    if claim.quantity.kind.trained:
         return Evidence(None, "", "Needs the paper's weights, ImageNet and a GPU.", "paper",
                        scores_command(PAPER_EXPERIMENT, *systems))
     if name == "setting":
@@ -106,44 +149,42 @@ def _published(claim: Claim) -> str:
     return f"Published elsewhere: {cell}." if cell else ""
 
 
-def _pointer(claim: Claim, orders: Sequence[Direction]) -> str:
+def _pointer(claim: Claim, orders: Sequence[Ranking]) -> str:
     """The rankings that the number takes part in."""
     names = [order.id for order in orders if claim.quantity in order.quantities]
     return f"Rankings that it takes part in: {', '.join(names)}." if names else ""
 
 
-def _judge_order(order: Direction, ledger: Ledger, miniature: Miniature) -> Judgement:
-    config, reading = miniature.records.config, order.reading
-    shown = "; ".join(dict.fromkeys(text for pair in order.pairs if (text := _printed_pair(pair, ledger, order))))
-    systems = [system for quantity in order.quantities for system in quantity.systems]
+def _judge_ranking(ranking: Ranking, ledger: Ledger, estimates: Estimates) -> Judgement:
+    config = estimates.records.config
+    systems = [system for quantity in ranking.quantities for system in quantity.systems]
     command = scores_command(config.name, *systems)
-    if broken := [pair for pair in order.pairs if _is_broken(pair, ledger, order)]:
-        evidence = "; ".join(_printed_pair(pair, ledger, order) for pair in broken)
-        return Judgement(order.id, order.where, order.claim, shown, Verdict.CONTRADICTS, evidence,
-                         f"{reading} The paper's own numbers are the other way round: {evidence}.".strip(), "paper",
-                         "cat varient/paper/*.csv", "ranking")
-    if (found := look(order, miniature, command)) is None:
+    if broken := broken_pairs(ranking, ledger):
+        found = "; ".join(printed_pair(pair, ledger, ranking.where) for pair in broken)
+        verdict, source, command = Verdict.CONTRADICTS, "paper", "cat varient/paper/*.csv"
+        sentence = f"The paper's own numbers are the other way round: {found}."
+    elif seen := look(ranking, estimates, command):
+        verdict = ranking_verdict(seen, at_paper_size=estimates.records.at_paper_size)
+        found, sentence, source, command = seen.found, seen.sentence, f"measured ({config.name})", seen.command
+    else:
+        verdict, found, source = Verdict.OPEN, "", "paper"
         lacking = "" if config.ablations else f" {config.name} has no section `ablations`, which some rankings need."
-        evidence = f"{reading} No printed number contradicts it. No records of it here yet.{lacking}".strip()
-        return Judgement(order.id, order.where, order.claim, shown, Verdict.OPEN, "", evidence, "paper", command,
-                         "ranking")
-    finding = found.finding
-    return Judgement(order.id, order.where, order.claim, shown, _named(found.verdict, miniature.records), finding.found,
-                     f"{reading} {finding.sentence}".strip(), finding.source, finding.command,
-                     "ranking")
+        sentence = f"No printed number contradicts it. No records of it here yet.{lacking}"
+    shown = dict.fromkeys(printed_pair(pair, ledger, ranking.where) for pair in ranking.pairs)
+    return Judgement(ranking.id, ranking.where, ranking.claim, "; ".join(filter(None, shown)), verdict, found,
+                     f"{ranking.reading} {sentence}".strip(), source, command, "ranking")
 
 
-def _printed_pair(pair: Pair, ledger: Ledger, order: Direction) -> str:
-    """"12.91 > 8.5", as printed; empty where a side is not."""
-    larger, smaller = (ledger.at(quantity, order.where) for quantity in pair)
-    if larger is None or smaller is None:
-        return ""
-    first, second = (side.values[0].middle for side in (larger, smaller))
-    return f"{larger.printed} {'>' if first > second else '<' if first < second else '='} {smaller.printed}"
-
-
-def _is_broken(pair: Pair, ledger: Ledger, order: Direction) -> bool:
-    """Whether the printed numbers are the other way round, by more than the ranking's margin."""
-    larger, smaller = (ledger.at(quantity, order.where) for quantity in pair)
-    return larger is not None and smaller is not None and (
-        larger.values[0].middle * (1 + order.margin) < smaller.values[0].middle)
+def ranking_verdict(seen: Look, *, at_paper_size: bool = False) -> Verdict:
+    """A ranking is shown if all pairs have records and are as claimed, reversed if all are the other way round, and
+    partly reversed if some are.  At the paper's size it is reproduced or not, and open where noise hides it."""
+    if seen.why_not:
+        return Verdict.OPEN
+    if seen.wrong:
+        whole = not (seen.right or seen.unclear or seen.lacking)
+        return Verdict.NOT_REPRODUCED if at_paper_size else Verdict.REVERSED if whole else Verdict.PARTLY_REVERSED
+    if seen.lacking:
+        return Verdict.OPEN
+    if seen.unclear:
+        return Verdict.OPEN if at_paper_size else Verdict.NOT_RESOLVED
+    return Verdict.REPRODUCED if at_paper_size else Verdict.SEEN

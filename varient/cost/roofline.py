@@ -35,11 +35,9 @@ for 16-bit operands; the first includes the copies of the `reference` cache and 
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
 
 from varient.config import CachePolicy
 from varient.cost.gpus import Device, device
@@ -47,7 +45,7 @@ from varient.cost.kv_accounting import check_policy, token_layers
 from varient.cost.paper_systems import DEPTH, PaperSystem, paper_system
 from varient.cost.sizes import MIB
 from varient.cost.work import PARTS, PRECISIONS, VECTOR_PARTS, AnyStage, PassWork, Precision, Work
-from varient.paper import system_id
+from varient.paper import paper_rows, system_id
 from varient.systems.ids import VarId
 
 RUNNING_MIB_PER_IMAGE = 34.5
@@ -183,12 +181,28 @@ class Comparison:
     """A system beside its row of Table 2: latency in seconds, KV cache and peak memory in MiB (the paper's "MB").
 
     The paper prints neither of the two for DiT and LlamaGen.
+
+    Attributes:
+        printed: the row, text as printed.
     """
 
     cost: SystemCost
-    paper_latency_s: float
-    paper_kv_cache_mib: float | None = None
-    paper_memory_mib: float | None = None
+    printed: Mapping[str, str]
+
+    @property
+    def paper_latency_s(self) -> float:
+        """As a number."""
+        return float(self.printed["latency_s"])
+
+    @property
+    def paper_kv_cache_mib(self) -> float | None:
+        """As a number."""
+        return float(self.printed["kv_cache_mb"]) if self.printed["kv_cache_mb"] else None
+
+    @property
+    def paper_memory_mib(self) -> float | None:
+        """As a number."""
+        return float(self.printed["memory_mb"]) if self.printed["memory_mb"] else None
 
     @property
     def latency_error(self) -> float:
@@ -208,14 +222,13 @@ class Comparison:
 
 def compare_with_paper() -> list[Comparison]:
     """Every VAR row of Table 2, at the paper's setting."""
-    return [Comparison(system_cost(name, policy=PAPER_POLICY), float(row["latency_s"]), float(row["kv_cache_mb"]),
-                       float(row["memory_mb"]))
+    return [Comparison(system_cost(name, policy=PAPER_POLICY), row)
             for name, row in _paper_rows().items() if row["kv_cache_mb"]]
 
 
 def compare_baselines() -> list[Comparison]:
     """The other rows of Table 2, DiT and LlamaGen: in the number formats of the VAR rows and in their authors'."""
-    return [Comparison(system_cost(name, precision=precision), float(row["latency_s"]))
+    return [Comparison(system_cost(name, precision=precision), row)
             for name, row in _paper_rows().items() if not row["kv_cache_mb"]
             for precision in (PAPER_PRECISION, paper_system(name).authors_precision)]
 
@@ -253,6 +266,5 @@ def _by_part(trips: Sequence[PassWork]) -> dict[str, Work]:
 
 @cache
 def _paper_rows() -> dict[str, dict[str, str]]:
-    """Table 2 by system id.  Read without pandas, which `paper_table` would import."""
-    with (files("varient") / "paper" / "table2.csv").open(encoding="utf-8") as file:
-        return {system_id(row["method"]): row for row in csv.DictReader(file)}
+    """Table 2 by system id."""
+    return {system_id(row["method"]): row for row in paper_rows("table2")}

@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 from docutils.core import publish_string
 
-from varient.claims.judgement import Verdict
+from varient.claims import Verdict
 from varient.files import write_text
 from varient.paper import TITLE
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from itertools import cycle, product
 from pathlib import Path
 
@@ -15,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from varient.config import ExperimentConfig
-from varient.paper import paper_table
+from varient.paper import paper_rows, paper_table
 from varient.report.needs import Needs, arm_systems, needs
 from varient.report.style import (
     BETTER,
@@ -136,8 +134,7 @@ def ways(config: ExperimentConfig, results: Results, comparison: str) -> list[Wa
 
 def paper_ways() -> list[Way]:
     """What Sec. 3.3.1 prints of Fig. 2a, and the three phases as in Table 4."""
-    with (files("varient") / "paper" / "claims.csv").open(encoding="utf-8") as file:
-        printed = {row["id"]: row["value"] for row in csv.DictReader(file)}
+    printed = {row["id"]: row["value"] for row in paper_rows("claims")}
     table = paper_table(4).set_index("subnet_depth").loc[STAR_DEPTH]
     fids = {"p = 0.1": (printed["3.3.1-p01-full"], printed["3.3.1-p01-sub"]),
             "p = 1": (printed["3.3.1-p10-full"], printed["3.3.1-p10-sub"]),
