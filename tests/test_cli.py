@@ -1,4 +1,7 @@
+import ast
+import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +10,7 @@ import numpy as np
 import pytest
 import yaml
 from conftest import ROOT
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from varient.cli import app
@@ -238,3 +242,45 @@ def test_check_prints_the_whole_config():
     result = _varient("check", "--config", CONFIG)
     assert result.returncode == 0
     assert '"top_p": 0.96' in result.stdout
+
+
+@pytest.mark.parametrize(("arguments", "said"), [
+    (["plan", "--memory", "12GiB", "--runners-up", "1"], {"memory_mib": 12 * 1024, "latency_s": None}),
+    (["cost", "--system", "variant-d16"], {"system": "variant-d16", "cache_policy": "lean"}),
+    (["train", "base", "--config", CONFIG, "t", "-o", "x", "--dry-run", "h100"], {"training": "base", "devices": 1}),
+    (["train", "supernet", "--config", "imagenet256", "--depth", "16", "t", "b", "-o", "x", "--dry-run", "h100:8"],
+     {"training": "supernet-d16", "accumulation": 1, "devices": 8}),
+])
+def test_answers_are_one_json_document_where_that_is_asked_for(arguments, said):
+    result = CliRunner().invoke(app, [*arguments, "--json"])
+    assert result.exit_code == 0, result.output
+    document = json.loads(result.output)
+    assert {key: document[key] for key in said} == said
+    for row in document.get("configurations", ()):
+        assert (row["depth"], row["precision"], row["fid_source"]) == (8, "fp16", "paper, Table 8")
+
+
+@pytest.mark.parametrize("arguments", [["base", "t"], ["supernet", "--depth", "4", "t", "b"]])
+def test_a_training_that_starts_has_no_document(arguments, tmp_path):
+    result = CliRunner().invoke(app, ["train", arguments[0], "--config", CONFIG, *arguments[1:], "--json",
+                                      "-o", str(tmp_path / "x")])
+    assert result.exit_code == 1 and list(tmp_path.iterdir()) == []
+    (line,) = result.output.splitlines()
+    assert "--json" in line and "--dry-run" in line
+
+
+def test_options_that_messages_name_exist():
+    known = {"--help", "--porcelain", "--cores", "--configfile", "--no-deps"}  # of typer, git, snakemake and pip
+    known |= {"--standalone", "--nproc-per-node", "--nproc_per_node", "--num-processes", "--num_processes"}  # launchers
+
+    def visit(command):
+        known.update(option for parameter in command.params for option in parameter.opts)
+        for child in getattr(command, "commands", {}).values():
+            visit(child)
+
+    visit(get_command(app))
+    for folder in ("varient", "baselines"):
+        for path in (ROOT / folder).rglob("*.py"):
+            texts = [node.value for node in ast.walk(ast.parse(path.read_text("utf-8")))
+                     if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+            assert {option for text in texts for option in re.findall(r"(?<![\w-])--[a-z][\w-]+", text)} <= known, path

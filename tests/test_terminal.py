@@ -4,11 +4,10 @@ import re
 
 import pytest
 from conftest import ROOT
-from rich.table import Table
 from typer.testing import CliRunner
 
 from varient.cli import app
-from varient.terminal import print_table
+from varient.terminal import Grid, print_grid
 
 DRY_RUN = ["train", "supernet", "--config", str(ROOT / "workflow/config/imagenet256.yaml"), "--depth", "16", "t", "b",
            "-o", "x", "--dry-run", "h100:8"]
@@ -34,9 +33,8 @@ def test_no_word_is_cut_off_at_any_width(arguments, answers, columns, monkeypatc
 def test_columns_narrow_and_lose_their_margins_before_the_table_grows_beyond_its_terminal(capsys, monkeypatch):
     def width(columns):
         monkeypatch.setenv("COLUMNS", str(columns))
-        table = Table("name", "number", title="a title that is longer than its table")
-        table.add_row("some words in a row", "123")
-        print_table(table)
+        print_grid(Grid("a title that is longer than its table", ("name", "number"), [("some words in a row", "123")],
+                        words=("number",)))
         lines = capsys.readouterr().out.splitlines()
         assert lines[0] == "a title that is longer than its table"
         return max(map(len, lines[1:]))

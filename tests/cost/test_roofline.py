@@ -16,7 +16,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from varient.config import TokenizerSpec, TransformerSpec
 from varient.cost.baseline_work import DiTShape, DiTStage, LlamaGenShape, LlamaGenStage
-from varient.cost.cost_report import cost_document
 from varient.cost.gpus import device, known_devices
 from varient.cost.kv_accounting import (
     kv_live_bytes,
@@ -27,6 +26,7 @@ from varient.cost.kv_accounting import (
 )
 from varient.cost.paper_systems import paper_system, released_shape
 from varient.cost.parameters import dit_parameters, llamagen_parameters, var_parameters, vqvae_parameters
+from varient.cost.printer import cost_answer
 from varient.cost.roofline import (
     MIB,
     calibration_factor,
@@ -214,6 +214,10 @@ def test_a_part_takes_the_longer_of_computing_and_moving():
 
 # -- networks of another kind ------------------------------------------------------------------------------------------
 
+def _document(cost):
+    return cost_answer(cost).document
+
+
 def _flops(trips):
     """Of one pass, without those of sampling, which are an estimate."""
     (trip,) = trips
@@ -228,14 +232,14 @@ def test_dit_has_the_published_multiply_adds():
     assert flops == 2 * expected
     assert flops / 2e9 == pytest.approx(118.6, abs=0.05)
     for system, steps in (("dit-xl2", 50), ("dit-xl2-250", 250)):
-        document = cost_document(system_cost(system, batch_size=3))
+        document = _document(system_cost(system, batch_size=3))
         assert document["flops"] == 2 * expected * steps * 2 * 3  # two rows an image
 
 
 def test_llamagen_by_hand():
     # Of a row and a token: 4 C^2 + 3 C F multiply-adds a layer, 2 x 584 C of attention, and the head.
     per_token = 48 * (4 * 1536 ** 2 + 3 * 1536 * 4096 + 2 * 584 * 1536) + 1536 * 16384
-    document = cost_document(system_cost("llamagen-xxl", batch_size=64, precision="bf16"))
+    document = _document(system_cost("llamagen-xxl", batch_size=64, precision="bf16"))
     assert document["flops"] == 2 * per_token * 576 * 128  # 1 class + 575 tokens enter, two rows an image
     assert document["kv_cache_bytes"] == 2 * 48 * 1536 * 584 * 128 * 2
     assert document["kv_read_bytes"] == 576 * document["kv_cache_bytes"]
@@ -245,7 +249,7 @@ def test_llamagen_by_hand():
 
 
 def test_dit_moves_its_weights_once_a_step():
-    document = cost_document(system_cost("dit-xl2", batch_size=64, precision="fp16"))
+    document = _document(system_cost("dit-xl2", batch_size=64, precision="fp16"))
     # All parameters, but for the class table and the fixed positions.
     assert document["weight_bytes"] == 50 * 2 * (675_129_632 - 1001 * 1152 - 256 * 1152)
     assert document["kv_read_bytes"] == document["kv_written_bytes"] == 0
@@ -324,7 +328,7 @@ def test_llamagen_flops_equal_torchs_count_of_such_a_network():
 
 
 def test_training_free_code_costs_what_code_costs():
-    free, trained = (cost_document(system_cost(name)) for name in ("free-code-n7", "code-n7"))
+    free, trained = (_document(system_cost(name)) for name in ("free-code-n7", "code-n7"))
     assert free | {"system": ""} == trained | {"system": ""}
 
 
@@ -336,7 +340,7 @@ def test_latency_of_the_other_baselines_is_not_explained():
         ("llamagen-xxl", "fp16-autocast"): pytest.approx(-0.63, abs=0.02),
         ("llamagen-xxl", "bf16"): pytest.approx(-0.71, abs=0.02)}
     # 50 guided steps in float32, or in TF32 at the same peak, need longer than the paper prints.
-    flops = cost_document(system_cost("dit-xl2"))["flops"]
+    flops = _document(system_cost("dit-xl2"))["flops"]
     assert 25.3 < flops / (device("l20").fp32_tflops * 1e12) < 25.5
 
 
@@ -365,15 +369,15 @@ def test_peak_memory_beside_table_3(row):
     if (row["method"], row["batch_size"]) == ("VARiant-d2", "256"):
         assert cost.peak_memory.mib > 46068  # known contradiction: printed as 40927, without room for the decoder
         return
-    assert cost_document(cost)["fits_device"] == (row["total_mb"] != "OOM")
+    assert _document(cost)["fits_device"] == (row["total_mb"] != "OOM")
     if row["total_mb"] != "OOM":
         assert cost.peak_memory.mib == pytest.approx(float(row["total_mb"]), rel=0.02)
 
 
 def test_peak_memory_is_not_modelled_for_32_bit_operands():
-    document = cost_document(system_cost("var-d16", precision="fp32"))
+    document = _document(system_cost("var-d16", precision="fp32"))
     assert document["peak_memory_mib"] is document["fits_device"] is None
-    assert document["latency_s"] > cost_document(system_cost("var-d16"))["latency_s"]
+    assert document["latency_s"] > _document(system_cost("var-d16"))["latency_s"]
 
 
 def test_peak_memory_is_the_larger_phase():
@@ -413,13 +417,13 @@ def test_json_is_one_document_with_units_in_the_keys():
     ("dit-xl2", 675_129_632, "50", "none", 0, [50]), ("dit-xl2-250", 675_129_632, "250", "none", 0, [250]),
     ("llamagen-xxl", 1_410_972_672, "576", "static", 21024.0, [576])])
 def test_documents_of_the_other_baselines(system, parameters, steps, cache, kv_cache_mib, passes):
-    document = cost_document(system_cost(system))
+    document = _document(system_cost(system))
     assert (document["transformer_parameters"], document["steps"]) == (parameters, steps)
     assert (document["cache_policy"], document["kv_cache_mib"]) == (cache, kv_cache_mib)
     assert document["stages"][0]["times_by_pass"] == passes
     assert document["stages"][0]["tokens_by_pass"] == [256 if "dit" in system else 1]
     assert document["peak_memory_mib"] is document["fits_device"] is None  # its constants are VAR's
-    assert set(document) == set(cost_document(system_cost("var-d16")))
+    assert set(document) == set(_document(system_cost("var-d16")))
     assert passes[0] * document["stages"][0]["latency_s_by_pass"][0] == pytest.approx(document["latency_s"], rel=0.01)
 
 
@@ -438,8 +442,9 @@ def test_tables_for_people():
 
 
 def test_neither_torch_nor_pandas_is_needed():
-    code = ("import sys; from varient.cost.cost_report import show_cost; "
-            "from varient.cost.roofline import system_cost; show_cost(system_cost('code-n6')); "
+    code = ("import sys; from varient.cost.printer import cost_answer; from varient.terminal import print_answer; "
+            "from varient.cost.roofline import system_cost; "
+            "print_answer(cost_answer(system_cost('code-n6')), as_json=False); "
             "sys.exit(bool({'torch', 'pandas'} & set(sys.modules)))")
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=ROOT).returncode == 0
 

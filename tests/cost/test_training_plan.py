@@ -10,11 +10,12 @@ from training_fixtures import H100
 
 from varient.config import ExperimentConfig, load_config
 from varient.cost.gpus import device
+from varient.cost.printer import training_answer
 from varient.cost.sizes import MIB
 from varient.cost.training_plan import plan_base, plan_supernet
-from varient.cost.training_report import show_training, training_document
-from varient.cost.training_setting import TrainingSetting, setting_of
+from varient.cost.training_setting import ASSUMED_UTILISATION, TrainingSetting, setting_of
 from varient.cost.training_work import forward_flops
+from varient.terminal import print_answer
 from varient.training.recipes import Supernet
 
 # -- Table 7 at the paper's size ---------------------------------------------------------------------------------------
@@ -98,22 +99,11 @@ def test_recomputation_trades_memory_for_work(paper):
 # -- hours -------------------------------------------------------------------------------------------------------------
 
 def test_hours_are_flops_over_the_assumed_share_of_the_peak(paper):
-    plan = plan_supernet(paper, Supernet(16), _cached(utilisation=0.5))
-    assert plan.total.hours * 3600 == pytest.approx(plan.total.flops / (8 * 989.4e12 * 0.5))
-    single = plan_supernet(paper, Supernet(16), _cached(precision="fp32", utilisation=0.5))
+    plan = plan_supernet(paper, Supernet(16), _cached())
+    assert plan.total.hours * 3600 == pytest.approx(plan.total.flops / (8 * 989.4e12 * ASSUMED_UTILISATION))
+    single = plan_supernet(paper, Supernet(16), _cached(precision="fp32"))
     assert single.total.hours / plan.total.hours == pytest.approx(989.4 / 66.9)
     assert any("ASSUMED" in note for note in plan.notes)
-
-
-def test_a_measured_step_takes_the_place_of_the_assumption(paper):
-    assumed = plan_supernet(paper, Supernet(16), _cached())
-    seconds = assumed.step_seconds(assumed.kinds[0])
-    measured = plan_supernet(paper, Supernet(16), _cached(step_seconds=2 * seconds, utilisation=0.9))
-    assert measured.total.hours == pytest.approx(2 * assumed.total.hours)
-    assert measured.utilisation == pytest.approx(0.35 / 2)
-    assert measured.step_seconds(measured.kinds[1]) == pytest.approx(2 * assumed.step_seconds(assumed.kinds[1]))
-    with pytest.raises(ValueError, match="times the peak"):
-        plan_supernet(paper, Supernet(16), _cached(step_seconds=seconds / 10))
 
 
 def test_encoding_on_the_way_is_added(paper):
@@ -168,9 +158,7 @@ def test_recipes(smoke):
     (lambda paper: TrainingSetting(H100, micro_batch=0), "below 1"),
     (lambda paper: TrainingSetting(H100, precision="fp8"), "precision"),
     (lambda paper: TrainingSetting(H100, strategy="tp"), "strategy"),
-    (lambda paper: TrainingSetting(H100, 1, strategy="fsdp"), "2 devices"),
-    (lambda paper: TrainingSetting(H100, utilisation=0), "utilisation"),
-    (lambda paper: TrainingSetting(H100, step_seconds=-1), "measured")])
+    (lambda paper: TrainingSetting(H100, 1, strategy="fsdp"), "2 devices")])
 def test_impossible_trainings_are_refused(paper, make, message):
     with pytest.raises(ValueError, match=message):
         make(paper)
@@ -178,11 +166,10 @@ def test_impossible_trainings_are_refused(paper, make, message):
 
 # -- what is printed ---------------------------------------------------------------------------------------------------
 
-def test_the_document_is_json_and_says_what_is_what(paper, capsys):
+def test_the_document_is_json_and_says_what_is_what(paper):
     plan = plan_supernet(paper, Supernet(16), _cached(micro_batch=8))
-    show_training(plan, as_json=True)
-    document = json.loads(capsys.readouterr().out)
-    assert document == training_document(plan)
+    document = training_answer(plan).document
+    assert json.loads(json.dumps(document)) == document
     assert document["accumulation"] == 16 and document["fits_device"]
     assert document["memory_mib"]["weights"] == round(4 * 2_010_020_356 / MIB, 2)
     assert document["sources"]["assumed"] == ["usable_share_of_device_memory", "utilisation"]
@@ -190,7 +177,8 @@ def test_the_document_is_json_and_says_what_is_what(paper, capsys):
 
 def test_tables_name_device_phases_and_assumption(paper, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
-    show_training(plan_supernet(paper, Supernet(2), TrainingSetting(H100, recompute=True)))
+    plan = plan_supernet(paper, Supernet(2), TrainingSetting(H100, recompute=True))
+    print_answer(training_answer(plan), as_json=False)
     printed = capsys.readouterr().out
     for text in ("supernet-d2 of imagenet256", "8 x NVIDIA H100", "43,785", "± 66", "ASSUMED",
                  "nothing to compare with"):

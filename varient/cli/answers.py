@@ -13,6 +13,7 @@ from varient.cli.app import ASK, app
 from varient.cli.guard import load_experiment, verb
 from varient.cli.options import (
     DIGITS,
+    AsJson,
     Config,
     FoundIn,
     Output,
@@ -27,6 +28,7 @@ from varient.cli.options import (
 from varient.config import ExperimentConfig
 from varient.shipped import ACCEPTED_SUPERNET, in_project, shipped
 from varient.targets import claims_files
+from varient.terminal import print_answer
 
 
 @verb(app, panel=ASK)
@@ -42,18 +44,14 @@ def schema() -> None:
 
 
 @verb(app, panel=ASK)
-def doctor(config: Config, run_dir: RunDir = None,
-           as_json: Annotated[bool, typer.Option("--json", help="one JSON document, bytes and hours")] = False) -> None:
+def doctor(config: Config, run_dir: RunDir = None, as_json: AsJson = False) -> None:
     """Whether an experiment can run here, and what each target would take; exit code 1 where it is not ready."""
     from varient.doctor import examine
-    from varient.doctor.page import show
+    from varient.doctor.page import diagnosis_answer
 
     experiment = load_experiment(config)
     diagnosis = examine(experiment, run_folder(experiment, run_dir))
-    if as_json:
-        print(json.dumps(diagnosis.as_dict(), indent=1, ensure_ascii=False))
-    else:
-        show(diagnosis)
+    print_answer(diagnosis_answer(diagnosis), as_json=as_json)
     if not diagnosis.ready:
         sys.exit(1)
 
@@ -65,20 +63,18 @@ def cost(system: Annotated[str | None, typer.Option(help="e.g. variant-d16-n7, c
          precision: Annotated[str, typer.Option(help="fp16-autocast, bf16-autocast, fp32, fp16 or bf16")]
          = "fp16-autocast",
          device: Annotated[str, typer.Option(help="l20, a100, h100, h200 or rtx4090")] = "l20",
-         as_json: Annotated[bool, typer.Option("--json", help="one JSON document, units in the keys")] = False,
+         as_json: AsJson = False,
          compare: Annotated[bool, typer.Option("--compare", help="in place of --system: the rows of the paper's "
                                                                  "Table 2, at its setting")] = False) -> None:
     """What a system of Table 2 costs at its authors' size: counted and predicted, nothing is run."""
-    from varient.cost.cost_report import show_comparison, show_cost
-    from varient.cost.roofline import compare_with_paper, system_cost
+    from varient.cost.printer import comparison_answer, cost_answer
+    from varient.cost.roofline import compare_baselines, compare_with_paper, system_cost
 
     if compare == (system is not None):
         raise ValueError("cost needs either --system or --compare")
-    if compare:
-        show_comparison(compare_with_paper(), as_json=as_json)
-    else:
-        show_cost(system_cost(system, batch_size=batch, policy=cache, precision=precision, device_key=device),
-                  as_json=as_json)
+    answer = comparison_answer(compare_with_paper(), compare_baselines()) if compare else cost_answer(
+        system_cost(system, batch_size=batch, policy=cache, precision=precision, device_key=device))
+    print_answer(answer, as_json=as_json)
 
 
 @verb(app, panel=ASK)
@@ -87,15 +83,18 @@ def plan(memory: Annotated[str, typer.Option(help="what may be used, e.g. 12GiB"
          latency: Annotated[str | None, typer.Option(help="longest time of a batch, e.g. 1.5s")] = None,
          device: Annotated[str, typer.Option(help="l20, a100, h100, h200 or rtx4090")] = "l20",
          records: Annotated[Path | None, typer.Option(help="score records; default the paper's Table 8")] = None,
-         runners_up: Annotated[int, typer.Option(help="how many to show after the best")] = 4) -> None:
+         runners_up: Annotated[int, typer.Option(help="how many to show after the best")] = 4,
+         as_json: AsJson = False) -> None:
     """The (d, N, precision, cache) of best quality that fits a budget at the paper's size, with the runners-up."""
-    from varient.cost.plan_report import show_plan
-    from varient.cost.planner import measured_quality, paper_quality, parse_seconds
+    from varient.cost.planner import choices, fitting, measured_quality, paper_quality, parse_seconds
+    from varient.cost.printer import plan_answer
     from varient.cost.sizes import MIB, parse_size
 
-    quality = measured_quality(records) if records else paper_quality()
-    show_plan(quality, batch_size=batch, device=device, memory_mib=parse_size(memory) / MIB,
-              latency_s=parse_seconds(latency) if latency else None, runners_up=runners_up)
+    memory_mib, latency_s = parse_size(memory) / MIB, parse_seconds(latency) if latency else None
+    known = choices(measured_quality(records) if records else paper_quality(), batch_size=batch, device=device)
+    chosen = fitting(known, memory_mib=memory_mib, latency_s=latency_s)[:1 + runners_up]
+    print_answer(plan_answer(chosen, batch_size=batch, device=device, memory_mib=memory_mib, latency_s=latency_s),
+                 as_json=as_json)
 
 
 @verb(app, panel=ASK, writes=lambda output, **_: claims_files(output))

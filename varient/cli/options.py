@@ -27,6 +27,7 @@ RunDir = Annotated[Path | None, typer.Option("--run-dir", help="where the networ
 Output = Annotated[Path, typer.Option("--output", "-o", help="file to write")]
 DryRun = Annotated[str | None, typer.Option("--dry-run", help="print steps, FLOPs, memory and hours on so many devices "
                                                               "and start nothing, e.g. h100:8")]
+AsJson = Annotated[bool, typer.Option("--json", help="one JSON document, units in the keys")]
 Tokens = Annotated[Path | None, typer.Option("--tokens", help="folder that cache-tokens filled; default: images are "
                                                               "encoded when they are visited")]
 

@@ -12,6 +12,7 @@ import typer
 from varient.cli.app import app, train
 from varient.cli.guard import load_experiment, verb
 from varient.cli.options import (
+    AsJson,
     Config,
     DryRun,
     FoundIn,
@@ -26,6 +27,7 @@ from varient.cli.options import (
 )
 from varient.devices import settle_device
 from varient.targets import figure_files, table_files
+from varient.terminal import print_answer
 
 
 @verb(train, "tokenizer")
@@ -64,9 +66,14 @@ def cache_tokens_verb(config: Config, tokenizer: Path,
     wrote(output)
 
 
+def _check_json(dry_run: str | None, as_json: bool) -> None:
+    if as_json and not dry_run:
+        raise ValueError("--json goes with --dry-run: a training itself prints no document")
+
+
 @verb(train, "base")
 def train_base_verb(config: Config, tokenizer: Path, output: Output, tokens: Tokens = None,
-                    dry_run: DryRun = None) -> None:
+                    dry_run: DryRun = None, as_json: AsJson = False) -> None:
     """The full network, or its import from a released file where the config names one."""
     from varient.models.checkpoint import save_weights
     from varient.models.official import import_transformer
@@ -74,12 +81,14 @@ def train_base_verb(config: Config, tokenizer: Path, output: Output, tokens: Tok
     from varient.training.distributed import is_main_process
 
     experiment = load_experiment(config)
+    _check_json(dry_run, as_json)
     if dry_run:
+        from varient.cost.printer import training_answer
         from varient.cost.training_plan import plan_base
-        from varient.cost.training_report import show_training
         from varient.cost.training_setting import setting_of
 
-        show_training(plan_base(experiment, setting_of(dry_run, experiment.base.training, token_cache=bool(tokens))))
+        setting = setting_of(dry_run, experiment.base.training, token_cache=bool(tokens))
+        print_answer(training_answer(plan_base(experiment, setting)), as_json=as_json)
         return
     if not experiment.base.weights:
         settle_device("cpu")
@@ -94,19 +103,20 @@ def train_supernet_verb(config: Config, depth: Annotated[int, typer.Option(help=
                         base: Path, output: Output,
                         recipe: Annotated[str | None, typer.Option(help="of the config; default the paper's")] = None,
                         seed: Annotated[int, typer.Option(help="added to the experiment's")] = 0,
-                        tokens: Tokens = None, dry_run: DryRun = None) -> None:
+                        tokens: Tokens = None, dry_run: DryRun = None, as_json: AsJson = False) -> None:
     """The full network together with one subnet, in three phases; or with several, or as a recipe says."""
     from varient.training.recipes import Supernet
     from varient.training.supernet import train_supernet
 
     experiment, supernet = load_experiment(config), Supernet(depth, recipe, seed)
+    _check_json(dry_run, as_json)
     if dry_run:
+        from varient.cost.printer import training_answer
         from varient.cost.training_plan import plan_supernet
-        from varient.cost.training_report import show_training
         from varient.cost.training_setting import setting_of
 
         setting = setting_of(dry_run, experiment.supernet.training, token_cache=bool(tokens))
-        show_training(plan_supernet(experiment, supernet, setting))
+        print_answer(training_answer(plan_supernet(experiment, supernet, setting)), as_json=as_json)
         return
     train_supernet(experiment, supernet, tokenizer, base, output, tokens)
     wrote(output)

@@ -4,8 +4,8 @@ Steps, images and tokens are exact; the numbers of subnet and full batches, and 
 (which batch is which is drawn; the spread is binomial).  Work is counted by `training_work`, memory by
 `training_memory`, whose estimate leaves a share of the device free (`USABLE_MEMORY`).
 
-Hours are FLOPs over the device's peak times an assumed utilisation, or scaled from a measured step.  Reading images,
-augmenting them, communication and the update itself are in the utilisation or nowhere.  Left out: what happens once an
+Hours are FLOPs over the device's peak times an assumed utilisation.  Reading images, augmenting them, communication and
+the update itself are in the utilisation or nowhere.  Left out: what happens once an
 epoch (the gradient probe of `Curves`, which memory counts; validation; saving), and building a token cache.  The paper
 (Table 6: 8 H100, 1024 images a step, fp16) prints neither hours nor memory of its trainings, so there is nothing to
 compare with.
@@ -22,7 +22,7 @@ from varient.cost.kv_accounting import passes, token_layers
 from varient.cost.parameters import var_parameters, vqvae_parameters
 from varient.cost.sizes import MIB
 from varient.cost.training_memory import DeviceMemory, device_memory
-from varient.cost.training_setting import TrainingSetting
+from varient.cost.training_setting import ASSUMED_UTILISATION, TrainingSetting
 from varient.cost.training_work import backward_flops, encoder_flops, forward_flops, recomputed_flops
 from varient.cost.work import VARShape
 from varient.plan import DepthPlan
@@ -153,17 +153,10 @@ class TrainingPlan:
         return next((size for size in sizes if self._fits(self._memory(size))), None)
 
     def step_seconds(self, kind: BatchKind) -> float:
-        """Expected time of a step: from the measured step of the full network, or by the assumed utilisation."""
-        if self.setting.step_seconds is None:
-            return self._ideal_seconds(kind) / self.setting.utilisation
-        return self.setting.step_seconds * self._ideal_seconds(kind) / self._ideal_seconds(self.kinds[0])
-
-    @property
-    def utilisation(self) -> float:
-        """Share of the peak: as assumed, or what the measured step of the full network amounts to."""
-        if self.setting.step_seconds is None:
-            return self.setting.utilisation
-        return self._ideal_seconds(self.kinds[0]) / self.setting.step_seconds
+        """Expected time of a step, by the assumed utilisation; the tokenizer runs in float32 (`TokenBatches.batch`)."""
+        encoding = self.encoder_flops / (self.setting.devices * self.setting.device.fp32_tflops * 1e12)
+        ideal = self.batch_size * ((kind.flops + kind.extra_flops) / self.setting.peak_flops + encoding)
+        return ideal / ASSUMED_UTILISATION
 
     @cached_property
     def phases(self) -> tuple[Phase, ...]:
@@ -199,11 +192,6 @@ class TrainingPlan:
     def encoder_flops(self) -> int:
         """Of one image where images are encoded on the way, else 0."""
         return encoder_flops(self.tokenizer, self.shape.pyramid) if self.encodes else 0
-
-    def _ideal_seconds(self, kind: BatchKind) -> float:
-        """A step at the devices' peak; the tokenizer runs in float32 (`TokenBatches.batch` sees to that)."""
-        encoding = self.encoder_flops / (self.setting.devices * self.setting.device.fp32_tflops * 1e12)
-        return self.batch_size * ((kind.flops + kind.extra_flops) / self.setting.peak_flops + encoding)
 
     def _fits(self, memory: DeviceMemory) -> bool:
         return memory.peak <= USABLE_MEMORY * self.setting.device.memory_mib * MIB
@@ -266,9 +254,6 @@ def _plan(config: ExperimentConfig, course: Course, setting: TrainingSetting) ->
         steps_per_epoch=steps, probabilities=shares, kinds=tuple(kinds), notes=(),
         accumulation=accumulation_steps(batch_size, setting.devices, setting.micro_batch, course.name),
         encodes=not config.data.in_memory and not setting.token_cache)
-    if plan.utilisation > 1:
-        raise ValueError(f"a step in {setting.step_seconds:g} s would be {plan.utilisation:.2f} times the peak of "
-                         f"{setting.devices} x {setting.device.name}: it was measured in another setting")
     return replace(plan, notes=tuple(_notes(plan)))
 
 
@@ -281,12 +266,7 @@ def _kind(name: str, plan: DepthPlan, shape: VARShape, setting: TrainingSetting,
 
 
 def _notes(plan: TrainingPlan) -> list[str]:
-    setting, notes = plan.setting, []
-    measured = setting.step_seconds is not None
-    notes.append(f"hours: from {setting.step_seconds:g} s measured for a step of the full network, "
-                 f"{plan.utilisation:.2f} of the devices' peak" if measured else
-                 f"hours: {setting.utilisation:g} of the devices' peak is ASSUMED; give --step-seconds once a step is "
-                 "measured")
+    setting, notes = plan.setting, [f"hours: {ASSUMED_UTILISATION:g} of the devices' peak is ASSUMED"]
     notes.append("images are encoded as they are visited, in float32: "
                  f"{plan.encoder_flops / 1e12:.3f} TFLOP an image, counted as 'again'" if plan.encodes else
                  "tokens were encoded beforehand: the tokenizer is not counted")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -34,8 +33,6 @@ class TrainingSetting:
         strategy: ddp keeps the whole network on each device, fsdp a slice of weights, gradients and moments.
         recompute: keep the blocks' inputs only and run the blocks again on the way back.
         token_cache: images come from a token cache; otherwise they are encoded as they are visited (digits: once).
-        utilisation: assumed share of the device's peak.
-        step_seconds: measured, of a step of the full network in this very setting; takes the place of ``utilisation``.
 
     Raises:
         ValueError: a value that no training could have.
@@ -48,8 +45,6 @@ class TrainingSetting:
     strategy: Literal["ddp", "fsdp"] = "ddp"
     recompute: bool = False
     token_cache: bool = False
-    utilisation: float = ASSUMED_UTILISATION
-    step_seconds: float | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.devices <= _MOST_DEVICES:
@@ -62,10 +57,6 @@ class TrainingSetting:
                 raise ValueError(f"{name} {value!r} is unknown; known: {', '.join(known)}")
         if self.strategy == "fsdp" and self.devices == 1:
             raise ValueError("strategy fsdp needs at least 2 devices")
-        if not 0 < self.utilisation <= 1:
-            raise ValueError(f"utilisation {self.utilisation} is outside 0..1")
-        if self.step_seconds is not None and not 0 < self.step_seconds < math.inf:
-            raise ValueError(f"a step of {self.step_seconds} s was never measured")
 
     @property
     def formats(self) -> Precision:
