@@ -31,6 +31,9 @@ IMAGE_TOLERANCE = 1e-5
 ROUNDING = 2e-6
 """The same for what a few operations make: losses, norms, probabilities."""
 
+VAR_PARAMETERS = {16: 310_283_520, 20: 600_917_136, 24: 1_033_399_360, 30: 2_010_020_356}
+"""Parameters of the released transformers by depth, buffers left out."""
+
 torch.set_num_threads(1)
 
 

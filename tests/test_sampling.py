@@ -19,7 +19,6 @@ from varient.plan import DepthPlan
 from varient.sampling import (
     DrawTokens,
     Guidance,
-    MixCodes,
     NotFiniteError,
     draw,
     filter_logits,
@@ -29,7 +28,6 @@ from varient.sampling import (
 )
 
 POLICIES = ["lean", "reference"]
-MIXED = 1e-4  # smooth sampling sharpens differences of logits up to 200 times: 1.5e-5 measured, in float64 3.1e-5
 
 
 class Race:
@@ -72,21 +70,6 @@ def test_filtered_probabilities_match_the_released_code():
     setting = case.config["sampled"]
     probabilities = filter_logits(case["sampled/logits_cfg"], setting["top_k"], setting["top_p"]).softmax(-1)
     assert_close(probabilities, case["sampled/probs"], ROUNDING)
-
-
-@pytest.mark.parametrize("policy", POLICIES)
-def test_smooth_sampling_matches_the_released_code(policy):
-    case = golden("var_ar_small")
-    model, tokenizer = case.transformer(), case.tokenizer()
-    setting, seen = case.config["smooth"], []
-    result = generate(model, tokenizer.quantize, case["in/label_B"], DepthPlan.full(4, 4),
-                      Guidance(case.config["cfg"], setting["top_k"], setting["top_p"]),
-                      MixCodes(tokenizer.quantize, case["smooth/gumbel_exp_noise"]), cache_policy=policy,
-                      on_logits=lambda k, logits: seen.append(logits))
-    assert_close(torch.cat(seen, dim=1), case["smooth/logits_cfg"], MIXED)
-    assert_close(result.f_hat_BCHW, case["smooth/f_hat"], MIXED)
-    image = (tokenizer.decode_latent(result.f_hat_BCHW) + 1) / 2
-    assert_close(image[:, :, ::4, ::4], case["smooth/img_stride4"], MIXED)
 
 
 @pytest.mark.parametrize("policy", POLICIES)

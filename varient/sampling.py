@@ -92,7 +92,7 @@ def generate(model: VAR, quantizer: MultiScaleQuantizer, label_B: Tensor, plan: 
     Args:
         label_B: classes 0..num_classes-1, int64, on the CPU (checking them must not wait for a GPU).
         plan: layers per scale.
-        readout: draws the tokens of a scale, see `DrawTokens` and `MixCodes`.
+        readout: draws the tokens of a scale, see `DrawTokens`.
         drafted_BL: tokens of the scales 1..N that another network made, int64; they come back in front of the others.
         on_logits: sees (k, guided logits (B, l, V) before filtering).
         on_cache: is handed the cache before the first scale.
@@ -227,23 +227,3 @@ class DrawTokens:
         pyramid = self.quantizer.pyramid
         idx_Bl = draw(logits_BlV, self.uniform_BL[:, pyramid.begin(k):pyramid.end(k)])
         return idx_Bl, self.quantizer.embedding(idx_Bl)
-
-
-class MixCodes:
-    """VAR's `more_smooth` readout: a Gumbel-softmax mixture of codebook vectors, sharper from scale to scale.
-
-    For pictures only: it is not what the published scores were made with.  The tokens it reports are those with the
-    largest weight in the mixture.
-    """
-
-    def __init__(self, quantizer: MultiScaleQuantizer, exponential_BLV: Tensor) -> None:
-        self.quantizer = quantizer
-        self.exponential_BLV = exponential_BLV
-
-    def __call__(self, k: int, logits_BlV: Tensor) -> tuple[Tensor, Tensor]:
-        pyramid = self.quantizer.pyramid
-        progress = (k - 1) / max(pyramid.num_scales - 1, 1)
-        temperature = max(0.27 * (1 - 0.95 * progress), 0.005)
-        gumbel_BlV = -self.exponential_BLV[:, pyramid.begin(k):pyramid.end(k)].log()
-        weight_BlV = ((logits_BlV * (1 + progress) + gumbel_BlV) / temperature).softmax(dim=-1)
-        return weight_BlV.argmax(dim=-1), weight_BlV @ self.quantizer.embedding.weight

@@ -24,9 +24,6 @@ from varient.models.checkpoint import CheckpointError, load_strictly, save_weigh
 from varient.models.nested import AVERAGED, WEIGHTS, Family, StateDict, telling_look
 from varient.models.official import describe_import, read_state_dict
 
-NUM_PARAMETERS = {"c2i_XXL_384": 1_410_972_672, "vq_ds16_c2i": 71_883_403}
-"""Parameters of the released files, buffers left out."""
-
 _REASON = "LlamaGen's authors sample from 'model'"
 TRANSFORMER_FAMILY = Family("a LlamaGen transformer", (*WEIGHTS, *AVERAGED), _REASON)
 TOKENIZER_FAMILY = Family("a LlamaGen tokenizer", (*WEIGHTS, *AVERAGED), _REASON)

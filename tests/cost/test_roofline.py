@@ -5,10 +5,11 @@ import re
 import subprocess
 import sys
 from dataclasses import fields
+from itertools import chain
 
 import pytest
 import torch
-from conftest import ROOT, TINY_PYRAMID, tiny_tokenizer, tiny_transformer
+from conftest import ROOT, TINY_PYRAMID, VAR_PARAMETERS, tiny_tokenizer, tiny_transformer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -18,7 +19,7 @@ from varient.config import TokenizerSpec, TransformerSpec
 from varient.cost.baseline_work import DiTShape, DiTStage, LlamaGenShape, LlamaGenStage
 from varient.cost.gpus import device, known_devices
 from varient.cost.kv_accounting import (
-    kv_live_bytes,
+    cache_steps,
     kv_peak_bytes,
     kv_scratch_in_tokens,
     passes,
@@ -38,7 +39,6 @@ from varient.cost.roofline import (
 )
 from varient.cost.work import PRECISIONS, Stage, VARShape, Work, stage_work
 from varient.models.kv_cache import LeanCache, ReferenceCache
-from varient.models.official import NUM_PARAMETERS
 from varient.models.transformer import VAR
 from varient.models.vqvae import VQVAE
 from varient.paper import paper_table
@@ -96,9 +96,10 @@ def test_counts_equal_the_caches_own(policy, cache_type, key_dtype, value_dtype,
             cache.extend(layer, k, key, key.to(value_dtype))
             live[-1].append(cache.live_bytes)
     arguments = (plan, pyramid, rows, width, policy, key_dtype.itemsize, value_dtype.itemsize)
-    assert kv_live_bytes(*arguments) == tuple(map(tuple, live))
     assert kv_peak_bytes(*arguments) == cache.peak_bytes
     token_bytes = rows * width * (key_dtype.itemsize + value_dtype.itemsize)
+    steps = cache_steps(passes(plan, pyramid), policy)
+    assert [step.live * token_bytes for step in steps] == list(chain.from_iterable(live))
     assert kv_scratch_in_tokens(passes(plan, pyramid), policy) * token_bytes == cache.scratch_bytes
 
 
@@ -123,7 +124,7 @@ def test_scales_that_run_different_layers_cannot_enter_together():
 
 @pytest.mark.parametrize("depth", [16, 20, 24, 30])
 def test_parameters_of_released_networks(depth):
-    assert paper_system(f"var-d{depth}").transformer_parameters == (NUM_PARAMETERS[f"var_d{depth}"],)
+    assert paper_system(f"var-d{depth}").transformer_parameters == (VAR_PARAMETERS[depth],)
 
 
 @pytest.mark.parametrize("settings", [{}, {"shared_aln": True}, {"attn_l2_norm": False}, {"mlp_ratio": 2.5}])

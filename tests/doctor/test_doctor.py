@@ -12,7 +12,7 @@ import numpy as np
 import pynvml
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, VAR_PARAMETERS
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -274,7 +274,7 @@ def test_hours_and_bytes_of_the_paper_are_those_of_the_cost_model(tmp_path, gpu,
     assert eight.training_hours == pytest.approx(everything.training_hours / 8)
     assert everything.sample_bytes == len(everything.rows) * 50_000 * (3 * 256 ** 2 + 4 * (2048 + 1008 + 2023))
     # The base, and three of each training; files of other systems are not there to be counted.
-    assert everything.weight_bytes == (1 + 3 * 10) * official.NUM_PARAMETERS["var_d30"] * 4
+    assert everything.weight_bytes == (1 + 3 * 10) * VAR_PARAMETERS[30] * 4
 
 
 def test_the_documented_table_is_the_doctors(tmp_path, monkeypatch):

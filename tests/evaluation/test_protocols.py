@@ -14,7 +14,6 @@ from varient.evaluation.protocols import (
     ADM,
     CLEAN_FID,
     DIGITS,
-    PORT_TOLERANCES,
     PROTOCOLS,
     TORCH_FIDELITY,
     KidRule,
@@ -95,16 +94,6 @@ def test_blocks_of_an_exported_batch_are_those_of_its_archives(tmp_path):
         block = np.concatenate([source.batch(int(at), int(at) + 1) for at in order[:rule.blocks(20)[1]]])
         assert np.array_equal(block, IMAGES[np.random.RandomState(2020).permutation(20)[:8]])
     assert not np.array_equal(rule.permutation(20, stored_seed=1), np.arange(20))
-
-
-def test_tolerances_hold_what_was_measured():
-    for tolerance in PORT_TOLERANCES:
-        for _, theirs, port in tolerance.measured:
-            if tolerance.relative:
-                assert abs(port / theirs - 1) < tolerance.relative
-            else:
-                assert port - theirs == pytest.approx(tolerance.offset, abs=1.5e-4)
-    assert {tolerance.metric for tolerance in PORT_TOLERANCES} == set(ADM.metrics)
 
 
 # What they need

@@ -1,10 +1,9 @@
 import pytest
 import torch
-from conftest import TINY_PYRAMID, assert_close, golden, tiny_tokenizer, tiny_transformer
+from conftest import TINY_PYRAMID, VAR_PARAMETERS, assert_close, golden, tiny_tokenizer, tiny_transformer
 from torch import nn
 
 from varient.config import TransformerSpec
-from varient.models.official import NUM_PARAMETERS
 from varient.models.transformer import VAR
 from varient.plan import DepthPlan
 from varient.pyramid import VAR_256
@@ -48,7 +47,7 @@ def test_depth_switching_matches_the_released_blocks_switched_by_scale(setting):
 def test_released_sizes_have_the_released_number_of_parameters(depth):
     with torch.device("meta"):
         model = VAR(TransformerSpec.released(depth), VAR_256, num_classes=1000, vocab_size=4096, z_channels=32)
-    assert sum(p.numel() for p in model.parameters()) == NUM_PARAMETERS[f"var_d{depth}"]
+    assert sum(p.numel() for p in model.parameters()) == VAR_PARAMETERS[depth]
 
 
 def _inputs(batch: int = 3) -> tuple[torch.Tensor, torch.Tensor]:

@@ -138,9 +138,9 @@ def check_policy(policy: str) -> None:
         raise ValueError(f"cache policy {policy!r} is unknown; known: {', '.join(POLICIES)}")
 
 
-def kv_live_bytes(plan: DepthPlan, pyramid: Pyramid, rows: int, width: int, policy: CachePolicy, key_bytes: int,
-                  value_bytes: int) -> tuple[tuple[int, ...], ...]:
-    """Bytes alive after each attention: for scale k at index k-1, one count for each layer of ``plan.layers(k)``.
+def kv_peak_bytes(plan: DepthPlan, pyramid: Pyramid, rows: int, width: int, policy: CachePolicy, key_bytes: int,
+                  value_bytes: int) -> int:
+    """Most bytes alive at once, the layer in flight included.
 
     Args:
         rows: images, doubled under guidance.
@@ -149,15 +149,6 @@ def kv_live_bytes(plan: DepthPlan, pyramid: Pyramid, rows: int, width: int, poli
 
     Raises:
         ValueError: unknown policy, or a plan for other scales.
-    """
-    steps = cache_steps(passes(plan, pyramid), policy)
-    unit = rows * width * (key_bytes + value_bytes)
-    return tuple(tuple(step.live * unit for step in steps if step.index == k - 1) for k in pyramid.scales)
-
-
-def kv_peak_bytes(plan: DepthPlan, pyramid: Pyramid, rows: int, width: int, policy: CachePolicy, key_bytes: int,
-                  value_bytes: int) -> int:
-    """Most bytes alive at once, the layer in flight included.  Arguments as `kv_live_bytes`.
 
     Under `reference` with 4-byte keys, 2-byte values and 2 x 64 rows of width 1920 this is the paper's "KV Cache"
     (Tables 2 and 3): 28687.5 MiB for VAR-d30.

@@ -161,15 +161,6 @@ class FrechetReference:
         return float(shift_F @ shift_F + np.trace(self.gaussian.covariance) + np.trace(other.covariance) - 2 * cross)
 
 
-def frechet_distance(a: Gaussian, b: Gaussian) -> float:
-    """Squared Fréchet distance of two Gaussians; with one ``b`` for many ``a``, keep a `FrechetReference` instead.
-
-    Raises:
-        FeatureError: features of different length.
-    """
-    return FrechetReference(b).distance(a)
-
-
 def check_features(feature_NF: np.ndarray, name: str = "features") -> None:
     """See that this is a table (N, F) of finite floating-point numbers with at least one row.
 

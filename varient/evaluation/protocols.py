@@ -134,40 +134,6 @@ class ScoringProtocol:
         return tuple(metric for metric in self.metrics if metric not in absent)
 
 
-@dataclass(frozen=True)
-class PortTolerance:
-    """How far the `adm` protocol is from ADM's own TensorFlow evaluator on the same .npz.
-
-    Attributes:
-        relative: largest relative difference either way; None for precision and recall.
-        offset: ours minus theirs, systematic; None where there is none.
-        measured: (side, theirs, port's) behind it.
-    """
-
-    metric: Metric
-    relative: float | None
-    offset: float | None
-    measured: tuple[tuple[int, float, float], ...]
-    source: str
-    cause: str
-
-
-_PORT = ("README of github.com/lavinal712/ADM-evaluation-suite-pytorch: torch-fidelity's Inception and float32 "
-         "precision/recall beside the TensorFlow evaluator; reported there, not run by us")
-_HALF = ("likely half precision: ADM's distances are float16, whose rounding makes ties that count as inside; not "
-         "proven on real features. Below one binomial standard error (0.0017 at 50,000; 0.005 at 10,000)")
-PORT_TOLERANCES = (
-    PortTolerance("fid", 1e-3, None, ((256, 3.9426, 3.9410), (128, 2.97329, 2.97328)), _PORT,
-                  "convolution kernels, features to about 1e-4"),
-    PortTolerance("inception_score", 1e-3, None, ((256, 215.837, 215.976), (128, 141.4767, 141.4781)), _PORT,
-                  "convolution kernels, features to about 1e-4"),
-    PortTolerance("sfid", 5e-4, None, ((256, 6.14043, 6.14049), (128, 5.0946, 5.0935)), _PORT,
-                  "convolution kernels, features to about 1e-4"),
-    PortTolerance("precision", None, -0.001, ((256, 0.8265, 0.82548), (128, 0.78138, 0.78042)), _PORT, _HALF),
-    PortTolerance("recall", None, -0.0024, ((256, 0.5309, 0.5285), (128, 0.5929, 0.5906)), _PORT, _HALF),
-)
-"""Differences to expect, by score; a larger one needs another explanation."""
-
 ADM = ScoringProtocol(
     name="adm",
     source="evaluations/evaluator.py of github.com/openai/guided-diffusion, as published ImageNet numbers use it",

@@ -24,10 +24,6 @@ from varient.models.torch_file import read_torch_file
 from varient.models.transformer import VAR
 from varient.models.vqvae import VQVAE
 
-NUM_PARAMETERS = {"var_d16": 310_283_520, "var_d20": 600_917_136, "var_d24": 1_033_399_360, "var_d30": 2_010_020_356,
-                  "vae_ch160v4096z32": 108_948_355}
-"""Parameters of the released files, buffers left out."""
-
 _VAR_BUFFER = re.compile(r"lvl_1L|attn_bias_for_masking|blocks\.\d+\.attn\.zero_k_bias")
 _VQVAE_BUFFER = re.compile(r"quantize\.ema_vocab_hit_SV")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -65,10 +65,6 @@ class Pipeline:
     def networks(self) -> tuple[nn.Module, ...]:
         """Transformer and tokenizer."""
         return self.model, self.tokenizer
-
-    def under(self, plan: DepthPlan) -> Pipeline:
-        """The same networks under another plan; nothing is copied."""
-        return replace(self, plan=plan)
 
     def latents(self, labels: Sequence[int], indices: Sequence[int], seed: int, *,
                 cache_policy: CachePolicy | None = None,
