@@ -28,6 +28,7 @@ from scipy.stats import betabinom
 from torch import nn
 from tqdm import tqdm
 
+from varient import markdown
 from varient.archive import Archive
 from varient.config import ExperimentConfig, load_config
 from varient.devices import wanting
@@ -230,9 +231,6 @@ def _perturbed(networks: Sequence[nn.Module], variant: int) -> Iterator[None]:
 
 def report(findings: Sequence[Finding]) -> str:
     """What was compared, as a Markdown table, what moved first."""
-    lines = ["| system | what | baseline | now | tolerance | |", "| --- | --- | --- | --- | --- | --- |"]
-    for finding in sorted(findings, key=lambda finding: not finding.moved):
-        numbers = (f"{value:.4g}" for value in (finding.baseline, finding.now, finding.tolerance))
-        verdict = "moved" if finding.moved else "holds"
-        lines.append(f"| {finding.system} | {finding.what} | {' | '.join(numbers)} | {verdict} |")
-    return "\n".join(lines) + "\n"
+    return markdown.table(("system", "what", "baseline", "now", "tolerance", ""), (
+        (found.system, found.what, *(f"{value:.4g}" for value in (found.baseline, found.now, found.tolerance)),
+         "moved" if found.moved else "holds") for found in sorted(findings, key=lambda found: not found.moved)))

@@ -98,25 +98,21 @@ def _mark(source: str) -> str:
     return next((mark for kind, mark in MARKS.items() if source.startswith(kind)), "")
 
 
-def markdown(shown: pd.DataFrame) -> str:
-    """A Markdown table."""
-    lines = [list(shown.columns), ["---"] * len(shown.columns), *shown.values.tolist()]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
-
-
-_LATEX = (("±", r"$\pm$"), ("&", r"\&"), ("%", r"\%"), ("#", r"\#"), ("_", r"\_"), (ABSENT, "--"), ("×", r"$\times$"),
-          *((mark, rf"\textsuperscript{{{kind[0]}}}") for kind, mark in MARKS.items()))
+_IN_LATEX = str.maketrans(
+    {"±": r"$\pm$", "×": r"$\times$", ABSENT: "--"}
+    | {mark: rf"\textsuperscript{{{kind[0]}}}" for kind, mark in MARKS.items()}
+    | {"[": "{[}", "*": "{*}"})  # `\\` at the end of the line before would take them for arguments
 
 
 def latex(shown: pd.DataFrame, comment: str) -> str:
     """A booktabs tabular; ``comment`` stands above it."""
-    def escape(text: str) -> str:
-        for plain, safe in _LATEX:
-            text = text.replace(plain, safe)
-        return text
+    plain = shown.rename(columns=_one_line).map(_one_line)
+    style = plain.style.format(escape="latex").format_index(escape="latex", axis="columns").hide(axis="index")
+    tabular = style.to_latex(hrules=True, column_format="l" + "r" * (len(shown.columns) - 1))
+    above = "".join(f"% {line}\n" for line in comment.splitlines() if line)
+    head, body = tabular.split("\n", 1)
+    return f"{above}{head}\n{body.translate(_IN_LATEX)}"
 
-    body = [" & ".join(escape(cell) for cell in line) + r" \\" for line in shown.values.tolist()]
-    head = " & ".join(escape(name) for name in shown.columns) + r" \\"
-    above = [f"% {line}" for line in comment.splitlines() if line]
-    return "\n".join([*above, rf"\begin{{tabular}}{{l{'r' * (len(shown.columns) - 1)}}}", r"\toprule", head,
-                      r"\midrule", *body, r"\bottomrule", r"\end{tabular}", ""])
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

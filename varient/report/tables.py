@@ -8,9 +8,10 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from varient import markdown
 from varient.config import ExperimentConfig
 from varient.files import write_text
-from varient.report.cells import latex, markdown, side_by_side
+from varient.report.cells import latex, side_by_side
 from varient.report.needs import Needs, nothing
 from varient.report.notes import table_notes
 from varient.report.quality_tables import (
@@ -80,9 +81,10 @@ def render(number: int, config: ExperimentConfig, results: Results, stem: Path) 
         results = comparable(config.name, results)
     frame = TABLES[number].build(config, results)
     shown = side_by_side(frame, _HEADINGS)
-    notes = "\n\n".join(table_notes(number, config, results, frame, TABLES[number].needs(config)))
+    notes = table_notes(number, config, results, frame, TABLES[number].needs(config))
+    readable = [*map(markdown.escaped, notes), markdown.table(shown.columns, shown.values.tolist())]
     paths = table_files(stem)
-    for path, text in zip(paths, (frame.to_csv(index=False), f"{notes}\n\n{markdown(shown)}", latex(shown, notes)),
+    for path, text in zip(paths, (frame.to_csv(index=False), "\n\n".join(readable), latex(shown, "\n".join(notes))),
                           strict=True):
         write_text(path, text)
     return paths
