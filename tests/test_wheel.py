@@ -81,3 +81,10 @@ def test_what_is_imported_is_declared():
 
 def test_a_wheel_can_be_told_from_a_checkout():
     assert in_project() and shipped("baseline") == ROOT / "results/baseline"
+
+
+@pytest.mark.slow
+def test_the_templates_of_pages_come_along(installed):
+    templates = {path.name: path.read_text() for path in (ROOT / "varient/report/templates").iterdir()}
+    assert len(templates) > 1
+    assert {path.name: path.read_text() for path in (installed / "varient/report/templates").iterdir()} == templates

@@ -386,6 +386,7 @@ def test_smoke_run_end_to_end(copy):
     retrained = jobs(config, old="2: [1, 2, 2]", new="2: [1, 2, 3]")
     assert "train_supernet" in retrained and not retrained & {"train_base", "train_tokenizer", "train_network"}
     jobs(config, old="2: [1, 2, 3]", new="2: [1, 2, 2]")
+    assert jobs("varient/report/templates/summary.html") == {"all", "opening", "report_page"}
     assert jobs("varient/report/tables.py") == {"all", "table", "opening", "report_page"}
     assert "generate_shard" in jobs("varient/sampling.py")
     assert not jobs("varient/models/kv_cache.py") & {"train_base", "train_supernet", "train_tokenizer"}

@@ -4,6 +4,7 @@ rule opening:
         claims=f"{RESULTS}/claims.csv",
         table2=f"{RESULTS}/table2.csv",
         code=stage_sources("varient.report.opening"),
+        templates=sorted(map(str, Path("varient/report/templates").iterdir())),
     output:
         page=OPENING,
         summary=report(
