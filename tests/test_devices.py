@@ -13,8 +13,9 @@ import yaml
 from conftest import ROOT
 
 from varient import devices, launch
+from varient.config import ConfigError
 from varient.devices import VisibleGpu, settle_device, take_gpus, visible_gpus, wanted_device
-from varient.launch import processes_of, training_gpus
+from varient.launch import launched_processes, training_gpus
 from varient.systems.pipeline import default_device
 from varient.training.hardware import Hardware
 
@@ -23,6 +24,7 @@ CHILD = """
 import os, sys
 from pathlib import Path
 from varient import devices, launch
+from varient.config import ConfigError
 devices.LOCKS, devices.POLL_S = Path(sys.argv.pop(1)), 0.05
 devices._installed_gpus = lambda: {uuids}
 {then}
@@ -278,16 +280,18 @@ def test_a_launcher_keeps_its_gpus_when_it_takes_the_place_of_the_process(start,
 @pytest.mark.parametrize(("launcher", "processes"), [
     ("", 1), ("torchrun --standalone --nproc-per-node 8", 8), ("torchrun --nproc_per_node=4 --standalone", 4),
     ("accelerate launch --multi_gpu --num_processes 2", 2)])
-def test_a_launcher_says_how_many_gpus_a_training_needs(launcher, processes):
-    environment = {"VARIENT_LAUNCH": launcher, "VARIENT_DEVICE": "cuda"}
-    assert (processes_of(environment), training_gpus(environment)) == (processes, processes)
-    assert training_gpus({"VARIENT_LAUNCH": launcher}) == 0
+def test_a_launcher_says_how_many_gpus_a_training_needs(machine, launcher, processes):
+    machine.setenv("VARIENT_LAUNCH", launcher)
+    assert (launched_processes(), training_gpus()) == (processes, 0)
+    machine.setenv("VARIENT_DEVICE", "cuda")
+    assert training_gpus() == processes
 
 
 @pytest.mark.parametrize("launcher", ["torchrun --standalone", "torchrun --nproc-per-node gpu", "torchrun --nproc-per"])
-def test_a_launcher_that_does_not_say_how_many_is_refused(launcher):
+def test_a_launcher_that_does_not_say_how_many_is_refused(machine, launcher):
+    machine.setenv("VARIENT_LAUNCH", launcher)
     with pytest.raises(ValueError, match="must say as a number how many processes"):
-        processes_of({"VARIENT_LAUNCH": launcher})
+        launched_processes()
 
 
 @pytest.mark.parametrize(("launcher", "said"), [
@@ -314,13 +318,15 @@ def test_a_launcher_that_is_no_program_of_this_machine_is_named(tmp_path):
     assert "VARIENT_LAUNCH" in result.stderr and str(tmp_path / "launcher") in result.stderr
 
 
-def test_a_launcher_beside_this_python_is_found_whatever_path_says():
-    assert launch.launcher({"VARIENT_LAUNCH": "torchrun --nproc-per-node 2", "PATH": "/nowhere"}) == [
+def test_a_launcher_beside_this_python_is_found_whatever_path_says(machine):
+    machine.setenv("VARIENT_LAUNCH", "torchrun --nproc-per-node 2")
+    machine.setenv("PATH", "/nowhere")
+    assert launch.launcher() == [
         str(Path(sys.executable).parent / "torchrun"), "--nproc-per-node", "2"]
 
 
-def test_without_a_launcher_a_training_is_plain_python():
-    assert launch.command(["train", "base"], {}) == [sys.executable, "-m", "varient", "train", "base"]
+def test_without_a_launcher_a_training_is_plain_python(machine):
+    assert launch.command(["train", "base"]) == [sys.executable, "-m", "varient", "train", "base"]
 
 
 def test_sixteen_bits_on_a_cpu_have_to_be_asked_for(machine):
@@ -343,9 +349,10 @@ def test_a_gpu_is_used_unless_the_cpu_is_asked_for(machine):
     assert "VARIENT_DEVICE" not in os.environ
 
 
-def test_a_word_that_means_nothing_is_refused():
-    with pytest.raises(ValueError, match="VARIENT_DEVICE = 'tpu' is unknown; known: auto, cpu, cuda"):
-        wanted_device(environment={"VARIENT_DEVICE": "tpu"})
+def test_a_word_that_means_nothing_is_refused(machine):
+    machine.setenv("VARIENT_DEVICE", "tpu")
+    with pytest.raises(ConfigError, match="VARIENT_DEVICE: .*'auto', 'cpu' or 'cuda' .*'tpu'"):
+        wanted_device()
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")

@@ -16,11 +16,12 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple
 
 import pynvml
 
-Wanted = Literal["auto", "cpu", "cuda"]
+from varient.settings import Wanted, read_settings
+
 VARIABLE = "VARIENT_DEVICE"
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
 _TAKEN = "VARIENT_GPUS_TAKEN"
@@ -41,18 +42,16 @@ class VisibleGpu(NamedTuple):
     uuid: str
 
 
-def wanted_device(default: Wanted = "auto", environment: Mapping[str, str] = os.environ) -> Wanted:
+def wanted_device(default: Wanted = "auto") -> Wanted:
     """What VARIENT_DEVICE says, and the default where it is not set or auto.
 
     Args:
         default: auto for work that takes a GPU where there is one, cpu for work that has to be told.
 
     Raises:
-        ValueError: a word that means nothing.
+        ConfigError: as `varient.settings.read_settings`.
     """
-    wanted = environment.get(VARIABLE) or "auto"
-    if wanted not in get_args(Wanted):
-        raise ValueError(f"{VARIABLE} = {wanted!r} is unknown; known: {', '.join(get_args(Wanted))}")
+    wanted = read_settings().device
     return default if wanted == "auto" else wanted
 
 
@@ -77,9 +76,9 @@ def settle_device(default: Wanted = "auto") -> None:
     or from a parent process that holds GPUs.  Call it before torch is used.
 
     Raises:
-        ValueError: VARIENT_DEVICE means nothing; as `take_gpus`.
+        ValueError: as `varient.settings.read_settings` and `take_gpus`.
     """
-    has_gpu = _TAKEN in os.environ or "LOCAL_RANK" in os.environ
+    has_gpu = read_settings().gpus_taken == "1" or "LOCAL_RANK" in os.environ
     if wanted_device(default) != "cpu" and not has_gpu and visible_gpus():
         take_gpus(1)
 

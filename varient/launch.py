@@ -11,71 +11,72 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
 from varient.devices import take_gpus, wanted_device
+from varient.settings import read_settings
 
 VARIABLE = "VARIENT_LAUNCH"
 _PROCESSES = ("--nproc-per-node", "--nproc_per_node", "--num-processes", "--num_processes")
 
 
-def processes_of(environment: Mapping[str, str] = os.environ) -> int:
+def launched_processes() -> int:
     """Processes that VARIENT_LAUNCH starts on this machine; 1 where it names no launcher.
 
     Raises:
-        ValueError: a launcher that does not say how many, or is no command line.
+        ValueError: a launcher that does not say how many, or is no command line; as `varient.settings.read_settings`.
     """
-    words = _words(environment)
+    words = _words()
     if not words:
         return 1
     options = [part for word in words for part in word.split("=", 1)]
     for option, value in pairwise(options):
         if option in _PROCESSES and value.isdecimal() and int(value) > 0:
             return int(value)
-    raise ValueError(f"{VARIABLE} = {environment[VARIABLE]!r} must say as a number how many processes it starts: "
+    raise ValueError(f"{VARIABLE} = {read_settings().launch!r} must say as a number how many processes it starts: "
                      "torchrun --standalone --nproc-per-node 8, or accelerate launch --num_processes 8")
 
 
-def training_gpus(environment: Mapping[str, str] = os.environ) -> int:
+def training_gpus() -> int:
     """GPUs that a training takes: one for each process with VARIENT_DEVICE=cuda, else none.
 
     Raises:
-        ValueError: as `processes_of` and `varient.devices.wanted_device`.
+        ValueError: as `launched_processes`.
     """
-    return processes_of(environment) if wanted_device("cpu", environment) == "cuda" else 0
+    return launched_processes() if wanted_device("cpu") == "cuda" else 0
 
 
-def launcher(environment: Mapping[str, str] = os.environ) -> list[str]:
+def launcher() -> list[str]:
     """Program and options that VARIENT_LAUNCH names; this Python where it names none.
 
     The program is looked for beside this Python, where `torchrun` and `accelerate` are installed, and then on PATH.
 
     Raises:
-        ValueError: no such program, or no command line.
+        ValueError: no such program, or no command line; as `varient.settings.read_settings`.
     """
-    words = _words(environment)
+    words = _words()
     if not words:
         return [sys.executable]
-    folders = os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", os.defpath)])
+    folders = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     program = shutil.which(words[0], path=folders)
     if program is None:
-        raise ValueError(f"{VARIABLE} = {environment[VARIABLE]!r}: there is no program {words[0]!r} on PATH")
+        raise ValueError(f"{VARIABLE} = {read_settings().launch!r}: there is no program {words[0]!r} on PATH")
     return [program, *words[1:]]
 
 
-def command(arguments: Sequence[str], environment: Mapping[str, str] = os.environ) -> list[str]:
+def command(arguments: Sequence[str]) -> list[str]:
     """The command line of `varient` with the given arguments under the launcher.
 
     Raises:
         ValueError: as `launcher`.
     """
-    return [*launcher(environment), "-m", "varient", *arguments]
+    return [*launcher(), "-m", "varient", *arguments]
 
 
-def _words(environment: Mapping[str, str]) -> list[str]:
-    said = environment.get(VARIABLE, "")
+def _words() -> list[str]:
+    said = read_settings().launch
     try:
         return shlex.split(said)
     except ValueError as error:

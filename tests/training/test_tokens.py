@@ -359,7 +359,7 @@ def test_workers_change_nothing(root, tokenizer, monkeypatch):
     helped.batch(1)
     assert torch.rand(()) == drawn  # one draw an image and no other
     monkeypatch.setenv("VARIENT_WORKERS", "many")
-    with pytest.raises(ValueError, match="VARIENT_WORKERS = 'many' is no whole number"):
+    with pytest.raises(ValueError, match="VARIENT_WORKERS: .*'many'"):
         helped.batch(0)
 
 
@@ -382,8 +382,8 @@ def test_parts_must_be_equal_and_batches_not_above_the_images(root, tokenizer):
 
 
 @pytest.mark.parametrize(("environment", "precision", "message"), [
-    ({"VARIENT_MICRO_BATCH": "many"}, "fp32", "VARIENT_MICRO_BATCH = 'many' is no whole number"),
-    ({"VARIENT_WORKERS": "-1"}, "fp32", "VARIENT_WORKERS = '-1' is no whole number"),
+    ({"VARIENT_MICRO_BATCH": "many"}, "fp32", "VARIENT_MICRO_BATCH: .*'many'"),
+    ({"VARIENT_WORKERS": "-1"}, "fp32", "VARIENT_WORKERS: .*'-1'"),
     ({"VARIENT_STRATEGY": "fsdp"}, "fp32", "strategy = fsdp needs at least 2 processes"),
     ({"WORLD_SIZE": "3"}, "fp32", r"a batch of 8 cannot be shared equally by 3 processes; start 2 of them"),
     ({}, "fp16", "precision = fp16 needs a GPU"),

@@ -14,10 +14,11 @@ import typer
 
 from varient.cli.app import MAKE
 from varient.cli.options import run_folder
-from varient.devices import VARIABLE, Wanted, settle_device
+from varient.devices import VARIABLE, settle_device
 from varient.experiment import load_experiment as read_experiment
 from varient.experiment import named_files
 from varient.files import check_outputs
+from varient.settings import Wanted, read_settings
 from varient.yaml_file import shortened
 
 Paths = Callable[..., Iterable[Path | None]]
@@ -77,6 +78,9 @@ def verb(group: typer.Typer, name: str | None = None, *, panel: str = MAKE, hidd
                 if isinstance(stream, io.TextIOWrapper):
                     stream.reconfigure(errors="replace")  # a terminal that has no ± is no reason to fail
             try:
+                if kwargs.get("device") and device:
+                    os.environ[VARIABLE] = kwargs["device"]
+                read_settings()
                 _check_numbers(kwargs)
                 if not kwargs.get("dry_run"):
                     files = _given(writes(**kwargs) if writes else map(kwargs.get, _RESULTS))
@@ -84,8 +88,6 @@ def verb(group: typer.Typer, name: str | None = None, *, panel: str = MAKE, hidd
                     if files or folders:
                         check_outputs(files, _inputs(kwargs, reads), folders)
                     if device:
-                        if kwargs.get("device"):
-                            os.environ[VARIABLE] = kwargs["device"]
                         settle_device(device)
                 function(**kwargs)
             except (ValueError, OSError) as error:

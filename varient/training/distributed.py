@@ -25,7 +25,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils.checkpoint import checkpoint
 
 from varient.config import Precision
-from varient.training.hardware import PREFIX, Device, Hardware, accumulation_steps
+from varient.training.hardware import Device, Hardware, accumulation_steps
 
 T = TypeVar("T")
 _AUTOCAST = {"fp32": "no", "fp16": "fp16", "bf16": "bf16"}
@@ -165,7 +165,7 @@ def _check(hardware: Hardware, precision: Precision) -> None:
         raise ValueError("precision = fp16 needs a GPU (VARIENT_DEVICE=cuda); on a CPU train in fp32 or bf16")
     for name, strategy in (("FSDP", "fsdp"), ("DEEPSPEED", None), ("MEGATRON_LM", None)):
         if os.environ.get(f"ACCELERATE_USE_{name}", "false").lower() == "true" and hardware.strategy != strategy:
-            hint = f"; for FSDP set {PREFIX}STRATEGY=fsdp instead" if strategy else ""
+            hint = "; for FSDP set VARIENT_STRATEGY=fsdp instead" if strategy else ""
             raise ValueError(f"accelerate's configuration asks for {name}, which this training does not take from there"
                              f"{hint}")
 
