@@ -4,6 +4,9 @@ Processes started side by side on one machine would all use the first GPU that t
 visible GPUs for its life and hides the others from itself.  It does so by CUDA_VISIBLE_DEVICES, which CUDA reads once:
 before torch is asked about GPUs.  The operating system drops a lock however its process ends; the lock's file holds the
 number of the process that took it last, for those that wait.  Imports no torch.
+
+The locks are the system's own and not `filelock`'s: a process holds some of several files, passes them to the program
+that it becomes, and reads from a file that it did not get who has it.
 """
 
 from __future__ import annotations

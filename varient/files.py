@@ -140,7 +140,7 @@ def only_writer(folder: Path, busy: Exception) -> Iterator[None]:
     """Hold a folder for this process; the lock ends with the process, however that ends.
 
     A file system without locks is said to have none, and trusted.  Processes that this one forks do not hold the folder
-    (with `flock` they would): one that reads images may outlive a killed training by seconds.
+    (with `flock`, which `filelock` uses, they would): one that reads images may outlive a killed training by seconds.
 
     Args:
         busy: raised where another process holds it.

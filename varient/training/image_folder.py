@@ -7,7 +7,6 @@ no folder's time of change differs; that a file was overwritten in place shows b
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import io
 import json
@@ -22,6 +21,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from filelock import FileLock
 from PIL import Image
 from torch import Tensor
 from torchvision.datasets.folder import IMG_EXTENSIONS
@@ -169,8 +169,7 @@ class ImageFolder:
 
     def _record(self, skip: Skip) -> None:
         self._skip_log.parent.mkdir(parents=True, exist_ok=True)
-        with self._skip_log.open("a+") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        with FileLock(self._skip_log.with_name(f".{self._skip_log.name}.lock")), self._skip_log.open("a+") as file:
             file.seek(0)
             if skip not in self._logged(file):
                 file.write(json.dumps({**skip._asdict(), "images": self.identity}) + "\n")
