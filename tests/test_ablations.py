@@ -3,10 +3,11 @@
 import pandas as pd
 import pytest
 from conftest import ROOT
+from record_factory import score
 
 from varient.ablations import arms, bridge_system, zone_system
 from varient.config import ConfigError, load_config
-from varient.records import Provenance, ScoreRecord, write_record
+from varient.records import write_record
 from varient.results import Results, write_ablations
 from varient.systems.registry import resolve_system
 
@@ -14,11 +15,7 @@ DIGITS = load_config(ROOT / "workflow/config/digits.yaml")
 
 
 def _record(path, system, experiment="digits"):
-    provenance = Provenance(experiment=experiment, seed=0, settings="x", weights_sha256={}, device="CPU", threads=1,
-                            versions={}, git_commit=None, created="2026-01-01T00:00:00+00:00")
-    write_record(path, ScoreRecord(system=system, protocol="digits", extractor="x", num_images=10, num_reference=10,
-                                   images_sha256="a", reference_sha256="b", fid=1.5, fid_sd=0.1, fid_bias=0.1,
-                                   recognised=0.9, provenance=provenance))
+    write_record(path, score(system, 1.5, 0.1, recognised=0.9, experiment=experiment))
     return path
 
 

@@ -1,10 +1,11 @@
 import json
 
 import pytest
+from record_factory import provenance as made_up
+from record_factory import score
 
 from varient.records import (
     ProfileRecord,
-    Provenance,
     RecordError,
     ScoreRecord,
     provenance,
@@ -13,15 +14,10 @@ from varient.records import (
 )
 from varient.results import Results
 
-PROVENANCE = Provenance(experiment="digits", seed=0, settings="x", weights_sha256={"base": "ab"}, device="CPU",
-                        threads=1, versions={"torch": "2"}, git_commit=None, created="2026-01-01T00:00:00+00:00")
-
 
 def _score(**changes):
-    values = {"system": "var-d30", "protocol": "digits", "extractor": "x", "num_images": 10, "num_reference": 10,
-              "images_sha256": "ab", "reference_sha256": "cd", "fid": 1.25, "fid_sd": 0.05, "fid_bias": 0.1,
-              "precision": 0.8, "precision_sd": 0.01, "recognised": 0.99, "provenance": PROVENANCE}
-    return ScoreRecord(**values | changes)
+    return score(**{"system": "var-d30", "fid": 1.25, "fid_sd": 0.05, "precision": 0.8, "precision_sd": 0.01,
+                    "recognised": 0.99} | changes)
 
 
 def test_records_round_trip(tmp_path):
@@ -68,7 +64,7 @@ def _profile(**changes):
     return {"system": "var-d30", "status": "ok", "reason": None, "steps": "10", "batch_size": 4, "precision": "fp32",
             "cache_policy": "lean", "weights": "trained", "num_parameters": 10, "latency": once | changes,
             "decoder_latency": once, "warmup": 1, "memory": {}, "gpu_driver": None,
-            "provenance": PROVENANCE.model_dump()}
+            "provenance": made_up().model_dump()}
 
 
 def test_profiles_of_before_have_no_cpu_time_and_no_load():

@@ -1,7 +1,8 @@
 """Reproduced or not: measurements at the paper's size alone."""
 
 import pytest
-from claim_fixtures import DIGITS, IMAGENET, of, paper_size_score, profile, profiles, scores
+from claim_fixtures import DIGITS, IMAGENET, paper_size_score, profiles, scores
+from record_factory import of, profile
 
 from varient.claims import Verdict, judge
 

@@ -9,17 +9,14 @@ from claim_fixtures import (
     IMAGENET,
     NOTHING,
     SMOKE,
-    of,
     paper_size_score,
     print_instead,
-    profile,
     profiles,
-    provenance,
-    score,
     scores,
     write_instead,
 )
 from conftest import ROOT
+from record_factory import of, profile, reconstruction, score
 
 from varient.claims import Verdict, judge
 from varient.claims.claims import all_claims, rankings
@@ -36,7 +33,6 @@ from varient.claims.printed import Ledger
 from varient.claims.quantity import Quantity
 from varient.claims.records import Records
 from varient.claims.verdicts import ranking_verdict
-from varient.records import ReconstructionRecord, ScaleReconstruction
 from varient.results import Results
 
 SEEN, REVERSED, PARTLY, NOT_RESOLVED, OPEN = (
@@ -232,13 +228,7 @@ FOLLOWS = "The more of the picture a zone makes, the more a subnet harms there: 
 
 def _seen(fids, recognised):
     """Real images rebuilt: FID and recognised share after the scales of each zone."""
-    zones = zip(DIGITS.patch_nums, [fids[0]] * 3 + [fids[1]] * 3 + [fids[2]] * 4,
-                [recognised[0]] * 3 + [recognised[1]] * 3 + [recognised[2]] * 4, strict=True)
-    scales = [ScaleReconstruction(scale=k, side=side, tokens=side * side, fid=fid, fid_sd=0.1, recognised=share)
-              for k, (side, fid, share) in enumerate(zones, start=1)]
-    return ReconstructionRecord(protocol="digits", extractor="x", num_images=360, images_sha256="ab",
-                                reference_sha256="cd", patch_nums=DIGITS.patch_nums, scales=scales,
-                                provenance=provenance())
+    return reconstruction(DIGITS, *([zones[0]] * 3 + [zones[1]] * 3 + [zones[2]] * 4 for zones in (fids, recognised)))
 
 
 @pytest.mark.parametrize(("zones", "recognised", "conclusion"), [

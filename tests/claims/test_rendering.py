@@ -7,8 +7,9 @@ from contextlib import redirect_stdout
 from dataclasses import replace
 
 import pytest
-from claim_fixtures import DIGITS, IMAGENET, NOTHING, of, paper_size_score, score, scores
+from claim_fixtures import DIGITS, IMAGENET, NOTHING, paper_size_score, scores
 from conftest import ROOT
+from record_factory import of, score
 from typer.testing import CliRunner
 
 from varient.claims import Judgement, Verdict, judge, write_claims

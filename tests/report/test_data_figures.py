@@ -10,11 +10,11 @@ import pytest
 from conftest import ROOT
 from matplotlib import pyplot as plt
 from matplotlib.text import Text
+from record_factory import profile, score
 
 from varient.ablations import arms
 from varient.config import ExperimentConfig, load_config
 from varient.paper import paper_table
-from varient.records import ProfileRecord, Provenance, ScoreRecord
 from varient.report import style
 from varient.report.figures import FIGURES, figure_needs, render
 from varient.report.figures.configurations import draw_configurations, measured_points, paper_points
@@ -46,27 +46,11 @@ ONE_DEPTH = _of_one_depth()
 CONFIGS = {config.name: config for config in (DIGITS, SMOKE, IMAGENET, ONE_DEPTH)}
 DRAWN = {"fig2": draw_ratios, "fig3": draw_schedule, "fig5": draw_configurations, "quality-cost": draw_frontier,
          "kv-live": draw_kv_live}
-PROVENANCE = Provenance(experiment="digits", seed=0, settings="x", weights_sha256={}, device="CPU", threads=1,
-                        versions={}, git_commit=None, created="2026-01-01T00:00:00+00:00")
-
-
-def _score(system, fid, **changes):
-    values = {"system": system, "protocol": "digits", "extractor": "x", "num_images": 2000, "num_reference": 1437,
-              "images_sha256": "ab", "reference_sha256": "cd", "fid": fid, "fid_sd": 0.02, "fid_bias": 0.1,
-              "provenance": PROVENANCE}
-    return ScoreRecord(**values | changes)
-
-
 PARTS = {"parameters_mib": 3.0, "activations_mib": 9.0, "decoder_mib": 0.5}
 
 
 def _profile(system, latency_s, memory_mib, **changes):
-    once = {"median_s": latency_s, "iqr_s": None, "repeats_s": [latency_s]}
-    values = {"system": system, "status": "ok", "reason": None, "steps": "10", "batch_size": 64, "precision": "fp32",
-              "cache_policy": "lean", "weights": "trained", "num_parameters": 1, "latency": once,
-              "decoder_latency": once, "warmup": 1, "memory": {"tensors_mib": memory_mib} | PARTS, "gpu_driver": None,
-              "provenance": PROVENANCE}
-    return ProfileRecord(**values | changes)
+    return profile(system, [latency_s], **{"memory": {"tensors_mib": memory_mib} | PARTS} | changes)
 
 
 def _fid(arm):
@@ -77,11 +61,11 @@ def _fid(arm):
     return (16.0 if ratio == 0 else 1.2 - 0.3 * ratio) + 0.01 * arm.seed + 0.5 * (arm.comparison == "stages")
 
 
-RATIOS = Results({arm.system: _score(arm.system, _fid(arm)) for arm in arms(DIGITS)
+RATIOS = Results({arm.system: score(arm.system, _fid(arm)) for arm in arms(DIGITS)
                   if arm.comparison in ("ratios", "stages")}, {})
-GRID = Results({"var-d30": _score("var-d30", 0.66), "variant-d16": _score("variant-d16", 0.64),
-                "variant-d16-n7": _score("variant-d16-n7", 0.62), "variant-d2": _score("variant-d2", 1.9)}, {})
-COSTS = Results({name: _score(name, fid) for name, fid in (("var-d30", 0.66), ("variant-d16", 0.64), ("dit-mini", 0.23),
+GRID = Results({"var-d30": score("var-d30", 0.66), "variant-d16": score("variant-d16", 0.64),
+                "variant-d16-n7": score("variant-d16-n7", 0.62), "variant-d2": score("variant-d2", 1.9)}, {})
+COSTS = Results({name: score(name, fid) for name, fid in (("var-d30", 0.66), ("variant-d16", 0.64), ("dit-mini", 0.23),
                                                            ("dit-mini-250", 0.23), ("variant-d2", 1.9))},
                 {"var-d30": _profile("var-d30", 0.4, 55.0), "variant-d16": _profile("variant-d16", 0.3, 34.0),
                  "dit-mini": _profile("dit-mini", 1.0, 9.0, cache_policy="none"),
@@ -273,7 +257,7 @@ def test_fig5_paper_points_have_the_papers_cache():
 
 def test_fig5_of_a_depth_that_stands_for_none_of_the_papers(shown):
     systems = {"var-d6": 3.0, "variant-d5": 2.0, "variant-d5-n3": 1.5, "variant-d5-full": 1.25}
-    results = Results({system: _score(system, fid) for system, fid in systems.items()}, {})
+    results = Results({system: score(system, fid) for system, fid in systems.items()}, {})
     figure = _draw("fig5", ONE_DEPTH, results, None)
     assert _panel(figure, "(b)").get_title(loc="left") == "(b) bridge, $d$ = 5"
     assert _points(_panel(figure, "(a)")) == {(5, 2.0), (6, 3.0)}
@@ -283,7 +267,7 @@ def test_fig5_of_a_depth_that_stands_for_none_of_the_papers(shown):
 
 def test_fig5_has_no_star_where_another_layout_of_scales_gives_n_another_meaning(tmp_path):
     config = SMOKE.model_copy(update={"patch_nums": (1, 1, 1, 1, 2, 2, 3, 4), "ablations": None})
-    results = Results({system: _score(system, 2.0) for system in ("var-d6", "variant-d4", "variant-d2")}, {})
+    results = Results({system: score(system, 2.0) for system in ("var-d6", "variant-d4", "variant-d2")}, {})
     figure = _draw("fig5", config, results, tmp_path)
     assert not any(line.get_marker() == "*" for line in _panel(figure, "(c) both, smoke").lines)
 
@@ -384,10 +368,9 @@ def test_nothing_measured_is_said_and_no_error(shown, name, config):
 @pytest.mark.parametrize("name", ["fig4", "fig5", "quality-cost"])
 def test_records_that_are_not_comparable_are_left_out_and_named(name, tmp_path, monkeypatch):
     """Of a protocol, and of an experiment, other than the rest's; what a figure does not show is not its business."""
-    elsewhere = PROVENANCE.model_copy(update={"experiment": "imagenet256"})
-    odd = {"variant-d16": _score("variant-d16", 0.1, protocol="adm"),
-           "variant-d8": _score("variant-d8", 0.1, provenance=elsewhere),
-           "free-d8": _score("free-d8", 0.1, protocol="adm")}
+    odd = {"variant-d16": score("variant-d16", 0.1, protocol="adm"),
+           "variant-d8": score("variant-d8", 0.1, experiment="imagenet256"),
+           "free-d8": score("free-d8", 0.1, protocol="adm")}
     figures = []
     monkeypatch.setattr(style, "save", lambda figure, stem: figures.append(figure) or [])
     render(name, DIGITS, Results({**GRID.scores, **COSTS.scores, **odd}, COSTS.profiles), tmp_path, tmp_path / "stem")
@@ -418,9 +401,8 @@ def test_the_same_pixels_twice(name, tmp_path):
 def test_every_figure_of_four_scales_and_one_depth(name, ablations, tmp_path):
     config = ONE_DEPTH if ablations else ONE_DEPTH.model_copy(update={"ablations": None})
     wanted = figure_needs(name, config)
-    own = PROVENANCE.model_copy(update={"experiment": config.name})
-    results = Results(*({system: make(system, *numbers, provenance=own) for system in getattr(wanted, kind)}
-                        for kind, make, numbers in (("score", _score, (2.0,)), ("profile", _profile, (0.4, 55.0)))))
+    results = Results(*({system: make(system, *numbers, experiment=config.name) for system in getattr(wanted, kind)}
+                        for kind, make, numbers in (("score", score, (2.0,)), ("profile", _profile, (0.4, 55.0)))))
     paths = render(name, config, results, tmp_path, tmp_path / name)
     assert paths and all(path.stat().st_size > 5000 for path in paths)
 

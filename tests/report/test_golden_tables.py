@@ -1,7 +1,7 @@
 """All tables of the paper's experiment as text, without any record and with all of them.
 
-The records are invented (`_records`); `python tests/report/test_golden_tables.py` writes the texts anew, to be read
-before they are committed.
+The records are invented (`_records`); `PYTHONPATH=tests python tests/report/test_golden_tables.py` writes the texts
+anew, to be read before they are committed.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from record_factory import profile, score
 
 from varient.config import load_config
-from varient.records import ProfileRecord, Provenance, ScoreRecord
 from varient.report.tables import TABLES, render
 from varient.results import Results
 
@@ -23,23 +23,18 @@ GOLDEN = ROOT / "tests/golden/tables"
 
 def _records() -> Results:
     """A score and a profile for every system of every table, each value another one."""
-    provenance = Provenance(experiment="imagenet256", seed=0, settings="x", weights_sha256={}, device="NVIDIA L20",
-                            threads=1, versions={}, git_commit=None, created="2026-01-01T00:00:00+00:00")
     wanted = [TABLES[number].needs(PAPER) for number in TABLES]
     scores, profiles = {}, {}
     for at, system in enumerate(sorted({name for kinds in wanted for name in kinds.score})):
-        scores[system] = ScoreRecord(
-            system=system, protocol="adm", extractor="inception", num_images=50_000, num_reference=0,
-            images_sha256="ab", reference_sha256="cd", fid=2 + at / 10, fid_sd=0.02, fid_bias=0.1,
+        scores[system] = score(
+            system, 2 + at / 10, experiment="imagenet256", device="NVIDIA L20", protocol="adm", num_images=50_000,
             inception_score=300 - at, inception_score_sd=1.5, precision=0.8 - at / 100, precision_sd=0.003,
-            recall=0.5 + at / 100, recall_sd=0.004, provenance=provenance)
+            recall=0.5 + at / 100, recall_sd=0.004)
     for at, system in enumerate(sorted({name for kinds in wanted for name in kinds.profile})):
-        latency = {"median_s": 1 + at / 4, "iqr_s": None, "repeats_s": [1 + at / 4]}
-        profiles[system] = ProfileRecord(
-            system=system, status="ok", reason=None, steps="6+4", batch_size=64, precision="fp16", cache_policy="lean",
-            weights="trained", num_parameters=2_000_000_000, latency=latency, decoder_latency=latency, warmup=1,
-            memory={"allocator_allocated_mib": 10_000 + at, "kv_cache_mib": 1000 + at}, gpu_driver="1",
-            provenance=provenance)
+        profiles[system] = profile(
+            system, [1 + at / 4], experiment="imagenet256", device="NVIDIA L20", precision="fp16", gpu_driver="1",
+            num_parameters=2_000_000_000,
+            memory={"allocator_allocated_mib": 10_000 + at, "kv_cache_mib": 1000 + at})
     return Results(scores, profiles, tuple(profiles.values()))
 
 

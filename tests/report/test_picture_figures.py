@@ -7,12 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib import pyplot as plt
 from PIL import Image
+from record_factory import of, score
 
 from varient.archive import Archive, ArchiveError, write_archive
 from varient.config import load_config
 from varient.plan import DepthPlan
 from varient.pyramid import Pyramid
-from varient.records import Provenance, ScoreRecord
 from varient.report.figures import render
 from varient.report.figures.framework import cells, draw_inference, framework, trained_share
 from varient.report.figures.pictures import draw_depths, draw_depths_and_bridges, draw_evolution
@@ -23,8 +23,6 @@ from varient.training.schedule import FixedRatioSchedule, ProgressiveSchedule
 DIGITS, SMOKE, IMAGENET = (load_config(ROOT / f"workflow/config/{name}.yaml")
                            for name in ("digits", "smoke", "imagenet256"))
 NOTHING = Results({}, {})
-PROVENANCE = Provenance(experiment="digits", seed=0, settings="x", weights_sha256={}, device="CPU", threads=1,
-                        versions={}, git_commit=None, created="2026-01-01T00:00:00+00:00")
 
 
 @pytest.fixture(autouse=True)
@@ -42,10 +40,7 @@ def plans(draw):
 
 
 def _results(**fids):
-    records = [ScoreRecord(system=system, protocol="digits", extractor="x", num_images=2000, num_reference=1437,
-                           images_sha256="ab", reference_sha256="cd", fid=fid, fid_sd=0.02, fid_bias=0.1,
-                           provenance=PROVENANCE) for system, fid in fids.items()]
-    return Results({record.system: record for record in records}, {})
+    return of(*(score(system, fid) for system, fid in fids.items()))
 
 
 def _write_samples(run_dir, system, seed, shards=2, size=40):

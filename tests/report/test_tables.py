@@ -1,13 +1,12 @@
 import pandas as pd
 import pytest
 from conftest import ROOT
+from record_factory import profile, reconstruction, score
 
 from varient.config import load_config
 from varient.paper import PAPER_DEPTHS, paper_table
 from varient.records import (
     ProfileRecord,
-    Provenance,
-    ReconstructionRecord,
     RecordError,
     ScoreRecord,
     write_record,
@@ -21,24 +20,15 @@ from varient.results import Results
 DIGITS = load_config(ROOT / "workflow/config/digits.yaml")
 PAPER = load_config(ROOT / "workflow/config/imagenet256.yaml")
 SMOKE = load_config(ROOT / "workflow/config/smoke.yaml")
-PROVENANCE = Provenance(experiment="digits", seed=0, settings="x", weights_sha256={}, device="CPU", threads=1,
-                        versions={}, git_commit=None, created="2026-01-01T00:00:00+00:00")
 
 
 def _score(system, fid):
-    return ScoreRecord(system=system, protocol="digits", extractor="x", num_images=2000, num_reference=1437,
-                       images_sha256="ab", reference_sha256="cd", fid=fid, fid_sd=0.02, fid_bias=0.1,
-                       inception_score=9.876, inception_score_sd=0.02, precision=0.81234, precision_sd=0.01, recall=0.5,
-                       recall_sd=0.01, recognised=0.9876, provenance=PROVENANCE)
+    return score(system, fid, inception_score=9.876, inception_score_sd=0.02, precision=0.81234, precision_sd=0.01,
+                 recall=0.5, recall_sd=0.01, recognised=0.9876)
 
 
 def _profile(system, latency_s, kv_cache_mib, **changes):
-    once = {"median_s": latency_s, "iqr_s": None, "repeats_s": [latency_s]}
-    values = {"system": system, "status": "ok", "reason": None, "steps": "6+4", "batch_size": 64, "precision": "fp32",
-              "cache_policy": "lean", "weights": "trained", "num_parameters": 574_012, "latency": once,
-              "decoder_latency": once, "warmup": 1, "memory": {"tensors_mib": 30.26, "kv_cache_mib": kv_cache_mib},
-              "gpu_driver": None, "provenance": PROVENANCE}
-    return ProfileRecord(**values | changes)
+    return profile(system, [latency_s], **{"memory": {"tensors_mib": 30.26, "kv_cache_mib": kv_cache_mib}} | changes)
 
 
 def _too_big(system):
@@ -128,13 +118,8 @@ def test_table4_has_the_ways_of_training_that_the_paper_lacks():
 
 
 def test_table1_shows_what_the_scales_hold():
-    scale = {"side": 1, "fid": 2.5, "fid_sd": 0.1, "recognised": 0.5}
-    record = ReconstructionRecord(
-        protocol="digits", extractor="x", num_images=9, images_sha256="a", reference_sha256="b",
-        patch_nums=DIGITS.patch_nums, provenance=PROVENANCE,
-        scales=[{**scale, "scale": k, "tokens": DIGITS.pyramid.tokens(k)} for k in DIGITS.pyramid.scales])
     results = Results({name: _score(name, fid) for name, fid in (("var-d30", 0.5), ("free-d8-r4to6", 3.0))}, {},
-                      reconstruction=record)
+                      reconstruction=reconstruction(DIGITS, [2.5] * 10))
     rows = table1(DIGITS, results).set_index("scales")
     assert (rows.loc["none", "fid_d16"], rows.loc["r4-r6", "fid_d8"]) == ("0.500", "3.000")
     assert (rows.loc["r4-r6", "fid_d16_paper"], rows.loc["r4-r6", "tokens"]) == ("8.5", "18.5 %")
@@ -213,8 +198,7 @@ _ODD = {"protocol": "adm"}, {"num_images": 50}, {"reference_sha256": "other"}
     ([_profile("variant-d16", 9.0, 1.0, batch_size=1)], "profile of variant-d16, whose batch is 1 and not 64"),
     ([_profile("variant-d16", 9.0, 1.0, weights="random, seed 0")], "profile of variant-d16, whose weights is random"),
     ([_profile("variant-d16", 9.0, 1.0), _profile("variant-d16", 8.0, 1.0)], "two profile records of variant-d16 that"),
-    ([_score("variant-d16", 9.0).model_copy(update={"provenance": PROVENANCE.model_copy(
-        update={"experiment": "smoke"})})], "score of variant-d16, which belongs to smoke"),
+    ([score("variant-d16", 9.0, experiment="smoke")], "score of variant-d16, which belongs to smoke"),
 ])
 def test_numbers_that_mean_different_things_share_no_column(tmp_path, records, remark):
     """The table says which it leaves out, and renders the rest."""
@@ -284,12 +268,9 @@ def test_nothing_looks_measured_where_nothing_was(number, config):
 @pytest.mark.parametrize("number", LABELS)
 def test_every_value_has_a_source(number):
     wanted = TABLES[number].needs(DIGITS)
-    scale = {"side": 1, "tokens": 1, "fid": 2.5, "fid_sd": 0.1, "recognised": 0.5}
-    record = ReconstructionRecord(
-        protocol="digits", extractor="x", num_images=9, images_sha256="a", reference_sha256="b",
-        patch_nums=DIGITS.patch_nums, provenance=PROVENANCE, scales=[{**scale, "scale": k} for k in (1, 2)])
     results = Results({name: _score(name, 0.5) for name in wanted.score},
-                      {name: _profile(name, 0.5, 1.0) for name in wanted.profile}, reconstruction=record)
+                      {name: _profile(name, 0.5, 1.0) for name in wanted.profile},
+                      reconstruction=reconstruction(DIGITS, [2.5] * 2))
     found = _sources(TABLES[number].build(DIGITS, results), number)
     measured = [column for column, sources in found.items() if sources.str.startswith("measured (digits)").any()]
     assert bool(measured) == (number not in (6, 7)) and found

@@ -1,0 +1,51 @@
+"""Records made up for the tests: whatever a test does not say is the same in all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from varient.config import ExperimentConfig
+from varient.records import ProfileRecord, Provenance, ReconstructionRecord, ScoreRecord
+from varient.results import Results
+
+
+def provenance(experiment: str = "digits", device: str = "CPU", **changes: Any) -> Provenance:
+    values = {"experiment": experiment, "seed": 0, "settings": "x", "weights_sha256": {}, "device": device,
+              "threads": 1, "versions": {}, "git_commit": None, "created": "2026-01-01T00:00:00+00:00"}
+    return Provenance(**values | changes)
+
+
+def score(system: str, fid: float, fid_sd: float | None = 0.02, *, experiment: str = "digits", device: str = "CPU",
+          **changes: Any) -> ScoreRecord:
+    values = {"system": system, "protocol": "digits", "extractor": "x", "num_images": 2000, "num_reference": 1437,
+              "images_sha256": "ab", "reference_sha256": "cd", "fid": fid, "fid_sd": fid_sd, "fid_bias": 0.1,
+              "provenance": provenance(experiment, device)}
+    return ScoreRecord(**values | changes)
+
+
+def profile(system: str, repeats_s: Sequence[float], *, experiment: str = "digits", device: str = "CPU",
+            **changes: Any) -> ProfileRecord:
+    latency = {"median_s": sorted(repeats_s)[len(repeats_s) // 2], "iqr_s": None, "repeats_s": repeats_s}
+    values = {"system": system, "status": "ok", "reason": None, "steps": "6+4", "batch_size": 64, "precision": "fp32",
+              "cache_policy": "lean", "weights": "trained", "num_parameters": 574_012, "latency": latency,
+              "decoder_latency": latency, "warmup": 1, "memory": {"tensors_mib": 30.0, "kv_cache_mib": 1.0},
+              "gpu_driver": None, "provenance": provenance(experiment, device)}
+    return ProfileRecord(**values | changes)
+
+
+def reconstruction(config: ExperimentConfig, fids: Sequence[float],
+                   recognised: Sequence[float] | None = None) -> ReconstructionRecord:
+    """Real images rebuilt from the first scales of a config, so many as there are FIDs."""
+    shares = recognised or [0.5] * len(fids)
+    scales = [{"scale": k, "side": side, "tokens": config.pyramid.tokens(k), "fid": fid, "fid_sd": 0.1,
+               "recognised": share}
+              for k, side, fid, share in zip(config.pyramid.scales, config.patch_nums, fids, shares, strict=False)]
+    return ReconstructionRecord(protocol="digits", extractor="x", num_images=360, images_sha256="ab",
+                                reference_sha256="cd", patch_nums=config.patch_nums, scales=scales,
+                                provenance=provenance(config.name))
+
+
+def of(*records: ScoreRecord) -> Results:
+    """Results of score records."""
+    return Results({record.system: record for record in records}, {})
