@@ -143,6 +143,12 @@ def test_a_launcher_that_does_not_say_how_many_processes_stops_before_any_job(co
     assert result.returncode != 0 and "must say as a number how many processes" in result.stdout + result.stderr
 
 
+def test_a_variable_that_there_is_not_stops_before_any_job(copy):
+    result = snakemake(copy, "-n", *SMOKE, VARIENT_DEVCE="cpu")
+    (line,) = [line for line in (result.stdout + result.stderr).splitlines() if "VARIENT_DEVCE" in line]
+    assert result.returncode != 0 and "VARIENT_DEVICE" in line
+
+
 def test_a_launcher_whose_program_is_missing_stops_before_any_job(copy):
     result = snakemake(copy, "-n", *SMOKE, VARIENT_LAUNCH="no-such-launcher --nproc-per-node 2", VARIENT_DEVICE="cpu")
     (line,) = [line for line in (result.stdout + result.stderr).splitlines() if "VARIENT_LAUNCH" in line]
