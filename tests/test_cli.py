@@ -50,6 +50,16 @@ def test_bad_input_ends_in_one_line_and_leaves_nothing(arguments, message, tmp_p
     assert list(tmp_path.iterdir()) == []
 
 
+def test_no_classifier_is_trained_for_a_protocol_without_one(tmp_path):
+    settings = yaml.safe_load(Path(CONFIG).read_text("utf-8"))
+    settings["evaluation"] = {"protocol": "clean-fid", "inception_weights": "inception.pt", "reference": "real.npz"}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(settings), "utf-8")
+    result = _varient("train", "classifier", "--config", str(tmp_path / "config.yaml"), "--role", "features",
+                      "-o", str(tmp_path / "x"))
+    assert (result.returncode, len(result.stderr.splitlines())) == (1, 1)
+    assert "clean-fid trains no classifier" in result.stderr and not (tmp_path / "x").exists()
+
+
 def _run_folder(tmp_path):
     """A folder with a file of every kind that commands read, and a config that names some of them."""
     settings = yaml.safe_load(Path(CONFIG).read_text("utf-8"))

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from varient.config import ConfigError, ExperimentConfig
+from varient.config import AblationConfig, ConfigError, ExperimentConfig
 from varient.systems.ids import VarId
 from varient.systems.registry import resolve_system
 
@@ -57,8 +57,8 @@ def arms(config: ExperimentConfig) -> list[Arm]:
     settings = config.ablations
     if settings is None:
         raise ConfigError(f"{config.name} has no section 'ablations'")
-    found = [*_zones(config), *_ratios(config), *_stages(config), *_refinement(config), *_evolution(config),
-             *_bridge(config), *_grid(config), *_extensions(config)]
+    parts = (_zones, _ratios, _stages, _refinement, _evolution, _bridge, _grid, _extensions)
+    found = [arm for part in parts for arm in part(config, settings)]
     for arm in found:
         try:
             resolve_system(arm.system, config)
@@ -72,8 +72,7 @@ def arms_of(config: ExperimentConfig, *comparisons: str) -> list[Arm]:
     return [arm for arm in arms(config) if arm.comparison in comparisons] if config.ablations else []
 
 
-def _zones(config: ExperimentConfig) -> Iterator[Arm]:
-    settings = config.ablations
+def _zones(config: ExperimentConfig, settings: AblationConfig) -> Iterator[Arm]:
     for depth in settings.zone_depths:
         for first, last in settings.zones:
             yield Arm("zones", f"r{first}-r{last}", depth, 0, "subnet",
@@ -106,24 +105,22 @@ def _pair(comparison: str, arm: str, depth: int, recipe: str | None, seeds: int,
         yield Arm(comparison, arm, depth, seed, "full", replace(subnet, full=True))
 
 
-def _ratios(config: ExperimentConfig) -> Iterator[Arm]:
-    settings = config.ablations
+def _ratios(config: ExperimentConfig, settings: AblationConfig) -> Iterator[Arm]:
     if settings.ratios:
         yield from _pair("ratios", "three phases", settings.depth, None, settings.seeds)
     for name, trainings in settings.ratios.items():
         yield from _pair("ratios", _ratio(config, name), settings.depth, name, trainings)
 
 
-def _stages(config: ExperimentConfig) -> Iterator[Arm]:
-    depth = config.ablations.depth
-    for name in config.ablations.stages:
+def _stages(config: ExperimentConfig, settings: AblationConfig) -> Iterator[Arm]:
+    depth = settings.depth
+    for name in settings.stages:
         for epoch in config.supernet.kept_epochs(depth, config.recipe(name))[:1]:
             yield from _pair("stages", f"{_ratio(config, name)}, epoch {epoch}", depth, name, 1, epoch)
 
 
-def _refinement(config: ExperimentConfig) -> Iterator[Arm]:
+def _refinement(config: ExperimentConfig, settings: AblationConfig) -> Iterator[Arm]:
     """What the third phase does to both networks.  Every training keeps its weights of before, so none is added."""
-    settings = config.ablations
     if not settings.ratios:
         return
     first, second, third = config.supernet.phases_of(settings.depth, config.recipe(None))
@@ -145,30 +142,28 @@ def _ratio(config: ExperimentConfig, name: str) -> str:
     return f"p = {ratio:g}" if ratio else "p = 0, control"
 
 
-def _evolution(config: ExperimentConfig) -> Iterator[Arm]:
-    for depth in config.ablations.evolution:
+def _evolution(config: ExperimentConfig, settings: AblationConfig) -> Iterator[Arm]:
+    for depth in settings.evolution:
         for epoch in config.supernet.kept_epochs(depth, config.recipe(None)):
             yield Arm("evolution", f"epoch {epoch}", depth, 0, "subnet", VarId("variant", depth, epoch=epoch))
         last = sum(config.supernet.phases[depth])
         yield Arm("evolution", f"epoch {last}", depth, 0, "subnet", VarId("variant", depth))
 
 
-def _bridge(config: ExperimentConfig) -> Iterator[Arm]:
-    settings = config.ablations
+def _bridge(config: ExperimentConfig, settings: AblationConfig) -> Iterator[Arm]:
     if settings.skip_all:
         yield from _pair("bridge", f"N = {config.supernet.bridge}", settings.depth, None, settings.seeds)
         yield from _pair("bridge", "skip all", settings.depth, settings.skip_all, settings.seeds)
 
 
-def _grid(config: ExperimentConfig) -> Iterator[Arm]:
+def _grid(config: ExperimentConfig, settings: AblationConfig) -> Iterator[Arm]:
     for depth in config.supernet.depths:
-        for bridge in config.ablations.bridges:
+        for bridge in settings.bridges:
             yield Arm("grid", f"N = {bridge}", depth, 0, "subnet",
                       bridge_system(depth, bridge, bridge=config.supernet.bridge, num_scales=len(config.patch_nums)))
 
 
-def _extensions(config: ExperimentConfig) -> Iterator[Arm]:
-    settings = config.ablations
+def _extensions(config: ExperimentConfig, settings: AblationConfig) -> Iterator[Arm]:
     for name in settings.extensions:
         depths = config.supernet.depths if config.recipe(name).shared else (settings.depth,)
         for depth in depths:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -119,7 +119,7 @@ class _Origin(BaseModel):
     sampling: dict = {}
 
 
-def check_origin(path: Path, origin: object) -> dict:
+def check_origin(path: Path, origin: Any) -> dict:
     """An origin whose entries can go into records.
 
     Raises:

@@ -9,13 +9,13 @@ import tempfile
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from PIL import Image
 
 from varient.evaluation.inputs import (
     ImageSource,
-    SampleError,
     content_hash,
     digests_of,
     manifest_path,
@@ -23,6 +23,7 @@ from varient.evaluation.inputs import (
 )
 from varient.evaluation.scores import SEED, fixed_permutation
 from varient.files import OutputError, atomic_path, check_writable, sha256_of, write_text
+from varient.npz import SampleError
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +47,7 @@ def export_adm(archives: Sequence[Path], output: Path, seed: int = SEED) -> dict
         OutputError: the file could not be written; nothing is left behind.
     """
     check_writable(output)
-    source = _complete_archives(archives)
+    source, labels = _complete_archives(archives)
     order = fixed_permutation(len(source), seed)
     digests = np.empty((len(source), 32), np.uint8)
     with atomic_path(output) as temporary:
@@ -59,10 +60,10 @@ def export_adm(archives: Sequence[Path], output: Path, seed: int = SEED) -> dict
                     digests[part] = digests_of(images)
                     member.write(np.ascontiguousarray(images.transpose(0, 2, 3, 1)).data)
             crc = file.getinfo("arr_0.npy").CRC
-            labels = source.labels[order].astype("<i8")
-            with _member(file, "arr_1", labels.shape, labels.dtype) as member:
-                member.write(labels.data)
-        manifest = _manifest(source, digests) | {
+            ordered = labels[order].astype("<i8")
+            with _member(file, "arr_1", ordered.shape, ordered.dtype) as member:
+                member.write(ordered.data)
+        manifest = _manifest(source, labels, digests) | {
             "permutation_seed": seed, "order": f"arr_0[j] is image RandomState({seed}).permutation({len(source)})[j]",
             "arr_0_crc32": crc}
         # Before the .npz takes its place: a manifest of another file is noticed by its CRC, a missing one is not.
@@ -85,7 +86,7 @@ def export_png(archives: Sequence[Path], folder: Path) -> dict:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise SampleError(f"{folder}: exists and is not empty")
     check_writable(folder / "manifest.json")
-    source = _complete_archives(archives)
+    source, labels = _complete_archives(archives)
     temporary = None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -95,8 +96,8 @@ def export_png(archives: Sequence[Path], folder: Path) -> dict:
             digests.append(digests_of(image[None]))
             # Level 1 is three times faster than the default for about a tenth more bytes; pixels are the same.
             Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0))).save(
-                temporary / f"{source.labels[number]:04d}_{source.indices[number]:06d}.png", compress_level=1)
-        manifest = _manifest(source, np.concatenate(digests))
+                temporary / f"{labels[number]:04d}_{source.indices[number]:06d}.png", compress_level=1)
+        manifest = _manifest(source, labels, np.concatenate(digests))
         write_text(temporary / "manifest.json", _json(manifest))
         temporary.chmod(0o755)
         temporary.replace(folder)
@@ -109,21 +110,22 @@ def export_png(archives: Sequence[Path], folder: Path) -> dict:
     return manifest
 
 
-def _complete_archives(archives: Sequence[Path]) -> ImageSource:
+def _complete_archives(archives: Sequence[Path]) -> tuple[ImageSource, np.ndarray]:
+    """The images and their classes (N,), int64, which archives of ours have."""
     source = open_samples(archives)
-    if source.kind != "archives":
+    if source.kind != "archives" or source.labels is None:
         raise SampleError(f"{source.place}: no sample archives of ours")
     source.require_complete()
     for remark in source.remarks:
         log.warning("%s", remark)
-    return source
+    return source, source.labels
 
 
 def _each(source: ImageSource) -> Iterator[np.ndarray]:
     return (image for images in source.batches(_BATCH) for image in images)
 
 
-def _member(file: zipfile.ZipFile, name: str, shape: tuple[int, ...], dtype: np.dtype):
+def _member(file: zipfile.ZipFile, name: str, shape: tuple[int, ...], dtype: np.dtype) -> IO[bytes]:
     """An open .npy member of an .npz with its header written."""
     member = file.open(zipfile.ZipInfo(f"{name}.npy", _ZIP_EPOCH), "w", force_zip64=True)
     np.lib.format.write_array_header_1_0(
@@ -131,9 +133,9 @@ def _member(file: zipfile.ZipFile, name: str, shape: tuple[int, ...], dtype: np.
     return member
 
 
-def _manifest(source: ImageSource, digests: np.ndarray) -> dict:
+def _manifest(source: ImageSource, labels: np.ndarray, digests: np.ndarray) -> dict:
     """What both forms say about themselves; images_sha256 is over the images in order of index."""
-    return {"num_images": len(source), "image_size": source.side, "num_classes": len(np.unique(source.labels)),
+    return {"num_images": len(source), "image_size": source.side, "num_classes": len(np.unique(labels)),
             "images_sha256": content_hash(digests), "origin": source.origin,
             "shards": [{"file": path.name, "sha256": sha256_of(path)} for path in source.files]}
 

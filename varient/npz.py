@@ -5,7 +5,6 @@ All .npz files that anybody may have made or damaged are read here.
 
 from __future__ import annotations
 
-import io
 import math
 import struct
 import zipfile
@@ -13,7 +12,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import IO, NamedTuple, Protocol
 
 import numpy as np
 
@@ -29,8 +28,11 @@ class SampleError(ValueError):
 class StoredArray(Protocol):
     """What both ways of reading an .npz member offer: a shape, a dtype, and rows by slice."""
 
-    shape: tuple[int, ...]
-    dtype: np.dtype
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def dtype(self) -> np.dtype: ...
 
     def __getitem__(self, rows: slice) -> np.ndarray: ...
 
@@ -82,8 +84,9 @@ def small_array(path: Path, name: str) -> np.ndarray:
         member = _member(path, archive, name)
         data, at = memoryview(bytearray(member.info.file_size)), 0
         with archive.open(member.info) as file:  # which checks the CRC at its end
-            while read := file.readinto(data[at:at + _CHUNK]):
-                at += read
+            while part := file.read(min(_CHUNK, len(data) - at)):
+                data[at:at + len(part)] = part
+                at += len(part)
         if at < len(data):
             raise EOFError(f"{name} is shorter than the file says")
         return np.ndarray(member.shape, member.dtype, data, member.header_bytes,
@@ -140,7 +143,7 @@ def _member(path: Path, archive: zipfile.ZipFile, name: str) -> _Member:
     return _Member(info, header_bytes, shape, dtype, fortran_order)
 
 
-def _read_header(member: io.BufferedIOBase) -> tuple[tuple[int, ...], bool, np.dtype]:
+def _read_header(member: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
     version = np.lib.format.read_magic(member)
     if version == (1, 0):
         return np.lib.format.read_array_header_1_0(member)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -121,10 +121,12 @@ def _largest_group(records: Iterable[AnyRecord], remarks: list[str], kind: str,
 
 def _found_in(run_dir: Path) -> tuple[list[Record], tuple[str, ...]]:
     """Sound records of a run folder, and what is wrong with the others."""
-    kinds = {"score": ScoreRecord, "profile": ProfileRecord, "reconstruction": ReconstructionRecord}
+    kinds: dict[str, type[Record]] = {"score": ScoreRecord, "profile": ProfileRecord,
+                                      "reconstruction": ReconstructionRecord}
     if run_dir.exists() and not run_dir.is_dir():
         raise RecordError(f"{run_dir}: a file, not a run folder")
-    found, damaged = [], []
+    found: list[Record] = []
+    damaged: list[str] = []
     for path in sorted((run_dir / "records").glob("*.json")):
         if kind := kinds.get(path.stem.partition("-")[0]):
             try:
@@ -162,7 +164,8 @@ def write_ablations(config: ExperimentConfig, results: Results, output: Path) ->
     write_text(output, frame.to_csv(index=False, float_format="%.6g"))
 
 
-class SeedSpread(NamedTuple):
+@dataclass(frozen=True)
+class SeedSpread:
     """Of several trainings that differ in the seed alone."""
 
     mean: float

@@ -54,9 +54,9 @@ def _uses(module: str, *, whole: bool) -> Iterator[_Use]:
     while not (path := _file_of(module)):
         module = module.rpartition(".")[0]
     yield _Use(path, whole)
-    while package := module.rpartition(".")[0]:
-        yield _Use(_file_of(package), whole=False)
-        module = package
+    while module := module.rpartition(".")[0]:
+        if package := _file_of(module):
+            yield _Use(package, whole=False)
 
 
 def sources_digest(*modules: str) -> str:

@@ -73,7 +73,7 @@ class _Loader(yaml.SafeLoader):
 
     yaml_constructors: ClassVar = {tag: yaml.SafeLoader.yaml_constructors[tag] for tag in _TAGS}
 
-    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         """Here, because merges have not been written out yet: a key may override one that it merges."""
         node = super().compose_mapping_node(anchor)
         first: dict[str, int] = {}
@@ -137,7 +137,7 @@ def _in_one_line(error: yaml.YAMLError) -> str:
     if not isinstance(error, yaml.MarkedYAMLError):
         return kind + str(error).splitlines()[0]
     place = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
-    return kind + place + " ".join((error.problem or error.context).split())
+    return kind + place + " ".join((error.problem or error.context or "").split())
 
 
 _SHORT = reprlib.Repr()

@@ -42,6 +42,7 @@ def make_network(config: ExperimentConfig, settings: Settings, part: Part, run_d
     else:
         load_weights(needed[-1], model)
     optimizer = part.source.training
+    assert optimizer is not None  # a source without weights has a training
     tokens = TokenBatches(config, needed[0], optimizer.batch_size)
     if part.role == "refiner":
         loss = _distillation(model, load_transformer(config, needed[1]), part.drafted)

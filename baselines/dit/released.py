@@ -45,10 +45,11 @@ def import_network(config: ExperimentConfig, settings: Settings, output: Path) -
     Raises:
         CheckpointError: a file that is missing, damaged or of another network.
     """
-    model = build_network(config, settings)
-    tensors = read_released(settings.weights)
-    load_released(model, tensors, str(settings.weights))
-    save_weights(output, model, {"kind": "dit", **describe_import(settings.weights, tensors)})
+    model, weights = build_network(config, settings), settings.weights
+    assert weights is not None  # settings without any have a training
+    tensors = read_released(weights)
+    load_released(model, tensors, str(weights))
+    save_weights(output, model, {"kind": "dit", **describe_import(weights, tensors)})
 
 
 def check_network(config: ExperimentConfig, settings: Settings) -> None:
@@ -95,7 +96,7 @@ def load_released(model: DiT, tensors: dict[str, Tensor], origin: str, *, values
     off = (tensors["pos_embed"] - model.position_1LD.cpu()).abs().max().item()
     if not off <= POSITION_TOLERANCE:
         raise CheckpointError(f"{origin}: pos_embed is not the sine-cosine table of the network (differs by {off:.2g})")
-    ours = {}
+    ours: dict[str, Tensor] = {}
     for name, parts in layout.items():
         ours |= zip(parts, tensors[name].chunk(len(parts)), strict=True)
     load_strictly(model, ours, origin)
@@ -103,7 +104,7 @@ def load_released(model: DiT, tensors: dict[str, Tensor], origin: str, *, values
 
 def _layout(model: DiT) -> dict[str, tuple[str, ...]]:
     """The authors' name -> ours; several of ours are stacked along the first dimension there."""
-    modules = {theirs: (ours,) for theirs, ours in _OUTSIDE.items()}
+    modules: dict[str, tuple[str, ...]] = {theirs: (ours,) for theirs, ours in _OUTSIDE.items()}
     for i in range(len(model.network.transformer_blocks)):
         modules |= {f"blocks.{i}.{theirs}": tuple(f"network.transformer_blocks.{i}.{part}" for part in ours)
                     for theirs, ours in _IN_BLOCK.items()}

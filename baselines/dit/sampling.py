@@ -162,7 +162,7 @@ def load_sampler(config: ExperimentConfig, settings: Settings, steps: int, weigh
         vae = _with_exact_norms(AutoencoderKL(**_SD_VAE)) if settings.space == "latent" else None
     else:
         load_weights(weights, network)
-        vae = load_vae(settings.vae) if settings.space == "latent" else None
+        vae = load_vae(settings.vae) if settings.vae else None  # which a latent space has
     return DiTSampler(ready(network, precision), vae and ready(vae), latent_side(config, settings), steps,
                       Guidance(settings.cfg, settings.guided), config.sampling.decoded_at_once)
 

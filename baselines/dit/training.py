@@ -35,6 +35,7 @@ class Averaged(nn.Module):
 def train(config: ExperimentConfig, settings: Settings, output: Path) -> None:
     """Train the experiment's DiT and write its averaged weights."""
     training, num_classes = settings.training, config.data.num_classes
+    assert training is not None  # settings without one name weights, and `import_network` reads them
     data = load_images(config.data, "train")
     x0_N3SS = from_uint8(data.images)
     torch.manual_seed(config.seed)

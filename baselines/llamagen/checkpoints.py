@@ -94,6 +94,7 @@ def import_tokenizer(settings: Settings, output: Path) -> None:
         CheckpointError: a file that is missing, damaged or another one.
     """
     source, model = settings.tokenizer.weights, build_tokenizer(settings)
+    assert source is not None  # settings without any have a training
     tensors = read_released(source, TOKENIZER_FAMILY)
     left_out = load_tokenizer(model, tensors, str(source))
     save_weights(output, model, _description("llamagen-tokenizer", source, tensors, left_out))
@@ -106,6 +107,7 @@ def import_transformer(config: ExperimentConfig, settings: Settings, output: Pat
         CheckpointError: a file that is missing, damaged or another one.
     """
     source, model = settings.transformer.weights, build_transformer(config, settings)
+    assert source is not None  # settings without any have a training
     tensors = read_released(source)
     left_out = load_transformer(model, tensors, str(source))
     save_weights(output, model, _description("llamagen", source, tensors, left_out))

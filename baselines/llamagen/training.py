@@ -24,6 +24,7 @@ from varient.training.tokens import drop_labels, encode_images, token_loss
 def train_tokenizer(config: ExperimentConfig, settings: Settings, output: Path) -> None:
     """Train on the experiment's images, for reconstruction without an adversary, and write the weights."""
     training = settings.tokenizer.training
+    assert training is not None  # settings without one name weights, and `import_tokenizer` reads them
     images = from_uint8(load_images(config.data, "train").images)
     torch.manual_seed(config.seed)
     tokenizer = build_tokenizer(settings)
@@ -66,6 +67,7 @@ def restart_unused_codes(tokenizer: Tokenizer, image_B3SS: Tensor) -> int:
 def train_transformer(config: ExperimentConfig, settings: Settings, tokenizer_path: Path, output: Path) -> None:
     """Train on the tokens of the experiment's images, teacher-forced, and write the weights."""
     training, shape = settings.transformer.training, settings.transformer.model
+    assert training is not None  # settings without one name weights, and `import_transformer` reads them
     data = load_images(config.data, "train")
     idx_NL = encode_images(load_tokenizer(settings, tokenizer_path), data.images)
     torch.manual_seed(config.seed)

@@ -3,6 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from varient.cost.planner import choices, fitting, measured_quality, paper_quality, parse_seconds
+from varient.records import ScoreRecord, provenance, write_record
 
 ALL = choices(paper_quality(), batch_size=64, device="l20")
 
@@ -50,3 +51,13 @@ def test_a_folder_without_records_is_refused(tmp_path):
         measured_quality(tmp_path / "file")
     with pytest.raises(ValueError, match="no score records"):
         measured_quality(tmp_path)
+
+
+def test_records_of_other_systems_are_passed_over(tmp_path):
+    made = provenance(experiment="own", seed=0, settings="x", weights_sha256={})
+    for number, system in enumerate(("variant-d16", "variant-d16-n7", "var-d30", "variant-d16-p50", "code-n6", "real")):
+        write_record(tmp_path / f"score-{system}.json", ScoreRecord(
+            system=system, protocol="adm", extractor="x", num_images=10, num_reference=10, images_sha256="a",
+            reference_sha256="b", fid=1.0 + number, fid_sd=0.1, fid_bias=0.1, provenance=made))
+    measured = measured_quality(tmp_path)
+    assert {key: quality.fid for key, quality in measured.items()} == {(16, 6): 1.0, (16, 7): 2.0, (30, 6): 3.0}

@@ -211,6 +211,14 @@ def test_a_damaged_state_is_reported_and_the_one_before_it_taken(tmp_path, caplo
     assert _toy(tmp_path) == list(range(10))
 
 
+def test_a_state_that_is_no_dict_counts_as_damaged(tmp_path, caplog):
+    _toy(tmp_path, stop_at=9, save_every=4)
+    newest = _states(tmp_path)[-1]
+    torch.save([torch.zeros(1)], newest)
+    assert _toy(tmp_path) == list(range(4, 10))
+    assert f"{newest} is damaged" in caplog.text
+
+
 def test_what_a_kill_left_of_a_write_is_cleared(tmp_path):
     work_dir, output = tmp_path / "training-net-d2", tmp_path / "net-d2.safetensors"
     _toy(work_dir, stop_at=9)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -72,7 +73,7 @@ def cost(system: Annotated[str | None, typer.Option(help="e.g. variant-d16-n7, c
 
     if compare == (system is not None):
         raise ValueError("cost needs either --system or --compare")
-    answer = comparison_answer(compare_with_paper(), compare_baselines()) if compare else cost_answer(
+    answer = comparison_answer(compare_with_paper(), compare_baselines()) if system is None else cost_answer(
         system_cost(system, batch_size=batch, policy=cache, precision=precision, device_key=device))
     print_answer(answer, as_json=as_json)
 
@@ -149,6 +150,7 @@ def score(samples: Annotated[list[Path], typer.Argument(help="all shards of a sy
         record = score_experiment(experiment, samples, reference, run_folder(experiment, run_dir), output, device,
                                   test or ())
     else:
+        assert protocol is not None  # one of both was given
         record = score_files(protocol, samples, reference, output, weights=weights, sha256=sha256, device=device,
                              extrapolate=fid_infinity)
     for warning in record.warnings:
@@ -163,7 +165,7 @@ def export(shards: Annotated[list[Path], typer.Argument(help="all shards of a sy
     """Samples for other people's tools: ADM's .npz on a fixed permutation, or PNGs, with a manifest."""
     from varient.export import export_adm, export_png
 
-    exports = {"adm": export_adm, "png": export_png}
+    exports: dict[str, Callable[[list[Path], Path], dict]] = {"adm": export_adm, "png": export_png}
     if form not in exports:
         raise ValueError(f"format {form!r} is unknown; known: {', '.join(exports)}")
     exports[form](shards, output)
@@ -212,7 +214,7 @@ def profile(config: Config, system: Annotated[str, typer.Option(help="e.g. varia
                               random_weights=random_weights,
                               memory_cap_bytes=None if memory_cap is None else parse_size(memory_cap))
     record = profile_in_fresh_process(config, experiment, wanted, run_folder(experiment, run_dir), output)
-    if record.latency:
+    if record.latency and record.decoder_latency:
         print(f"{system}: {record.latency.median_s:.4f} s and {record.decoder_latency.median_s:.4f} s in the decoder "
               f"(medians of {len(record.latency.repeats_s)}), memory {record.memory.peak_mib:.1f} MiB, "
               f"of it KV {record.memory.kv_cache_mib:.3f} MiB")

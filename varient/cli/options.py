@@ -12,7 +12,7 @@ from varient.files import shown
 from varient.shipped import shipped
 
 
-def config_file(text: str) -> Path:
+def config_file(text: str | Path) -> Path:
     """The config of that path, or a shipped one of that name ("digits", or as it is called in the project)."""
     path = Path(text)
     named = shipped("config") / path.with_suffix(".yaml").name
@@ -20,7 +20,7 @@ def config_file(text: str) -> Path:
     return named if is_name and not path.exists() and named.exists() else path
 
 
-DIGITS = "digits"
+DIGITS = Path("digits")
 Config = Annotated[Path, typer.Option("--config", parser=config_file, metavar="FILE",
                                       help="experiment config, YAML or JSON, or the name of a shipped one")]
 RunDir = Annotated[Path | None, typer.Option("--run-dir", help="where the networks are; default runs/<experiment>")]

@@ -24,6 +24,7 @@ from varient.config.kinds import (
 )
 from varient.config.measuring import PROFILED, EvaluationConfig, SamplingConfig
 from varient.config.training import (
+    AblationConfig,
     BaseTraining,
     Optimizer,
     Recipe,
@@ -37,6 +38,7 @@ from varient.yaml_file import ConfigError
 __all__ = [
     "NO_AUGMENTATION",
     "PROFILED",
+    "AblationConfig",
     "Augmentation",
     "BaseTraining",
     "CachePolicy",

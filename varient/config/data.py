@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, NamedTuple
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from varient.config.kinds import Count, Positive, Real, Sha256, Share, Strict, UserPath, Weight, Whole
 
 
-class ImageSet(NamedTuple):
+@dataclass(frozen=True)
+class ImageSet:
     """Images of one source, all in memory: their side in pixels, and how many are divided."""
 
     side: int
@@ -71,6 +74,17 @@ class DataConfig(Strict):
                                                                       "of its class in its place (imagenet)")
 
     @property
+    def folder(self) -> Path:
+        """Where the images lie.
+
+        Raises:
+            ValueError: the config does not say.
+        """
+        if self.root is None:
+            raise ValueError(f"data.root is missing: {_FOLDERS[self.source]}")
+        return self.root
+
+    @property
     def in_memory(self) -> bool:
         """Whether all images are kept in memory and their real ones in archives; a folder's are read one by one."""
         return self.source != "imagenet"
@@ -127,4 +141,6 @@ class DataConfig(Strict):
         return {name: value for name, value in serialize(self).items() if name not in others}
 
 
+_FOLDERS = {"imagenet": "the ImageNet folder to train on",
+            "fashion-mnist": "the folder with Fashion-MNIST's four IDX files"}
 _SETTINGS_OF_SOURCES = {"imagenet": {"resize", "augmentation", "unreadable"}, "fashion-mnist": {"checksums"}}

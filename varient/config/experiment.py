@@ -195,10 +195,8 @@ class ExperimentConfig(Strict):
         for name, part in (("tokenizer", self.tokenizer), ("base", self.base)):
             if (part.weights is None) == (part.training is None):
                 raise ValueError(f"{name} needs exactly one of 'weights' (a file) and 'training' (settings)")
-        if self.data.source == "imagenet" and self.data.root is None and self.base.training:
-            raise ValueError("data.root is missing: the ImageNet folder to train on")
-        if self.data.source == "fashion-mnist" and self.data.root is None:
-            raise ValueError("data.root is missing: the folder with Fashion-MNIST's four IDX files")
+        if self.data.source == "fashion-mnist" or (self.data.source == "imagenet" and self.base.training):
+            _ = self.data.folder  # has the check
         if self.data.in_memory and self.evaluation.trains_its_network and self.evaluation.protocol != self.data.source:
             raise ValueError(f"evaluation.protocol = {self.evaluation.protocol!r} does not score {self.data.source}, "
                              f"whose own is {self.data.source!r}")

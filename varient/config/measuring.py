@@ -65,6 +65,17 @@ class EvaluationConfig(Strict):
         """Whether features come from a classifier of the experiment's own images, not from Inception."""
         return self.protocol in ("digits", "fashion-mnist")
 
+    @property
+    def classifier_training(self) -> ClassifierTraining:
+        """The training of those classifiers.
+
+        Raises:
+            ValueError: the protocol takes its features from Inception.
+        """
+        if self.classifier is None:
+            raise ValueError(f"protocol {self.protocol} trains no classifier: there is no 'evaluation.classifier'")
+        return self.classifier
+
     @model_validator(mode="after")
     def _networks_named(self) -> EvaluationConfig:
         needed = ("classifier",) if self.trains_its_network else ("inception_weights", "reference")

@@ -13,7 +13,7 @@ from varient.config import CachePolicy
 from varient.plan import DepthPlan
 from varient.pyramid import Pyramid
 
-POLICIES = ("lean", "reference")
+POLICIES: tuple[CachePolicy, ...] = ("lean", "reference")
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def cache_steps(passes: Sequence[Pass], policy: CachePolicy) -> tuple[CacheStep,
     Raises:
         ValueError: unknown policy.
     """
-    check_policy(policy)
+    policy = policy_named(policy)
     last_index = {layer: index for index, trip in enumerate(passes) for layer in trip.layers}
     stored: dict[int, int] = {}    # layer -> tokens
     capacity: dict[int, int] = {}  # layer -> tokens that its storage under `lean` has room for
@@ -132,10 +132,15 @@ def _room(passes: Sequence[Pass], index: int, layer: int, last_index: int) -> in
     return sum(trip.tokens for trip in passes[:min(end + 1, last_index)] if layer in trip.layers)
 
 
-def check_policy(policy: str) -> None:
-    """Raise ValueError for an unknown cache policy."""
+def policy_named(policy: str) -> CachePolicy:
+    """The cache policy of that name.
+
+    Raises:
+        ValueError: there is none.
+    """
     if policy not in POLICIES:
         raise ValueError(f"cache policy {policy!r} is unknown; known: {', '.join(POLICIES)}")
+    return policy
 
 
 def kv_peak_bytes(plan: DepthPlan, pyramid: Pyramid, rows: int, width: int, policy: CachePolicy, key_bytes: int,

@@ -83,7 +83,7 @@ def measured_quality(records: Path) -> dict[tuple[int, int], Quality]:
     for path in sorted(records.glob("score-*.json")):
         system = VarId.parse(path.stem.removeprefix("score-"))
         # Of a subnet as the paper trains it, or of the base network; a recipe, a seed or an epoch is another question.
-        if system in (VarId("var", DEPTH), system and VarId("variant", system.depth, bridge=system.bridge)):
+        if system and system in (VarId("var", DEPTH), VarId("variant", system.depth, bridge=system.bridge)):
             record = read_record(path, ScoreRecord)
             bridge = BRIDGE if system.bridge is None else system.bridge
             found[system.depth, bridge] = Quality(record.fid, f"measured ({record.provenance.experiment})")

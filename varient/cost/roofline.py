@@ -41,7 +41,7 @@ from functools import cache
 
 from varient.config import CachePolicy
 from varient.cost.gpus import Device, device
-from varient.cost.kv_accounting import check_policy, token_layers
+from varient.cost.kv_accounting import policy_named, token_layers
 from varient.cost.paper_systems import DEPTH, PaperSystem, paper_system
 from varient.cost.sizes import MIB
 from varient.cost.work import PARTS, PRECISIONS, VECTOR_PARTS, AnyStage, PassWork, Precision, Work
@@ -59,7 +59,8 @@ the L20.  fp16 autocast, 256 x 256."""
 ROWS_PER_IMAGE = 2
 """Classifier-free guidance: a conditional and an unconditional row."""
 
-PAPER_BATCH_SIZE, PAPER_DEVICE, PAPER_PRECISION, PAPER_POLICY = 64, "l20", "fp16-autocast", "reference"
+PAPER_BATCH_SIZE, PAPER_DEVICE, PAPER_PRECISION = 64, "l20", "fp16-autocast"
+PAPER_POLICY: CachePolicy = "reference"
 """Setting of Table 2 (Sec. 4.1): one L20, batch 64; precision and cache follow from its memory columns."""
 ANCHOR = str(VarId("var", DEPTH))
 """The row of Table 2 that latency is calibrated on."""
@@ -132,7 +133,7 @@ class SystemCost:
         return sum(self.roofline_s.values()) * self.calibration
 
 
-def system_cost(name: str, *, batch_size: int = PAPER_BATCH_SIZE, policy: CachePolicy = "lean",
+def system_cost(name: str, *, batch_size: int = PAPER_BATCH_SIZE, policy: str = "lean",
                 precision: str = PAPER_PRECISION, device_key: str = PAPER_DEVICE) -> SystemCost:
     """The cost of one batch of images of a system.
 
@@ -141,10 +142,10 @@ def system_cost(name: str, *, batch_size: int = PAPER_BATCH_SIZE, policy: CacheP
     """
     if batch_size < 1:
         raise ValueError(f"batch size {batch_size} is below 1")
-    check_policy(policy)
+    known = policy_named(policy)
     if precision not in PRECISIONS:
         raise ValueError(f"precision {precision!r} is unknown; known: {', '.join(PRECISIONS)}")
-    return _cost(paper_system(name), batch_size, policy, PRECISIONS[precision], device(device_key),
+    return _cost(paper_system(name), batch_size, known, PRECISIONS[precision], device(device_key),
                  calibration_factor())
 
 
@@ -171,9 +172,11 @@ def peak_memory(parameter_bytes: int, kv_bytes: int, batch_size: int) -> PeakMem
 
 def peak_mib(cost: SystemCost, decoded_at_once: int | None = None) -> float:
     """Predicted peak memory of a VAR system, MiB, with the image decoder taking some images at a time (None: all)."""
+    peak = cost.peak_memory
+    if peak is None:
+        raise ValueError(f"{cost.system.name}: its peak memory is not known; the constants are of VAR in 16 bits")
     at_once = min(decoded_at_once or cost.batch_size, cost.batch_size)
-    decoder_mib = cost.peak_memory.decoder_mib - DECODER_MIB_PER_IMAGE * (cost.batch_size - at_once)
-    return max(cost.peak_memory.transformer_mib, decoder_mib)
+    return max(peak.transformer_mib, peak.decoder_mib - DECODER_MIB_PER_IMAGE * (cost.batch_size - at_once))
 
 
 @dataclass(frozen=True)
@@ -217,7 +220,8 @@ class Comparison:
     @property
     def memory_error(self) -> float | None:
         """(predicted - paper) / paper."""
-        return self.paper_memory_mib and self.cost.peak_memory.mib / self.paper_memory_mib - 1
+        peak = self.cost.peak_memory
+        return peak.mib / self.paper_memory_mib - 1 if peak and self.paper_memory_mib else None
 
 
 def compare_with_paper() -> list[Comparison]:
@@ -230,7 +234,7 @@ def compare_baselines() -> list[Comparison]:
     """The other rows of Table 2, DiT and LlamaGen: in the number formats of the VAR rows and in their authors'."""
     return [Comparison(system_cost(name, precision=precision), row)
             for name, row in _paper_rows().items() if not row["kv_cache_mb"]
-            for precision in (PAPER_PRECISION, paper_system(name).authors_precision)]
+            for precision in (PAPER_PRECISION, paper_system(name).authors_precision) if precision]
 
 
 def _cost(system: PaperSystem, batch_size: int, policy: CachePolicy, precision: Precision, gpu: Device,

@@ -11,12 +11,12 @@ import json
 import re
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -58,19 +58,27 @@ class ExtractorError(ValueError):
 
 
 class Extractor(Protocol):
-    """Images to features.
+    """Images to features."""
 
-    Attributes:
-        name: says network, resizing and weights (by hash): equal names mean comparable features.
-        layers: names of what a call returns.
-        sha256: of the weights.
-        device: where it runs, "cpu" or "cuda".
-    """
+    @property
+    def name(self) -> str:
+        """Says network, resizing and weights (by hash): equal names mean comparable features."""
+        ...
 
-    name: str
-    layers: tuple[str, ...]
-    sha256: str
-    device: str
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Names of what a call returns."""
+        ...
+
+    @property
+    def sha256(self) -> str:
+        """Of the weights."""
+        ...
+
+    @property
+    def device(self) -> str:
+        """Where it runs, "cpu" or "cuda"."""
+        ...
 
     def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """Features (B, F), float32, by layer, of uint8 images (B, 3, S, S)."""
@@ -260,7 +268,8 @@ def extract_in_memory(source: ImageSource, extractor: Extractor, batch_size: int
         SampleError: a damaged image.
         FeatureError: features that are not finite.
     """
-    digests, batches = [], {layer: [] for layer in extractor.layers}
+    batches: dict[str, list[np.ndarray]] = {layer: [] for layer in extractor.layers}
+    digests: list[np.ndarray] = []
     bar = tqdm(total=len(source), desc=f"features of {Path(source.place).name}", unit="image", mininterval=2)
     with bar:
         for images in source.batches(batch_size):
@@ -296,7 +305,7 @@ def write_features(path: Path, features: Features) -> None:
     """
     meta = {"extractor": features.extractor, "layers": list(features.layers), "source": features.source,
             "images_sha256": features.sha256, "versions": {name: version(name) for name in ("torch", "numpy")}}
-    arrays = {f"layer.{layer}": values for layer, values in features.layers.items()}
+    arrays: dict[str, Any] = {f"layer.{layer}": values for layer, values in features.layers.items()}
     if features.labels is not None:
         arrays["labels"] = features.labels
     with atomic_path(path) as temporary, temporary.open("wb") as file:
@@ -353,13 +362,13 @@ def merge_features(paths: Sequence[Path]) -> Features:
     if total is not None and expected != total:
         raise FeatureError(f"{parts[-1][1]}: ends at image {expected - 1} of {total}: a part is missing")
 
-    def joined(arrays: Iterator[np.ndarray]) -> np.ndarray:
+    def joined(arrays: Iterable[np.ndarray]) -> np.ndarray:
         return np.concatenate(list(arrays))
 
+    labels = [part.labels for part, _ in parts if part.labels is not None]  # of all parts or of none
     return Features(
         first.extractor, {layer: joined(part.layers[layer] for part, _ in parts) for layer in first.layers},
-        joined(part.indices for part, _ in parts),
-        None if first.labels is None else joined(part.labels for part, _ in parts),
+        joined(part.indices for part, _ in parts), joined(labels) if labels else None,
         joined(part.digests for part, _ in parts), first.source)
 
 

@@ -6,7 +6,7 @@ import io
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from varient.bit_depth import bits_a_channel
 from varient.npz import SampleError
@@ -32,7 +32,7 @@ def image_size(path: Path) -> tuple[int, int]:
             if bits > 8 or (bits < 8 and image.mode != "P"):
                 raise SampleError(f"{path}: {bits} bits a channel, which cannot be taken to 8 exactly")
             return image.size
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         raise SampleError(f"{path}: no {kind}, whatever its name says, or a corrupt or truncated one") from None
     except SampleError:
         raise

@@ -150,12 +150,15 @@ class Reference:
     @cached_property
     def sha256(self) -> str:
         """Hash of the file, or of the pixels where there is no single file."""
-        return sha256_of(self.file) if self.file else self.images.sha256
+        if self.file:
+            return sha256_of(self.file)
+        assert self.images is not None  # statistics lie in a file
+        return self.images.sha256
 
 
 def digests_of(images: np.ndarray) -> np.ndarray:
     """SHA-256 of each image, uint8 (B, 32)."""
-    digests = [hashlib.sha256(np.ascontiguousarray(image)).digest() for image in images]
+    digests = [hashlib.sha256(np.ascontiguousarray(image).data).digest() for image in images]
     return np.frombuffer(b"".join(digests), np.uint8).reshape(len(images), 32)
 
 
@@ -390,7 +393,7 @@ def _manifest_of(path: Path) -> dict | None:
 
 
 def _read_statistics(path: Path, names: set[str]) -> dict[str, np.ndarray]:
-    statistics = {}
+    statistics: dict[str, np.ndarray] = {}
     for mean, covariance in STATISTICS:
         if (mean in names) != (covariance in names):
             raise SampleError(f"{path}: has only one of {mean} and {covariance}")

@@ -38,8 +38,8 @@ def labels_from_names(names: Sequence[str], *, exported: bool) -> NamedLabels:
         ImageTreeError: class folders of one number, as 1 and 01.
     """
     stems = [name.rpartition("/")[2].rpartition(".")[0] for name in names]
-    pairs = [_PAIR.fullmatch(stem) for stem in stems]
-    if all(pairs):
+    pairs = [pair for stem in stems if (pair := _PAIR.fullmatch(stem))]
+    if len(pairs) == len(stems):
         firsts, indices = ([int(pair[part]) for pair in pairs] for part in (1, 2))
         if exported:
             return NamedLabels(np.array(firsts, np.int64), None)
@@ -52,8 +52,8 @@ def labels_from_names(names: Sequence[str], *, exported: bool) -> NamedLabels:
         return NamedLabels(None, None)
     numbers = class_numbers(set(folders))
     labels = [numbers[folder] for folder in folders]
-    lasts = [_LAST_NUMBER.fullmatch(stem) for stem in stems]
-    if all(lasts) and _is_running(indices := [int(last[1]) for last in lasts]) and _are_blocks(labels, indices):
+    indices = [int(last[1]) for stem in stems if (last := _LAST_NUMBER.fullmatch(stem))]
+    if len(indices) == len(stems) and _is_running(indices) and _are_blocks(labels, indices):
         return NamedLabels(None, f"its {len(numbers)} folders hold images numbered one after the other, as batches do: "
                                  "they are not taken for classes")
     return NamedLabels(np.array(labels, np.int64), f"classes are taken from its {len(numbers)} folders")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, reduce
 
 import numpy as np
 import torch
@@ -64,14 +64,14 @@ class Moments:
             FeatureError: not a table of finite floating-point features.
         """
         check_features(feature_NF)
-        total = None
-        for chunk_nF in chunks(feature_NF):
-            centred_nF = chunk_nF.astype(np.float64)
-            mean_F = centred_nF.mean(axis=0)
-            centred_nF -= mean_F
-            part = cls(len(chunk_nF), mean_F, centred_nF.T @ centred_nF)
-            total = part if total is None else total.merge(part)
-        return total
+        return reduce(cls.merge, map(cls._of_chunk, chunks(feature_NF)))
+
+    @classmethod
+    def _of_chunk(cls, chunk_nF: np.ndarray) -> Moments:
+        centred_nF = chunk_nF.astype(np.float64)
+        mean_F = centred_nF.mean(axis=0)
+        centred_nF -= mean_F
+        return cls(len(chunk_nF), mean_F, centred_nF.T @ centred_nF)
 
     def merge(self, other: Moments) -> Moments:
         """Moments of both sets together (Chan, Golub and LeVeque 1979).

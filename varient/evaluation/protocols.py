@@ -57,7 +57,10 @@ class InceptionScoreRule:
         Raises:
             ValueError: fewer images than splits.
         """
-        return adm_blocks(num_images, self.block_size) if self.splits is None else equal_blocks(num_images, self.splits)
+        if self.splits is not None:
+            return equal_blocks(num_images, self.splits)
+        assert self.block_size is not None  # a rule has one of the two
+        return adm_blocks(num_images, self.block_size)
 
     def permutation(self, num_images: int, stored_seed: int | None = None) -> np.ndarray:
         """Image index (N,), int64, at each position.
@@ -122,8 +125,9 @@ class ScoringProtocol:
     @property
     def metrics(self) -> tuple[Metric, ...]:
         """Scores that the protocol has."""
-        wanted = {"fid": True, "sfid": self.spatial_layer, "inception_score": self.inception_score, "kid": self.kid,
-                  "precision": self.neighbours, "recall": self.neighbours}
+        wanted: dict[Metric, object] = {
+            "fid": True, "sfid": self.spatial_layer, "inception_score": self.logits_layer and self.inception_score,
+            "kid": self.kid, "precision": self.neighbours, "recall": self.neighbours}
         return tuple(metric for metric, rule in wanted.items() if rule)
 
     def metrics_against(self, reference: Reference) -> tuple[Metric, ...]:
@@ -236,7 +240,8 @@ def check(protocol: ScoringProtocol, samples: ImageSource, reference: Reference,
                      for rule, least in _least_images(protocol, name) if len(images) < least]
     if problems:
         raise ProtocolError(f"protocol {protocol.name}: " + "; ".join(problems))
-    return (*samples.warnings, *(reference.images.remarks if protocol.reference == "images" else ()),
+    compared = reference.images if protocol.reference == "images" else None
+    return (*samples.warnings, *(compared.remarks if compared else ()),
             *_comparison_warnings(protocol, samples, reference))
 
 

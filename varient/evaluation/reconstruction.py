@@ -60,7 +60,7 @@ def score_reconstructions(config: ExperimentConfig, tokenizer: Path, samples: Se
         rebuilt = reconstructed(images, network, k)
         feature_NF = extract_in_memory(rebuilt, extractor).layers[protocol.feature_layer]
         fid = frechet_spread(feature_NF, target, labels_N=rebuilt.labels)
-        recognised = recognised_share(judge, rebuilt) if judge and rebuilt.labels is not None else None
+        recognised = recognised_share(judge, rebuilt) if judge else None
         scales.append(ScaleReconstruction(scale=k, side=config.pyramid.side(k), tokens=config.pyramid.tokens(k),
                                           fid=fid.point, fid_sd=fid.sd, recognised=recognised))
     record = ReconstructionRecord(

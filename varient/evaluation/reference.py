@@ -8,10 +8,10 @@ import numpy as np
 
 from varient.archive import Archive, write_archive
 from varient.config import ExperimentConfig
-from varient.training.data import Split, load_images
+from varient.training.data import load_images
 
 
-def archive_real_images(config: ExperimentConfig, split: Split, output: Path) -> None:
+def archive_real_images(config: ExperimentConfig, split: str, output: Path) -> None:
     """Write the real images of a split."""
     real = load_images(config.data, split)
     origin = {"system": f"real-{split}", "experiment": config.name, "settings": config.digest("data")}

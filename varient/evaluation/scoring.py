@@ -16,7 +16,14 @@ from varient.evaluation.extractors import Extractor, Features, extract_in_memory
 from varient.evaluation.inputs import ImageSource, Reference, open_reference, open_samples, pixel_warnings
 from varient.evaluation.moments import FeatureError, FrechetReference, Gaussian, Moments
 from varient.evaluation.neighbours import precision_recall
-from varient.evaluation.protocols import ScoringProtocol, check, open_extractor, protocol_named
+from varient.evaluation.protocols import (
+    KidRule,
+    NeighbourRule,
+    ScoringProtocol,
+    check,
+    open_extractor,
+    protocol_named,
+)
 from varient.evaluation.scores import inception_score, kernel_distance
 from varient.evaluation.uncertainty import (
     Spread,
@@ -71,7 +78,7 @@ def score_experiment(config: ExperimentConfig, samples: Sequence[Path], referenc
         check(protocol, generated, further, settings.inception_weights)
     extractor, judge, weights = open_networks(config, protocol, run_dir, device)
     record = score(protocol, extractor, generated, real, folder=folder, extrapolate=settings.fid_infinity, test=further)
-    recognised = recognised_share(judge, generated) if judge and generated.labels is not None else None
+    recognised = recognised_share(judge, generated) if judge else None
     used = record.provenance.model_copy(update={
         "experiment": config.name, "seed": config.seed,
         "settings": config.digest(*config.sampling.image_sections, "evaluation"),
@@ -130,9 +137,8 @@ def protocol_of(settings: EvaluationConfig, num_generated: int, num_real: int) -
     if protocol.network != "classifier":
         return protocol
     subset_size = min(settings.kid_subset_size, num_generated, num_real)
-    return replace(protocol, kid=replace(protocol.kid, subset_size=subset_size),
-                   num_features=settings.classifier.feature_dim,
-                   neighbours=replace(protocol.neighbours, k=settings.neighborhood))
+    return replace(protocol, kid=KidRule(subset_size=subset_size), neighbours=NeighbourRule(k=settings.neighborhood),
+                   num_features=settings.classifier_training.feature_dim)
 
 
 def score(protocol: ScoringProtocol, extractor: Extractor, samples: ImageSource, reference: Reference, *,
@@ -149,7 +155,6 @@ def score(protocol: ScoringProtocol, extractor: Extractor, samples: ImageSource,
         FeatureError: features that are not finite or too few.
         ScoreError: a FID that the libraries see otherwise.
     """
-    metrics = protocol.metrics_against(reference)
     remarks = [warning for images in (samples, reference.images) if images for warning in pixel_warnings(images)]
     generated = _features(samples, extractor, folder)
     real = _features(reference.images, extractor, folder) if reference.images else None
@@ -170,23 +175,22 @@ def score(protocol: ScoringProtocol, extractor: Extractor, samples: ImageSource,
         values |= _named("fid_test", frechet_spread(
             feature_NF, frechet_reference(protocol.feature_layer, "mu", "sigma", protocol, test, held),
             labels_N=samples.labels))
-    if "sfid" in metrics:
-        spatial = frechet_reference(protocol.spatial_layer, "mu_s", "sigma_s", protocol, reference, real)
-        values |= _named("sfid", frechet_spread(generated.layers[protocol.spatial_layer], spatial,
-                                                labels_N=samples.labels))
-    if rule := protocol.inception_score:
-        logit_NK = generated.layers[protocol.logits_layer]
+    if (layer := protocol.spatial_layer) and "sfid" in protocol.metrics_against(reference):
+        spatial = frechet_reference(layer, "mu_s", "sigma_s", protocol, reference, real)
+        values |= _named("sfid", frechet_spread(generated.layers[layer], spatial, labels_N=samples.labels))
+    if (layer := protocol.logits_layer) and (rule := protocol.inception_score):
+        logit_NK = generated.layers[layer]
         blocks, order = rule.blocks(len(samples)), rule.permutation(len(samples), samples.permutation_seed)
         spread = inception_spread(logit_NK, blocks, order, labels_N=samples.labels)
         values |= _named("inception_score", spread)
         values["inception_score_std"] = inception_score(logit_NK, blocks, order).std
-    if "kid" in metrics:
-        rule = protocol.kid
+    if real and (subsets := protocol.kid):
         real_MF = real.layers[protocol.feature_layer]
-        kid = kernel_distance(feature_NF, real_MF, subsets=rule.subsets, subset_size=rule.subset_size, seed=rule.seed)
+        kid = kernel_distance(feature_NF, real_MF, subsets=subsets.subsets, subset_size=subsets.subset_size,
+                              seed=subsets.seed)
         values |= _named("kid", kernel_spread(feature_NF, real_MF, kid, labels_N=samples.labels))
         values["kid_std"] = kid.std
-    if "precision" in metrics:
+    if real and protocol.neighbours:
         inside = precision_recall(feature_NF, real.layers[protocol.feature_layer], protocol.neighbours.k)
         values |= _named("precision", share_spread(inside.generated_inside_N, samples.labels))
         values |= _named("recall", share_spread(inside.real_inside_M))
@@ -200,8 +204,10 @@ def score(protocol: ScoringProtocol, extractor: Extractor, samples: ImageSource,
             weights_sha256={"extractor": extractor.sha256} | samples.origin.get("weights_sha256", {})))
 
 
-def recognised_share(judge: Classifier, samples: ImageSource) -> float:
-    """Share of images that the judge sees as the class they were asked for."""
+def recognised_share(judge: Classifier, samples: ImageSource) -> float | None:
+    """Share of images that the judge sees as the class they were asked for; None where nobody says which that is."""
+    if samples.labels is None:
+        return None
     agree = 0
     for at in range(0, len(samples), 256):
         with torch.no_grad():
@@ -247,6 +253,7 @@ def frechet_reference(layer: str, mean: str, covariance: str, protocol: ScoringP
     """What generated features are compared with: the statistics of the file, or those of the real features."""
     if protocol.reference == "statistics":
         return FrechetReference(Gaussian(reference.statistics[mean], reference.statistics[covariance]))
+    assert real is not None  # `check` lets no reference without images through
     return FrechetReference(Moments.of(real.layers[layer]).gaussian())
 
 

@@ -42,8 +42,13 @@ def load_transformer(config: ExperimentConfig, path: Path) -> VAR:
 
 
 def build_classifier(config: ExperimentConfig) -> Classifier:
-    """An untrained classifier for the experiment's images."""
-    return Classifier(config.evaluation.classifier.feature_dim, config.data.num_classes, config.data.image_size)
+    """An untrained classifier for the experiment's images.
+
+    Raises:
+        ValueError: the experiment's protocol has none.
+    """
+    feature_dim = config.evaluation.classifier_training.feature_dim
+    return Classifier(feature_dim, config.data.num_classes, config.data.image_size)
 
 
 def load_classifier(config: ExperimentConfig, path: Path) -> Classifier:

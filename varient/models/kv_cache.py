@@ -137,7 +137,7 @@ def new_cache(policy: CachePolicy, plan: DepthPlan, pyramid: Pyramid) -> KVCache
     Raises:
         ValueError: unknown policy.
     """
-    policies = {"lean": LeanCache, "reference": ReferenceCache}
+    policies: dict[CachePolicy, type[KVCache]] = {"lean": LeanCache, "reference": ReferenceCache}
     if policy not in policies:
         raise ValueError(f"cache policy {policy!r} is unknown; known: {', '.join(policies)}")
     return policies[policy](plan, pyramid)

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
@@ -132,7 +133,7 @@ def _places(content: dict, wrappers: tuple[str, ...], path: tuple[str, ...] = ()
         yield from _places(content[key], wrappers, (*path, key))
 
 
-def _plain_names(names: Iterable[object]) -> dict[str, str]:
+def _plain_names(names: Iterable[Any]) -> dict[str, Any]:
     """Names of a network alone -> those of the file, prefixes and all."""
     inside = {name: ".".join(part for part in str(name).split(".") if part not in _WRAPPERS) for name in names}
     while (named := [plain for plain in inside.values() if plain != _COUNTER]) and all(

@@ -56,8 +56,7 @@ class Configuration:
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise ValueError(f"batch size {self.batch_size} is below 1")
-        if self.precision not in DTYPES:
-            raise ValueError(f"precision {self.precision!r} is unknown; known: {', '.join(DTYPES)}")
+        _precision_named(self.precision)
 
     @classmethod
     def of(cls, config: ExperimentConfig, system: str, *, batch_size: int | None = None,
@@ -73,8 +72,14 @@ class Configuration:
             cache_policy = settings.cache_policy if settings.cache_policy in policies else policies[0]
         if cache_policy not in policies:
             raise ValueError(f"cache policy {cache_policy!r} is unknown to {system}; known: {', '.join(policies)}")
-        return cls(system, settings.batch_size if batch_size is None else batch_size, precision or settings.precision,
-                   cache_policy, random_weights, memory_cap_bytes)
+        return cls(system, settings.batch_size if batch_size is None else batch_size,
+                   _precision_named(precision or settings.precision), cache_policy, random_weights, memory_cap_bytes)
+
+
+def _precision_named(name: str) -> Precision:
+    if name not in DTYPES:
+        raise ValueError(f"precision {name!r} is unknown; known: {', '.join(DTYPES)}")
+    return name
 
 
 def profile_in_fresh_process(config_path: Path, config: ExperimentConfig, wanted: Configuration, run_dir: Path,
@@ -129,8 +134,8 @@ def profile_here(config: ExperimentConfig, wanted: Configuration, run_dir: Path,
     gpu = None
     if device.type == "cuda":
         uuid = str(torch.cuda.get_device_properties(device).uuid)
-        same = untouched is not None and uuid in untouched.uuid  # torch may count in another order than the driver
-        gpu = untouched if same else Gpu(uuid)
+        # torch may count in another order than the driver
+        gpu = untouched if untouched is not None and uuid in untouched.uuid else Gpu(uuid)
         gpu.require_idle()
     if wanted.memory_cap_bytes is not None:
         cap_allocator(wanted.memory_cap_bytes, device)
@@ -179,7 +184,7 @@ def _measured(config: ExperimentConfig, wanted: Configuration, run_dir: Path, de
                                                    threads=torch.get_num_threads())
     whole = _driver_and_allocator(gpu, device) if gpu else {
         "tensors_mib": _mib(parameter_bytes + max(latents_peak_bytes, decoder_peak_bytes))}
-    driver = gpu and gpu.driver()
+    driver = gpu.driver() if gpu else None
     return _record(config, wanted, run_dir, latency=latency, decoder_latency=decoder_latency, load=load,
                    gpu_driver=driver, unanswered=gpu.unanswered if gpu else {},
                    memory=parts | whole | {"rss_mib": _mib(peak_rss_bytes())})

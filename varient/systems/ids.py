@@ -29,6 +29,7 @@ from varient.systems.names import (
     EPOCH,
     FROM_0,
     FROM_1,
+    KINDS,
     SEED,
     Kind,
     Suffix,
@@ -120,10 +121,11 @@ class VarId:
         Raises:
             ValueError: as the class.
         """
-        head = rf"(?P<kind>var|variant|free)-d(?P<depth>{FROM_1})"
-        if not (match := re.fullmatch(head + pattern_of(SUFFIXES), text, re.ASCII)):
+        head = rf"(?P<kind>[a-z]+)-d(?P<depth>{FROM_1})"
+        match = re.fullmatch(head + pattern_of(SUFFIXES), text, re.ASCII)
+        if not match or (kind := match["kind"]) not in KINDS:
             return None
-        return cls(match["kind"], int(match["depth"]), **values_of(SUFFIXES, match))
+        return cls(kind, int(match["depth"]), **values_of(SUFFIXES, match))
 
     def __str__(self) -> str:
         return f"{self.kind}-d{self.depth}" + written(SUFFIXES, self)

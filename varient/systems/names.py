@@ -8,11 +8,14 @@ reason to train again.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, fields
-from typing import Any, Literal
+from dataclasses import Field, dataclass, fields
+from typing import Any, ClassVar, Literal, Protocol, get_args
 
 Kind = Literal["var", "variant", "free"]
 """Of an id: the full network, a trained subnet (or the full network of its supernet), an untrained subnet."""
+KINDS: tuple[Kind, ...] = get_args(Kind)
+Value = int | tuple[int, ...] | bool | str
+"""What a suffix says."""
 
 FROM_0, FROM_1 = r"(?:0|[1-9][0-9]*)", r"[1-9][0-9]*"
 """Numbers without leading zeros."""
@@ -41,7 +44,7 @@ class Suffix:
         """Regular expression of what may stand behind the dash."""
         return self.number.join(map(re.escape, self.form.split("{}")))
 
-    def read(self, text: str) -> int | tuple[int, ...] | bool:
+    def read(self, text: str) -> Value:
         """The value that a text of `pattern` stands for."""
         numbers = tuple(map(int, re.findall(r"\d+", text)))
         return (numbers if len(numbers) > 1 else numbers[0]) if numbers else True
@@ -111,12 +114,18 @@ def values_of(suffixes: tuple[Suffix, ...], match: re.Match[str]) -> dict[str, A
     return {suffix.field: suffix.read(match[suffix.field]) for suffix in suffixes if match[suffix.field]}
 
 
-def given(suffixes: tuple[Suffix, ...], named: object) -> list[Suffix]:
+class Named(Protocol):
+    """A dataclass with a field for each of its suffixes."""
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+
+
+def given(suffixes: tuple[Suffix, ...], named: Named) -> list[Suffix]:
     """The suffixes whose field says something else than its default."""
     defaults = {field.name: field.default for field in fields(named)}
     return [suffix for suffix in suffixes if getattr(named, suffix.field) != defaults[suffix.field]]
 
 
-def written(suffixes: tuple[Suffix, ...], named: object) -> str:
+def written(suffixes: tuple[Suffix, ...], named: Named) -> str:
     """The suffixes of a dataclass, each behind a dash."""
     return "".join(f"-{suffix.write(getattr(named, suffix.field))}" for suffix in given(suffixes, named))

@@ -18,7 +18,7 @@ from varient.plan import DepthPlan
 from varient.sampling import DrawTokens, Guidance, generate, image_uniforms
 from varient.systems.protocol import CountedCache
 
-DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 """Dtypes that the transformer's weights may be held in."""
 
 _NO_GPU = (f"torch {torch.__version__} is built for CUDA {torch.version.cuda}, and the driver must be new enough for it"

@@ -97,7 +97,7 @@ class PixelBatch(NamedTuple):
         """The images that the tokenizer sees (B, 3, S, S), float32 in [-1, 1]."""
         pixels = from_uint8(self.images.to(device, non_blocking=True))
         first = pixels[:len(self.labels)]
-        if self.mix is None:
+        if self.mix is None or self.partners is None:
             return first
         weight = self.mix.weight.to(device).view(-1, 1, 1, 1)
         return weight * first + (1 - weight) * pixels[self.partners.to(device)]

@@ -26,11 +26,11 @@ def train_classifier(config: ExperimentConfig, role: str, output: Path) -> None:
     """Train the classifier of a role on the training split and write it, with its accuracy on the other split.
 
     Raises:
-        ValueError: unknown role.
+        ValueError: unknown role, or a protocol that needs no classifier.
     """
     if role not in ROLES:
         raise ValueError(f"classifier role {role!r} is unknown; known: {', '.join(ROLES)}")
-    settings, seed = config.evaluation.classifier, config.seed + ROLES[role]
+    settings, seed = config.evaluation.classifier_training, config.seed + ROLES[role]
     train = load_images(config.data, "train")
     torch.manual_seed(seed)
     classifier = build_classifier(config)

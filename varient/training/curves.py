@@ -6,6 +6,7 @@ import zlib
 from array import array
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -14,6 +15,9 @@ from torch.distributed.tensor import DTensor
 
 from varient.files import atomic_path
 from varient.training.distributed import Part, is_main_process, sum_over_processes
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 Probe = Callable[[int, Part], Mapping[str, Tensor]]
 """(step, part) -> named losses whose gradients are measured one by one, such as those of the two zones (Fig. 3b)."""
@@ -42,7 +46,7 @@ class Curves:
         self.probe, self.probe_every = probe, probe_every
         self._now: dict[str, list[Tensor]] = {}
         self._history: dict[str, tuple[array, array]] = {}
-        self._writer = None
+        self._writer: SummaryWriter | None = None
 
     # -- for loss functions ------------------------------------------------------------------------------------
 
@@ -111,7 +115,7 @@ class Curves:
         if self._writer:
             self._writer.flush()
         if is_main_process():
-            arrays = {f"{name}:{part}": np.array(values) for name, pair in self._history.items()
+            arrays: dict[str, Any] = {f"{name}:{part}": np.array(values) for name, pair in self._history.items()
                       for part, values in zip(("step", "value"), pair, strict=True)}
             with atomic_path(path) as temporary, temporary.open("wb") as file:
                 np.savez_compressed(file, **arrays)
@@ -171,7 +175,8 @@ def probed_norms(losses: Mapping[str, Tensor], groups: Mapping[str, list[nn.Para
         scale: the losses are multiplied by it on the way back and the norms divided: in 16 bits small gradients of the
             logits would be flushed to zero.
     """
-    norms, last = {}, len(losses) - 1
+    norms: dict[str, Tensor] = {}
+    last = len(losses) - 1
     for number, (zone, loss) in enumerate(losses.items()):
         found = _gradient_norms(loss * scale, groups, processes, keep_graph=number < last)
         norms |= {f"gradient_norm/{zone}/{group}": norm / (processes * scale) for group, norm in found.items()}

@@ -83,7 +83,7 @@ class LabeledImages:
         return ()
 
 
-def load_images(data: DataConfig, split: Split) -> LabeledImages:
+def load_images(data: DataConfig, split: str) -> LabeledImages:
     """The images of one split, all in memory.
 
     Raises:
@@ -112,7 +112,7 @@ def _digits(data: DataConfig) -> tuple[Tensor, Tensor]:
 
 def _fashion_mnist(data: DataConfig, split: Split) -> tuple[Tensor, Tensor]:
     """The 60,000 images that are divided, or the 10,000 of the test set."""
-    return read_fashion_mnist(data.root, "t10k" if split == "test" else "train", data.checksums)
+    return read_fashion_mnist(data.folder, "t10k" if split == "test" else "train", data.checksums)
 
 
 def _chosen(data: DataConfig, labels: Tensor, split: Split) -> Tensor:

@@ -88,9 +88,9 @@ def from_main_process(function: Callable[[], T]) -> T:
         except (OSError, ValueError) as error:
             told[1] = error
     broadcast_object_list(told)
-    result, error = told
-    if error is not None:
-        raise error
+    result, raised = told
+    if raised is not None:
+        raise raised
     return result
 
 
@@ -223,7 +223,7 @@ class Objective(nn.Module):
             return function(*args).float()
 
 
-def whole(value: object) -> object:
+def whole(value: Any) -> Any:
     """A state with every sharded tensor in one piece on the CPU, in the main process; in the others, None for each.
 
     All processes must call it together.

@@ -13,11 +13,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from varient.config import FashionFile
+
 if TYPE_CHECKING:
     from torch import Tensor
 
 SIDE, NUM_CLASSES = 28, 10
-SHA256 = {
+SHA256: dict[FashionFile, str] = {
     "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
     "train-labels-idx1-ubyte": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
     "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
@@ -25,6 +27,9 @@ SHA256 = {
 }
 """Of the unpacked files: Debian packs the published ones again, without their names and times, to other hashes."""
 
+_FILES: dict[str, dict[int, FashionFile]] = {"train": {3: "train-images-idx3-ubyte", 1: "train-labels-idx1-ubyte"},
+                                             "t10k": {3: "t10k-images-idx3-ubyte", 1: "t10k-labels-idx1-ubyte"}}
+"""Images and labels of a part, by their dimensions."""
 _GZIP = b"\x1f\x8b"
 _MAGIC = {3: b"\0\0\x08\x03", 1: b"\0\0\x08\x01"}
 _WHERE = "Debian's package dataset-fashion-mnist has it in /usr/share/datasets/fashion-mnist"
@@ -35,7 +40,7 @@ class FashionMnistError(ValueError):
 
 
 def read_fashion_mnist(root: Path, part: Literal["train", "t10k"],
-                       checksums: Mapping[str, str]) -> tuple[Tensor, Tensor]:
+                       checksums: Mapping[FashionFile, str]) -> tuple[Tensor, Tensor]:
     """Grey images (N, 28, 28), uint8, and their classes (N,), int64, 0..9.
 
     Args:
@@ -45,8 +50,9 @@ def read_fashion_mnist(root: Path, part: Literal["train", "t10k"],
     Raises:
         FashionMnistError: a file is missing, damaged or another one.
     """
-    wanted, names = SHA256 | checksums, {3: f"{part}-images-idx3-ubyte", 1: f"{part}-labels-idx1-ubyte"}
-    images, labels = (_read(find_file(root, name), wanted[name], dimensions) for dimensions, name in names.items())
+    wanted = {**SHA256, **checksums}
+    images, labels = (_read(find_file(root, name), wanted[name], dimensions)
+                      for dimensions, name in _FILES[part].items())
     if images.shape[1:] != (SIDE, SIDE) or len(images) != len(labels) or (labels >= NUM_CLASSES).any():
         raise FashionMnistError(f"{root}: {part} has images {tuple(images.shape)} and {len(labels)} labels up to "
                                 f"{int(labels.max())}; expected (N, {SIDE}, {SIDE}) and N labels up to "

@@ -22,7 +22,7 @@ from typing import Literal
 import numpy as np
 import torch
 from filelock import FileLock
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torchvision.datasets.folder import IMG_EXTENSIONS
 from torchvision.transforms.v2.functional import pil_to_tensor
@@ -139,13 +139,13 @@ class ImageFolder:
             if self._skip_log is None:
                 raise ImageFolderError(f"{self.path(index)}: unreadable ({error}); repair it, remove it, or set "
                                        "data.unreadable: skip") from None
-            reason = str(error)
+            skip_log, reason = self._skip_log, str(error)
         for other in self._others_of_class(index):
             try:
                 image = self._read(other)
             except _Undecodable:
                 continue
-            self._record(Skip(self._listing.name(index), self._listing.name(other), reason))
+            self._record(Skip(self._listing.name(index), self._listing.name(other), reason), skip_log)
             return image
         raise ImageFolderError(f"{self.path(index).parent}: no image of this class is readable")
 
@@ -167,14 +167,14 @@ class ImageFolder:
         yield from range(index + 1, end)
         yield from range(first, index)
 
-    def _record(self, skip: Skip) -> None:
-        self._skip_log.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(self._skip_log.with_name(f".{self._skip_log.name}.lock")), self._skip_log.open("a+") as file:
+    def _record(self, skip: Skip, skip_log: Path) -> None:
+        skip_log.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(skip_log.with_name(f".{skip_log.name}.lock")), skip_log.open("a+", encoding="utf-8") as file:
             file.seek(0)
             if skip not in self._logged(file):
                 file.write(json.dumps({**skip._asdict(), "images": self.identity}) + "\n")
                 log.warning("%s: unreadable (%s); %s takes its place (noted in %s)", self._folder / skip.path,
-                            skip.reason, skip.replacement, self._skip_log)
+                            skip.reason, skip.replacement, skip_log)
 
     def _logged(self, file: io.TextIOBase) -> set[Skip]:
         entries = map(json.loads, file)
@@ -196,7 +196,7 @@ def _decode(data: bytes) -> Tensor:
         raise
     except Exception as error:  # what a decoder raises at broken bytes is of any type (SyntaxError, struct.error, ...)
         # The address of the buffer, which PIL prints, would make two runs differ.
-        reason = "no image format that PIL knows" if isinstance(error, Image.UnidentifiedImageError) else str(error)
+        reason = "no image format that PIL knows" if isinstance(error, UnidentifiedImageError) else str(error)
         raise _Undecodable(reason) from None
 
 
@@ -226,7 +226,7 @@ class _Listing:
     def digest(self) -> str:
         digest = hashlib.sha256(json.dumps(self.classes).encode())
         for array in (self.names, self.name_ends, self.sizes, self.class_ends):
-            digest.update(np.ascontiguousarray(array))
+            digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()
 
     def name(self, index: int) -> str:
@@ -251,7 +251,9 @@ def _list_folder(folder: Path) -> _Listing:
     """
     now_ns = time.time_ns()
     images: dict[str, list[tuple[bytes, int]]] = {}
-    ignored, foreign, folders = [], [], {}
+    ignored: list[str] = []
+    foreign: list[str] = []
+    folders: dict[str, int] = {}
     for part in read_tree(folder, sized=True):
         folders[part.name] = part.changed_ns
         ignored += part.inside(part.hidden)

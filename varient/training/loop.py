@@ -22,9 +22,9 @@ from varient.files import only_writer, remove_unfinished, write_text
 from varient.models.checkpoint import CheckpointError, check_weights, load_strictly
 from varient.sources import sources_digest
 from varient.training import distributed
-from varient.training.curves import Curves, norm_of, probed_norms
+from varient.training.curves import Curves, Probe, norm_of, probed_norms
 from varient.training.distributed import Objective, Part
-from varient.training.hardware import Hardware
+from varient.training.hardware import Hardware, accumulation_steps
 from varient.training.state import (
     newest_training_state,
     read_training_state,
@@ -114,13 +114,10 @@ def fit(model: nn.Module, loss_of_step: LossOfStep | None = None, *, steps: int,
     if keep < 1:
         raise ValueError(f"keep = {keep} must be at least 1")
     hardware = Hardware.from_environment() if hardware is None else hardware
-    if loss_of_part is None:
-        hardware = _for_whole_batches(hardware, title)
-
-        def loss_of_part(step: int, part: Part) -> Tensor:
-            return loss_of_step(step)
-
     code = sources_digest(__name__, (loss_of_step or loss_of_part).__module__)
+    if loss_of_step is not None:
+        hardware, loss_of_part = _for_whole_batches(hardware, title), _of_whole_batches(loss_of_step)
+    assert loss_of_part is not None  # one of the two was given
     recomputed = distributed.blocks(model) if hardware.recompute else []
     with ExitStack() as held:
         accelerator = held.enter_context(distributed.processes(hardware, precision, model))
@@ -155,6 +152,11 @@ def _for_whole_batches(hardware: Hardware, title: str) -> Hardware:
         log.warning("%s: its loss takes whole batches, so it runs on the CPU; device, micro-batch, strategy and "
                     "recomputation are left aside", title)
     return plain
+
+
+def _of_whole_batches(loss_of_step: LossOfStep) -> LossOfPart:
+    """The loss of the one part that a batch then has."""
+    return lambda step, part: loss_of_step(step)
 
 
 def _is_finished(output: Path | None, work_dir: Path, identity: str) -> bool:
@@ -194,10 +196,10 @@ class _Run:
     def __post_init__(self) -> None:
         self.main = self.accelerator.is_main_process
         self.folder = states_folder(self.work_dir, self.identity)
-        self.accumulation = distributed.accumulation_steps(
+        self.accumulation = accumulation_steps(
             self.settings.batch_size, self.accelerator.num_processes, self.hardware.micro_batch, self.title)
-        self.probing = self.curves.probe is not None and not self.accelerator.is_fsdp2
-        if self.curves.probe and not self.probing and self.main:
+        self.probe = None if self.accelerator.is_fsdp2 else self.curves.probe
+        if self.curves.probe and not self.probe and self.main:
             log.warning("%s: the curves' probe differentiates a whole network and is left out under fsdp", self.title)
 
     def train(self, steps: int, keep: int, before_step: Callable[[int], None] | None, validate: Validate | None,
@@ -302,7 +304,7 @@ class _Run:
         """Loss, gradient and update of one step; returns its values of the curves."""
         accelerator, curves = self.accelerator, self.curves
         drawn = torch.get_rng_state()
-        probed = self._probe(step) if self.probing and step % curves.probe_every == 0 else {}
+        probed = self._probed(step, self.probe) if self.probe and step % curves.probe_every == 0 else {}
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         for turn in range(self.accumulation):
@@ -352,7 +354,7 @@ class _Run:
                                     f"updates in a row were left out up to step {step}; train in bf16 or fp32")
         return values
 
-    def _probe(self, step: int) -> dict[str, float]:
+    def _probed(self, step: int, probe: Probe) -> dict[str, float]:
         """Norms of the gradients of the curves' probe, leaving no trace in weights, gradients and random states.
 
         Where the scale of fp16 makes them overflow, as in the first steps of a training, a smaller one is tried: the
@@ -363,7 +365,7 @@ class _Run:
         while True:
             with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
                 with self.accelerator.autocast():
-                    losses = self.curves.probe(step, self._part(step, 0))
+                    losses = probe(step, self._part(step, 0))
                 norms = probed_norms(losses, self.groups, self.accelerator.num_processes, scale)
             values = {name: norm.item() for name, norm in norms.items()}
             if scale <= 1 or all(map(math.isfinite, values.values())):
@@ -374,7 +376,8 @@ class _Run:
 def _decay_groups(model: nn.Module, weight_decay: float) -> list[dict]:
     """Matrices decay; biases, norms and what the model lists in ``no_weight_decay`` (parts of names) do not."""
     exempt = getattr(model, "no_weight_decay", ())
-    decayed, plain = [], []
+    decayed: list[nn.Parameter] = []
+    plain: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         small = parameter.ndim < 2 or any(part in name for part in exempt)
         (plain if small else decayed).append(parameter)

@@ -56,7 +56,10 @@ def newest_training_state(folder: Path) -> dict | None:
 def read_training_state(path: Path) -> dict | None:
     """One state, or None (and a warning) where the file is damaged."""
     try:
-        return read_torch_file(path)
+        state = read_torch_file(path)
+        if not isinstance(state, dict):
+            raise CheckpointError(f"{path}: expected a dict, found {type(state).__name__}")
+        return state
     except CheckpointError as error:
         log.warning("%s is damaged (%s); going back to the state before it", path, error)
         return None

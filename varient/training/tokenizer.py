@@ -17,8 +17,14 @@ from varient.training.loop import fit
 
 
 def train_tokenizer(config: ExperimentConfig, output: Path) -> None:
-    """Train on the experiment's images and write the weights to ``output``."""
+    """Train on the experiment's images and write the weights to ``output``.
+
+    Raises:
+        ValueError: a config that imports it.
+    """
     settings = config.tokenizer.training
+    if settings is None:
+        raise ValueError(f"{config.name}: the tokenizer is read from {config.tokenizer.weights}, no training starts")
     images = from_uint8(load_images(config.data, "train").images)
     torch.manual_seed(config.seed)
     tokenizer = build_tokenizer(config)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import NamedTuple
@@ -88,7 +89,9 @@ class TokenBatches:
         self._images = self._open(config, tokenizer_path, cache)
         self._length = config.pyramid.length
         self._held_out: list[tuple[TokenBatch, int]] | None = None
-        self._stream, self._coming, self._present = iter(()), iter(()), None
+        self._stream: Iterator[TokenBatch] = iter(())
+        self._coming: Iterator[_Turn] = iter(())
+        self._present: tuple[_Turn, TokenBatch] | None = None
         self.per_epoch = len(self._images) // batch_size
         if self.per_epoch == 0:
             raise ValueError(f"batch_size = {batch_size} is above the {len(self._images)} images there are")
@@ -194,7 +197,8 @@ class TokenBatches:
         return Batch(found.labels.to(device), x_BLv, idx_BL, mix)
 
 
-class _Turn(NamedTuple):
+@dataclass(frozen=True)
+class _Turn:
     """A part of a step; see `Part`."""
 
     step: int
@@ -225,10 +229,8 @@ def open_folder(data: DataConfig, split: FolderSplit, beside: Path) -> ImageFold
         ImageFolderError: a folder that is not as the config says.
         ValueError: the config names none.
     """
-    if data.root is None:
-        raise ValueError("data.root is missing: the ImageNet folder to train on")
     skip_log = beside / f"unreadable-{split}.jsonl" if data.unreadable == "skip" else None
-    return ImageFolder(data.root, split, num_classes=data.num_classes, index=beside / f"images-{split}.npz",
+    return ImageFolder(data.folder, split, num_classes=data.num_classes, index=beside / f"images-{split}.npz",
                        skip_log=skip_log)
 
 
