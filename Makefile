@@ -26,6 +26,7 @@ all: env
 test: env
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
+	$(BIN)/mypy
 	$(FAST)
 	$(BIN)/python -m pytest -m slow
 
@@ -40,6 +41,7 @@ lint: env
 	$(BIN)/python -m snakefmt --check Snakefile workflow/rules
 	$(BIN)/python -m snakemake --lint
 	$(BIN)/lint-imports
+	$(BIN)/mypy
 
 clean:
 	rm -rf runs .snakemake

@@ -41,6 +41,11 @@ def test_no_name_but_ours_appears_in_an_environment(installed):
 
 
 @pytest.mark.slow
+def test_checkers_of_other_code_see_its_types(installed):
+    assert (installed / "varient/py.typed").is_file()
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COMMANDS)
 def test_commands_work_from_an_empty_folder(installed, tmp_path, name):
     result = subprocess.run([sys.executable, "-m", "varient", *COMMANDS[name]], cwd=tmp_path, text=True,
