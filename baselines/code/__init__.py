@@ -199,4 +199,5 @@ def _make(config: ExperimentConfig, settings: Settings, part: Part, run_dir: Pat
 def _check(config: ExperimentConfig, settings: Settings, part: Part) -> None:
     from varient.models.official import check_transformer
 
+    assert part.source.weights is not None  # nobody asks where there is no file to check
     check_transformer(config, part.source.weights, part.spec(config, settings))

@@ -58,9 +58,9 @@ def check_network(config: ExperimentConfig, settings: Settings) -> None:
     Raises:
         CheckpointError: it does not.
     """
-    model = without_weights(lambda: build_network(config, settings))
-    tensors = read_released(settings.weights, verified=False)
-    load_released(model, tensors, str(settings.weights), values=False)
+    model, weights = without_weights(lambda: build_network(config, settings)), settings.weights
+    assert weights is not None  # settings without any have a training
+    load_released(model, read_released(weights, verified=False), str(weights), values=False)
 
 
 def read_released(path: Path, *, verified: bool = True) -> StateDict:

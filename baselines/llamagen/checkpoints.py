@@ -120,6 +120,7 @@ def check_tokenizer(settings: Settings) -> None:
         CheckpointError: it does not.
     """
     source = settings.tokenizer.weights
+    assert source is not None  # settings without any have a training
     tensors = read_released(source, TOKENIZER_FAMILY, verified=False)
     load_tokenizer(without_weights(lambda: build_tokenizer(settings)), tensors, str(source), values=False)
 
@@ -131,6 +132,7 @@ def check_transformer(config: ExperimentConfig, settings: Settings) -> None:
         CheckpointError: it does not.
     """
     source = settings.transformer.weights
+    assert source is not None  # settings without any have a training
     tensors = read_released(source, verified=False)
     load_transformer(without_weights(lambda: build_transformer(config, settings)), tensors, str(source), values=False)
 

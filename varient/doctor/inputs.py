@@ -71,8 +71,8 @@ def inputs_of(config: ExperimentConfig) -> list[Input]:
     if config.evaluation.inception_weights:
         found.append(Input("evaluation.inception_weights", config.evaluation.inception_weights,
                            partial(_check_inception, config)))
-    if config.evaluation.reference:
-        found.append(Input("evaluation.reference", config.evaluation.reference, partial(_check_reference, config)))
+    if reference := config.evaluation.reference:
+        found.append(Input("evaluation.reference", reference, partial(_check_reference, config, reference)))
     return list({given.path: given for given in found}.values())
 
 
@@ -114,11 +114,11 @@ def _check_inception(config: ExperimentConfig) -> str:
     return f"SHA-256 {extractor.sha256[:16]}... as expected"
 
 
-def _check_reference(config: ExperimentConfig) -> str:
+def _check_reference(config: ExperimentConfig, path: Path) -> str:
     from varient.evaluation.inputs import open_reference
     from varient.evaluation.protocols import protocol_named, reference_problems
 
-    protocol, path = protocol_named(config.evaluation.protocol), config.evaluation.reference
+    protocol = protocol_named(config.evaluation.protocol)
     reference = open_reference([path])
     wrong = reference_problems(protocol, reference)
     if images := reference.images:
@@ -166,11 +166,11 @@ def _check_fashion_mnist(config: ExperimentConfig) -> Iterator[Finding]:
 
     try:
         for part in ("train", "t10k"):
-            read_fashion_mnist(config.data.root, part, config.data.checksums)
+            read_fashion_mnist(config.data.folder, part, config.data.checksums)
     except FashionMnistError as error:
         yield problem("data.root", str(error))
     else:
-        yield fine("data.root", f"{config.data.root}: the four files, with the hashes that are expected")
+        yield fine("data.root", f"{config.data.folder}: the four files, with the hashes that are expected")
 
 
 def _check_split(config: ExperimentConfig, split: Path) -> Iterator[Finding]:

@@ -152,9 +152,9 @@ class Outlook:
         return {"tokenizer": (), "base": ("tokenizer",)}.get(name, ("tokenizer", "base"))
 
     def _released(self, name: str) -> Path | None:
-        own = {"tokenizer": self.config.tokenizer, "base": self.config.base}
+        own = {"tokenizer": self.config.tokenizer.weights, "base": self.config.base.weights}
         if name in own:
-            return own[name].weights
+            return own[name]
         return self._families[name].released if name in self._families else None
 
     def _supernet(self, name: str) -> Supernet | None:
@@ -199,14 +199,16 @@ class Outlook:
 
     def _training_hours(self, name: str) -> float | None:
         plan = self._plan(name) if self.gpu else None
-        return plan and plan.total.hours
+        return plan.total.hours if plan else None
 
     def _sampling_hours(self, system: str) -> float | None:
         cost, sampling = self._cost(system) if self.gpu else None, self.config.sampling
-        return cost and math.ceil(sampling.num_images / sampling.batch_size) * cost.latency_s / 3600 / self.gpus
+        batches = math.ceil(sampling.num_images / sampling.batch_size)
+        return batches * cost.latency_s / 3600 / self.gpus if cost else None
 
 
 def _total(hours: Iterable[float | None]) -> float | None:
     """Their sum; None where one is unknown."""
     found = list(hours)
-    return None if None in found else math.fsum(found)
+    known = [value for value in found if value is not None]
+    return math.fsum(known) if len(known) == len(found) else None
