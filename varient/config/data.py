@@ -81,7 +81,9 @@ class DataConfig(Strict):
             ValueError: the config does not say.
         """
         if self.root is None:
-            raise ValueError(f"data.root is missing: {_FOLDERS[self.source]}")
+            raise ValueError("data.root is missing: " + (
+                "the folder with Fashion-MNIST's four IDX files" if self.source == "fashion-mnist" else
+                "the ImageNet folder to train on"))
         return self.root
 
     @property
@@ -141,6 +143,4 @@ class DataConfig(Strict):
         return {name: value for name, value in serialize(self).items() if name not in others}
 
 
-_FOLDERS = {"imagenet": "the ImageNet folder to train on",
-            "fashion-mnist": "the folder with Fashion-MNIST's four IDX files"}
 _SETTINGS_OF_SOURCES = {"imagenet": {"resize", "augmentation", "unreadable"}, "fashion-mnist": {"checksums"}}
