@@ -113,7 +113,7 @@ class ImageFolder:
         """Images of this very tree found unreadable so far, by any process that shares the log."""
         if self._skip_log is None or not self._skip_log.exists():
             return ()
-        with self._skip_log.open() as file:
+        with self._skip_log.open(encoding="utf-8") as file:
             return tuple(sorted(self._logged(file)))
 
     def path(self, index: int) -> Path:
