@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import NamedTuple
@@ -162,7 +161,7 @@ class TokenBatches:
 
     def _visit(self, turn: _Turn) -> Visit:
         indices = batch_indices(turn.step, num_items=len(self._images), batch_size=self._batch_size, seed=self._seed)
-        return Visit(turn.step // self.per_epoch, indices.view(turn.count, -1)[turn.index])
+        return Visit(turn.step // self.per_epoch, indices.view(turn.parts, -1)[turn.number])
 
     def _on(self, device: torch.device | str) -> TokensInMemory | TokenCache | EncodedImages:
         """The images as tokens; a part's device is not known before its first batch."""
@@ -197,22 +196,21 @@ class TokenBatches:
         return Batch(found.labels.to(device), x_BLv, idx_BL, mix)
 
 
-@dataclass(frozen=True)
-class _Turn:
+class _Turn(NamedTuple):
     """A part of a step; see `Part`."""
 
     step: int
-    index: int
-    count: int
+    number: int
+    parts: int
 
 
 def _turns(first: _Turn) -> Iterator[_Turn]:
     """The parts that this process computes, from one of them on, without end: some of each step."""
-    own = first.count // _place()[1]
-    begin = first.index - first.index % own
+    own = first.parts // _place()[1]
+    begin = first.number - first.number % own
     for step in count(first.step):
-        for index in range(first.index if step == first.step else begin, begin + own):
-            yield _Turn(step, index, first.count)
+        for index in range(first.number if step == first.step else begin, begin + own):
+            yield _Turn(step, index, first.parts)
 
 
 def _place() -> tuple[int, int]:
