@@ -8,7 +8,7 @@ from conftest import ROOT
 from varient.sources import stage_sources
 
 MYPY = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["mypy"]
-MOST_UNMENDED = 22
+MOST_UNMENDED = 20
 """Modules that may have errors: lower it whenever one is mended."""
 
 

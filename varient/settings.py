@@ -53,7 +53,7 @@ def read_settings() -> Settings:
     Raises:
         ConfigError: a value that a variable cannot have, or a variable of ours that there is not; a line for each.
     """
-    known = [field.alias for field in Settings.model_fields.values()]
+    known = [field.alias for field in Settings.model_fields.values() if field.alias]
     lines = [f"{shortened(name)[1:-1]}: there is no such variable; {_meant(name, known)}" for name in sorted(os.environ)
              if name.upper().startswith(_PREFIX) and name not in known]
     try:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -58,7 +59,7 @@ def write_opening(claims: Path, table2: Path, opening: Path, summary: Path) -> N
         write_text(path, environment.get_template(template).render(facts))
 
 
-def _environment(**escaping: object) -> Environment:
+def _environment(**escaping: Any) -> Environment:
     found = Environment(loader=PackageLoader("varient.report"), undefined=StrictUndefined, trim_blocks=True,
                         lstrip_blocks=True, keep_trailing_newline=True, **escaping)
     found.filters |= {"listed": _listed, "by_evidence": _by_evidence}

@@ -30,7 +30,8 @@ class Hardware:
             ConfigError: as `varient.settings.read_settings`.
         """
         said = read_settings()
-        return cls(wanted_device("cpu"), said.micro_batch, said.strategy, said.recompute == "1", said.workers,
+        device: Device = "cuda" if wanted_device("cpu") == "cuda" else "cpu"
+        return cls(device, said.micro_batch, said.strategy, said.recompute == "1", said.workers,
                    said.save_every)
 
 
