@@ -3,7 +3,7 @@ VENV   := .venv
 PYTHON ?= python3
 BIN    := $(VENV)/bin
 # Most tests use one core; a file's tests stay together, because they share what is costly to make.
-FAST   := $(BIN)/python -m pytest -m "not slow" --numprocesses auto --maxprocesses 4 --dist loadfile
+FAST   := $(BIN)/python -m pytest -m "not slow and not gpu" --numprocesses auto --maxprocesses 4 --dist loadfile
 
 .PHONY: env table2 all test test-fast drift lint clean
 
@@ -28,7 +28,8 @@ test: env
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 	$(FAST)
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m "slow and not gpu"
+	$(BIN)/python -m pytest -m gpu  # in one process; without a GPU it skips them all
 
 test-fast: env
 	$(FAST)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from nullgpu.machine import NullMachine, what_is_missing
 from torch import Tensor
 
 from varient.config import ExperimentConfig, TokenizerSpec, TransformerSpec, load_config
@@ -35,11 +37,25 @@ VAR_PARAMETERS = {16: 310_283_520, 20: 600_917_136, 24: 1_033_399_360, 30: 2_010
 """Parameters of the released transformers by depth, buffers left out."""
 
 torch.set_num_threads(1)
+os.environ.setdefault("VARIENT_DEVICE", "cpu")
+"""Tests compare with numbers of a CPU; those that want a GPU, marked `gpu`, say so themselves."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Slow tests run last: what breaks often should show first."""
-    items.sort(key=lambda item: "slow" in item.keywords)
+    """Slow tests run last: what breaks often should show first.
+
+    Of those that need a GPU, the ones whose processes want it for themselves (`alone`) come before those by which this
+    process begins to compute on it.
+    """
+    def place(item: pytest.Item) -> tuple[bool, bool]:
+        gpu = item.get_closest_marker("gpu")
+        return "slow" in item.keywords, gpu is not None and not gpu.kwargs.get("alone", False)
+
+    items.sort(key=place)
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="needs an NVIDIA GPU with its driver and 4 GB free"))
 
 
 @dataclass(frozen=True)
@@ -118,3 +134,11 @@ def visits(first_step: int, *, num_items: int, batch_size: int, seed: int) -> It
 @pytest.fixture
 def smoke() -> ExperimentConfig:
     return load_config(ROOT / "workflow/config/smoke.yaml")
+
+
+@pytest.fixture(scope="session")
+def null_machine(tmp_path_factory: pytest.TempPathFactory) -> NullMachine:
+    """A machine with GPUs that do nothing, built for this session."""
+    if reason := what_is_missing():
+        pytest.skip(f"a GPU that does nothing {reason}")
+    return NullMachine.build(tmp_path_factory.mktemp("nullgpu"))

@@ -35,7 +35,7 @@ def test_median_and_spread():
     assert summarise([1.0]).iqr_s is None
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU (any)")
+@pytest.mark.gpu
 def test_events_wait_for_the_device():
     a = torch.randn(8192, 8192, device="cuda")
     device = a.device

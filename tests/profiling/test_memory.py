@@ -88,7 +88,7 @@ def test_a_cap_needs_a_gpu():
         cap_allocator(2 ** 30, CPU)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU (any with 4 GB free)")
+@pytest.mark.gpu
 def test_the_cap_and_the_allocators_account():
     device = torch.device("cuda", 0)
     with pytest.raises(ValueError, match="is above the"):

@@ -146,7 +146,7 @@ def test_memory_of_this_process(gpu):
     assert alone.process_bytes() == 7  # has come since, so it is this one
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU with its driver (any)")
+@pytest.mark.gpu
 def test_a_real_gpu_answers():
     real = Gpu(f"GPU-{torch.cuda.get_device_properties(0).uuid}")
     held = torch.zeros(2 ** 28, dtype=torch.uint8, device="cuda")

@@ -317,7 +317,7 @@ def test_accelerates_own_configuration_is_not_taken_silently(tmp_path, monkeypat
         train(tmp_path, hardware=Hardware())
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU: fp16 under a gradient scaler")
+@pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
 def test_a_gpu_trains_in_16_bits(tmp_path, one_process, precision):
     losses, _ = train(tmp_path, hardware=Hardware("cuda"), precision=precision)
