@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pynvml
 import pytest
@@ -36,7 +37,8 @@ sys.stdin.readline()
 @pytest.fixture
 def machine(tmp_path, monkeypatch):
     """Three GPUs, nothing said in the environment."""
-    for name in ("VARIENT_DEVICE", "VARIENT_LAUNCH", "CUDA_VISIBLE_DEVICES", "LOCAL_RANK", "VARIENT_GPUS_TAKEN"):
+    for name in ("VARIENT_DEVICE", "VARIENT_LAUNCH", "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "LOCAL_RANK",
+                 "VARIENT_GPUS_TAKEN"):
         monkeypatch.setenv(name, "")  # so that it is put back afterwards, whatever happens to it meanwhile
         monkeypatch.delenv(name)
     monkeypatch.setattr(devices, "_installed_gpus", lambda: list(UUIDS))
@@ -192,6 +194,50 @@ def test_a_second_call_keeps_what_the_first_took(machine):
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "GPU-aaaa" and len(devices._held) == 1
 
 
+@pytest.fixture
+def computing(machine):
+    """Other users' processes: UUID of a GPU -> pids, as NVML tells them."""
+    found = {}
+    machine.setattr(pynvml, "nvmlDeviceGetHandleByUUID", lambda uuid: uuid)
+    machine.setattr(pynvml, "nvmlDeviceGetComputeRunningProcesses",
+                    lambda uuid: [SimpleNamespace(pid=pid) for pid in found.get(uuid, ())])
+    return found
+
+
+@pytest.mark.parametrize(("busy", "count", "got"), [
+    ({"GPU-aaaa": [7]}, 1, "GPU-bbbb"), ({"GPU-aaaa": [7], "GPU-bbbb": [8, 9]}, 1, "GPU-cccc"),
+    ({"GPU-bbbb": [7]}, 2, "GPU-aaaa,GPU-cccc")])
+def test_a_gpu_that_others_compute_on_is_not_taken_while_one_is_free(machine, computing, capsys, busy, count, got):
+    computing.update(busy)
+    take_gpus(count)
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == got and len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_a_gpu_that_others_compute_on_is_taken_last_and_they_are_named(machine, computing, capsys):
+    computing.update({"GPU-aaaa": [7], "GPU-bbbb": [8, 9], "GPU-cccc": []})
+    take_gpus(2)
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "GPU-cccc,GPU-aaaa"
+    (told,) = capsys.readouterr().err.splitlines()[1:]
+    assert "GPU-aaaa" in told and "pid 7" in told
+
+
+@pytest.mark.parametrize("code", [pynvml.NVML_ERROR_NOT_SUPPORTED, pynvml.NVML_ERROR_NO_PERMISSION])
+def test_a_driver_that_does_not_tell_who_computes_is_no_hindrance(machine, computing, code):
+    def refuse(handle):
+        raise pynvml.NVMLError(code)
+
+    machine.setattr(pynvml, "nvmlDeviceGetComputeRunningProcesses", refuse)
+    take_gpus(1)
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "GPU-aaaa"
+
+
+def test_numbers_of_gpus_count_for_cuda_as_they_were_read(machine):
+    machine.setenv("CUDA_VISIBLE_DEVICES", "2,0")
+    machine.setenv("CUDA_DEVICE_ORDER", "FASTEST_FIRST")
+    settle_device()
+    assert (os.environ["CUDA_VISIBLE_DEVICES"], os.environ["CUDA_DEVICE_ORDER"]) == ("2", "PCI_BUS_ID")
+
+
 def test_more_gpus_than_there_are_is_an_error(machine):
     with pytest.raises(ValueError, match="4 GPUs are asked for, 3 visible here"):
         take_gpus(4)
@@ -343,7 +389,9 @@ def test_sixteen_bits_on_a_cpu_have_to_be_asked_for(machine):
 
 def test_a_gpu_is_used_unless_the_cpu_is_asked_for(machine):
     machine.setattr(torch.cuda, "is_available", lambda: True)
+    machine.setattr(torch.backends.cudnn, "allow_tf32", True)
     assert default_device("fp16") == default_device() == torch.device("cuda", 0)
+    assert not torch.backends.cudnn.allow_tf32  # tokens would be others than on a CPU
     with devices.wanting("cpu"):
         assert default_device() == torch.device("cpu")
     assert "VARIENT_DEVICE" not in os.environ

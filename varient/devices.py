@@ -6,7 +6,9 @@ before torch is asked about GPUs.  The operating system drops a lock however its
 number of the process that took it last, for those that wait.  Imports no torch.
 
 The locks are the system's own and not `filelock`'s: a process holds some of several files, passes them to the program
-that it becomes, and reads from a file that it did not get who has it.
+that it becomes, and reads from a file that it did not get who has it.  They are of one user's processes; those of
+others, and programs that lock nothing, are seen by NVML: a GPU that somebody computes on is taken only where no other
+is free.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ import pynvml
 from varient.settings import Wanted, read_settings
 
 VARIABLE = "VARIENT_DEVICE"
-_VISIBLE = "CUDA_VISIBLE_DEVICES"
+_VISIBLE, _ORDER = "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"
 _TAKEN = "VARIENT_GPUS_TAKEN"
 """Set for the processes that this one starts or becomes: the GPUs that they see are locked for them already."""
 
@@ -107,6 +109,8 @@ def take_gpus(count: int, *, for_children: bool = False) -> None:
         raise ValueError(f"{count} GPUs are asked for, {len(gpus)} visible here ({_VISIBLE} = "
                          f"{os.environ.get(_VISIBLE, 'not set')}): {', '.join(gpu.token for gpu in gpus) or 'none'}")
     _check_lock_folder()
+    busy = {gpu: pids for gpu in gpus if (pids := _computing_on(gpu.uuid))}
+    gpus = sorted(gpus, key=lambda gpu: gpu in busy)
     taken: dict[VisibleGpu, int] = {}
     with _queued():  # one process chooses at a time: two that want several GPUs could deadlock, each holding some
         said = ""
@@ -125,14 +129,18 @@ def take_gpus(count: int, *, for_children: bool = False) -> None:
         os.set_inheritable(lock, for_children)
         _held.append(lock)
     os.environ[_VISIBLE], os.environ[_TAKEN] = ",".join(gpu.token for gpu in taken), "1"
+    os.environ[_ORDER] = "PCI_BUS_ID"  # NVML's order, in which numbers are read here; CUDA's puts the fastest first
     _say(f"took {os.environ[_VISIBLE]} of {len(gpus)} visible GPUs")
+    for gpu in taken.keys() & busy.keys():
+        _say(f"others compute on {gpu.token} too (pid {', '.join(map(str, busy[gpu]))}): no other GPU was free")
 
 
 def visible_gpus(environment: Mapping[str, str] = os.environ) -> list[VisibleGpu]:
     """The GPUs that CUDA shows a process, in its order; none without a driver.
 
-    A number in CUDA_VISIBLE_DEVICES counts as NVML counts, which is CUDA's own order where all GPUs are alike.  The
-    list ends before the first word that names none: -1, NoDevFiles, the number or UUID of a GPU that is not here.
+    A number in CUDA_VISIBLE_DEVICES counts as NVML counts, whatever CUDA_DEVICE_ORDER says; `take_gpus` has CUDA count
+    so too.  The list ends before the first word that names none: -1, NoDevFiles, the number or UUID of a GPU that is
+    not here.
 
     Raises:
         ValueError: a GPU that is named twice, for which CUDA shows none; the first letters of several.
@@ -217,6 +225,15 @@ def locked_gpus(gpus: Iterable[VisibleGpu]) -> dict[VisibleGpu, str]:
         else:
             os.close(lock)
     return held
+
+
+def _computing_on(uuid: str) -> list[int]:
+    """Processes that compute on a GPU, by NVML; none where it does not tell."""
+    try:
+        return sorted(process.pid for process in
+                      pynvml.nvmlDeviceGetComputeRunningProcesses(pynvml.nvmlDeviceGetHandleByUUID(uuid)))
+    except (pynvml.NVMLError, AttributeError):
+        return []
 
 
 def _check_lock_folder() -> None:

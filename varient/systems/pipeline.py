@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from varient.config import CachePolicy, ExperimentConfig, Precision
 from varient.devices import VARIABLE, leave_gpus, wanted_device
 from varient.models.build import build_tokenizer, build_transformer, load_tokenizer, load_transformer
+from varient.models.float32 import keep_float32
 from varient.models.transformer import VAR, initialize
 from varient.models.vqvae import VQVAE, to_uint8
 from varient.plan import DepthPlan
@@ -43,6 +44,7 @@ def default_device(precision: Precision = "fp32") -> torch.device:
     if wanted == "cpu" or not sees_gpu:
         leave_gpus()  # others may wait for them
         return torch.device("cpu")
+    keep_float32()
     return torch.device("cuda", 0)
 
 
@@ -97,9 +99,11 @@ def load_pipeline(config: ExperimentConfig, tokenizer: Path, weights: Path, plan
 
 def random_pipeline(config: ExperimentConfig, plan: DepthPlan, precision: Precision = "fp32") -> Pipeline:
     """The experiment's networks with random weights: what they cost does not depend on the values."""
-    model = build_transformer(config)
-    initialize(model, gamma=1.0)
-    return _pipeline(config, build_tokenizer(config), model, plan, precision)
+    with default_device(precision):  # a CPU takes half a minute to draw two billion weights
+        model = build_transformer(config)
+        initialize(model, gamma=1.0)
+        tokenizer = build_tokenizer(config)
+    return _pipeline(config, tokenizer, model, plan, precision)
 
 
 def _pipeline(config: ExperimentConfig, tokenizer: VQVAE, model: VAR, plan: DepthPlan,
