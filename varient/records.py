@@ -232,7 +232,7 @@ class ProfileRecord(Record):
     """Of the transformer's weights."""
     cache_policy: CachePolicy
     weights: str
-    """"trained", or "random, seed n": time and memory do not depend on the values."""
+    """"trained", or "random, seed n" and who drew them: time and memory do not depend on the values."""
     num_parameters: Count
     """All networks that take steps, the image decoder left out: the paper's #Param."""
     parameters: dict[str, Count] = {}
@@ -248,6 +248,10 @@ class ProfileRecord(Record):
     gpu_driver: str | None
     unanswered: dict[str, str] = {}
     """What the GPU's driver did not tell (processes, memory, driver) -> why."""
+    attention: tuple[str, ...] = ()
+    """Fused kernels that torch chose for the attention of a generation; none in older records."""
+    allocator: str | None = None
+    """PYTORCH_CUDA_ALLOC_CONF of the process; None on a CPU, of a process that was killed, and in older records."""
     provenance: Provenance
 
     @model_validator(mode="after")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +19,7 @@ from varient.models.transformer import VAR, initialize
 from varient.models.vqvae import VQVAE
 from varient.plan import DepthPlan
 from varient.sampling import DrawTokens, Generated, Guidance, Readout, generate, image_uniforms
-from varient.systems.pipeline import decode_f_hat, ready
+from varient.systems.pipeline import decode_f_hat, default_device, ready
 from varient.systems.protocol import CountedCache
 
 if TYPE_CHECKING:
@@ -106,7 +107,8 @@ class CodeSampler:
 def load_sampler(system: CodeSystem, run_dir: Path | None, precision: Precision) -> CodeSampler:
     """The networks of a system; random ones where there is no run folder."""
     config, settings = system.config, system.settings
-    models = [build_tokenizer(config), build_transformer(config), build_transformer(config, settings.refiner)]
+    with default_device(precision) if run_dir is None else nullcontext():
+        models = [build_tokenizer(config), build_transformer(config), build_transformer(config, settings.refiner)]
     for name, model in zip(system.weights, models, strict=True):
         if run_dir is not None:
             load_weights(run_dir / f"{name}.safetensors", model)

@@ -32,16 +32,20 @@ class Diffusion:
     """A process of T steps that visits T of the 1000 times.
 
     Attributes:
-        time_T: the network's time of each step, int64.
+        time_T: the network's time of each step, int64, on the CPU.
         beta_T: variance that a step adds, float64.
     """
 
-    def __init__(self, steps: int = TRAIN_STEPS) -> None:
-        """Raises ValueError for steps outside 2..1000."""
+    def __init__(self, steps: int = TRAIN_STEPS, device: torch.device | str = "cpu") -> None:
+        """The process for images on a device: its tables lie there, so that no step waits for them.
+
+        Raises:
+            ValueError: steps outside 2..1000.
+        """
         self.time_T = respaced_times(steps)
         betas = torch.linspace(FIRST_BETA, LAST_BETA, TRAIN_STEPS, dtype=torch.float64)
-        self._signal_T = (1 - betas).cumprod(0)[self.time_T]
-        signal_before_T = torch.cat([torch.ones(1, dtype=torch.float64), self._signal_T[:-1]])
+        self._signal_T = (1 - betas).cumprod(0)[self.time_T].to(device)
+        signal_before_T = torch.cat([torch.ones_like(self._signal_T[:1]), self._signal_T[:-1]])
         self.beta_T = 1 - self._signal_T / signal_before_T
         noise_T = 1 - self._signal_T
         # Posterior q(x_{t-1} | x_t, x_0): DDPM, Eq. 7.
@@ -53,14 +57,14 @@ class Diffusion:
 
     def noised(self, x0_BCHW: Tensor, step_B: Tensor, noise_BCHW: Tensor) -> Tensor:
         """x_t of clean images."""
-        signal = self._at(self._signal_T.sqrt(), step_B, x0_BCHW)
-        return signal * x0_BCHW + self._at((1 - self._signal_T).sqrt(), step_B, x0_BCHW) * noise_BCHW
+        signal = self._at(self._signal_T.sqrt(), step_B)
+        return signal * x0_BCHW + self._at((1 - self._signal_T).sqrt(), step_B) * noise_BCHW
 
     def posterior(self, x0_BCHW: Tensor, xt_BCHW: Tensor, step_B: Tensor) -> tuple[Tensor, Tensor]:
         """Mean (B, C, H, W) and log variance (B, 1, 1, 1) of q(x_{t-1} | x_t, x_0)."""
-        mean_BCHW = (self._at(self._x0_share_T, step_B, xt_BCHW) * x0_BCHW
-                     + self._at(self._xt_share_T, step_B, xt_BCHW) * xt_BCHW)
-        return mean_BCHW, self._at(self._log_posterior_T, step_B, xt_BCHW)
+        mean_BCHW = (self._at(self._x0_share_T, step_B) * x0_BCHW
+                     + self._at(self._xt_share_T, step_B) * xt_BCHW)
+        return mean_BCHW, self._at(self._log_posterior_T, step_B)
 
     def reverse(self, prediction: Tensor, xt_BCHW: Tensor, step_B: Tensor) -> Reverse:
         """What the network's output (B, 2C, H, W) says about the step before.
@@ -69,11 +73,11 @@ class Diffusion:
         smallest and 1 for the largest.
         """
         noise_BCHW, mix_BCHW = prediction.chunk(2, dim=1)
-        x0_BCHW = (self._at((1 / self._signal_T).sqrt(), step_B, xt_BCHW) * xt_BCHW
-                   - self._at((1 / self._signal_T - 1).sqrt(), step_B, xt_BCHW) * noise_BCHW)
+        x0_BCHW = (self._at((1 / self._signal_T).sqrt(), step_B) * xt_BCHW
+                   - self._at((1 / self._signal_T - 1).sqrt(), step_B) * noise_BCHW)
         mean_BCHW, smallest = self.posterior(x0_BCHW, xt_BCHW, step_B)
         share_BCHW = (mix_BCHW + 1) / 2
-        largest = self._at(self.beta_T.log(), step_B, xt_BCHW)
+        largest = self._at(self.beta_T.log(), step_B)
         return Reverse(mean_BCHW, share_BCHW * largest + (1 - share_BCHW) * smallest, x0_BCHW)
 
     def losses(self, prediction: Tensor, x0_BCHW: Tensor, step_B: Tensor, noise_BCHW: Tensor) -> tuple[Tensor, Tensor]:
@@ -93,9 +97,9 @@ class Diffusion:
         nats_BCHW = torch.where(step_B.view(-1, 1, 1, 1) == 0, last_BCHW, kl_BCHW)
         return squared_B, nats_BCHW.mean(dim=(1, 2, 3)) / math.log(2)
 
-    def _at(self, table_T: Tensor, step_B: Tensor, like: Tensor) -> Tensor:
+    def _at(self, table_T: Tensor, step_B: Tensor) -> Tensor:
         """Entries of a table, (B, 1, 1, 1), float32."""
-        return table_T[step_B.cpu()].to(like.device, torch.float32).view(-1, 1, 1, 1)
+        return table_T[step_B].float().view(-1, 1, 1, 1)
 
 
 def respaced_times(steps: int) -> Tensor:

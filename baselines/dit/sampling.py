@@ -21,7 +21,7 @@ from varient.config import CachePolicy, ExperimentConfig, Precision
 from varient.models.checkpoint import CheckpointError, check_finite_tensors, check_kind, load_weights
 from varient.models.file_kind import JSON, SAFETENSORS
 from varient.sampling import check_finite, finite_sum
-from varient.systems.pipeline import ready
+from varient.systems.pipeline import default_device, ready
 
 LATENT_SCALE = 0.18215
 """Latents were multiplied by it for training."""
@@ -69,7 +69,7 @@ def draw(predict: Callable[[Tensor, int], Tensor], diffusion: Diffusion, x_BCHW:
     """
     for step in reversed(range(len(diffusion.time_T))):
         prediction = predict(x_BCHW, int(diffusion.time_T[step]))
-        step_B = torch.full((len(x_BCHW),), step)
+        step_B = torch.full((len(x_BCHW),), step, device=x_BCHW.device)
         reverse = diffusion.reverse(prediction, x_BCHW, step_B)
         x_BCHW = reverse.mean_BCHW
         if step > 0:
@@ -135,7 +135,7 @@ class DiTSampler:
             return guided_prediction(self.network, x_BCHW.to(weight.dtype), time, label_B, num_classes,
                                      self.guidance).float()
 
-        x_BCHW = draw(predict, Diffusion(self.steps), noise(), noise)
+        x_BCHW = draw(predict, Diffusion(self.steps, weight.device), noise(), noise)
         check_finite([finite_sum(x_BCHW)], self.network)  # what is not finite stays so from step to step
         return x_BCHW
 
@@ -155,12 +155,13 @@ def load_sampler(config: ExperimentConfig, settings: Settings, steps: int, weigh
     Raises:
         CheckpointError: weights that are missing or do not fit.
     """
-    network = build_network(config, settings)
-    vae = None
     if weights is None:
-        initialize(network)
-        vae = _with_exact_norms(AutoencoderKL(**_SD_VAE)) if settings.space == "latent" else None
+        with default_device(precision):
+            network = build_network(config, settings)
+            initialize(network)
+            vae = _with_exact_norms(AutoencoderKL(**_SD_VAE)) if settings.space == "latent" else None
     else:
+        network = build_network(config, settings)
         load_weights(weights, network)
         vae = load_vae(settings.vae) if settings.vae else None  # which a latent space has
     return DiTSampler(ready(network, precision), vae and ready(vae), latent_side(config, settings), steps,

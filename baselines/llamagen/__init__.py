@@ -84,11 +84,12 @@ class LlamaGen:
         )
         from varient.baselines.llamagen.sampling import LlamaGenSampler
         from varient.baselines.llamagen.transformer import initialize
-        from varient.systems.pipeline import ready
+        from varient.systems.pipeline import default_device, ready
 
         if run_dir is None:
-            tokenizer, model = build_tokenizer(self.settings), build_transformer(self.config, self.settings)
-            initialize(model)
+            with default_device(precision):
+                tokenizer, model = build_tokenizer(self.settings), build_transformer(self.config, self.settings)
+                initialize(model)
         else:
             tokenizer = load_tokenizer(self.settings, run_dir / f"{TOKENIZER}.safetensors")
             model = load_transformer(self.config, self.settings, run_dir / f"{TRANSFORMER}.safetensors")

@@ -23,7 +23,7 @@ def build_transformer(config: ExperimentConfig, settings: Settings) -> Transform
     with torch.device("meta"):  # torch's own initial weights would take a minute for XXL, only to be replaced
         model = Transformer(settings.transformer.model, side=settings.token_side(config.data),
                             vocab_size=settings.tokenizer.model.codebook_size, num_classes=config.data.num_classes)
-    return model.to_empty(device="cpu")
+    return model.to_empty(device=torch.get_default_device())
 
 
 def load_tokenizer(settings: Settings, path: Path) -> Tokenizer:

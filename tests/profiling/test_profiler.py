@@ -26,7 +26,6 @@ from varient.systems.registry import resolve_system
 
 SMOKE = ROOT / "workflow/config/smoke.yaml"
 MIB = 2 ** 20
-on_cpu = pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
 
 
 def _command(output, *arguments, config=SMOKE):
@@ -73,7 +72,6 @@ def test_a_trained_system(smoke, run_dir, tmp_path):
     assert record.load.threads == record.provenance.threads == 1 and record.load.cores >= 1 and record.unanswered == {}
 
 
-@on_cpu
 @pytest.mark.parametrize("policy", ["lean", "reference"])
 @pytest.mark.parametrize("system", ["var-d6", "variant-d2-n3"])
 def test_the_split_of_memory(smoke, tmp_path, system, policy):
@@ -82,7 +80,9 @@ def test_the_split_of_memory(smoke, tmp_path, system, policy):
     memory = record.memory
     counted_bytes = kv_peak_bytes(resolve_system(system, smoke).plan, smoke.pyramid, 10, 16, policy, 4, 4)
     assert memory.kv_cache_mib * MIB == counted_bytes
-    assert record.weights == "random, seed 0" and record.provenance.weights_sha256 == {}
+    assert record.weights == f"random, seed 0, drawn by torch {torch.__version__} on cpu"
+    assert record.attention == ("flash_attention_for_cpu",) and record.allocator is None
+    assert record.provenance.weights_sha256 == {}
     pipeline = random_pipeline(smoke, smoke.plan())
     stored = [t for network in (pipeline.model, pipeline.tokenizer) for t in network.state_dict().values()]
     assert memory.parameters_mib * MIB == sum(t.numel() * t.element_size() for t in stored)
@@ -96,7 +96,6 @@ def test_the_split_of_memory(smoke, tmp_path, system, policy):
     assert len(on_gpu) == 4 and set(on_gpu.values()) == {None} and memory.memory_cap_mib is None
 
 
-@on_cpu
 def test_policies_and_batches_show_in_memory(smoke, tmp_path):
     def profile(batch_size, policy):
         wanted = Configuration("var-d6", batch_size, "fp32", policy, random_weights=True)
@@ -111,7 +110,6 @@ def test_policies_and_batches_show_in_memory(smoke, tmp_path):
     assert lean.activations_mib - lean.kv_scratch_mib == pytest.approx(reference.activations_mib, rel=0.02)
 
 
-@on_cpu
 @pytest.mark.parametrize(("arguments", "message"), [
     (["--system", "var-d7"], "base network of smoke is var-d6"),
     (["--system", "var-d6", "--batch", "-3"], "batch size -3 is below 1"),
@@ -136,7 +134,6 @@ def test_what_cannot_be_profiled_is_refused_before_anything_starts(smoke, change
         Configuration.of(smoke, "var-d6", **changes)
 
 
-@on_cpu
 def test_a_network_beyond_all_memory_is_a_result(tmp_path):
     config = _changed(tmp_path, transformer={"mlp_ratio": 1e12})  # a layer larger than the address space
     output = tmp_path / "profile.json"
@@ -200,7 +197,7 @@ def test_a_worker_that_the_kernel_killed_for_want_of_memory_makes_a_record(smoke
     """Of the same threads as the worker's own records."""
     counts = iter([3, 4])
     monkeypatch.setattr(profiler, "oom_kills", lambda: next(counts))
-    killed = SimpleNamespace(run=lambda command: subprocess.CompletedProcess(command, -signal.SIGKILL))
+    killed = SimpleNamespace(run=lambda command, env: subprocess.CompletedProcess(command, -signal.SIGKILL))
     monkeypatch.setattr(profiler, "subprocess", killed)
     before, smoke = torch.get_num_threads(), smoke.model_copy(
         update={"profiling": smoke.profiling.model_copy(update={"threads": 2})})
@@ -212,6 +209,19 @@ def test_a_worker_that_the_kernel_killed_for_want_of_memory_makes_a_record(smoke
     record = read_record(tmp_path / "profile.json", ProfileRecord)
     assert record.status == "out_of_memory" and "SIGKILL" in record.reason and record.num_parameters == 31_356
     assert record.provenance.threads == 2
+
+
+@pytest.mark.parametrize(("said", "got"), [(None, "expandable_segments:True"), ("max_split_size_mb:64",) * 2])
+def test_the_workers_allocator_grows_its_segments_unless_told_otherwise(smoke, tmp_path, monkeypatch, said, got):
+    seen = []
+    stopped = SimpleNamespace(run=lambda command, env: seen.append(env) or subprocess.CompletedProcess(command, 1))
+    monkeypatch.setattr(profiler, "subprocess", stopped)
+    monkeypatch.delenv("PYTORCH_CUDA_ALLOC_CONF", raising=False)
+    if said:
+        monkeypatch.setenv("PYTORCH_CUDA_ALLOC_CONF", said)
+    with pytest.raises(SystemExit):
+        profiler.profile_in_fresh_process(SMOKE, smoke, Configuration("var-d6", 1, "fp32", "lean"), tmp_path, tmp_path)
+    assert seen[0]["PYTORCH_CUDA_ALLOC_CONF"] == got and seen[0]["PATH"] == os.environ["PATH"]
 
 
 def _worker_of(pid: int) -> int:
@@ -241,8 +251,9 @@ def test_the_workflow_reruns_a_profile_when_its_code_changes():
     assert not any(path.startswith(("varient/training/", "varient/claims/", "varient/report/")) for path in sources)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an idle NVIDIA GPU with its driver (4 GB)")
-def test_on_a_gpu(tmp_path):
+@pytest.mark.gpu(alone=True)
+def test_on_a_gpu(tmp_path, monkeypatch):
+    monkeypatch.setenv("VARIENT_DEVICE", "cuda")
     output = tmp_path / "profile.json"
     result = _profile(output, "--system", "var-d6", "--random-weights", "--memory-cap", "2GiB")
     assert result.returncode == 0, result.stderr
@@ -251,6 +262,6 @@ def test_on_a_gpu(tmp_path):
     assert record.status == "ok" and record.gpu_driver and memory.memory_cap_mib == 2048
     assert memory.allocator_allocated_mib <= memory.allocator_reserved_mib <= memory.nvml_device_mib
     assert memory.tensors_mib is None and memory.kv_cache_mib + memory.parameters_mib < memory.allocator_allocated_mib
-    result = _profile(output, "--system", "var-d6", "--random-weights", "--memory-cap", "2MiB")
+    result = _profile(output, "--system", "var-d6", "--random-weights", "--memory-cap", "1MiB")
     assert result.returncode == 0, result.stderr
     assert read_record(output, ProfileRecord).status == "out_of_memory"

@@ -16,6 +16,8 @@ from torch.utils._pytree import tree_iter
 from varient.cost.sizes import MIB
 from varient.systems.protocol import CountedCache
 
+_ATTENTION = "aten::_scaled_dot_product_"
+
 
 def stored_bytes(*networks: nn.Module) -> int:
     """Bytes of the parameters and buffers of some networks."""
@@ -71,6 +73,7 @@ class MemoryWatch(TorchDispatchMode):
         networks: whose parameters and buffers are left out of all counts.
 
     Attributes:
+        attention: fused kernels of attention that ran, as torch names them; torch chooses by device, dtype and shape.
         cache: the KV cache whose storage the second count leaves out, once there is one.
         peak_bytes: most bytes alive at once.
         peak_beside_cache_bytes: most bytes alive at once that are no storage of ``cache``.
@@ -80,12 +83,15 @@ class MemoryWatch(TorchDispatchMode):
         super().__init__()
         networks = tuple(networks)
         self._account = AllocatorAccount(networks, device) if device.type == "cuda" else StorageAccount(networks)
+        self.attention: set[str] = set()
         self.cache: CountedCache | None = None
         self.peak_bytes = 0
         self.peak_beside_cache_bytes = 0
 
     def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         results = operation(*args, **(kwargs or {}))
+        if (name := operation._schema.name).startswith(_ATTENTION):
+            self.attention.add(name.removeprefix(_ATTENTION))
         alive_bytes = self._account.alive_bytes((args, kwargs, results))
         self.peak_bytes = max(self.peak_bytes, alive_bytes)
         cached_bytes = self.cache.held_bytes if self.cache else 0

@@ -10,7 +10,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -30,6 +30,10 @@ from varient.records import Latency, MachineLoad, MemoryUse, ProfileRecord, prov
 from varient.systems.pipeline import DTYPES, default_device, named_device
 from varient.systems.protocol import CountedCache, Sampler
 from varient.systems.registry import family_of, resolve_system, user_files
+
+ALLOCATOR = {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"}
+"""How torch's CUDA allocator of a profile is set, unless the environment says otherwise.  By default storage that grows
+leaves holes: VAR-d30 at batch 64 with the reference cache then takes 59 GB from the device for the 35 in use."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +106,7 @@ def profile_in_fresh_process(config_path: Path, config: ExperimentConfig, wanted
     command = [sys.executable, "-m", "varient", "profile-worker", "--config", config_path, "--run-dir", run_dir,
                "--output", output, "--parent", os.getpid(), json.dumps(asdict(wanted))]
     kills = oom_kills()
-    status = subprocess.run(list(map(str, command))).returncode
+    status = subprocess.run(list(map(str, command)), env=ALLOCATOR | os.environ).returncode
     if status == -signal.SIGKILL and oom_kills() > kills:
         torch.set_num_threads(config.profiling.threads)  # as in the process whose record this is
         record = _out_of_memory(config, wanted, run_dir,
@@ -168,7 +172,7 @@ def _measured(config: ExperimentConfig, wanted: Configuration, run_dir: Path, de
     networks = batch.sampler.networks
 
     # Watched first and timed afterwards: watching is slow, and it warms up what the timed runs use.
-    latents, latents_peak_bytes, cache_and_activations = _watch_generation(batch, device)
+    latents, generation, cache_and_activations = _watch_generation(batch, device)
     decoder_peak_bytes = _watch_decoding(batch.sampler, latents, device)
     parameter_bytes = stored_bytes(*networks)
     parts = {"parameters_mib": _mib(parameter_bytes), "decoder_mib": _mib(decoder_peak_bytes)} | cache_and_activations
@@ -183,10 +187,10 @@ def _measured(config: ExperimentConfig, wanted: Configuration, run_dir: Path, de
     load = None if before is None else MachineLoad(before_1min=before, after_1min=load_1min(), cores=usable_cores(),
                                                    threads=torch.get_num_threads())
     whole = _driver_and_allocator(gpu, device) if gpu else {
-        "tensors_mib": _mib(parameter_bytes + max(latents_peak_bytes, decoder_peak_bytes))}
+        "tensors_mib": _mib(parameter_bytes + max(generation.peak_bytes, decoder_peak_bytes))}
     driver = gpu.driver() if gpu else None
     return _record(config, wanted, run_dir, latency=latency, decoder_latency=decoder_latency, load=load,
-                   gpu_driver=driver, unanswered=gpu.unanswered if gpu else {},
+                   gpu_driver=driver, unanswered=gpu.unanswered if gpu else {}, attention=generation.attention,
                    memory=parts | whole | {"rss_mib": _mib(peak_rss_bytes())})
 
 
@@ -206,8 +210,8 @@ class _Batch:
                                     on_cache=on_cache)
 
 
-def _watch_generation(batch: _Batch, device: torch.device) -> tuple[Tensor, int, dict[str, float]]:
-    """The latents, the peak in bytes without parameters, and what of it are caches and activations.
+def _watch_generation(batch: _Batch, device: torch.device) -> tuple[Tensor, MemoryWatch, dict[str, float]]:
+    """The latents, what was watched, and what of its peak are caches and activations.
 
     A system may have caches one after the other (CoDe's two networks); their largest counts.
     """
@@ -223,7 +227,7 @@ def _watch_generation(batch: _Batch, device: torch.device) -> tuple[Tensor, int,
         if watch.cache:
             peaks.append((watch.cache.peak_bytes, watch.cache.scratch_bytes))
     kv_bytes, scratch_bytes = (max(counts) for counts in zip(*peaks, strict=True))
-    return latents, watch.peak_bytes, {
+    return latents, watch, {
         "kv_cache_mib": kv_bytes / MIB, "kv_scratch_mib": scratch_bytes / MIB,
         "activations_mib": watch.peak_beside_cache_bytes / MIB}
 
@@ -249,7 +253,7 @@ def _out_of_memory(config: ExperimentConfig, wanted: Configuration, run_dir: Pat
 def _record(config: ExperimentConfig, wanted: Configuration, run_dir: Path, *, reason: str | None = None,
             latency: Latency | None = None, decoder_latency: Latency | None = None, load: MachineLoad | None = None,
             gpu_driver: str | None = None, unanswered: dict[str, str] | None = None,
-            memory: dict[str, float | None] | None = None) -> ProfileRecord:
+            attention: Iterable[str] = (), memory: dict[str, float | None] | None = None) -> ProfileRecord:
     system = resolve_system(wanted.system, config)
     weights = () if wanted.random_weights else system.weights
     parameters = system.parameters()  # by formula: a network that does not fit is counted too
@@ -257,15 +261,21 @@ def _record(config: ExperimentConfig, wanted: Configuration, run_dir: Path, *, r
     return ProfileRecord(
         system=wanted.system, status="out_of_memory" if reason else "ok", reason=reason, steps=system.steps,
         batch_size=wanted.batch_size, precision=wanted.precision, cache_policy=wanted.cache_policy,
-        weights=f"random, seed {config.seed}" if wanted.random_weights else "trained",
+        weights=_random_weights(config.seed) if wanted.random_weights else "trained",
         num_parameters=sum(parameters.values()), parameters=parameters, latency=latency,
         decoder_latency=decoder_latency, warmup=config.profiling.warmup,
         memory=MemoryUse(**memory or {}, memory_cap_mib=cap_mib), load=load, gpu_driver=gpu_driver,
-        unanswered=unanswered or {},
+        unanswered=unanswered or {}, attention=sorted(attention),
+        allocator=os.environ.get("PYTORCH_CUDA_ALLOC_CONF") if default_device().type == "cuda" else None,
         provenance=provenance(experiment=config.name, seed=config.seed, on=default_device().type,
                               settings=config.digest(*PROFILED, f"systems.{family_of(wanted.system, config)}"),
                               weights_sha256={name: sha256_kept(run_dir / f"{name}.safetensors") for name in weights}
                               | ({path.name: sha256_kept(path) for path in user_files(system)} if weights else {})))
+
+
+def _random_weights(seed: int) -> str:
+    """Which random weights: the same seed gives others on another device, and with another torch."""
+    return f"random, seed {seed}, drawn by torch {torch.__version__} on {default_device().type}"
 
 
 def _mib(size_bytes: int | None) -> float | None:
