@@ -25,6 +25,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils.checkpoint import checkpoint
 
 from varient.config import Precision
+from varient.models.float32 import keep_float32
 from varient.training.hardware import Device, Hardware, accumulation_steps
 
 T = TypeVar("T")
@@ -119,7 +120,8 @@ def processes(hardware: Hardware, precision: Precision, model: nn.Module) -> Ite
         cpu=hardware.device == "cpu", mixed_precision=_AUTOCAST[precision], fsdp_plugin=plugin,
         # Given as a plugin, because a plain number would yield to accelerate's environment.
         gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)])
+        # A view of DDP's buckets: gradients are not held a second time.
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True, gradient_as_bucket_view=True)])
     ended_well = False
     try:
         if accelerator.device.type != hardware.device:
@@ -147,7 +149,11 @@ def processes(hardware: Hardware, precision: Precision, model: nn.Module) -> Ite
 
 
 def check_device(device: Device) -> None:
-    """Raise ValueError where there is no such device for each of this machine's processes."""
+    """See that a device is there for each of this machine's processes, and have it compute float32 as such.
+
+    Raises:
+        ValueError: torch sees no GPU, or fewer than there are processes.
+    """
     if device == "cpu":
         return
     if not torch.cuda.is_available():
@@ -155,6 +161,7 @@ def check_device(device: Device) -> None:
     here, there_are = int(os.environ.get("LOCAL_WORLD_SIZE") or 1), torch.cuda.device_count()
     if here > there_are:
         raise ValueError(f"device = cuda: {here} processes were started here, and torch sees {there_are} GPUs")
+    keep_float32()  # of the tokenizer
 
 
 def _check(hardware: Hardware, precision: Precision) -> None:

@@ -253,7 +253,8 @@ class _Run:
         if state:  # before the network is cut into shards
             load_strictly(self.model, state["model"], str(self.folder))
         optimizer = torch.optim.AdamW(_decay_groups(self.model, self.settings.weight_decay),
-                                      lr=self.settings.learning_rate, betas=self.settings.betas)
+                                      lr=self.settings.learning_rate, betas=self.settings.betas,
+                                      fused=self.accelerator.device.type == "cuda")  # needs no copies of all weights
         self.objective, self.optimizer = self.accelerator.prepare(Objective(self.model, self.accelerator), optimizer)
         self.groups = self.curves.groups_of(self.model)
         self.curves.restore(state["curves"] if state else {})
@@ -344,11 +345,14 @@ class _Run:
             raise DivergedError(f"{self.title}: the gradient's norm is {values['gradient_norm']} at step {step}; lower "
                                 "the learning rate")
         nn.utils.clip_grads_with_norm_(parameters, self.settings.clip_norm, total)
+        scale = scaler.get_scale() if scaler else None
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         if scaler:
-            values["skipped"] = float(optimizer.step_was_skipped)
-            self.skips_in_a_row = self.skips_in_a_row + 1 if optimizer.step_was_skipped else 0
+            # A fused optimizer leaves the update out by itself, which accelerate does not see; the scale falls then.
+            skipped = scaler.get_scale() < scale
+            values["skipped"] = float(skipped)
+            self.skips_in_a_row = self.skips_in_a_row + 1 if skipped else 0
             if self.skips_in_a_row > MAX_SKIPS_IN_A_ROW:
                 raise DivergedError(f"{self.title}: fp16 gradients overflow at any loss scale, {self.skips_in_a_row} "
                                     f"updates in a row were left out up to step {step}; train in bf16 or fp32")
