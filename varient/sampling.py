@@ -41,7 +41,7 @@ def check_finite(sums: Sequence[Tensor], network: nn.Module) -> None:
     Raises:
         NotFiniteError: one of them is not.
     """
-    if not torch.stack(tuple(sums)).isfinite().all():
+    if not torch.stack(tuple(sums)).cpu().isfinite().all():
         dtype = str(next(network.parameters()).dtype).removeprefix("torch.")
         raise NotFiniteError(f"{type(network).__name__} computes values that are not finite (NaN or infinite): its "
                              f"weights are damaged, or its numbers are too large for {dtype}")

@@ -154,9 +154,9 @@ class VAR(nn.Module):
 
     def scale_of_token(self) -> Tensor:
         """The scale 1..K of each of the L tokens, int64."""
-        tokens = [self.pyramid.tokens(k) for k in self.pyramid.scales]
-        device = self.pos_1LC.device
-        return torch.arange(1, len(tokens) + 1, device=device).repeat_interleave(torch.tensor(tokens, device=device))
+        # Not by repeat_interleave: of numbers on a GPU the host would have to know the sum.
+        return torch.cat([torch.full((self.pyramid.tokens(k),), k, device=self.pos_1LC.device)
+                          for k in self.pyramid.scales])
 
 
 class Block(nn.Module):
