@@ -281,7 +281,8 @@ def test_every_value_of_table_3_has_a_source():
     frame = TABLES[3].build(PAPER, Results({}, {}))
     kinds = "arithmetic (KV, parameters), predicted (totals)"
     assert set(frame["source"]) == {kinds}
-    values = {"kv_cache_mb", "params_mb", "total_mb", "predicted_total_mb", "set_by", "largest_batch_48gb"}
+    values = {"kv_cache_mb", "params_mb", "total_mb", "predicted_total_mb", "simulated_total_mb", "set_by",
+              "largest_batch_48gb"}
     labels = {"block", "batch_size", "method", "note", "source"}
     printed = {column for column in frame if column.endswith("_paper")}
     assert set(frame) == values | labels | printed | {"measured_kv_mb", "measured_total_mb"}

@@ -48,6 +48,8 @@ class DiTStage:
     shape: DiTShape
     steps: int
 
+    launches_per_layer, launches_per_pass = 25, 20
+
     @property
     def title(self) -> str:
         """The network, for people."""
@@ -141,6 +143,8 @@ class LlamaGenStage:
     """
 
     shape: LlamaGenShape
+
+    launches_per_layer, launches_per_pass = 38, 22
 
     @property
     def title(self) -> str:

@@ -80,6 +80,8 @@ def cost_answer(cost: SystemCost) -> Answer:
         "latency_s_by_part": {part: round(s * cost.calibration, 4) for part, s in cost.roofline_s.items()},
         "roofline_latency_s": round(sum(cost.roofline_s.values()), 4),
         "calibration_factor": round(cost.calibration, 4),
+        "launches": cost.launches,
+        "host_launch_s": round(cost.host_s, 4),
         "transformer_phase_mib": peak and round(peak.transformer_mib, 1),
         "decoder_phase_mib": peak and round(peak.decoder_mib, 1),
         "peak_memory_mib": peak and round(peak.mib, 1),

@@ -28,9 +28,16 @@ and what was run for their rows is not known: they are CoDe's, almost digit for 
   attention kernel that writes down each intermediate result, and 576 passes of 48 layers with one token a row launch
   very many small kernels.  Which weighs what only a measurement can say.
 
+No latency is below what the host needs to launch the kernels, which is what bounds small batches: so many launches
+as the null GPU counts (docs/cuda.md), at `HOST_S_PER_LAUNCH` each.  That time is an assumption; no row of the paper's
+setting comes near it.
+
 Peak memory is stored parameters plus the larger of two phases, because the cache is freed before the image decoder
-runs.  Its two constants, `RUNNING_MIB_PER_IMAGE` and `DECODER_MIB_PER_IMAGE`, are fitted to totals of Table 3 and hold
-for 16-bit operands; the first includes the copies of the `reference` cache and is taken for `lean` too.
+runs.  The transformer's phase is that of its worst pass: the cache within the pass, and activations in proportion to
+the tokens that enter.  The two constants, `RUNNING_MIB_PER_IMAGE` and `DECODER_MIB_PER_IMAGE`, are fitted to totals of
+Table 3 and hold for 16-bit operands; the first includes the copies of the `reference` cache and is taken for `lean`
+too.  torch's own allocator, simulated (`varient.cost.simulated_memory`), agrees within 3 % for all depths and both
+caches.
 """
 
 from __future__ import annotations
@@ -46,15 +53,21 @@ from varient.cost.paper_systems import DEPTH, PaperSystem, paper_system
 from varient.cost.sizes import MIB
 from varient.cost.work import PARTS, PRECISIONS, VECTOR_PARTS, AnyStage, PassWork, Precision, Work
 from varient.paper import paper_rows, system_id
+from varient.pyramid import VAR_256
 from varient.systems.ids import VarId
 
 RUNNING_MIB_PER_IMAGE = 34.5
-"""Activations while the transformer runs: what the totals of Table 3 leave after parameters and KV cache, 34.5 MiB an
-image for VAR-d30 and d8 at batch 64, 34.2 for d8 at 128 (d16's 27015 leaves 28.7).  fp16 autocast, width 1920."""
+"""Activations while the transformer runs at scale 10: what the totals of Table 3 leave after parameters and KV cache,
+34.5 MiB an image for VAR-d30 and d8 at batch 64, 34.2 for d8 at 128 (d16's 27015 leaves 28.7).  fp16 autocast, width
+1920.  The simulated allocator: 38 with the reference cache, 33 with the lean one."""
+RUNNING_TOKENS = VAR_256.tokens(VAR_256.num_scales)
+"""Tokens of an image that these activations are of."""
 DECODER_MIB_PER_IMAGE = 168.4
 """Activations of the VQVAE decoder, all images at once: what the totals of VARiant-d2 in Table 3 leave after
 parameters, 168.5 MiB an image at batch 64, 168.4 at 128.  Its 40927 at 256 leaves 128: all images at once would not fit
-the L20.  fp16 autocast, 256 x 256."""
+the L20.  fp16 autocast, 256 x 256.  The simulated allocator: 140, to which a GPU adds cuDNN's workspaces."""
+HOST_S_PER_LAUNCH = 6e-6
+"""Of one kernel, on the host: assumed, not measured here."""
 
 ROWS_PER_IMAGE = 2
 """Classifier-free guidance: a conditional and an unconditional row."""
@@ -77,6 +90,7 @@ class StageCost:
         token_layers: of one row.
         full_token_layers: of one row in the full network at all scales.
         latency_s: predicted, of each pass; where a pass stands for several, of one.
+        launches: of kernels, over all passes.
     """
 
     stage: AnyStage
@@ -86,6 +100,7 @@ class StageCost:
     token_layers: int
     full_token_layers: int
     latency_s: tuple[float, ...]
+    launches: int
 
 
 @dataclass(frozen=True)
@@ -129,8 +144,18 @@ class SystemCost:
 
     @property
     def latency_s(self) -> float:
-        """Predicted: the calibrated roofline."""
-        return sum(self.roofline_s.values()) * self.calibration
+        """Predicted: the calibrated roofline, or the launches where the host needs longer for them."""
+        return max(sum(self.roofline_s.values()) * self.calibration, self.host_s)
+
+    @property
+    def launches(self) -> int:
+        """Kernels that the host launches for the batch, however large it is."""
+        return sum(stage.launches for stage in self.stages)
+
+    @property
+    def host_s(self) -> float:
+        """What the host needs for them, assumed."""
+        return self.launches * HOST_S_PER_LAUNCH
 
 
 def system_cost(name: str, *, batch_size: int = PAPER_BATCH_SIZE, policy: str = "lean",
@@ -164,10 +189,15 @@ def part_seconds(part: str, work: Work, gpu: Device, precision: Precision) -> fl
     return max(work.flops / (tflops * 1e12), work.moved_bytes / (gpu.bandwidth_gb_s * 1e9))
 
 
-def peak_memory(parameter_bytes: int, kv_bytes: int, batch_size: int) -> PeakMemory:
-    """Parameters and cache as given, activations by the two fitted constants."""
-    return PeakMemory((parameter_bytes + kv_bytes) / MIB + RUNNING_MIB_PER_IMAGE * batch_size,
-                      parameter_bytes / MIB + DECODER_MIB_PER_IMAGE * batch_size)
+def peak_memory(parameter_bytes: int, passes: Sequence[tuple[int, int]], batch_size: int) -> PeakMemory:
+    """Parameters and cache as given, activations by the two fitted constants.
+
+    Args:
+        passes: most bytes of the cache within each pass, and the tokens of an image that enter it.
+    """
+    running_mib = max(kv_bytes / MIB + RUNNING_MIB_PER_IMAGE * batch_size * tokens / RUNNING_TOKENS
+                      for kv_bytes, tokens in passes)
+    return PeakMemory(parameter_bytes / MIB + running_mib, parameter_bytes / MIB + DECODER_MIB_PER_IMAGE * batch_size)
 
 
 def peak_mib(cost: SystemCost, decoded_at_once: int | None = None) -> float:
@@ -246,14 +276,16 @@ def _cost(system: PaperSystem, batch_size: int, policy: CachePolicy, precision: 
     stages = tuple(_stage_cost(stage, rows, policy, precision, [factor * sum(parts.values()) for parts in by_pass])
                    for stage, by_pass in zip(system.stages, seconds, strict=True))
     fitted = system.cache is None and precision.compute_bytes == 2
-    kv_bytes = max(max(stage.kv_peak_bytes) for stage in stages)
+    kv_of_passes = [(kv_bytes, trip.tokens) for stage in stages
+                    for kv_bytes, trip in zip(stage.kv_peak_bytes, stage.stage.passes, strict=True)]
     return SystemCost(
         system=system, batch_size=batch_size, policy=policy, precision=precision, device=gpu, stages=stages,
-        work=_by_part([trip for trips in works for trip in trips]), kv_cache_bytes=kv_bytes,
+        work=_by_part([trip for trips in works for trip in trips]),
+        kv_cache_bytes=max(kv_bytes for kv_bytes, _ in kv_of_passes),
         roofline_s={part: sum(parts[part] * trip.trip.times for trips, by_pass in zip(works, seconds, strict=True)
                               for trip, parts in zip(trips, by_pass, strict=True)) for part in PARTS},
         calibration=factor,
-        peak_memory=peak_memory(system.parameter_bytes(precision), kv_bytes, batch_size) if fitted else None)
+        peak_memory=peak_memory(system.parameter_bytes(precision), kv_of_passes, batch_size) if fitted else None)
 
 
 def _stage_cost(stage: AnyStage, rows: int, policy: CachePolicy, precision: Precision,
@@ -261,7 +293,9 @@ def _stage_cost(stage: AnyStage, rows: int, policy: CachePolicy, precision: Prec
     kv = stage.kv(rows, policy, precision)
     return StageCost(stage=stage, kv_live_bytes=kv.live, kv_peak_bytes=kv.peak, kv_scratch_bytes=kv.scratch,
                      token_layers=token_layers(stage.passes), full_token_layers=stage.full_token_layers,
-                     latency_s=tuple(latency_s))
+                     latency_s=tuple(latency_s),
+                     launches=sum(trip.times * (len(trip.layers) * stage.launches_per_layer + stage.launches_per_pass)
+                                  for trip in stage.passes))
 
 
 def _by_part(trips: Sequence[PassWork]) -> dict[str, Work]:

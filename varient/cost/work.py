@@ -119,7 +119,15 @@ class PassWork:
 
 
 class AnyStage(Protocol):
-    """A network on its way through its passes, as the cost model sees it."""
+    """A network on its way through its passes, as the cost model sees it.
+
+    Attributes:
+        launches_per_layer, launches_per_pass: kernels in each layer of a pass, and around the layers of a pass; counted
+            in our engine with 16-bit weights, on a GPU that does nothing.
+    """
+
+    launches_per_layer: int
+    launches_per_pass: int
 
     @property
     def title(self) -> str:
@@ -176,6 +184,8 @@ class Stage:
     shape: VARShape
     plan: DepthPlan
     prefilled: int = 1
+
+    launches_per_layer, launches_per_pass = 36, 76
 
     @cached_property
     def pyramid(self) -> Pyramid:

@@ -56,6 +56,7 @@ _HEADINGS = {"method": "Method", "system": "Counterpart here", "steps": "#Steps"
              "joint_subnet_fid": "Joint subnet FID", "joint_full_fid": "Joint full FID",
              "block": "Cache, weights, decoder", "batch_size": "Batch", "params_mb": "Params (MiB)",
              "total_mb": "Total (MiB)", "predicted_total_mb": "Predicted total (MiB)",
+             "simulated_total_mb": "Simulated allocator (MiB)",
              "measured_total_mb": "Measured total (MiB)", "measured_kv_mb": "Measured KV (MiB)",
              "set_by": "Peak set by", "largest_batch_48gb": "Largest batch in 48 GB", "note": "Note",
              "source": "Source of ours", "strategy": "Strategy", "scales": "Scales", "tokens": "Share of tokens",

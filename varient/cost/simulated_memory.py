@@ -1,0 +1,46 @@
+"""Peak memory of VAR-d30 and its subnets as torch's own CUDA allocator counts it, on a GPU that does nothing.
+
+Recorded at the paper's size by `python tests/nullgpu/simulate.py`, which writes simulated_memory.json anew.  Every
+allocation of the real code is in it, and nothing is fitted; what is missing are cuDNN's workspaces, which a GPU that
+does nothing does not ask for, and the CUDA context (docs/cuda.md).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+
+@dataclass(frozen=True)
+class SimulatedMemory:
+    """Most that the allocator had handed out, weights included, MiB.
+
+    Attributes:
+        transformer_mib: while latents are generated.
+        transformer_reserved_mib: most that it had taken from the device by then, with expandable segments.
+        decoder_mib: while latents are decoded, 16 images at once.
+        decoder_whole_batch_mib: the same, all images at once.
+    """
+
+    transformer_mib: float
+    transformer_reserved_mib: float
+    decoder_mib: float
+    decoder_whole_batch_mib: float
+
+    def peak_mib(self, *, whole_batch: bool) -> float:
+        """The larger phase, with the whole batch decoded at once or not."""
+        return max(self.transformer_mib, self.decoder_whole_batch_mib if whole_batch else self.decoder_mib)
+
+
+def simulated_memory(system: str, batch_size: int, policy: str, precision: str) -> SimulatedMemory | None:
+    """The record of a setting, None where there is none."""
+    return _records().get((system, batch_size, policy, precision))
+
+
+@cache
+def _records() -> dict[tuple[str, int, str, str], SimulatedMemory]:
+    document = json.loads((files("varient") / "cost" / "simulated_memory.json").read_text("utf-8"))
+    keys = "system", "batch_size", "cache_policy", "precision"
+    return {tuple(row.pop(key) for key in keys): SimulatedMemory(**row) for row in document["rows"]}
