@@ -173,7 +173,7 @@ def test_what_a_fake_gpu_finds():
             with Waits() as host, pytest.raises(Exception, match="nonzero|repeat_interleave"):
                 ask()
         with Waits() as host:
-            on_the_gpu.cpu(), on_the_cpu.cuda()
+            on_the_gpu.cpu(), on_the_cpu.to("cuda")
         assert host.seen == [TO_CPU, TO_GPU]
 
 

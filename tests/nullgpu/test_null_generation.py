@@ -21,13 +21,15 @@ SYSTEMS = tuple(LAUNCHES["lean"])
 @pytest.fixture(scope="module")
 def generated(null_machine):
     """The row of a generation at batch 64, by precision, cache policy and system."""
-    @cache
-    def rows(precision):
-        done = null_machine.start(HERE / "generations.py", precision, 64)
-        assert done.returncode == 0, done.stderr
-        return {(row["cache_policy"], row["system"]): row for row in json.loads(done.stdout)["rows"]}
+    start = cache(lambda precision: null_machine.start(HERE / "generations.py", precision, 64))
 
-    return lambda precision, policy, system: rows(precision)[policy, system]
+    def row(precision, policy, system):
+        done = start(precision)
+        assert done.returncode == 0, done.stderr
+        rows = {(row["cache_policy"], row["system"]): row for row in json.loads(done.stdout)["rows"]}
+        return rows[policy, system]
+
+    return row
 
 
 @pytest.mark.parametrize("system", SYSTEMS)
