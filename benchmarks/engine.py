@@ -28,7 +28,7 @@ from varient.models.quantizer import MultiScaleQuantizer
 from varient.models.transformer import VAR, initialize
 from varient.plan import DepthPlan
 from varient.pyramid import VAR_256
-from varient.records import provenance
+from varient.records import provenance, random_weights
 from varient.sampling import DrawTokens, Guidance, generate, image_uniforms
 from varient.systems.pipeline import DTYPES
 
@@ -85,7 +85,7 @@ def main(
     made = provenance(experiment="engine-benchmark", seed=0, settings="", weights_sha256={})
     write_text(output, json.dumps({
         "kind": "engine-benchmark", "depth": depth, "width": width, "batch": batch, "precision": precision,
-        "weights": "random, seed 0", "peak_gflops": peak_gflops, "rows": rows, "provenance": made.model_dump(),
+        "weights": random_weights(0, "cpu"), "peak_gflops": peak_gflops, "rows": rows, "provenance": made.model_dump(),
     }, indent=2) + "\n")
     print(f"wrote {output}")
 

@@ -39,7 +39,7 @@ from varient.models.build import build_transformer
 from varient.models.transformer import VAR, initialize
 from varient.plan import DepthPlan
 from varient.pyramid import VAR_256
-from varient.records import provenance
+from varient.records import provenance, random_weights
 from varient.systems.pipeline import DTYPES
 from varient.training.tokens import scale_losses, token_loss
 
@@ -126,7 +126,7 @@ def steps(
         "network": "digits" if digits else "VAR at 256 x 256", "depth": depth, "width": model.spec.embed_dim,
         "heads": model.spec.num_heads, "tokens": model.pyramid.length, "vocabulary": model.head.out_features,
         "parameters": sum(parameter.numel() for parameter in model.parameters()), "batch": batch,
-        "precision": precision, "bridge": 6, "weights": "random, seed 0", "rows": rows})
+        "precision": precision, "bridge": 6, "weights": random_weights(0, "cpu"), "rows": rows})
 
 
 @app.command()

@@ -1,6 +1,7 @@
 import json
 
 import pytest
+import torch
 from record_factory import provenance as made_up
 from record_factory import score
 
@@ -9,6 +10,7 @@ from varient.records import (
     RecordError,
     ScoreRecord,
     provenance,
+    random_weights,
     read_record,
     write_record,
 )
@@ -113,3 +115,9 @@ def test_provenance_tells_device_threads_and_versions():
     made = provenance(experiment="digits", seed=1, settings="x", weights_sha256={})
     assert made.device and made.threads >= 1
     assert {"python", "torch", "torch-fidelity", "clean-fid"} <= set(made.versions)
+
+
+@pytest.mark.parametrize("on", ["cpu", "cuda"])
+def test_random_weights_are_named_with_all_that_their_values_hang_on(on):
+    said = random_weights(3, on)
+    assert said.startswith("random, seed 3") and torch.__version__ in said and said.endswith(on)

@@ -292,6 +292,13 @@ def read_record(path: Path, kind: type[RecordType]) -> RecordType:
             from None
 
 
+def random_weights(seed: int, on: str) -> str:
+    """Which random weights a record is of: the same seed gives others on another device, and with another torch."""
+    import torch
+
+    return f"random, seed {seed}, drawn by torch {torch.__version__} on {on}"
+
+
 def provenance(*, experiment: str, seed: int | None, settings: str, weights_sha256: dict[str, str],
                on: str | None = None) -> Provenance:
     """Provenance of a result made by this process, now.

@@ -317,6 +317,20 @@ def test_accelerates_own_configuration_is_not_taken_silently(tmp_path, monkeypat
         train(tmp_path, hardware=Hardware())
 
 
+def test_ddp_holds_gradients_once():
+    """Apart from its buckets they would take as much memory as the weights once more."""
+    with distributed.processes(Hardware(), "fp32", torch.nn.Linear(1, 1)) as accelerator:
+        assert accelerator.ddp_handler.gradient_as_bucket_view
+
+
+def test_a_training_on_a_gpu_computes_float32_as_such(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    distributed.check_device("cuda")
+    assert not torch.backends.cudnn.allow_tf32
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
 def test_a_gpu_trains_in_16_bits(tmp_path, one_process, precision):

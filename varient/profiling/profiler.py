@@ -26,7 +26,16 @@ from varient.profiling.latency import load_1min, measure, usable_cores
 from varient.profiling.memory import MemoryWatch, cap_allocator, is_out_of_memory, peak_rss_bytes, stored_bytes
 from varient.profiling.nvml import Gpu, NvmlError
 from varient.profiling.process import oom_kills
-from varient.records import Latency, MachineLoad, MemoryUse, ProfileRecord, provenance, read_record, write_record
+from varient.records import (
+    Latency,
+    MachineLoad,
+    MemoryUse,
+    ProfileRecord,
+    provenance,
+    random_weights,
+    read_record,
+    write_record,
+)
 from varient.systems.pipeline import DTYPES, default_device, named_device
 from varient.systems.protocol import CountedCache, Sampler
 from varient.systems.registry import family_of, resolve_system, user_files
@@ -261,7 +270,7 @@ def _record(config: ExperimentConfig, wanted: Configuration, run_dir: Path, *, r
     return ProfileRecord(
         system=wanted.system, status="out_of_memory" if reason else "ok", reason=reason, steps=system.steps,
         batch_size=wanted.batch_size, precision=wanted.precision, cache_policy=wanted.cache_policy,
-        weights=_random_weights(config.seed) if wanted.random_weights else "trained",
+        weights=random_weights(config.seed, default_device().type) if wanted.random_weights else "trained",
         num_parameters=sum(parameters.values()), parameters=parameters, latency=latency,
         decoder_latency=decoder_latency, warmup=config.profiling.warmup,
         memory=MemoryUse(**memory or {}, memory_cap_mib=cap_mib), load=load, gpu_driver=gpu_driver,
@@ -271,11 +280,6 @@ def _record(config: ExperimentConfig, wanted: Configuration, run_dir: Path, *, r
                               settings=config.digest(*PROFILED, f"systems.{family_of(wanted.system, config)}"),
                               weights_sha256={name: sha256_kept(run_dir / f"{name}.safetensors") for name in weights}
                               | ({path.name: sha256_kept(path) for path in user_files(system)} if weights else {})))
-
-
-def _random_weights(seed: int) -> str:
-    """Which random weights: the same seed gives others on another device, and with another torch."""
-    return f"random, seed {seed}, drawn by torch {torch.__version__} on {default_device().type}"
 
 
 def _mib(size_bytes: int | None) -> float | None:
