@@ -19,6 +19,7 @@ from varient.config import ExperimentConfig, TokenizerSpec, TransformerSpec, loa
 from varient.models.official import load_var, load_vqvae
 from varient.models.transformer import VAR, initialize
 from varient.models.vqvae import VQVAE
+from varient.paper.released import PUBLISHED_SHA256, RELEASED
 from varient.pyramid import Pyramid
 from varient.training.data import Visit, batch_indices
 
@@ -35,6 +36,9 @@ ROUNDING = 2e-6
 
 VAR_PARAMETERS = {16: 310_283_520, 20: 600_917_136, 24: 1_033_399_360, 30: 2_010_020_356}
 """Parameters of the released transformers by depth, buffers left out."""
+
+PUBLISHED = {name: file.sha256 or f"{at:064x}" for at, (name, file) in enumerate(RELEASED.items(), 1)}
+"""Hashes of all released files, as if each had been published."""
 
 torch.set_num_threads(1)
 os.environ.setdefault("VARIENT_DEVICE", "cpu")
@@ -142,3 +146,10 @@ def null_machine(tmp_path_factory: pytest.TempPathFactory) -> NullMachine:
     if reason := what_is_missing():
         pytest.skip(f"a GPU that does nothing {reason}")
     return NullMachine.build(tmp_path_factory.mktemp("nullgpu"))
+
+
+@pytest.fixture
+def published(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each released file has a published hash."""
+    for name, digest in PUBLISHED.items():
+        monkeypatch.setitem(PUBLISHED_SHA256, name, digest)

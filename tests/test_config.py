@@ -31,8 +31,8 @@ def test_the_experiment_of_vars_files_alone_is_the_papers_without_the_other_syst
     assert load_config(ROOT / "workflow/config/imagenet256_var.yaml").rows == ()
 
 
-def _changed(path, value):
-    settings = _settings()
+def _changed(path, value, name="digits"):
+    settings = _settings(name)
     *parents, last = path
     place = settings
     for key in parents:
@@ -67,6 +67,11 @@ def _changed(path, value):
     (("base", "training", "batch_size"), 1438, r"base.training.batch_size = 1438 is above the 1437 images"),
     (("evaluation", "classifier", "batch_size"), 2000, r"evaluation.classifier.batch_size = 2000 is above"),
     (("evaluation", "neighborhood"), 1437, r"evaluation.neighborhood = 1437 must be below the 1437 images"),
+    (("evaluation", "neighborhood"), 400, r"evaluation.neighborhood = 400 must be below the 360 images of data.hold"),
+    (("evaluation", "classifier", "feature_dim"), 360,
+     r"data.holdout = 360 is too few for evaluation.classifier.feature_dim = 360: FID takes 361 images"),
+    (("sampling", "num_images"), 60,
+     r"sampling.num_images = 60 is too few for evaluation.classifier.feature_dim = 64: FID takes 65 images"),
     (("evaluation", "kid_subset_size"), 1, "evaluation.kid_subset_size: "),
     (("evaluation", "weights_sha256"), "abc", "evaluation.weights_sha256: "),
     (("sampling", "shards"), 2001, "sampling.shards = 2001 is above num_images = 2000"),
@@ -97,6 +102,22 @@ def _changed(path, value):
 def test_wrong_settings_name_file_key_and_expectation(path, value, message):
     with pytest.raises(ConfigError, match=message):
         parse_config(_changed(path, value), "x.yaml")
+
+
+@pytest.mark.parametrize(("protocol", "fewest"), [("adm", 2049), ("torch-fidelity", 2049), ("clean-fid", 2049),
+                                                  ("adm-rehearsal", 9)])
+def test_too_few_images_for_a_protocol_are_refused_before_any_is_made(protocol, fewest):
+    settings = _changed(("evaluation", "protocol"), protocol, "imagenet256")
+    settings["data"]["num_classes"], settings["sampling"]["shards"] = 1, 2
+    settings["sampling"]["num_images"] = fewest
+    assert parse_config(settings, "x.yaml").sampling.num_images == fewest
+    settings["sampling"]["num_images"] = fewest - 1
+    with pytest.raises(ConfigError) as error:
+        parse_config(settings, "x.yaml")
+    (line,) = str(error.value).splitlines()
+    for part in (f"sampling.num_images = {fewest - 1}", f"evaluation.protocol = '{protocol}'", f"{fewest} images"):
+        assert part in line
+    assert ("'adm-rehearsal' takes 9" in line) == (protocol == "adm")
 
 
 def _numbers(settings, path=()):

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from varient import generation
+from varient.devices import wanting
 from varient.evaluation.inputs import SampleError, open_samples
 from varient.generation import generate_shard, images, shard_indices
 from varient.models.checkpoint import save_weights
@@ -34,6 +35,11 @@ def _same(ours, theirs):
     """The same images; kernels that round otherwise for another number of rows may move a few pixels by one of 256."""
     moved = ours.batch(0, 30).astype(int) - theirs.batch(0, 30)
     return abs(moved).max() <= 1 and (moved != 0).mean() < 1e-3
+
+
+def test_a_shard_says_what_drew_it(run):
+    with wanting("cpu"):
+        assert open_samples([run()]).origin["device"].startswith("CPU ")
 
 
 @pytest.mark.parametrize("changes", [{"batch_size": 7}, {"batch_size": 1}, {"decoded_at_once": 4}])

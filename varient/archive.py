@@ -28,8 +28,8 @@ class Archive:
         images: (N, 3, S, S), uint8.
         labels: (N,), int64, the class each image was asked for.
         indices: (N,), int64, ascending; an image is a function of (experiment seed, index).
-        origin: JSON-able description: system, experiment, seed, settings digest, weights, versions.  No time stamp:
-            generating a shard again gives the same bytes.
+        origin: JSON-able description: system, experiment, seed, settings digest, weights, versions, device.  No time
+            stamp: generating a shard again on the same device gives the same bytes.
     """
 
     images: np.ndarray
@@ -116,6 +116,8 @@ class _Origin(BaseModel):
     seed: int | None = None
     settings: str = "none"
     weights_sha256: dict[str, str] = {}
+    imported_sha256: dict[str, str] = {}
+    device: str | None = None
     sampling: dict = {}
 
 

@@ -14,6 +14,8 @@ from tqdm import tqdm
 from varient.archive import Archive, write_archive
 from varient.config import ExperimentConfig
 from varient.files import atomic_path, sha256_kept, write_text
+from varient.records import device_name
+from varient.systems.lineage import imported_sha256
 from varient.systems.pipeline import default_device, named_device
 from varient.systems.protocol import Sampler, System
 from varient.systems.registry import family_of, resolve_system, user_files
@@ -48,7 +50,8 @@ def generate_shard(config: ExperimentConfig, system: str, shard: int, run_dir: P
     Raises:
         ValueError: an unknown system or shard, unusable weights, or 16 bits on a CPU that nobody asked for.
     """
-    print(f"{system}, shard {shard}, on {named_device(default_device(config.sampling.precision))}", flush=True)
+    device = default_device(config.sampling.precision)
+    print(f"{system}, shard {shard}, on {named_device(device)}", flush=True)
     resolved = resolve_system(system, config)
     indices = shard_indices(shard, shards=config.sampling.shards, num_images=config.sampling.num_images)
     sampler = resolved.load(run_dir, config.sampling.precision)
@@ -107,4 +110,6 @@ def _origin(config: ExperimentConfig, system: System, run_dir: Path) -> dict:
     settings = config.digest(*config.sampling.image_sections, f"systems.{family_of(system.name, config)}")
     return {"system": system.name, "experiment": config.name, "seed": config.seed, "protocol": system.protocol(),
             "sampling": config.sampling.of_images(), "settings": settings, "weights_sha256": weights,
+            "imported_sha256": imported_sha256(system, config, run_dir),
+            "device": device_name(default_device(config.sampling.precision).type),
             "torch": version("torch")}

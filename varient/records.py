@@ -15,6 +15,8 @@ from varient.config import CachePolicy, Precision
 from varient.files import write_text
 from varient.yaml_file import shortened
 
+CPU = "CPU"
+"""How the name of a device begins that is no GPU."""
 _PACKAGES = ("varient", "torch", "numpy", "scipy", "torch-fidelity", "clean-fid")
 
 
@@ -46,12 +48,22 @@ class Provenance(Record):
     settings: str
     """Digest of the settings that the number depends on."""
     weights_sha256: dict[str, str]
+    imported_sha256: dict[str, str] = {}
+    """Of the files of others that the networks were imported from or trained from, by network; of older records none.
+    """
+    sampled_on: str | None = None
+    """What drew the images, where that is another step than the record's own; None in older records."""
     device: str
     threads: Positive
     versions: dict[str, str]
     git_commit: str | None
     created: str
     """UTC, ISO 8601."""
+
+    @property
+    def made_on(self) -> str:
+        """The device that a result depends on: what drew the images of a score, what ran a profile."""
+        return self.sampled_on or self.device
 
 
 class ScoreRecord(Record):
@@ -300,6 +312,7 @@ def random_weights(seed: int, on: str) -> str:
 
 
 def provenance(*, experiment: str, seed: int | None, settings: str, weights_sha256: dict[str, str],
+               imported_sha256: dict[str, str] | None = None, sampled_on: str | None = None,
                on: str | None = None) -> Provenance:
     """Provenance of a result made by this process, now.
 
@@ -308,11 +321,22 @@ def provenance(*, experiment: str, seed: int | None, settings: str, weights_sha2
     """
     import torch
 
-    on_gpu = torch.cuda.is_available() and on != "cpu"
-    device = torch.cuda.get_device_name() if on_gpu else f"CPU {_cpu_name()}"
     return Provenance(experiment=experiment, seed=seed, settings=settings, weights_sha256=weights_sha256,
-                      device=device, threads=torch.get_num_threads(), versions=_versions(), git_commit=_git_commit(),
+                      imported_sha256=imported_sha256 or {}, sampled_on=sampled_on, device=device_name(on),
+                      threads=torch.get_num_threads(), versions=_versions(), git_commit=_git_commit(),
                       created=datetime.now(UTC).isoformat(timespec="seconds"))
+
+
+def device_name(on: str | None = None) -> str:
+    """What this process computes on, by name; that of a CPU begins with "CPU".
+
+    Args:
+        on: "cpu" or "cuda"; None means a GPU where there is one.
+    """
+    import torch
+
+    on_gpu = torch.cuda.is_available() and on != "cpu"
+    return torch.cuda.get_device_name() if on_gpu else f"{CPU} {_cpu_name()}"
 
 
 def _versions() -> dict[str, str]:

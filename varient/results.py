@@ -33,6 +33,8 @@ class Results:
     reconstruction: ReconstructionRecord | None = None
     remarks: tuple[str, ...] = ()
     """Records that contradict others and are therefore left out."""
+    marks: tuple[str, ...] = ()
+    """What has to be said beside the others (`varient.paper_size.marks`)."""
 
     @classmethod
     def read(cls, scores: Sequence[Path], profiles: Sequence[Path] = (), reconstruction: Path | None = None,

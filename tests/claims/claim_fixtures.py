@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from conftest import ROOT
+from conftest import PUBLISHED, ROOT
 from record_factory import score
 
 from varient.claims import claims
 from varient.config import load_config
+from varient.paper.released import RELEASED
 from varient.results import Results
 
 DIGITS = load_config(ROOT / "workflow/config/digits.yaml")
@@ -16,9 +17,14 @@ NOTHING = Results({}, {})
 
 
 def paper_size_score(system, fid, fid_sd=0.02, **changes):
-    """A record as the ImageNet experiment makes it."""
+    """A record as the ImageNet experiment makes it, of weights that the fixture `published` knows."""
     settings = {"protocol": "adm", "num_images": 50_000, "experiment": "imagenet256", "device": "NVIDIA H100"}
-    return score(system, fid, fid_sd, **settings | changes)
+    record = score(system, fid, fid_sd, **settings | changes)
+    by_network = {file.network: PUBLISHED[name] for name, file in RELEASED.items()}
+    made_from = {"settings": IMAGENET.digest(*IMAGENET.sampling.image_sections, "evaluation"),
+                 "imported_sha256": by_network, "weights_sha256": {"extractor": by_network["extractor"]}}
+    return record.model_copy(update={"reference_sha256": by_network["reference"],
+                                     "provenance": record.provenance.model_copy(update=made_from)})
 
 
 def scores(**fids):

@@ -6,6 +6,8 @@ from record_factory import of, profile
 
 from varient.claims import Verdict, judge
 
+pytestmark = pytest.mark.usefixtures("published")
+
 
 def _judge(claim, results, config=IMAGENET):
     return next(judgement for judgement in judge(config, results) if judgement.id == claim)

@@ -35,6 +35,8 @@ from varient.claims.records import Records
 from varient.claims.verdicts import ranking_verdict
 from varient.results import Results
 
+pytestmark = pytest.mark.usefixtures("published")
+
 SEEN, REVERSED, PARTLY, NOT_RESOLVED, OPEN = (
     Verdict.SEEN, Verdict.REVERSED, Verdict.PARTLY_REVERSED, Verdict.NOT_RESOLVED, Verdict.OPEN)
 

@@ -17,6 +17,8 @@ from varient.claims.claims import rankings, table_claims, text_claims
 from varient.claims.rendering import to_markdown
 from varient.cli import app
 
+pytestmark = pytest.mark.usefixtures("published")
+
 
 def test_both_files_are_written_and_the_csv_has_every_judgement(tmp_path):
     paths = write_claims(DIGITS, NOTHING, tmp_path / "6.3" / "claims.v1")

@@ -463,6 +463,13 @@ def test_shards_with_gaps_or_overlaps(tmp_path, second, match):
     _refused(match, _archive(tmp_path / "a.npz", 0, 4), _archive(tmp_path / "b.npz", *second), read=False)
 
 
+def test_shards_of_one_run_may_come_from_several_devices(tmp_path):
+    shards = [_archive(tmp_path / f"{begin}.npz", begin, begin + 4, device=device)
+              for begin, device in ((0, "NVIDIA L20"), (4, "CPU x"), (8, "NVIDIA L20"))]
+    assert open_samples(shards).origin["device"] == "CPU x, NVIDIA L20"
+    assert "device" not in open_samples([_archive(tmp_path / "d.npz")]).origin  # as older archives are
+
+
 def test_shards_of_two_runs(tmp_path):
     _refused("differ in seed: not shards of one run", _archive(tmp_path / "a.npz", 0, 4),
              _archive(tmp_path / "b.npz", 4, 12, seed=1), read=False)

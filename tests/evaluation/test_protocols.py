@@ -12,6 +12,7 @@ from varient.evaluation.extractors import ExtractorError
 from varient.evaluation.inputs import open_reference, open_samples
 from varient.evaluation.protocols import (
     ADM,
+    ADM_REHEARSAL,
     CLEAN_FID,
     DIGITS,
     PROTOCOLS,
@@ -56,7 +57,8 @@ def test_protocols_have_the_scores_of_their_sources():
         "torch-fidelity": ("fid", "inception_score", "kid", "precision", "recall"),
         "clean-fid": ("fid", "kid"),
         "digits": ("fid", "inception_score", "kid", "precision", "recall"),
-        "fashion-mnist": ("fid", "inception_score", "kid", "precision", "recall")}
+        "fashion-mnist": ("fid", "inception_score", "kid", "precision", "recall"),
+        "adm-rehearsal": ("fid", "sfid", "inception_score", "precision", "recall")}
     with pytest.raises(FrozenInstanceError):
         ADM.num_images = 1
     assert all(protocol.source and protocol.notes for protocol in PROTOCOLS.values())
@@ -130,6 +132,7 @@ def test_everything_missing_is_said_at_once(tmp_path):
     (replace(DIGITS, kid=KidRule(subset_size=1), num_features=20), "FID on 20 features needs at least 21 images, the "
                                                                    "samples have 20; .*the reference have 9"),
     (ADM, "FID on 2048 features needs at least 2049 images, the samples have 20$"),
+    (replace(ADM_REHEARSAL, first_features=20), "FID on 20 features needs at least 21 images, the samples have 20$"),
 ])
 def test_sets_too_small_for_a_score(tmp_path, weights, protocol, match):
     with pytest.raises(ProtocolError, match=match):

@@ -16,7 +16,7 @@ from varient.evaluation.extractors import POOL, SPATIAL, ClassifierExtractor
 from varient.evaluation.features import LOGITS, ImageSet, register_classifier
 from varient.evaluation.inputs import ImageSource, open_reference, open_samples
 from varient.evaluation.moments import FeatureError
-from varient.evaluation.protocols import ADM, ProtocolError
+from varient.evaluation.protocols import ADM, ProtocolError, check
 from varient.evaluation.scoring import ScoreError, protocol_of, recognised_share, score, score_experiment, score_files
 from varient.files import OutputError
 from varient.models.classifier import Classifier
@@ -238,6 +238,27 @@ def test_statistics_alone_give_what_needs_no_more(images, tmp_path, with_spatial
     assert record.num_reference == (300 if with_images else 0) and "None" not in record.summary()
     write_record(tmp_path / "r.json", record)
     assert read_record(tmp_path / "r.json", ScoreRecord) == record
+
+
+def test_a_rehearsal_compares_the_first_features_and_says_so(images, tmp_path):
+    """So that fewer images than Inception has features do; logits, which are classes, stay whole."""
+    real = PixelExtractor()(images[1])
+    np.savez(tmp_path / "ref.npz", mu=real[POOL].mean(0), sigma=np.cov(real[POOL], rowvar=False),
+             mu_s=real[SPATIAL].mean(0), sigma_s=np.cov(real[SPATIAL], rowvar=False),
+             arr_0=images[1].transpose(0, 2, 3, 1))
+    samples = open_samples([_archive(tmp_path / "a.npz", images[0])])
+    reference = open_reference([tmp_path / "ref.npz"])
+    whole = replace(ADM, num_features=6, num_spatial_features=4)
+    rehearsal = replace(whole, first_features=3)
+    record = score(rehearsal, PixelExtractor(), samples, reference)
+    a, b = (PixelExtractor()(x) for x in images)
+    for layer, value in ((POOL, record.fid), (SPATIAL, record.sfid)):
+        assert value == pytest.approx(_fid(*(x[layer][:, :3].astype(np.float64) for x in (a, b))), rel=1e-5)
+    assert record.precision == pytest.approx(_inside(a[POOL][:, :3], b[POOL][:, :3]), abs=1e-6)
+    assert record.inception_score == score(whole, PixelExtractor(), samples, reference).inception_score
+    (tmp_path / "weights.pth").touch()
+    assert any("a rehearsal, on 3 of 6 features: its numbers are comparable with nothing" in warning
+               for warning in check(rehearsal, samples, reference, tmp_path / "weights.pth"))
 
 
 @pytest.fixture

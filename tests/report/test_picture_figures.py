@@ -137,6 +137,19 @@ def test_fig4_prints_the_memory_that_the_cache_counts(tmp_path):
     assert {"12,165.0 MiB", "6,600.0 MiB", "54%"} <= set(texts)
 
 
+@pytest.mark.parametrize("fid", [1.95, 99.99, 131.87, 1234.5, 99999.0])
+def test_numbers_beside_the_pictures_do_not_run_into_them(tmp_path, fid):
+    """At the paper's size too, whose caches are the largest."""
+    record = _results(**{"var-d30": fid}).scores["var-d30"].model_copy(update={"fid_sd": fid / 10})
+    figure = draw_depths(IMAGENET, Results({"var-d30": record}, {}), tmp_path)
+    figure.canvas.draw()
+    [axis] = figure.axes
+    pictures = axis.get_window_extent().x1
+    for text in axis.texts:
+        if "±" in text.get_text() or "MiB" in text.get_text():
+            assert text.get_window_extent().x0 > pictures, text.get_text()
+
+
 def test_fig4_takes_classes_evenly_apart_where_there_are_many(tmp_path):
     texts = _texts(draw_depths(IMAGENET, NOTHING, tmp_path))
     assert [text for text in texts if text.isdigit()] == [str(label) for label in range(0, 1000, 100)]

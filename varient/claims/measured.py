@@ -24,6 +24,7 @@ from varient.claims.records import Records, claims_command, scores_command
 from varient.config import ExperimentConfig
 from varient.cost.paper_systems import paper_system
 from varient.cost.roofline import PAPER_BATCH_SIZE, PAPER_POLICY
+from varient.paper_size import differences, is_meant
 from varient.pyramid import Pyramid
 from varient.records import ProfileRecord, ReconstructionRecord
 from varient.results import curves_of
@@ -101,6 +102,7 @@ def _l20_profile(profiles: Sequence[ProfileRecord], system: str) -> ProfileRecor
     size = paper_system(system).transformer_parameters[0]
     return next((record for record in profiles
                  if record.system == system and record.latency and record.num_parameters == size
+                 and sum(record.parameters.values()) in (0, size)
                  and "L20" in record.provenance.device and record.batch_size == PAPER_BATCH_SIZE
                  and record.precision == "fp16" and record.cache_policy == PAPER_POLICY), None)
 
@@ -257,9 +259,11 @@ def gradient_support(claim: Claim, config: ExperimentConfig, run_dir: Path | Non
     if not falls:
         return None
     folds = dict.fromkeys(f"{end(falls):.1f}" for end in (min, max))
+    others = "; ".join(differences(config)) if is_meant(config) else ""
+    remark = f" Not the paper's experiment: {others}." if others else ""
     return Evidence(None, f"its norm falls {' to '.join(folds)} times",
                     "Measured norms of the gradient in full-only layers, from phase 1 to phase 3: "
-                    f"{', '.join(sentences)}.", f"measured ({config.name})",
+                    f"{', '.join(sentences)}.{remark}", f"measured ({config.name})",
                     make_command("figures", "fig3.png", config.name))
 
 

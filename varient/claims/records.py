@@ -9,8 +9,16 @@ from functools import cache, cached_property
 from varient.ablations import arms
 from varient.claims.claims import FULL, ratio_of
 from varient.config import ExperimentConfig
-from varient.paper import DEPTH
-from varient.records import ProfileRecord, ScoreRecord
+from varient.paper_size import (
+    NUM_IMAGES,
+    PROTOCOL,
+    UNKNOWN_WEIGHTS,
+    differences,
+    is_meant,
+    record_differences,
+    unknown_files,
+)
+from varient.records import CPU, ProfileRecord, ScoreRecord
 from varient.results import AnyRecord, Results, comparable
 from varient.systems.ids import VarId, base_system, parse
 from varient.systems.registry import networks_of, resolve_system
@@ -18,9 +26,6 @@ from varient.targets import make_command
 
 SKIP_ALL = "skip"
 """In ids of the paper's systems, the recipe without a bridge zone."""
-PAPER_PROTOCOL = "adm"
-"""Whose Inception features and reference the paper's scores are of."""
-PAPER_IMAGES = 50_000
 
 
 def scores_command(experiment: str, *systems: str) -> str:
@@ -50,20 +55,27 @@ class Records:
     """The records of one experiment that can stand beside each other, asked for by ids at the paper's size.
 
     Args:
-        results: any; what cannot stand beside the rest is left out, and named in `results.remarks`.
+        results: any; what cannot stand beside the rest is left out, and named in `results.remarks`.  Of the paper's
+            experiment that is also what a CPU has drawn or timed.
     """
 
     def __init__(self, config: ExperimentConfig, results: Results) -> None:
-        self.config, self.results = config, comparable(config.name, results)
+        self.config = config
+        found = comparable(config.name, results)
+        self.results = _without_cpus(found) if self.at_paper_size else found
         self.all_profiles = results.all_profiles
         """Those of other experiments and settings too: for whoever asks for one setting."""
         self._networks = cache(self._networks_of)
 
     @property
     def at_paper_size(self) -> bool:
-        """Whether this is the paper's experiment and not one in miniature."""
-        config = self.config
-        return config.data.source == "imagenet" and config.data.image_size == 256 and config.transformer.depth == DEPTH
+        """Whether this goes by the paper's experiment, and not by one in miniature."""
+        return is_meant(self.config)
+
+    @cached_property
+    def why_not_the_papers(self) -> str:
+        """Why nothing of this experiment can be held against the paper's; empty where it can."""
+        return "; ".join(differences(self.config))
 
     def why_incomparable(self, system: str, field: str) -> str:
         """Why a score of a system and its replicas here cannot be held against the paper's; empty where it can."""
@@ -72,11 +84,17 @@ class Records:
         return ", ".join(dict.fromkeys(reasons))
 
     def _reasons(self, record: ScoreRecord, field: str) -> Iterator[str]:
-        if record.protocol != PAPER_PROTOCOL:
-            yield f"{record.system} is scored by the protocol {record.protocol}, the paper by {PAPER_PROTOCOL}"
-        if {self.config.sampling.num_images, PAPER_IMAGES} != {record.num_images}:
+        if self.why_not_the_papers:
+            yield f"not the paper's experiment ({self.why_not_the_papers})"
+        if record.protocol != PROTOCOL:
+            yield f"{record.system} is scored by the protocol {record.protocol}, the paper by {PROTOCOL}"
+        if {self.config.sampling.num_images, NUM_IMAGES} != {record.num_images}:
             yield (f"{record.system} is scored on {record.num_images} images, the config asks for "
-                   f"{self.config.sampling.num_images} and the paper's protocol for {PAPER_IMAGES}")
+                   f"{self.config.sampling.num_images} and the paper's protocol for {NUM_IMAGES}")
+        for why in record_differences(self.config, record):
+            yield f"{record.system} is not as the config says: {why}"
+        if unknown := unknown_files(self.config, [record]):
+            yield f"{UNKNOWN_WEIGHTS}: {unknown}"
         if getattr(record, f"{field}_sd") is None:
             yield f"no standard deviation says how far the {field.replace('_', ' ')} of {record.system} may be off"
 
@@ -125,13 +143,13 @@ class Records:
         return str(replace(found, depth=depth, recipe=recipe, phase=None, epoch=epoch))
 
     def score(self, system: str) -> ScoreRecord | None:
-        """The score record of a system here; of the paper's experiment, one made on a GPU.
+        """The score record of a system here; of the paper's experiment, of images that a GPU drew.
 
         An untrained subnet in the flexible zone has two ids, one of them by its window of scales.
         """
         first, last = self.config.supernet.bridge + 1, len(self.config.patch_nums)
         found = (self.results.scores.get(name) for name in (system, f"{system}-r{first}to{last}"))
-        return self._usable(next(filter(None, found), None))
+        return next(filter(None, found), None)
 
     def replicas(self, system: str) -> tuple[str, ...]:
         """The system and those that differ from it in the seed of their training alone."""
@@ -147,11 +165,7 @@ class Records:
 
     def profile(self, system: str) -> ProfileRecord | None:
         """The profile record of a system here; of the paper's experiment, one made on a GPU."""
-        return self._usable(self.results.profiles.get(system))
-
-    def _usable(self, record: AnyRecord | None) -> AnyRecord | None:
-        on_cpu = record is not None and record.provenance.device.startswith("CPU")
-        return None if self.at_paper_size and on_cpu else record
+        return self.results.profiles.get(system)
 
     def _recipe(self, system: VarId) -> str | None:
         """The recipe here of a system of the paper; None where it has none, or the experiment has no counterpart."""
@@ -168,6 +182,19 @@ class Records:
         settings, recipe = self.config.supernet, self.config.recipe(None)
         end = settings.end_of_phase(phase, depth, recipe) if phase else None
         return end if end in settings.kept_epochs(depth, recipe) else None
+
+
+def _without_cpus(results: Results) -> Results:
+    """What a GPU drew or timed; the remarks count the rest.  Where a score was computed does not matter."""
+    kept: list[dict[str, AnyRecord]] = []
+    remarks = list(results.remarks)
+    for kind, records in (("score", results.scores), ("profile", results.profiles)):
+        kept.append({name: record for name, record in records.items() if not record.provenance.made_on.startswith(CPU)})
+        left_out = [name for name in records if name not in kept[-1]]
+        if left_out:
+            made = "whose images a CPU drew" if kind == "score" else "measured on a CPU"
+            remarks.append(f"{len(left_out)} {kind} records {made}, of {', '.join(left_out)}")
+    return replace(results, scores=kept[0], profiles=kept[1], remarks=tuple(remarks))
 
 
 def _percent(ratio: float) -> int:

@@ -11,10 +11,12 @@ from itertools import groupby
 from pathlib import Path
 
 from varient.claims.noise import RESOLVED, UNKNOWN_TRAINING_SPREAD
+from varient.claims.records import Records
 from varient.claims.verdicts import Judgement, Verdict, judge
 from varient.config import ExperimentConfig
 from varient.files import write_text
 from varient.paper import TITLE
+from varient.paper_size import marks
 from varient.results import Results, comparable
 from varient.targets import claims_files
 
@@ -36,9 +38,10 @@ def write_claims(config: ExperimentConfig, results: Results, stem: Path, run_dir
         run_dir: of the experiment, for claims about the curves of its trainings.
     """
     judgements = judge(config, results, run_dir)
-    remarks = comparable(config.name, results).remarks
+    said = [f"{title}: {text}." for title, text in marks(config, comparable(config.name, results)).items()]
+    page = to_markdown(judgements, config.name, Records(config, results).results.remarks, said)
     paths = claims_files(stem)
-    for path, text in zip(paths, (to_csv(judgements), to_markdown(judgements, config.name, remarks)), strict=True):
+    for path, text in zip(paths, (to_csv(judgements), page), strict=True):
         write_text(path, text)
     return paths
 
@@ -52,11 +55,13 @@ def to_csv(judgements: Sequence[Judgement]) -> str:
     return text.getvalue()
 
 
-def to_markdown(judgements: Sequence[Judgement], experiment: str, remarks: Sequence[str] = ()) -> str:
+def to_markdown(judgements: Sequence[Judgement], experiment: str, remarks: Sequence[str] = (),
+                said: Sequence[str] = ()) -> str:
     """Counts with the meaning of each verdict, a chapter for each; then everything.
 
     Args:
         remarks: records that are left out, and why.
+        said: what has to be said of the others.
     """
     counts = Counter(judgement.verdict for judgement in judgements)
     kinds = Counter(judgement.kind for judgement in judgements)
@@ -68,6 +73,7 @@ def to_markdown(judgements: Sequence[Judgement], experiment: str, remarks: Seque
         _table(["Verdict", "Claims", "Meaning"],
                ([verdict, str(counts[verdict]), verdict.meaning] for verdict in Verdict if counts[verdict])),
         _legend(judgements),
+        *said,
         f"Records left out: {'; '.join(remarks)}." if remarks else "",
         *(_chapter(verdict, [j for j in judgements if j.verdict is verdict]) for verdict in Verdict),
         "## All claims\n\nConsecutive claims with the same evidence share a row.\n\n" + _table(

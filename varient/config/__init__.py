@@ -22,7 +22,7 @@ from varient.config.kinds import (
     Weight,
     Whole,
 )
-from varient.config.measuring import PROFILED, EvaluationConfig, SamplingConfig
+from varient.config.measuring import INCEPTION_FEATURES, PROFILED, REHEARSAL, EvaluationConfig, SamplingConfig
 from varient.config.training import (
     AblationConfig,
     BaseTraining,
@@ -36,8 +36,10 @@ from varient.config.training import (
 from varient.yaml_file import ConfigError
 
 __all__ = [
+    "INCEPTION_FEATURES",
     "NO_AUGMENTATION",
     "PROFILED",
+    "REHEARSAL",
     "AblationConfig",
     "Augmentation",
     "BaseTraining",

@@ -13,7 +13,13 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 
 from varient.config.data import DataConfig
 from varient.config.kinds import Count, Id, Positive, Strict
-from varient.config.measuring import EvaluationConfig, ProfilingConfig, SamplingConfig
+from varient.config.measuring import (
+    INCEPTION_FEATURES,
+    REHEARSAL,
+    EvaluationConfig,
+    ProfilingConfig,
+    SamplingConfig,
+)
 from varient.config.training import (
     AblationConfig,
     BaseConfig,
@@ -133,11 +139,7 @@ class ExperimentConfig(Strict):
             raise ValueError(f"sampling.shards = {self.sampling.shards} is above num_images = "
                              f"{self.sampling.num_images}: a shard would be empty")
         self.check_batches(self)
-        if self.evaluation.protocol == "digits":
-            fewest = min(self.sampling.num_images, self.data.num_training or self.sampling.num_images)
-            if self.evaluation.neighborhood >= fewest:
-                raise ValueError(f"evaluation.neighborhood = {self.evaluation.neighborhood} must be below the {fewest} "
-                                 "images that have neighbours")
+        self._check_scored()
         return self
 
     def check_batches(self, settings: BaseModel, section: str = "") -> None:
@@ -151,6 +153,27 @@ class ExperimentConfig(Strict):
             if training.batch_size > (self.data.num_training or training.batch_size):
                 raise ValueError(f"{place}.batch_size = {training.batch_size} is above the {self.data.num_training} "
                                  "images there are to train on")
+
+    def _check_scored(self) -> None:
+        """See that there are as many images as the scores take, before any is made."""
+        settings = self.evaluation
+        features = settings.num_features
+        compared = (f"evaluation.classifier.feature_dim = {features}" if settings.trains_its_network else
+                    f"evaluation.protocol = {settings.protocol!r}, which compares {features} features,")
+        hint = f" ({REHEARSAL!r} takes {INCEPTION_FEATURES[REHEARSAL] + 1})" if settings.protocol == "adm" else ""
+        sets = {"sampling.num_images": self.sampling.num_images}
+        if settings.trains_its_network:
+            if self.data.in_memory:
+                sets |= {"the training set": self.data.num_training or self.sampling.num_images,
+                         "data.holdout": self.data.holdout}
+            for name, count in sets.items():
+                if settings.neighborhood >= count:
+                    raise ValueError(f"evaluation.neighborhood = {settings.neighborhood} must be below the {count} "
+                                     f"images of {name}")
+        for name, count in sets.items():
+            if features >= count:
+                raise ValueError(f"{name} = {count} is too few for {compared}: FID takes {features + 1} images or "
+                                 f"more{hint}")
 
     def _check_subnets(self) -> None:
         """See that each subnet, recipe and counterpart can be had."""

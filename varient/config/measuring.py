@@ -44,13 +44,17 @@ class SamplingConfig(Strict):
 PROFILED = ("sampling.cfg", "sampling.top_k", "sampling.top_p", "sampling.decoded_at_once", "profiling")
 """Settings that latency and memory depend on; batch and precision are a profile's own."""
 
-
+INCEPTION_FEATURES = {"adm": 2048, "torch-fidelity": 2048, "clean-fid": 2048, "adm-rehearsal": 8}
+"""Features of Inception that FID compares, by protocol; their covariance takes one image more.  A rehearsal takes the
+first of them, so that the whole path can be tried with a few images; what comes of it is marked and means nothing."""
+REHEARSAL = "adm-rehearsal"
 
 
 class EvaluationConfig(Strict):
     """Scores and the networks that they need (docs/protocol.md)."""
 
-    protocol: Literal["digits", "fashion-mnist", "adm", "torch-fidelity", "clean-fid"] = "digits"
+    protocol: Literal["digits", "fashion-mnist", "adm", "torch-fidelity", "clean-fid", "adm-rehearsal"] = Field(
+        "digits", description="adm-rehearsal: adm's path on 8 of the features, for few images; marked in all tables")
     classifier: ClassifierTraining | None = Field(None, description="digits, fashion-mnist: trained here")
     inception_weights: UserFile | None = Field(None, description="file of the other protocols' Inception")
     weights_sha256: Sha256 | None = Field(None, description="of that file, where it is not the published one")
@@ -64,6 +68,13 @@ class EvaluationConfig(Strict):
     def trains_its_network(self) -> bool:
         """Whether features come from a classifier of the experiment's own images, not from Inception."""
         return self.protocol in ("digits", "fashion-mnist")
+
+    @property
+    def num_features(self) -> int:
+        """Numbers of an image that FID compares."""
+        if self.trains_its_network:
+            return self.classifier_training.feature_dim
+        return INCEPTION_FEATURES[self.protocol]
 
     @property
     def classifier_training(self) -> ClassifierTraining:

@@ -33,15 +33,16 @@ from varient.models.file_kind import OLD_TORCH, TORCH, TORCH_SCRIPT
 from varient.models.nested import flat_state_dict
 from varient.models.torch_file import read_torch_file
 from varient.npz import member_names, small_array
+from varient.paper.released import PUBLISHED_SHA256
 
 POOL, SPATIAL = "pool", "spatial"
 """Layers of Inception, beside LOGITS: pool_3 (2048) and 7 channels of mixed_6 (2023), flattened as ADM does."""
 
-FIDELITY_SHA256 = "6726825d"
+FIDELITY_SHA256 = PUBLISHED_SHA256["weights-inception-2015-12-05-6726825d.pth"]
 """How the SHA-256 of torch-fidelity's published Inception weights begins (its file name says so)."""
 
-CLEAN_FID_SHA256 = "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4"
-"""SHA-256 of NVIDIA's torchscript Inception; source: k_diffusion/evaluation.py of crowsonkb/k-diffusion at 0f9902f."""
+CLEAN_FID_SHA256 = PUBLISHED_SHA256["inception-2015-12-05.pt"]
+"""SHA-256 of NVIDIA's torchscript Inception."""
 
 FIDELITY_FILE = ("weights-inception-2015-12-05-6726825d.pth (96 MB, from the releases of "
                  "https://github.com/toshas/torch-fidelity; pt_inception-2015-12-05-6726825d.pth of pytorch-fid is "
@@ -404,7 +405,8 @@ def _checked_digest(path: Path, given: str | None, published: str, file: str) ->
     digest = sha256_of(path)
     if not digest.startswith(expected.lower()):
         raise ExtractorError(f"{path}: SHA-256 is {digest}, expected {expected}{'...' if len(expected) < 64 else ''}; "
-                             f"expected is {file}; for other weights give their hash")
+                             f"expected is {file}; for other weights give their hash (evaluation.weights_sha256 in a "
+                             "config, --sha256 on the command line)")
     return digest
 
 

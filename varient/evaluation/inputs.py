@@ -330,9 +330,8 @@ def _open_archives(paths: Sequence[Path], remarks: tuple[str, ...]) -> ImageSour
     first = shards[0]
     expected, side = int(first.indices[0]), first.images.shape[2]
     for shard in shards:
-        if shard.origin != first.origin:
-            differing = sorted(key for key in shard.origin | first.origin
-                               if shard.origin.get(key) != first.origin.get(key))
+        if differing := sorted(key for key in shard.origin | first.origin
+                               if key != "device" and shard.origin.get(key) != first.origin.get(key)):
             raise SampleError(f"{shard.path} and {first.path} differ in {', '.join(differing)}: not shards of one run")
         if shard.indices[0] != expected or (np.diff(shard.indices) != 1).any():
             raise SampleError(f"{shard.path}: starts at index {shard.indices[0]}, expected {expected} (a shard is "
@@ -340,6 +339,9 @@ def _open_archives(paths: Sequence[Path], remarks: tuple[str, ...]) -> ImageSour
         if shard.images.shape[2] != side:
             raise SampleError(f"{shard.path}: side {shard.images.shape[2]}, but {first.path} has {side}")
         expected = int(shard.indices[-1]) + 1
+    # Shards of one run may come from several machines.
+    devices = sorted({shard.origin["device"] for shard in shards if shard.origin.get("device")})
+    origin = first.origin | ({"device": ", ".join(devices)} if devices else {})
     starts = np.cumsum([0] + [len(shard.indices) for shard in shards])
 
     def read(begin: int, end: int) -> np.ndarray:
@@ -350,7 +352,7 @@ def _open_archives(paths: Sequence[Path], remarks: tuple[str, ...]) -> ImageSour
     return ImageSource(
         "archives", str(first.path if len(shards) == 1 else first.path.parent), tuple(shard.path for shard in shards),
         side, np.concatenate([shard.indices for shard in shards]), np.concatenate([shard.labels for shard in shards]),
-        first.origin.get("sampling", {}).get("num_images"), read, first.origin, remarks=remarks)
+        origin.get("sampling", {}).get("num_images"), read, origin, remarks=remarks)
 
 
 def _open_adm(path: Path, remarks: tuple[str, ...]) -> ImageSource:

@@ -13,6 +13,7 @@ from typing import Literal
 
 import numpy as np
 
+from varient.config import INCEPTION_FEATURES, REHEARSAL
 from varient.evaluation.extractors import (
     CLEAN_FID_FILE,
     FIDELITY_FILE,
@@ -101,6 +102,7 @@ class ScoringProtocol:
         num_features, num_spatial_features: how many numbers an image has in the two layers; None where a config says.
         reference: FID is taken against the stored statistics of the reference file, or against its images.
         inception_score, kid, neighbours: rules of those scores; None where the protocol has no such score.
+        first_features: so many of each layer's features are compared, the first ones; None: all.
         num_images: samples behind published numbers.
         num_reference: images of the reference, for precision and recall.
         notes: what a reader should know beside the numbers.
@@ -115,12 +117,18 @@ class ScoringProtocol:
     spatial_layer: str | None = None
     num_features: int | None = None
     num_spatial_features: int | None = None
+    first_features: int | None = None
     inception_score: InceptionScoreRule | None = None
     kid: KidRule | None = None
     neighbours: NeighbourRule | None = None
     num_images: int | None = None
     num_reference: int | None = None
     notes: tuple[str, ...] = ()
+
+    @property
+    def num_compared(self) -> int | None:
+        """Features that FID compares; None where a config says."""
+        return self.first_features or self.num_features
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
@@ -141,7 +149,8 @@ class ScoringProtocol:
 ADM = ScoringProtocol(
     name="adm",
     source="evaluations/evaluator.py of github.com/openai/guided-diffusion, as published ImageNet numbers use it",
-    network="torch-fidelity", feature_layer=POOL, logits_layer=LOGITS, spatial_layer=SPATIAL, num_features=2048,
+    network="torch-fidelity", feature_layer=POOL, logits_layer=LOGITS, spatial_layer=SPATIAL,
+    num_features=INCEPTION_FEATURES["adm"],
     num_spatial_features=2023, reference="statistics",
     inception_score=InceptionScoreRule(block_size=ADM_BLOCK), neighbours=NeighbourRule(),
     num_images=50_000, num_reference=10_000,
@@ -151,10 +160,16 @@ ADM = ScoringProtocol(
            "writes, so that ADM's evaluator sees the same blocks",
            "logits without bias"))
 
+ADM_REHEARSAL = replace(
+    ADM, name=REHEARSAL, first_features=INCEPTION_FEATURES[REHEARSAL], num_images=None, num_reference=None,
+    source="this project: the path of `adm` with so few features that a few images do",
+    notes=("comparable with nothing: a rehearsal of the path from weights to tables", *ADM.notes))
+
 TORCH_FIDELITY = ScoringProtocol(
     name="torch-fidelity",
     source="torch-fidelity 0.4.0: its defaults with feature_extractor='inception-v3-compat'",
-    network="torch-fidelity", feature_layer=POOL, logits_layer=LOGITS, num_features=2048, reference="images",
+    network="torch-fidelity", feature_layer=POOL, logits_layer=LOGITS,
+    num_features=INCEPTION_FEATURES["torch-fidelity"], reference="images",
     inception_score=InceptionScoreRule(splits=10), kid=KidRule(), neighbours=NeighbourRule(), num_images=50_000,
     notes=("with no extractor named, torch-fidelity takes precision and recall from VGG16 (fc2_relu), not Inception",
            "IS in 10 splits is biased below 50,000 images, where a split has fewer than 5000",
@@ -163,7 +178,8 @@ TORCH_FIDELITY = ScoringProtocol(
 CLEAN_FID = ScoringProtocol(
     name="clean-fid",
     source="clean-fid 0.1.35, mode clean (Parmar et al. 2022, arXiv 2104.11222)",
-    network="clean-fid", feature_layer=POOL, num_features=2048, reference="images", kid=KidRule(), num_images=50_000,
+    network="clean-fid", feature_layer=POOL, num_features=INCEPTION_FEATURES["clean-fid"], reference="images",
+    kid=KidRule(), num_images=50_000,
     notes=("Pillow's antialiased bicubic resize: not comparable with ADM's numbers",
            "clean-fid draws its KID subsets from NumPy's unseeded generator, here they are seeded; it shrinks them to "
            "the smaller set, here too small a set is refused",
@@ -178,7 +194,8 @@ DIGITS = ScoringProtocol(
 
 FASHION_MNIST = replace(DIGITS, name="fashion-mnist")
 
-PROTOCOLS = {protocol.name: protocol for protocol in (ADM, TORCH_FIDELITY, CLEAN_FID, DIGITS, FASHION_MNIST)}
+PROTOCOLS = {protocol.name: protocol for protocol in (ADM, TORCH_FIDELITY, CLEAN_FID, DIGITS, FASHION_MNIST,
+                                                    ADM_REHEARSAL)}
 
 REFERENCE_FILE = "VIRTUAL_imagenet256_labeled.npz (from evaluations/README.md of github.com/openai/guided-diffusion)"
 
@@ -273,8 +290,8 @@ def reference_problems(protocol: ScoringProtocol, reference: Reference) -> list[
 def _least_images(protocol: ScoringProtocol, role: str) -> Sequence[tuple[str, int]]:
     """Below these a score has no value at all, or, with no more images than features, none that means anything."""
     least = []
-    if protocol.num_features and (role == "samples" or protocol.reference == "images"):
-        least.append((f"FID on {protocol.num_features} features", protocol.num_features + 1))
+    if protocol.num_compared and (role == "samples" or protocol.reference == "images"):
+        least.append((f"FID on {protocol.num_compared} features", protocol.num_compared + 1))
     if protocol.kid:
         least.append(("KID", max(protocol.kid.subset_size, 2)))
     if protocol.neighbours:
@@ -288,6 +305,9 @@ def _least_images(protocol: ScoringProtocol, role: str) -> Sequence[tuple[str, i
 
 def _comparison_warnings(protocol: ScoringProtocol, samples: ImageSource, reference: Reference) -> list[str]:
     found = []
+    if protocol.first_features:
+        found.append(f"{samples.place}: a rehearsal, on {protocol.first_features} of {protocol.num_features} features: "
+                     "its numbers are comparable with nothing")
     if absent := [metric for metric in protocol.metrics if metric not in protocol.metrics_against(reference)]:
         lacking = [what for what, there in (("mu_s and sigma_s", "mu_s" in reference.statistics),
                                             ("images", reference.images)) if not there]

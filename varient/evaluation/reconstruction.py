@@ -19,6 +19,7 @@ from varient.evaluation.inputs import ImageSource, open_reference, open_samples,
 from varient.evaluation.protocols import check
 from varient.evaluation.scoring import (
     check_belongs,
+    compared,
     frechet_reference,
     open_networks,
     protocol_of,
@@ -53,12 +54,12 @@ def score_reconstructions(config: ExperimentConfig, tokenizer: Path, samples: Se
     found = check(protocol, images, real, config.evaluation.inception_weights)
     extractor, judge, weights = open_networks(config, protocol, run_dir, device)
     network = load_tokenizer(config, tokenizer).eval().to(device)
-    features = extract_in_memory(real.images, extractor) if real.images else None
+    features = compared(extract_in_memory(real.images, extractor), protocol) if real.images else None
     target = frechet_reference(protocol.feature_layer, "mu", "sigma", protocol, real, features)
     scales = []
     for k in config.pyramid.scales:
         rebuilt = reconstructed(images, network, k)
-        feature_NF = extract_in_memory(rebuilt, extractor).layers[protocol.feature_layer]
+        feature_NF = compared(extract_in_memory(rebuilt, extractor), protocol).layers[protocol.feature_layer]
         fid = frechet_spread(feature_NF, target, labels_N=rebuilt.labels)
         recognised = recognised_share(judge, rebuilt) if judge else None
         scales.append(ScaleReconstruction(scale=k, side=config.pyramid.side(k), tokens=config.pyramid.tokens(k),

@@ -120,8 +120,8 @@ def score_files(protocol_name: str, samples: Sequence[Path], reference: Sequence
         check_writable(path)
     generated, real = open_samples(samples), open_reference(reference)
     found = check(protocol, generated, real, weights)
-    if extrapolate and protocol.num_features:
-        smallest_subsample(len(generated), protocol.num_features)
+    if extrapolate and protocol.num_compared:
+        smallest_subsample(len(generated), protocol.num_compared)
     extractor = open_extractor(protocol, weights=weights, sha256=sha256, device=device)
     record = score(protocol, extractor, generated, real, folder=folder, extrapolate=extrapolate)
     record = record.model_copy(update={"warnings": (*found, *record.warnings)})
@@ -156,8 +156,8 @@ def score(protocol: ScoringProtocol, extractor: Extractor, samples: ImageSource,
         ScoreError: a FID that the libraries see otherwise.
     """
     remarks = [warning for images in (samples, reference.images) if images for warning in pixel_warnings(images)]
-    generated = _features(samples, extractor, folder)
-    real = _features(reference.images, extractor, folder) if reference.images else None
+    generated = compared(_features(samples, extractor, folder), protocol)
+    real = compared(_features(reference.images, extractor, folder), protocol) if reference.images else None
     target = frechet_reference(protocol.feature_layer, "mu", "sigma", protocol, reference, real)
     feature_NF = generated.layers[protocol.feature_layer]
     fid = frechet_spread(feature_NF, target, labels_N=samples.labels)
@@ -171,7 +171,7 @@ def score(protocol: ScoringProtocol, extractor: Extractor, samples: ImageSource,
         except FeatureError as error:  # an extra: too few images for it are enough for all other scores
             remarks.append(f"no FID at infinity: {error}")
     if test:
-        held = _features(test.images, extractor, folder) if test.images else None
+        held = compared(_features(test.images, extractor, folder), protocol) if test.images else None
         values |= _named("fid_test", frechet_spread(
             feature_NF, frechet_reference(protocol.feature_layer, "mu", "sigma", protocol, test, held),
             labels_N=samples.labels))
@@ -201,7 +201,8 @@ def score(protocol: ScoringProtocol, extractor: Extractor, samples: ImageSource,
         provenance=provenance(
             experiment=samples.origin.get("experiment", "none"), seed=samples.origin.get("seed"),
             settings=samples.origin.get("settings", "none"), on=extractor.device,
-            weights_sha256={"extractor": extractor.sha256} | samples.origin.get("weights_sha256", {})))
+            weights_sha256={"extractor": extractor.sha256} | samples.origin.get("weights_sha256", {}),
+            imported_sha256=samples.origin.get("imported_sha256"), sampled_on=samples.origin.get("device")))
 
 
 def recognised_share(judge: Classifier, samples: ImageSource) -> float | None:
@@ -243,6 +244,15 @@ def _features(images: ImageSource, extractor: Extractor, folder: Path | None) ->
     return extract_in_parts(images, extractor, folder / images.sha256[:16])
 
 
+def compared(features: Features, protocol: ScoringProtocol) -> Features:
+    """What of the features a protocol compares; logits stay whole, classes cannot be left out."""
+    if protocol.first_features is None:
+        return features
+    return replace(features, layers={name: values if name == protocol.logits_layer
+                                     else values[:, :protocol.first_features]
+                                     for name, values in features.layers.items()})
+
+
 def _named(name: str, spread: Spread) -> dict[str, float | None]:
     """A score and its spread; None for the spread of too few images to tell one."""
     return {name: spread.point, f"{name}_sd": spread.sd if math.isfinite(spread.sd) else None}
@@ -252,7 +262,8 @@ def frechet_reference(layer: str, mean: str, covariance: str, protocol: ScoringP
                       real: Features | None) -> FrechetReference:
     """What generated features are compared with: the statistics of the file, or those of the real features."""
     if protocol.reference == "statistics":
-        return FrechetReference(Gaussian(reference.statistics[mean], reference.statistics[covariance]))
+        first, stored = slice(protocol.first_features), reference.statistics
+        return FrechetReference(Gaussian(stored[mean][first], stored[covariance][first, first]))
     assert real is not None  # `check` lets no reference without images through
     return FrechetReference(Moments.of(real.layers[layer]).gaussian())
 

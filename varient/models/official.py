@@ -23,6 +23,7 @@ from varient.models.nested import AVERAGED, WEIGHTS, Family, StateDict, telling_
 from varient.models.torch_file import read_torch_file
 from varient.models.transformer import VAR
 from varient.models.vqvae import VQVAE
+from varient.paper.released import PUBLISHED_SHA256
 
 _VAR_BUFFER = re.compile(r"lvl_1L|attn_bias_for_masking|blocks\.\d+\.attn\.zero_k_bias")
 _VQVAE_BUFFER = re.compile(r"quantize\.ema_vocab_hit_SV")
@@ -31,12 +32,6 @@ _REASON = "VAR's authors sample from the weights as trained"
 VAR_FAMILY = Family("a VAR transformer", ("trainer", "var_wo_ddp", "var", *WEIGHTS, *AVERAGED), _REASON)
 VQVAE_FAMILY = Family("a VAR VQVAE", ("trainer", "vae_local", "vae_wo_ddp", "vae", "vqvae", *WEIGHTS, "vae_ema",
                                       *AVERAGED), _REASON)
-
-PUBLISHED_SHA256 = {
-    "vae_ch160v4096z32.pth": "7c3ec27ae28a3f87055e83211ea8cc8558bd1985d7b51742d074fb4c2fcf186c",
-}
-"""Hashes that were published, by name of the file: the Git LFS pointer of huggingface.co/FoundationVision/var.  Files
-that are not here have none that we could look up."""
 
 log = logging.getLogger(__name__)
 

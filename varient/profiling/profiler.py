@@ -36,6 +36,7 @@ from varient.records import (
     read_record,
     write_record,
 )
+from varient.systems.lineage import imported_sha256
 from varient.systems.pipeline import DTYPES, default_device, named_device
 from varient.systems.protocol import CountedCache, Sampler
 from varient.systems.registry import family_of, resolve_system, user_files
@@ -278,6 +279,7 @@ def _record(config: ExperimentConfig, wanted: Configuration, run_dir: Path, *, r
         allocator=os.environ.get("PYTORCH_CUDA_ALLOC_CONF") if default_device().type == "cuda" else None,
         provenance=provenance(experiment=config.name, seed=config.seed, on=default_device().type,
                               settings=config.digest(*PROFILED, f"systems.{family_of(wanted.system, config)}"),
+                              imported_sha256=imported_sha256(system, config, run_dir) if weights else None,
                               weights_sha256={name: sha256_kept(run_dir / f"{name}.safetensors") for name in weights}
                               | ({path.name: sha256_kept(path) for path in user_files(system)} if weights else {})))
 

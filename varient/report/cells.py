@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from varient.paper_size import UNKNOWN_WEIGHTS
 from varient.records import Record
 from varient.results import SeedSpread
 
@@ -15,8 +16,9 @@ NORMAL_95 = 1.96
 """Half of a 95 % interval in standard deviations."""
 
 ARITHMETIC, PREDICTED = "arithmetic", "predicted"
-MARKS = {ARITHMETIC: "ᵃ", PREDICTED: "ᵖ"}
-"""Behind a value of ours that nobody measured: exact from shapes, or the cost model's."""
+MARKS = {ARITHMETIC: "ᵃ", PREDICTED: "ᵖ", UNKNOWN_WEIGHTS: "ᵘ"}
+"""Behind a value of ours that nobody measured (exact from shapes, or the cost model's), or measured on other weights
+than the paper's."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ def side_by_side(frame: pd.DataFrame, headings: Mapping[str, str]) -> pd.DataFra
 
 
 def _mark(source: str) -> str:
-    return next((mark for kind, mark in MARKS.items() if source.startswith(kind)), "")
+    return next((mark for kind, mark in MARKS.items() if kind in source), "")
 
 
 _IN_LATEX = str.maketrans(

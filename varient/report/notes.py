@@ -9,10 +9,10 @@ import pandas as pd
 from varient.config import ExperimentConfig
 from varient.cost.roofline import PAPER_BATCH_SIZE, PAPER_DEVICE
 from varient.paper import TITLE
+from varient.paper_size import UNKNOWN_WEIGHTS, is_paper_size, marks, warnings
 from varient.report.cells import ABSENT, ARITHMETIC, MARKS, PREDICTED
 from varient.report.needs import Needs
 from varient.report.quality_tables import THREE_PHASES
-from varient.report.table2 import is_paper_size
 from varient.report.table3 import TABLE3_NOTE
 from varient.results import Results
 from varient.systems.ids import base_system
@@ -28,13 +28,13 @@ _TRAININGS = ("± is half the width of a 95 % interval (Student's t) of the mean
 def table_notes(number: int, config: ExperimentConfig, results: Results, frame: pd.DataFrame,
                 wanted: Needs) -> list[str]:
     """What the table is and how to read it, and which records it lacks."""
-    title = f"Table {number} of {TITLE}. Each cell: ours / the paper's."
+    title, marked = f"Table {number} of {TITLE}. Each cell: ours / the paper's.", _marked(config, results)
     if number == 3:
-        return [f"{title} {TABLE3_NOTE}"]
+        return [f"{title} {TABLE3_NOTE}", *marked]
     if number in (6, 7):
-        return [f"{title} Ours comes from the config of {config.name}."]
+        return [f"{title} Ours comes from the config of {config.name}.", *marked]
     notes = [f"{title} Ours ({config.name}): {ABSENT} means no value, {MARKS[ARITHMETIC]} exact from shapes, "
-             f"{MARKS[PREDICTED]} predicted by the cost model; unmarked values are measured.",
+             f"{MARKS[PREDICTED]} predicted by the cost model; unmarked values are measured.", *marked,
              " ".join(_reading(number, config, results, frame))]
     absent = {kind: [name for name in getattr(wanted, kind) if name not in getattr(results, f"{kind}s")]
               for kind in ("score", "profile")}
@@ -42,6 +42,15 @@ def table_notes(number: int, config: ExperimentConfig, results: Results, frame: 
     gaps += ["reconstructions"] if wanted.reconstruction and not results.reconstruction else []
     notes += [f"No record: {'; '.join(gaps)}."] if gaps else []
     return [*filter(None, notes), *(f"Left out: {remark}." for remark in results.remarks)]
+
+
+def _marked(config: ExperimentConfig, results: Results) -> list[str]:
+    """What has to be said of the experiment and its records; unknown weights beside the mark of their values."""
+    said = marks(config, results)
+    if warned := warnings(config, results):
+        said["Warnings of the records"] = warned
+    signs = {UNKNOWN_WEIGHTS.capitalize(): f"{MARKS[UNKNOWN_WEIGHTS]} "}
+    return [f"{signs.get(title, '')}{title}: {text}." for title, text in said.items()]
 
 
 def _reading(number: int, config: ExperimentConfig, results: Results, frame: pd.DataFrame) -> Iterator[str]:

@@ -15,6 +15,7 @@ import matplotlib
 
 from varient.config import ExperimentConfig
 from varient.files import atomic_path
+from varient.results import Results
 from varient.systems.ids import VarId, parse
 from varient.systems.registry import resolve_system
 from varient.targets import figure_files
@@ -242,14 +243,14 @@ def note_source(figure: Figure, text: str) -> None:
     figure.text(0.08 / width_in, 0.06 / height_in, text, color=GREY, fontsize=6.3, va="bottom", linespacing=1.3)
 
 
-def note_below(figure: Figure, text: str, remarks: Sequence[str] = ()) -> None:
+def note_below(figure: Figure, text: str, results: Results | None = None) -> None:
     """`note_source` in lines of the page's width, below panels that leave them room.
 
     Args:
         text: its paragraphs, a line each.
-        remarks: records that are left out and why (`Results.remarks`); the first are named.
+        results: whose marks are said, and the first of whose remarks.
     """
-    lines = note_lines(text.splitlines(), remarks)
+    lines = note_lines([*text.splitlines(), *(results.marks if results else ())], results.remarks if results else ())
     free = note_height_in(lines) / figure.get_figheight()
     figure.get_layout_engine().set(rect=(0, free, 1, 1 - free))
     note_source(figure, "\n".join(lines))

@@ -7,10 +7,10 @@ from functools import cache
 import pandas as pd
 
 from varient.config import ExperimentConfig
-from varient.cost.paper_systems import paper_system
 from varient.cost.roofline import MIB, PAPER_DEVICE, PAPER_POLICY, SystemCost, peak_mib, system_cost
 from varient.paper import DEPTH, paper_table, system_id
 from varient.paper.published import published
+from varient.paper_size import is_paper_size
 from varient.records import ProfileRecord, ScoreRecord
 from varient.report.cells import ARITHMETIC, PREDICTED, Cell, flatten, measured, number
 from varient.report.needs import Needs, needs, shown_depths
@@ -117,12 +117,6 @@ def _cost(published_as: str) -> SystemCost | None:
         return system_cost(published_as, policy=PAPER_POLICY)
     except ValueError:  # a row that the cost model does not know
         return None
-
-
-def is_paper_size(config: ExperimentConfig) -> bool:
-    """Whether the experiment's full network is the released VAR-d30 at 256 x 256."""
-    own = resolve_system(base_system(config), config).parameters()
-    return tuple(own.values()) == tuple(paper_system(_BASE).transformer_parameters)
 
 
 def _parameters(counts: list[int]) -> str:

@@ -11,6 +11,8 @@ import pandas as pd
 from varient import markdown
 from varient.config import ExperimentConfig
 from varient.files import write_text
+from varient.paper_size import UNKNOWN_WEIGHTS, unknown_weights
+from varient.records import ProfileRecord, ScoreRecord
 from varient.report.cells import latex, side_by_side
 from varient.report.needs import Needs, nothing
 from varient.report.notes import table_notes
@@ -33,6 +35,14 @@ from varient.targets import table_files
 
 def _table3(_config: ExperimentConfig, results: Results) -> pd.DataFrame:
     return table3(results.all_profiles)
+
+
+def _of_unknown_weights(frame: pd.DataFrame) -> pd.DataFrame:
+    """A table whose measured values say that they are of weights which nobody knows."""
+    sources = [column for column in frame.columns if column.endswith("_source")]
+    return frame.assign(**{column: frame[column].astype(str).map(
+        lambda source: f"{source}, {UNKNOWN_WEIGHTS}" if source.startswith("measured") else source)
+        for column in sources})
 
 
 class Table(NamedTuple):
@@ -81,6 +91,9 @@ def render(number: int, config: ExperimentConfig, results: Results, stem: Path) 
     if number != 3:  # Table 3 is at the paper's size, whatever the experiment
         results = comparable(config.name, results)
     frame = TABLES[number].build(config, results)
+    records: list[ScoreRecord | ProfileRecord] = [*results.scores.values(), *results.profiles.values()]
+    if any(unknown_weights(config, record) for record in records):
+        frame = _of_unknown_weights(frame)
     shown = side_by_side(frame, _HEADINGS)
     notes = table_notes(number, config, results, frame, TABLES[number].needs(config))
     readable = [*map(markdown.escaped, notes), markdown.table(shown.columns, shown.values.tolist())]

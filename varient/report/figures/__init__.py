@@ -7,11 +7,13 @@ figure, and a function beside it says what the figure is made of.  What is not t
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
 
 from varient.config import ExperimentConfig
+from varient.paper_size import marks
 from varient.report.needs import Needs
 from varient.results import Results, comparable
 
@@ -73,8 +75,10 @@ def _drawn(wanted: Needs, config: ExperimentConfig, results: Results) -> Results
 
     What it does not show is dropped first: a figure is the same given its own records or all of a run folder.
     """
-    return comparable(config.name, Results(
+    shown = comparable(config.name, Results(
         {system: record for system, record in results.scores.items() if system in wanted.score},
         {system: record for system, record in results.profiles.items() if system in wanted.profile},
         tuple(record for record in results.all_profiles if record.system in wanted.profile),
         remarks=results.remarks if wanted.score else ()))
+    said = "; ".join(marks(config, shown))
+    return replace(shown, marks=(f"{said} (the tables' notes say why).",) if said else ())

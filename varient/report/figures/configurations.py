@@ -76,7 +76,7 @@ def draw_configurations(config: ExperimentConfig, results: Results, _run_dir: Pa
     measured = (f"FID: measured ({config.name}), a supernet for each d, trained with N = {bridge}; bars: 95 % over "
                 "redraws of the images; paper" if ours else "FID: paper")
     note_below(figure, f"{measured}: Table 8, star: the configuration it recommends.\nKV: arithmetic, batch "
-                       f"{config.profiling.batch_size}", results.remarks)
+                       f"{config.profiling.batch_size}", results)
     label_points({panels["ours"]: _draw_space(panels["ours"], ours, _recommended(config), absent),
                   panels["paper"]: _draw_space(panels["paper"], printed, RECOMMENDED)})
     return figure

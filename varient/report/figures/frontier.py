@@ -89,7 +89,7 @@ def draw_frontier(config: ExperimentConfig, results: Results, _run_dir: Path) ->
             corner_note(rows[0][1], f"DiT and LlamaGen on {config.data.source} say\nnothing about ImageNet", right=True,
                         top=True)
     note_below(figure, f"{_measured_note(config, results, ours)}(c), (d): paper, ImageNet, batch {PAPER_BATCH_SIZE}, "
-                       "L20.  d2 to d16: VARiant", results.remarks)
+                       "L20.  d2 to d16: VARiant", results)
     label_points({axis: [(x, mark.fid, _label(mark)) for mark in marks if (x := x_of(mark))]
                   for axis, _, x_of, _, marks in panels})
     return figure

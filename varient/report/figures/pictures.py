@@ -199,7 +199,10 @@ class _Artist:
 
     def _fid(self, system: str) -> str:
         record = self.results.scores.get(system)
-        return f"{record.fid:.2f} ± {NORMAL_95 * record.fid_sd:.2f}" if record else "–"
+        if record is None:
+            return "–"
+        digits = 2 if record.fid < 100 else 0  # the column has room for so many
+        return f"{record.fid:.{digits}f} ± {NORMAL_95 * record.fid_sd:.{digits}f}"
 
 
 def _layers(plan: DepthPlan) -> str:
@@ -271,7 +274,7 @@ def _pictures(run_dir: Path, system: str, indices: Sequence[int]) -> np.ndarray 
 
 def _sheet(config: ExperimentConfig, results: Results, panels: Sequence[_Panel]) -> Figure:
     """A page-wide figure of panels one below the other, all cells of one size."""
-    note = note_lines(_sources(config, results, panels), results.remarks)
+    note = note_lines([*_sources(config, results, panels), *results.marks], results.remarks)
     numbers_in = max(sum(_NUMBER_IN[heading] for heading in _headings(panel)) for panel in panels)
     cell_in = (PAGE_IN - 2 * _MARGIN_IN - _NAME_IN - numbers_in) / max(panel.columns.width for panel in panels)
     heights_in = [_HEAD_IN + cell_in * panel.cells_high for panel in panels]

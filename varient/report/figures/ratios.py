@@ -93,7 +93,7 @@ def draw_ratios(config: ExperimentConfig, results: Results, run_dir: Path) -> Fi
     _draw_losses([panels[f"loss/{network}"] for network in NETWORKS], config, losses)
     _draw_stages([panels[f"stages/{network}"] for network in NETWORKS], ways(config, results, "stages"), at_end, absent)
     note_below(figure, f"{_measured_note(config, at_end, losses)}Paper: Sec. 3.3.1, which does not state d; "
-                       f"star: Table 4, d = {STAR_DEPTH}", results.remarks)
+                       f"star: Table 4, d = {STAR_DEPTH}", results)
     fronts = {panels["ours"]: at_end, panels["paper"]: paper_ways()}
     label_points({axis: _draw_front(axis, found, absent) for axis, found in fronts.items()})
     return figure

@@ -36,7 +36,7 @@ SMOOTHED_EPOCHS = 5
 """Width of the running mean: one batch an epoch is measured, and which network it trains is chance."""
 
 
-def draw_schedule(config: ExperimentConfig, _results: Results, run_dir: Path) -> Figure:
+def draw_schedule(config: ExperimentConfig, results: Results, run_dir: Path) -> Figure:
     """Fig. 3: (a) p(subnet) by epoch, (b) norm of the gradient by zone, in shared and in full-only layers."""
     figure = new_figure(PAGE_IN, 2.5)
     panels = figure.subplot_mosaic([["p", *GROUPS]], width_ratios=(1.1, 1, 1))
@@ -56,7 +56,7 @@ def draw_schedule(config: ExperimentConfig, _results: Results, run_dir: Path) ->
     measured = (f"; (b) measured ({config.name}): {network}, the first batch of each epoch; line: mean of "
                 f"{SMOOTHED_EPOCHS} epochs.\nIn subnet batches the flexible zone reaches full-only layers through the "
                 "keys and values of the bridge zone" if curves else "")
-    note_below(figure, f"(a) arithmetic: Eq. 5 and the config's phases{measured}")
+    note_below(figure, f"(a) arithmetic: Eq. 5 and the config's phases{measured}", results)
     return figure
 
 
