@@ -11,8 +11,10 @@ import sys
 import time
 from pathlib import Path
 
+import jinja2
 import pandas as pd
 import pytest
+import torch
 import yaml
 from conftest import ROOT
 from fashion_fixtures import write_files
@@ -21,6 +23,7 @@ from safetensors import safe_open
 
 from varient.config import load_config
 from varient.records import ScoreRecord, read_record
+from varient.report.figures import FIGURES
 from varient.training.fashion_mnist import SHA256 as FASHION_MNIST
 
 RELEASED = ("vae_ch160v4096z32.pth", "var_d30.pth", "var_d16.pth", "drafter_6.pth", "refiner_6.pth",
@@ -73,6 +76,60 @@ def test_what_every_job_would_fail_at_stops_the_workflow_before_the_first(copy):
     assert result.returncode != 0 and not (copy / "runs/imagenet256/logs/train_tokenizer.log").exists()
     assert "tokenizer.weights: weights/vae_ch160v4096z32.pth" in told and "VARIENT_DEVICE" in told
     assert "var_d30.pth" not in told
+
+
+def test_all_files_that_are_missing_are_named_in_one_run(copy):
+    """Also a folder's; and none that is there, nor any where what is made of it is there."""
+    _give(copy)
+    gone = ("var_d30.pth", "drafter_6.pth", "VIRTUAL_imagenet256_labeled.npz", "sd-vae-ft-ema/config.json")
+    for name in gone:
+        (copy / "weights" / name).unlink()
+    for target in ("base.safetensors", "code-drafter-n6.safetensors", "records/score-var-d30.json",
+                   "samples/dit-xl2/shard-0.npz", "records/profile-dit-xl2.json"):
+        dry = ("-n", "--configfile", "workflow/config/imagenet256.yaml", "--", f"runs/imagenet256/{target}")
+        result = snakemake(copy, *dry)
+        said = result.stdout + result.stderr
+        assert result.returncode != 0 and all(f"weights/{name}" in said for name in gone), said
+        assert "weights/var_d16.pth" not in said
+    made = copy / "runs/imagenet256/base.safetensors"
+    made.parent.mkdir(parents=True, exist_ok=True)
+    made.touch()
+    again = snakemake(copy, "-n", "--configfile", "workflow/config/imagenet256.yaml", "--", str(made.relative_to(copy)))
+    made.unlink()
+    assert "no such file" not in again.stdout + again.stderr
+
+
+def test_another_inception_stops_the_run_before_its_first_job(copy):
+    """Said once, with the settings that take another, and not by each of the scorings."""
+    _give(copy)
+    torch.save({}, copy / "weights/weights-inception-2015-12-05-6726825d.pth")
+    shutil.rmtree(copy / "runs/imagenet256", ignore_errors=True)
+    result = snakemake(copy, "--cores", "2", "--keep-going", "--configfile", "workflow/config/imagenet256.yaml", "--",
+                       "runs/imagenet256/records/score-var-d30.json", VARIENT_DEVICE="cpu")
+    said = result.stdout + result.stderr
+    assert result.returncode == 1 and not (copy / "runs/imagenet256/logs").exists()
+    assert said.count("expected 6726825d") == 1 and "evaluation.weights_sha256" in said and "--sha256" in said
+
+
+@pytest.mark.parametrize("name", ["table", "figure", "claims", "summary", "ablations"])
+def test_captions_speak_of_the_experiment_that_they_stand_in(name):
+    text = (ROOT / f"workflow/report/{name}.rst").read_text()
+
+    def captions(config: str, **changes: str) -> str:
+        settings = load_config(ROOT / f"workflow/config/{config}.yaml").model_dump(mode="json")
+        settings["evaluation"] |= changes
+        kinds = {"table": [{"table": str(number)} for number in range(1, 9)],
+                 "figure": [{"figure": figure} for figure in FIGURES]}.get(name, [{}])
+        return "\n".join(jinja2.Environment(undefined=jinja2.StrictUndefined).from_string(text).render(
+            snakemake={"config": settings, "wildcards": wildcards}) for wildcards in kinds)
+
+    paper, digits, smoke = (captions(config) for config in ("imagenet256", "digits", "smoke"))
+    for word in ("digits", "miniature", "real images", "control", "CPU"):
+        assert word not in paper
+    assert ("miniature" in digits) == (name in ("table", "claims", "summary"))
+    assert ("control" in digits) == (name in ("figure", "ablations")) and "control" not in smoke
+    rehearsal = captions("imagenet256", protocol="adm-rehearsal")
+    assert ("A rehearsal" in rehearsal) == (name != "ablations") and "rehearsal" not in paper
 
 
 @pytest.mark.parametrize(("target", "splits", "missing"), [

@@ -6,7 +6,7 @@ from pathlib import Path
 from varient.ablations import arms
 from varient.config import PROFILED
 from varient.devices import wanted_device
-from varient.experiment import keep_config
+from varient.experiment import keep_config, named_files
 from varient.image_tree import ImageTreeError, check_class_folders
 from varient.launch import launcher, training_gpus
 from varient.report.figures import figure_needs
@@ -110,9 +110,14 @@ def weights_of(wildcards):
     return weight_files(resolve_system(wildcards.system, EXPERIMENT).weights)
 
 
-def user_files_of(wildcards):
-    """Files of the user's that the wildcards' system reads besides its weights."""
-    return user_files(resolve_system(wildcards.system, EXPERIMENT))
+def user_files_of(output):
+    """Input function: files of the user's that the wildcards' system reads besides its weights."""
+
+    def files(wildcards):
+        system = resolve_system(wildcards.system, EXPERIMENT)
+        return given(output.format(**wildcards), *user_files(system))
+
+    return files
 
 
 def code_of(stage):
@@ -163,6 +168,49 @@ IMAGES = "" if EXPERIMENT.data.in_memory else str(EXPERIMENT.data.root or "")
 TOKENS = f"runs/{EXPERIMENT.name}/tokens"
 TOKEN_LIST = f"{TOKENS}.json" if EXPERIMENT.data.cacheable else []
 TOKENS_OPTION = ["--tokens", TOKENS] if EXPERIMENT.data.cacheable else []
+
+
+def given(output, *paths):
+    """Files of the user's as inputs of what is to be made; where one is missing, all that the config names are told."""
+    if not Path(output).exists() and not all(Path(path).exists() for path in paths):
+        check_named_files()
+    return list(paths)
+
+
+@cache
+def check_named_files():
+    """Raise WorkflowError with all files and folders that the config names and that are not there."""
+    missing = dict.fromkeys(
+        str(path)
+        for path in named_files(EXPERIMENT)
+        if not path.exists() and path != EXPERIMENT.data.root
+    )
+    if missing:
+        raise WorkflowError(
+            f"no such file: {', '.join(missing)}; the config of {EXPERIMENT.name} names them (comments in "
+            "workflow/config say where released ones come from), and what is to be made needs one or more"
+        )
+
+
+def reference_of(output):
+    """Input function: what samples are compared with, for the record of scores of that pattern."""
+
+    def reference(wildcards):
+        is_given = EXPERIMENT.evaluation.reference is not None
+        return given(output.format(**wildcards), REFERENCE) if is_given else REFERENCE
+
+    return reference
+
+
+def extractor_of(output):
+    """Input function: Inception, or the classifiers of the experiment, for the record of that pattern."""
+
+    def networks(wildcards):
+        if weights := EXPERIMENT.evaluation.inception_weights:
+            return given(output.format(**wildcards), weights)
+        return weight_files(["classifier-features", "classifier-judge"])
+
+    return networks
 
 
 def needs_images(output, *splits):

@@ -4,7 +4,7 @@ rule profile:
     """
     input:
         weights=weights_of,
-        files=user_files_of,
+        files=user_files_of("runs/{experiment}/records/profile-{system}.json"),
         code=code_of("varient.profiling.profiler"),
     output:
         "runs/{experiment}/records/profile-{system}.json",

@@ -2,7 +2,7 @@ rule generate_shard:
     """One shard of a system's images; each image is a function of (seed, index), so shards only divide the work."""
     input:
         weights=weights_of,
-        files=user_files_of,
+        files=user_files_of("runs/{experiment}/samples/{system}/shard-{shard}.npz"),
         code=code_of("varient.generation"),
     output:
         "runs/{experiment}/samples/{system}/shard-{shard}.npz",

@@ -4,13 +4,9 @@ rule score:
             f"runs/{{experiment}}/samples/{{system}}/shard-{shard}.npz"
             for shard in range(EXPERIMENT.sampling.shards)
         ],
-        reference=REFERENCE,
+        reference=reference_of("runs/{experiment}/records/score-{system}.json"),
         test=TEST,
-        networks=EXPERIMENT.evaluation.inception_weights
-        or expand(
-            "runs/{{experiment}}/classifier-{role}.safetensors",
-            role=["features", "judge"],
-        ),
+        networks=extractor_of("runs/{experiment}/records/score-{system}.json"),
         code=stage_sources("varient.evaluation.scoring"),
     output:
         "runs/{experiment}/records/score-{system}.json",
@@ -33,12 +29,8 @@ rule score:
 use rule score as score_real with:
     input:
         samples="runs/{experiment}/real/{split}.npz",
-        reference=REFERENCE,
-        networks=EXPERIMENT.evaluation.inception_weights
-        or expand(
-            "runs/{{experiment}}/classifier-{role}.safetensors",
-            role=["features", "judge"],
-        ),
+        reference=reference_of("runs/{experiment}/records/score-real-{split}.json"),
+        networks=extractor_of("runs/{experiment}/records/score-real-{split}.json"),
         code=stage_sources("varient.evaluation.scoring"),
     output:
         "runs/{experiment}/records/score-real-{split}.json",
@@ -58,12 +50,8 @@ rule reconstruct:
     input:
         tokenizer="runs/{experiment}/tokenizer.safetensors",
         images=f"{REAL}/{EXPERIMENT.data.reference_split}.npz",
-        reference=REFERENCE,
-        networks=EXPERIMENT.evaluation.inception_weights
-        or expand(
-            "runs/{{experiment}}/classifier-{role}.safetensors",
-            role=["features", "judge"],
-        ),
+        reference=reference_of("runs/{experiment}/records/reconstruction.json"),
+        networks=extractor_of("runs/{experiment}/records/reconstruction.json"),
         code=stage_sources("varient.evaluation.reconstruction"),
     output:
         "runs/{experiment}/records/reconstruction.json",

@@ -8,6 +8,7 @@ rule table:
             "varient/paper/table2.csv",
             "varient/cost/gpus.yaml",
             "varient/paper/published.yaml",
+            "varient/paper/released.yaml",
         ],
         code=stage_sources("varient.report.tables"),
     output:
@@ -49,6 +50,7 @@ if EXPERIMENT.name != PAPER_SIZE:
                 *sorted(map(str, Path("varient/paper").glob("*.csv"))),
                 "varient/cost/gpus.yaml",
                 "varient/paper/published.yaml",
+                "varient/paper/released.yaml",
             ],
             code=stage_sources("varient.report.tables"),
         output:
@@ -105,6 +107,7 @@ rule claims:
             *sorted(map(str, Path("varient/paper").glob("*.csv"))),
             "varient/cost/gpus.yaml",
             "varient/paper/published.yaml",
+            "varient/paper/released.yaml",
         ],
         code=stage_sources("varient.claims"),
     output:

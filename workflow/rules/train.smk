@@ -1,6 +1,9 @@
 rule train_tokenizer:
     input:
-        weights=EXPERIMENT.tokenizer.weights or [],
+        weights=lambda wildcards: given(
+            f"runs/{EXPERIMENT.name}/tokenizer.safetensors",
+            *filter(None, [EXPERIMENT.tokenizer.weights]),
+        ),
         images=lambda wildcards: (
             needs_images(f"runs/{EXPERIMENT.name}/tokenizer.safetensors", "train")
             if EXPERIMENT.tokenizer.training
@@ -74,7 +77,10 @@ rule train_base:
     """The full network, from scratch or from a released file."""
     input:
         tokenizer="runs/{experiment}/tokenizer.safetensors",
-        weights=EXPERIMENT.base.weights or [],
+        weights=lambda wildcards: given(
+            f"runs/{EXPERIMENT.name}/base.safetensors",
+            *filter(None, [EXPERIMENT.base.weights]),
+        ),
         tokens=TOKEN_LIST if EXPERIMENT.base.training else [],
         images=lambda wildcards: (
             needs_images(f"runs/{EXPERIMENT.name}/base.safetensors", "train")
@@ -154,7 +160,10 @@ rule train_network:
     """A network that a system family adds: CoDe's two, DiT, LlamaGen and its tokenizer, anybody's."""
     input:
         needs=lambda wildcards: weight_files(NETWORKS[wildcards.network].needs),
-        released=lambda wildcards: NETWORKS[wildcards.network].released or [],
+        released=lambda wildcards: given(
+            f"runs/{EXPERIMENT.name}/{wildcards.network}.safetensors",
+            *filter(None, [NETWORKS[wildcards.network].released]),
+        ),
         images=lambda wildcards: (
             []
             if NETWORKS[wildcards.network].released
