@@ -74,10 +74,12 @@ report: OPENING
 
 onstart:
     # Before the first job: what would make one after the other fail.  `varient doctor` says it all, and more.
-    read = {path for job in workflow.dag.needrun_jobs() for path in job.input}
-    if faults := blocking(
-        EXPERIMENT, read, jobs_run_here=not workflow.non_local_exec
-    ):
+    jobs = list(workflow.dag.needrun_jobs())
+    read = {path for job in jobs for path in job.input}
+    computes_here = not workflow.non_local_exec and any(
+        "gpu" in job.rule.resources for job in jobs
+    )
+    if faults := blocking(EXPERIMENT, read, on_these_devices=computes_here):
         raise WorkflowError("not ready:", *faults)
 
 

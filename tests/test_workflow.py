@@ -69,13 +69,16 @@ def test_weight_files_that_are_missing_are_named_before_any_job(copy):
 def test_what_every_job_would_fail_at_stops_the_workflow_before_the_first(copy):
     """Files that are none, and no GPU: one refusal names all of it, but no file that the target leaves out."""
     _give(copy)
-    target = "runs/imagenet256/tokenizer.safetensors"
+    target = "runs/imagenet256/samples/var-d30/shard-0.npz"
     result = snakemake(copy, "--cores", "1", "--configfile", "workflow/config/imagenet256.yaml", "--", target,
                        VARIENT_DEVICE="cuda", CUDA_VISIBLE_DEVICES="")
     told = result.stdout + result.stderr
     assert result.returncode != 0 and not (copy / "runs/imagenet256/logs/train_tokenizer.log").exists()
     assert "tokenizer.weights: weights/vae_ch160v4096z32.pth" in told and "VARIENT_DEVICE" in told
-    assert "var_d30.pth" not in told
+    assert "var_d30.pth" in told and "c2i_XXL_384.pt" not in told
+    alone = snakemake(copy, "--cores", "1", "--configfile", "workflow/config/imagenet256.yaml", "--",
+                      "runs/imagenet256/tokenizer.safetensors", VARIENT_DEVICE="cuda", CUDA_VISIBLE_DEVICES="")
+    assert "VARIENT_DEVICE" not in alone.stdout + alone.stderr  # an import needs no GPU
 
 
 def test_all_files_that_are_missing_are_named_in_one_run(copy):

@@ -53,13 +53,13 @@ def examine(config: ExperimentConfig, run_dir: Path) -> Diagnosis:
     return Diagnosis(config.name, findings, outlook.targets)
 
 
-def blocking(config: ExperimentConfig, read: Collection[str], *, jobs_run_here: bool = True) -> list[str]:
+def blocking(config: ExperimentConfig, read: Collection[str], *, on_these_devices: bool = True) -> list[str]:
     """What would make one job of the workflow after the other fail, each in a line.
 
     Args:
         read: files that the jobs to come read; others of the user's are not looked at.
-        jobs_run_here: on this machine; on others, as under Slurm, devices may differ.
+        on_these_devices: whether jobs compute on the devices of this machine; under Slurm they do so on others.
     """
     inputs = [given for given in inputs_of(config) if str(given.path) in read]
-    found = (*check_files(inputs), *(check_devices(config, Machine.here()) if jobs_run_here else ()))
+    found = (*check_files(inputs), *(check_devices(config, Machine.here()) if on_these_devices else ()))
     return [f"{finding.subject}: {finding.text}" for finding in found if finding.blocks]

@@ -15,10 +15,10 @@ from pathlib import Path
 
 from varient.ablations import arms
 from varient.config import ExperimentConfig
-from varient.cost.paper_systems import paper_system
 from varient.cost.roofline import PAPER_DEVICE, SystemCost, system_cost
 from varient.cost.training_plan import TrainingPlan, plan_base, plan_supernet
 from varient.cost.training_setting import setting_of
+from varient.paper_size import is_paper_size
 from varient.report.tables import TABLES
 from varient.systems.names import SupernetId
 from varient.systems.protocol import Network
@@ -94,12 +94,6 @@ class Outlook:
         results = folder_of("results", self.config.name)
         return (*(self._target(f"{results}/table{number}.csv", systems) for number, systems in by_table.items()
                   if systems), self._target("all", everything))
-
-    @cached_property
-    def of_paper_size(self) -> bool:
-        """Whether the networks of VAR are as large as the paper's, so that its predictions hold."""
-        own = count_transformer(self.config, self.config.transformer)
-        return own == paper_system("var-d30").transformer_parameters[0]
 
     def costs(self) -> Iterator[SystemCost]:
         """Of a batch of each row, where the cost model knows it."""
@@ -183,7 +177,7 @@ class Outlook:
             return None
 
     def _cost(self, system: str) -> SystemCost | None:
-        if not self.of_paper_size:
+        if not is_paper_size(self.config):
             return None
         sampling = self.config.sampling
         try:
