@@ -280,7 +280,9 @@ def _zone(quantity: Quantity) -> Exact:
 
 
 def _depth(system: str) -> int:
-    return VarId.parse(system).depth
+    found = VarId.parse(system)
+    assert found is not None  # rows about anything else than subnets of VAR are refused when they are read
+    return found.depth
 
 
 def _list(layers: Sequence[int]) -> str:

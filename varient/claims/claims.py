@@ -144,8 +144,9 @@ def table_claims() -> list[Claim]:
 
     Of the rows of cells.csv, the first that has the column and the label of a cell says what it denotes.
     """
-    patterns, found = paper_rows("cells"), []
+    patterns = paper_rows("cells")
     unused = dict(enumerate(patterns))
+    found: list[Claim] = []
     for number in map(str, TABLES):
         for row in paper_rows(f"table{number}"):
             label = next(iter(row.values()))
@@ -225,12 +226,12 @@ def _chains(place: str, text: str, ratios: Sequence[int]) -> list[list[str]]:
         raise ClaimError(f"{place}: order {text!r}: {why or 'expected <larger> > <smaller>'}")
     if "..." not in chain:
         return written
-    ends = [VarId.parse(name) for name in (chain[0], chain[-1])]
-    first, last = (found and ratio_of(found) for found in ends)
-    if len(chain) != 3 or first is None or last is None:
+    start, end = (VarId.parse(name) for name in (chain[0], chain[-1]))
+    first, last = (None if found is None else ratio_of(found) for found in (start, end))
+    if len(chain) != 3 or start is None or first is None or last is None:
         raise ClaimError(f"{place}: order {text!r}: '...' stands between two systems of a fixed ratio")
     between = [ratio for ratio in ratios if min(first, last) <= ratio <= max(first, last)]
-    return [[str(replace(ends[0], recipe=f"p{ratio}")) for ratio in sorted(between, reverse=first > last)]]
+    return [[str(replace(start, recipe=f"p{ratio}")) for ratio in sorted(between, reverse=first > last)]]
 
 
 def ratio_of(system: VarId) -> int | None:

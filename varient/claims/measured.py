@@ -26,7 +26,7 @@ from varient.cost.paper_systems import paper_system
 from varient.cost.roofline import PAPER_BATCH_SIZE, PAPER_POLICY
 from varient.paper_size import differences, is_meant
 from varient.pyramid import Pyramid
-from varient.records import ProfileRecord, ReconstructionRecord
+from varient.records import ProfileRecord, Provenance, ReconstructionRecord
 from varient.results import curves_of
 from varient.systems.names import SupernetId
 from varient.targets import make_command
@@ -60,7 +60,7 @@ def _quality(claim: Claim, estimates: Estimates) -> Evidence | None:
     system = records.here(claim.quantity.systems[0]) if records.at_paper_size else None
     record = records.score(system) if system else None
     field = SCORES[claim.quantity.name]
-    if record is None or getattr(record, field) is None:
+    if system is None or record is None or getattr(record, field) is None:
         return None
     where = f"{record.num_images} images ({record.protocol}, {record.provenance.device})"
     source, command = f"measured ({records.config.name})", scores_command(records.config.name, *claim.quantity.systems)
@@ -84,23 +84,24 @@ def _quality(claim: Claim, estimates: Estimates) -> Evidence | None:
 
 
 def _time(claim: Claim, profiles: Sequence[ProfileRecord]) -> Evidence | None:
-    ours, full = (_l20_profile(profiles, system) for system in (claim.quantity.systems[0], FULL))
-    if ours is None or (claim.quantity.name == "speedup" and full is None):
+    if (ours := _l20_latency(profiles, claim.quantity.systems[0])) is None:
         return None
-    value = ours.latency.median_s
+    provenance, value = ours
     if claim.quantity.name == "speedup":
-        value = full.latency.median_s / value
+        if (full := _l20_latency(profiles, FULL)) is None:
+            return None
+        value = full[1] / value
     around = Interval(value * (1 - LATENCY_TOLERANCE), value * (1 + LATENCY_TOLERANCE))
     shown = claim.quantity.kind.show((Interval.point(value),))
-    return Evidence(claim.values[0].meets(around), shown, f"Measured {shown} on {ours.provenance.device}; a difference "
+    return Evidence(claim.values[0].meets(around), shown, f"Measured {shown} on {provenance.device}; a difference "
                     f"of up to {LATENCY_TOLERANCE:.0%} counts as agreement (our choice).",
-                    f"measured ({ours.provenance.experiment})", "python benchmarks/paper_scale.py --batch 64")
+                    f"measured ({provenance.experiment})", "python benchmarks/paper_scale.py --batch 64")
 
 
-def _l20_profile(profiles: Sequence[ProfileRecord], system: str) -> ProfileRecord | None:
-    """A record at the paper's setting: VAR-d30's size, L20, batch 64, 16-bit operands, reference cache."""
+def _l20_latency(profiles: Sequence[ProfileRecord], system: str) -> tuple[Provenance, float] | None:
+    """Median seconds at the paper's setting: VAR-d30's size, L20, batch 64, 16-bit operands, reference cache."""
     size = paper_system(system).transformer_parameters[0]
-    return next((record for record in profiles
+    return next(((record.provenance, record.latency.median_s) for record in profiles
                  if record.system == system and record.latency and record.num_parameters == size
                  and sum(record.parameters.values()) in (0, size)
                  and "L20" in record.provenance.device and record.batch_size == PAPER_BATCH_SIZE
@@ -136,11 +137,14 @@ def look(ranking: Ranking, estimates: Estimates, command: str) -> Look | None:
     Args:
         command: makes the records.
     """
-    sides = {pair: [estimates.of(quantity, ablated=ranking.ablated) for quantity in pair] for pair in ranking.pairs}
-    there = {pair: found for pair, found in sides.items() if None not in found}
+    there: dict[Pair, tuple[Estimate, Estimate]] = {}
+    for pair in ranking.pairs:
+        larger, smaller = (estimates.of(quantity, ablated=ranking.ablated) for quantity in pair)
+        if larger is not None and smaller is not None:
+            there[pair] = larger, smaller
     if not there:
         return None
-    signs = {pair: resolved(*found, len(there), ranking.margin) for pair, found in there.items()}
+    signs = {pair: resolved(larger, smaller, len(there), ranking.margin) for pair, (larger, smaller) in there.items()}
     right, wrong, unclear = (list(signs.values()).count(sign) for sign in (1, -1, 0))
     lacking, records = len(ranking.pairs) - len(there), estimates.records
     why_not = _why_not(ranking, list(there), records)
@@ -160,15 +164,15 @@ def _why_not(ranking: Ranking, pairs: Sequence[Pair], records: Records) -> str:
     """Why scores at the paper's size cannot show a ranking of the paper's; empty where they can."""
     if not records.at_paper_size:
         return ""
-    reasons = [records.why_incomparable(records.here(quantity.systems[0], ablated=ranking.ablated),
-                                        SCORES[quantity.name])
-               for pair in pairs for quantity in pair if quantity.name in SCORES]
+    reasons = [records.why_incomparable(system, SCORES[quantity.name])
+               for pair in pairs for quantity in pair if quantity.name in SCORES
+               and (system := records.here(quantity.systems[0], ablated=ranking.ablated))]
     return "; ".join(filter(None, reasons))
 
 
 def _depth_remark(ranking: Ranking, config: ExperimentConfig) -> str:
     """At which depth an ablation was made, where that is not the paper's."""
-    if not ranking.ablated or config.ablations.depth == config.counterpart(16):
+    if not ranking.ablated or config.ablations is None or config.ablations.depth == config.counterpart(16):
         return ""
     papers = "" if ranking.reading else ", where the paper has d = 16"
     return f"Measured at d = {config.ablations.depth}{papers}."
@@ -215,10 +219,13 @@ def _layout_remark(ranking: Ranking, signs: Mapping[Pair, int], records: Records
 def _accuracy_gains(ranking: Ranking, record: ReconstructionRecord) -> list[float]:
     """What each zone adds to the judge's accuracy, percentage points; none where nobody judged the images."""
     recognised = {scale.scale: scale.recognised for scale in record.scales} | {0: 0.0}
-    ends = [(recognised.get(first - 1), recognised.get(last)) for first, last in ranking.zones]
-    if any(share is None for pair in ends for share in pair):
-        return []
-    return [100 * (after - before) for before, after in ends]
+    gains = []
+    for first, last in ranking.zones:
+        before, after = recognised.get(first - 1), recognised.get(last)
+        if before is None or after is None:
+            return []
+        gains.append(100 * (after - before))
+    return gains
 
 
 def _rebuilt(ranking: Ranking, record: ReconstructionRecord, gains: Sequence[float]) -> str:
@@ -232,11 +239,12 @@ def _rebuilt(ranking: Ranking, record: ReconstructionRecord, gains: Sequence[flo
 def _conclusion(steps: Sequence[tuple[int | None, float]]) -> str:
     """Whether FID goes with where pictures become recognisable, from zone to zone: (sign of a pair, or None without
     records; more of the picture)."""
-    if not steps or any(sign is None for sign, _ in steps):
+    known = [(sign, more) for sign, more in steps if sign is not None]
+    if not known or len(known) < len(steps):
         return ""
-    if all(sign * more > 0 for sign, more in steps):
+    if all(sign * more > 0 for sign, more in known):
         return "The more of the picture a zone makes, the more a subnet harms there: the ranking follows the layout."
-    if all(sign * more < 0 for sign, more in steps):
+    if all(sign * more < 0 for sign, more in known):
         return ("The less of the picture a zone makes, the more a subnet harms there: the ranking does not follow the "
                 "layout.")
     return "Whether the ranking follows the layout cannot be decided."
@@ -277,5 +285,6 @@ def _supports(config: ExperimentConfig, run_dir: Path) -> Iterator[tuple[str, li
         norms = [curves.get(_NORM.format(zone=zone), ((), ()))[1] for zone in ("flexible", "bridge")]
         # One probe an epoch, so a value's place in its curve is its epoch.
         if first and third and all(len(values) == first + second + third for values in norms):
-            yield network, *([float(np.mean(values[:first])), float(np.mean(values[first + second:]))]
-                             for values in norms)
+            flexible, bridge = ([float(np.mean(values[:first])), float(np.mean(values[first + second:]))]
+                                for values in norms)
+            yield network, flexible, bridge

@@ -210,9 +210,9 @@ def _alike(claim: Claim, ledger: Ledger) -> str:
 def _is_full(system: str, *, fixed_ratio: bool = False) -> bool:
     """Whether it is a full network of a supernet at the end of its training: of the three phases, or of a fixed p."""
     found = VarId.parse(system)
-    recipe = found and found.recipe
-    return found is not None and found == VarId("variant", found.depth, recipe, full=True) and (
-        ratio_of(found) is not None if fixed_ratio else recipe is None)
+    if found is None or found != VarId("variant", found.depth, found.recipe, full=True):
+        return False
+    return ratio_of(found) is not None if fixed_ratio else found.recipe is None
 
 
 def _same(mine: Sequence[Interval], theirs: Sequence[Interval]) -> bool:

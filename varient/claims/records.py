@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import cache, cached_property
 
@@ -174,8 +174,9 @@ class Records:
             return None
         if system.recipe == SKIP_ALL:
             return settings.skip_all
-        return next((name for name in settings.ratios if _percent(self.config.recipe(name).ratio) == ratio_of(system)),
-                    None)
+        if (wanted := ratio_of(system)) is None:
+            return None
+        return next((name for name in settings.ratios if _percent(self.config.recipe(name).ratio) == wanted), None)
 
     def _epoch(self, depth: int, phase: int | None) -> int | None:
         """The epoch here at which a phase ends, if the weights of then are kept."""
@@ -186,16 +187,19 @@ class Records:
 
 def _without_cpus(results: Results) -> Results:
     """What a GPU drew or timed; the remarks count the rest.  Where a score was computed does not matter."""
-    kept: list[dict[str, AnyRecord]] = []
+    scores, profiles = _from_gpus(results.scores), _from_gpus(results.profiles)
     remarks = list(results.remarks)
-    for kind, records in (("score", results.scores), ("profile", results.profiles)):
-        kept.append({name: record for name, record in records.items() if not record.provenance.made_on.startswith(CPU)})
-        left_out = [name for name in records if name not in kept[-1]]
+    for kind, made, left_out in (
+            ("score", "whose images a CPU drew", [name for name in results.scores if name not in scores]),
+            ("profile", "measured on a CPU", [name for name in results.profiles if name not in profiles])):
         if left_out:
-            made = "whose images a CPU drew" if kind == "score" else "measured on a CPU"
             remarks.append(f"{len(left_out)} {kind} records {made}, of {', '.join(left_out)}")
-    return replace(results, scores=kept[0], profiles=kept[1], remarks=tuple(remarks))
+    return replace(results, scores=scores, profiles=profiles, remarks=tuple(remarks))
 
 
-def _percent(ratio: float) -> int:
-    return round(100 * ratio)
+def _from_gpus(records: Mapping[str, AnyRecord]) -> dict[str, AnyRecord]:
+    return {name: record for name, record in records.items() if not record.provenance.made_on.startswith(CPU)}
+
+
+def _percent(ratio: float | None) -> int | None:
+    return None if ratio is None else round(100 * ratio)

@@ -149,8 +149,12 @@ def _shared(judgements: Iterable[Judgement]) -> Iterable[Judgement]:
     """Neighbours that share all but what they print, as one."""
     for _, group in groupby(judgements, key=lambda j: (j.where, j.verdict, j.found, j.evidence, j.source, j.command)):
         found = list(group)
-        yield replace(found[0], **{name: "; ".join(dict.fromkeys(getattr(j, name) for j in found))
-                                   for name in ("id", "claim", "printed")})
+        yield replace(found[0], id=_joined(j.id for j in found), claim=_joined(j.claim for j in found),
+                      printed=_joined(j.printed for j in found))
+
+
+def _joined(texts: Iterable[str]) -> str:
+    return "; ".join(dict.fromkeys(texts))
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -14,6 +14,7 @@ from varient.cost.roofline import (
     StageCost,
     SystemCost,
     compare_with_paper,
+    known_peak_memory,
 )
 from varient.cost.sizes import MIB
 from varient.cost.training_plan import USABLE_MEMORY, Phase, TrainingPlan
@@ -162,23 +163,23 @@ def comparison_answer(rows: Sequence[Comparison], others: Sequence[Comparison]) 
     return Answer(document, lead=f"{cost.device.name}, batch {cost.batch_size}, {cost.policy} cache, "
                                  f"{cost.precision.name}; ours - paper relative to paper", grids=[
         _beside(f"Latency, s: roofline times {cost.calibration:.3f}, fitted to {ANCHOR} alone", rows, "{:.2f}",
-                lambda row: (row.cost.latency_s, row.printed["latency_s"], row.latency_error)),
+                lambda cost: cost.latency_s, "latency_s"),
         _beside("KV cache, MiB: arithmetic", rows, "{:.1f}",
-                lambda row: (row.cost.kv_cache_bytes / MIB, row.printed["kv_cache_mb"], row.kv_cache_error)),
+                lambda cost: cost.kv_cache_bytes / MIB, "kv_cache_mb"),
         _beside("Peak memory, MiB: predicted", rows, "{:.0f}",
-                lambda row: (row.cost.peak_memory.mib, row.printed["memory_mb"], row.memory_error)),
+                lambda cost: known_peak_memory(cost).mib, "memory_mb"),
         _beside("Latency of the other kinds of systems, s: same roofline and factor", others, "{:.2f}",
-                lambda row: (row.cost.latency_s, row.printed["latency_s"], row.latency_error),
+                lambda cost: cost.latency_s, "latency_s",
                 name=lambda row: f"{row.cost.system.name}, {row.cost.precision.name}")])
 
 
-def _beside(title: str, rows: Sequence[Comparison], pattern: str,
-            values: Callable[[Comparison], tuple[float, str, float]],
+def _beside(title: str, rows: Sequence[Comparison], pattern: str, ours_of: Callable[[SystemCost], float], column: str,
             name: Callable[[Comparison], str] = lambda row: row.cost.system.name) -> Grid:
-    """Ours, the paper's as printed, and the error of ours."""
-    cells = [(name(row), *values(row)) for row in rows]
+    """Ours, the paper's as printed in a column of Table 2, and the relative error of ours."""
+    cells = [(name(row), ours_of(row.cost), row.printed[column]) for row in rows]
     return Grid(title, ("system", "ours", "paper", "error"), [
-        (system, pattern.format(ours), printed, f"{error:+.1%}") for system, ours, printed, error in cells])
+        (system, pattern.format(ours), printed, f"{ours / float(printed) - 1:+.1%}")
+        for system, ours, printed in cells])
 
 
 # -- a budget ----------------------------------------------------------------------------------------------------------

@@ -200,11 +200,24 @@ def peak_memory(parameter_bytes: int, passes: Sequence[tuple[int, int]], batch_s
     return PeakMemory(parameter_bytes / MIB + running_mib, parameter_bytes / MIB + DECODER_MIB_PER_IMAGE * batch_size)
 
 
-def peak_mib(cost: SystemCost, decoded_at_once: int | None = None) -> float:
-    """Predicted peak memory of a VAR system, MiB, with the image decoder taking some images at a time (None: all)."""
-    peak = cost.peak_memory
-    if peak is None:
+def known_peak_memory(cost: SystemCost) -> PeakMemory:
+    """The predicted peak memory of a system for which there is a prediction.
+
+    Raises:
+        ValueError: none for this system and number format, see `SystemCost.peak_memory`.
+    """
+    if cost.peak_memory is None:
         raise ValueError(f"{cost.system.name}: its peak memory is not known; the constants are of VAR in 16 bits")
+    return cost.peak_memory
+
+
+def peak_mib(cost: SystemCost, decoded_at_once: int | None = None) -> float:
+    """Predicted peak memory of a VAR system, MiB, with the image decoder taking some images at a time (None: all).
+
+    Raises:
+        ValueError: as `known_peak_memory`.
+    """
+    peak = known_peak_memory(cost)
     at_once = min(decoded_at_once or cost.batch_size, cost.batch_size)
     return max(peak.transformer_mib, peak.decoder_mib - DECODER_MIB_PER_IMAGE * (cost.batch_size - at_once))
 

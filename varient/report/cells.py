@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from varient.paper_size import UNKNOWN_WEIGHTS
-from varient.records import Record
+from varient.records import ScoreRecord
 from varient.results import SeedSpread
 
 ABSENT = "–"
@@ -46,10 +46,10 @@ def number(value: float | None, digits: int) -> str:
     return "" if value is None else f"{value:.{digits}f}"
 
 
-def measured(record: Record | None, name: str, digits: int, paper: str = "", missing: str = "") -> Cell:
+def measured(record: ScoreRecord | None, name: str, digits: int, paper: str = "", missing: str = "") -> Cell:
     """A value of a record, with its interval over redraws of the generated images where the record has one."""
     value = getattr(record, name, None)
-    if value is None:
+    if record is None or value is None:
         return Cell(paper=paper, source=missing)
     sd = getattr(record, f"{name}_sd", None)
     return Cell(number(value, digits), number(None if sd is None else NORMAL_95 * sd, digits), paper,

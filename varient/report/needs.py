@@ -31,8 +31,11 @@ class Needs:
 def needs(*, score: Iterable[object] = (), profile: Iterable[object] = (), samples: Iterable[object] = (),
           curves: Iterable[object] = (), reconstruction: bool = False) -> Needs:
     """Needs from ids or their texts, each taken once."""
-    return Needs(*(tuple(dict.fromkeys(map(str, names))) for names in (score, profile, samples, curves)),
-                 reconstruction)
+    return Needs(_once(score), _once(profile), _once(samples), _once(curves), reconstruction)
+
+
+def _once(names: Iterable[object]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(map(str, names)))
 
 
 def shown_depths(config: ExperimentConfig) -> list[int]:

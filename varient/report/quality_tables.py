@@ -166,7 +166,7 @@ def _over(results: Results, systems: Iterable[str], name: str) -> SeedSpread | N
 def table8(config: ExperimentConfig, results: Results) -> pd.DataFrame:
     """Table 8: FID over subnet depth d and bridge zone N; with N = K the subnet is the full network of its supernet."""
     base = base_system(config)
-    grid = {(arm.depth, arm.arm): arm.system for arm in arms_of(config, "grid")}
+    grid: dict[tuple[int | None, str], str] = {(arm.depth, arm.arm): arm.system for arm in arms_of(config, "grid")}
     rows = []
     for _, printed in paper_table(8).iterrows():
         paper_depth = int(printed["depth"])

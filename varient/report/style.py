@@ -9,9 +9,10 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import matplotlib
+import numpy as np
 
 from varient.config import ExperimentConfig
 from varient.files import atomic_path
@@ -25,6 +26,7 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.figure import Figure
+from matplotlib.path import Path as Outline
 from matplotlib.text import Annotation
 from matplotlib.ticker import AutoLocator, LogLocator, NullFormatter, StrMethodFormatter
 from matplotlib.transforms import Bbox
@@ -43,7 +45,8 @@ COLUMN_IN, PAGE_IN = 3.35, 6.9
 PointLabel = tuple[float, float, str]
 """x, y and what is written beside that point."""
 
-STAR = {"marker": "*", "color": VERMILLION, "markersize": 11, "markeredgecolor": "white", "linestyle": "none"}
+STAR: dict[str, Any] = {"marker": "*", "color": VERMILLION, "markersize": 11, "markeredgecolor": "white",
+                        "linestyle": "none"}
 """What the paper recommends: its red star in Figures 2 and 5."""
 
 BETTER = "(← better)"
@@ -146,7 +149,8 @@ def label_points(panels: Mapping[plt.Axes, Sequence[PointLabel]]) -> None:
             obstacles.others = [axis.transData.transform(other[:2]) for other in labels if other[:2] != (x, y)]
             label = axis.annotate(text, (x, y), (0, 0), textcoords="offset points", fontsize=SMALL_PT)
             label.set_in_layout(False)  # it follows the layout, and must not move it
-            best = min(_PLACES, key=lambda place, label=label: obstacles.cost(_box(label, place)))
+            costs = {place: obstacles.cost(_box(label, place)) for place in _PLACES}
+            best = min(costs, key=costs.__getitem__)
             obstacles.boxes.append(_box(label, best).padded(_BETWEEN_PT * obstacles.point))
             if max(map(abs, best[:2])) > _BESIDE_PT:
                 _draw_leader(axis, (x, y), best)
@@ -164,7 +168,8 @@ class _Obstacles:
         self.point = axis.figure.dpi / 72
         self.inside = axis.get_window_extent().padded(-_EDGE_PT * self.point)
         self.boxes = [text.get_window_extent(renderer) for text in axis.texts]
-        self.paths, self.others = [], []
+        self.paths: list[Outline] = []
+        self.others: list[np.ndarray] = []
         for line in axis.lines:
             path = line.get_path().transformed(line.get_transform())
             self.paths.append(path)
@@ -183,9 +188,9 @@ class _Obstacles:
         outside = box.x0 < inside.x0 or box.x1 > inside.x1 or box.y0 < inside.y0 or box.y1 > inside.y1
         return (8 * outside + 4 * sum(box.overlaps(other) for other in self.boxes)
                 + 2 * sum(box.overlaps(self._around(other, _APART_PT)) for other in self.others)
-                + sum(path.intersects_bbox(box, filled=False) for path in self.paths if len(path.vertices) > 1))
+                + sum(path.intersects_bbox(box, filled=False) for path in self.paths if len(path) > 1))
 
-    def _around(self, centre: Sequence[float], reach_pt: float) -> Bbox:
+    def _around(self, centre: np.ndarray, reach_pt: float) -> Bbox:
         (x, y), reach = centre, reach_pt * self.point
         return Bbox.from_extents(x - reach, y - reach, x + reach, y + reach)
 
@@ -233,8 +238,7 @@ def _box(label: Annotation, place: _Place) -> Bbox:
     x, y, horizontal, vertical = place
     label.set_position((x, y))
     label.set(ha=horizontal, va=vertical if y else "center_baseline")
-    renderer = label.figure.canvas.get_renderer()
-    return label.get_window_extent(renderer)
+    return label.get_window_extent()
 
 
 def note_source(figure: Figure, text: str) -> None:
@@ -252,7 +256,7 @@ def note_below(figure: Figure, text: str, results: Results | None = None) -> Non
     """
     lines = note_lines([*text.splitlines(), *(results.marks if results else ())], results.remarks if results else ())
     free = note_height_in(lines) / figure.get_figheight()
-    figure.get_layout_engine().set(rect=(0, free, 1, 1 - free))
+    figure.set_layout_engine("constrained", rect=(0, free, 1, 1 - free))
     note_source(figure, "\n".join(lines))
 
 

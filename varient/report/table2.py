@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 
 import pandas as pd
 
 from varient.config import ExperimentConfig
-from varient.cost.roofline import MIB, PAPER_DEVICE, PAPER_POLICY, SystemCost, peak_mib, system_cost
+from varient.cost.roofline import PAPER_DEVICE, PAPER_POLICY, SystemCost, peak_mib, system_cost
+from varient.cost.sizes import MIB
 from varient.paper import DEPTH, paper_table, system_id
 from varient.paper.published import published
 from varient.paper_size import is_paper_size
@@ -42,8 +44,8 @@ def table2(config: ExperimentConfig, results: Results) -> pd.DataFrame:
     for published_as in (*printed, *(other for other in here if other not in printed)):
         system, paper, source = here.get(published_as), printed.get(published_as, {}), published(published_as)
         ours = _counted(published_as, system, config) | _measured(results, system, baseline)
-        row = {"method": paper.get("method") or (source.name if source else system.name),
-               "system": system.name if system else NO_COUNTERPART}
+        own = system.name if system else NO_COUNTERPART
+        row = {"method": paper.get("method") or (source.name if source else own), "system": own}
         row |= {column: _beside(ours.get(column), paper.get(column, ""), system, results) for column in COLUMNS}
         if "fid_test" in ours:
             row["fid_test"] = ours["fid_test"]
@@ -105,7 +107,8 @@ def _counted(published_as: str, system: System | None, config: ExperimentConfig)
              "params": Cell(_parameters(cost.system.transformer_parameters), source=ARITHMETIC)}
     if cost.policy == PAPER_POLICY:  # CoDe and VAR; of the others the paper prints no memory
         cells |= {"kv_cache_mb": Cell(number(cost.kv_cache_bytes / MIB, 1), source=ARITHMETIC)}
-    predicted = {"latency_s": number(cost.latency_s, 2), "speedup": number(_cost(_BASE).latency_s / cost.latency_s, 2)}
+    baseline_s = system_cost(_BASE, policy=PAPER_POLICY).latency_s
+    predicted = {"latency_s": number(cost.latency_s, 2), "speedup": number(baseline_s / cost.latency_s, 2)}
     if cost.peak_memory:
         predicted["memory_mb"] = number(peak_mib(cost, None), 0)
     return cells | {name: Cell(text, source=f"{PREDICTED} ({PAPER_DEVICE})") for name, text in predicted.items()}
@@ -119,7 +122,7 @@ def _cost(published_as: str) -> SystemCost | None:
         return None
 
 
-def _parameters(counts: list[int]) -> str:
+def _parameters(counts: Sequence[int]) -> str:
     """Of each network, as in the paper's "2.0+0.3B"."""
     return " + ".join(map(_count, counts))
 

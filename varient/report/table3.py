@@ -11,15 +11,16 @@ from varient.config import SamplingConfig
 from varient.cost.gpus import device
 from varient.cost.paper_systems import paper_system
 from varient.cost.roofline import (
-    MIB,
     PAPER_DEVICE,
     PAPER_POLICY,
     PAPER_PRECISION,
     SystemCost,
+    known_peak_memory,
     peak_mib,
     system_cost,
 )
 from varient.cost.simulated_memory import simulated_memory
+from varient.cost.sizes import MIB
 from varient.paper import paper_table
 from varient.records import ProfileRecord, RecordError
 
@@ -117,7 +118,7 @@ def table3(measured: Sequence[ProfileRecord] = ()) -> pd.DataFrame:
                 "predicted_total_mb": f"{total:.0f}",
                 "simulated_total_mb": block.simulated_total(system, batch_size),
                 **_measured_cells(record),
-                "set_by": "transformer" if total == cost.peak_memory.transformer_mib else "image decoder",
+                "set_by": "transformer" if total == known_peak_memory(cost).transformer_mib else "image decoder",
                 "largest_batch_48gb": largest[printed["method"]],
                 "note": _note(cost, total, memory_mib, compared),
                 "source": "arithmetic (KV, parameters), predicted (totals)" + _measured_on(record)})
@@ -130,7 +131,7 @@ def _by_setting(measured: Sequence[ProfileRecord], memory_mib: float) -> dict[tu
     Raises:
         RecordError: two records of one setting.
     """
-    found = {}
+    found: dict[tuple[str, int, str], ProfileRecord] = {}
     for record in measured:
         cap_mib = record.memory.memory_cap_mib
         as_l20 = "L20" in record.provenance.device or (cap_mib and abs(cap_mib / memory_mib - 1) < 0.01)
@@ -171,7 +172,7 @@ def _note(cost: SystemCost, total_mib: float, memory_mib: float, printed: pd.Ser
         notes.append(f"paper's KV differs from the formula by {-missing:.0f}")
     if total_mib > memory_mib:
         notes.append(f"paper's total cannot hold a decode of the whole batch ({total_mib:.0f}); "
-                     f"without it {cost.peak_memory.transformer_mib:.0f}")
+                     f"without it {known_peak_memory(cost).transformer_mib:.0f}")
     elif abs(error := float(printed["total_mb"]) / total_mib - 1) > 0.03:
         notes.append(f"paper's total is {100 * error:+.0f} % from the prediction")
     return "; ".join(notes)

@@ -58,9 +58,9 @@ def draw_configurations(config: ExperimentConfig, results: Results, _run_dir: Pa
     """Fig. 5, ours above the paper's: (a) d at the config's N, (b) N at the paper's d = 16, (c) both."""
     figure = new_figure(PAGE_IN, 4.9)
     # Three rows at the left, two at the right.
-    panels = figure.subplot_mosaic([["ours_d", "ours_n", "ours"]] * 2 + [["kv_d", "kv_n", "ours"],
-                                    ["kv_d", "kv_n", "paper"]] + [["paper_d", "paper_n", "paper"]] * 2,
-                                   width_ratios=(1, 1, 1.4))
+    panels: dict[str, Axes] = figure.subplot_mosaic(
+        [["ours_d", "ours_n", "ours"]] * 2 + [["kv_d", "kv_n", "ours"], ["kv_d", "kv_n", "paper"]]
+        + [["paper_d", "paper_n", "paper"]] * 2, width_ratios=(1, 1, 1.4))
     ours, printed = measured_points(config, results), paper_points()
     absent = [name for name in needs_of_configurations(config).score if name not in results.scores]
     middle, bridge, full = _middle(config), config.supernet.bridge, config.transformer.depth
@@ -162,9 +162,9 @@ def _draw_fids(axis: Axes, points: Sequence[Point], x_of: Callable[[Point], int]
 def _draw_kv(axis: Axes, plans: Mapping[int, DepthPlan], config: ExperimentConfig) -> None:
     """KV cache of some plans, by d or N, under both policies."""
     size, at = KVSize.of(config), sorted(plans)
-    for policy, style in (("reference", {"linestyle": "--", "linewidth": 0.9, "color": GREY}),
-                          ("lean", {"color": INK, "marker": "o", "markersize": 3})):
-        axis.plot(at, [size.peak_mib(plans[x], policy) for x in at], label=policy, **style)
+    axis.plot(at, [size.peak_mib(plans[x], "reference") for x in at], label="reference", linestyle="--", linewidth=0.9,
+              color=GREY)
+    axis.plot(at, [size.peak_mib(plans[x], "lean") for x in at], label="lean", color=INK, marker="o", markersize=3)
     axis.set_xticks(at)
     axis.set_ylim(0, None)
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap, ListedColormap, to_rgb
+from matplotlib.colors import Colormap, LinearSegmentedColormap, ListedColormap, to_rgb
 from matplotlib.figure import Figure
 
 from varient.config import ExperimentConfig
@@ -125,7 +126,8 @@ def draw_token_maps(axis: Axes, pyramid: Pyramid) -> None:
     """The scales above their columns: map, number, side and tokens."""
     edges = _column_edges(pyramid)
     axis.set_axis_off()
-    width, height = axis.get_position().size * axis.figure.get_size_inches()
+    box = axis.get_position()
+    width, height = box.width * PAGE_IN, box.height * _HEIGHT_IN
     inch = edges[-1] / width  # both axes in the same unit, so that maps are square
     axis.set(xlim=(0, edges[-1]), ylim=(0, height * inch))
     lines = [(0.27, "scale", "r{k}"), (0.155, "side", "{side}"), (0.04, "tokens", "{tokens}")]
@@ -196,7 +198,7 @@ def draw_training(axis: Axes, plan: DepthPlan, zone: str, schedule: ProgressiveS
         axis.set_xlabel("epoch", labelpad=1, size=_SMALL)
 
 
-def _draw_rows(axis: Axes, edges: Sequence[float], values: np.ndarray, colours: ListedColormap, top: float) -> None:
+def _draw_rows(axis: Axes, edges: np.ndarray, values: np.ndarray, colours: Colormap, top: float) -> None:
     """A panel whose rows are layers, the first at the bottom."""
     rows = np.arange(len(values) + 1) - 0.5
     axis.pcolormesh(edges, rows, values, cmap=colours, vmin=0, vmax=top)
@@ -217,7 +219,7 @@ def _panel(figure: Figure, columns_in: tuple[float, float], rows_in: tuple[float
     return figure.add_axes((left / PAGE_IN, bottom / _HEIGHT_IN, width / PAGE_IN, height / _HEIGHT_IN), label=name)
 
 
-def _write(figure: Figure, left_in: float, bottom_in: float, text: str, **style: object) -> None:
+def _write(figure: Figure, left_in: float, bottom_in: float, text: str, **style: Any) -> None:
     figure.text(left_in / PAGE_IN, bottom_in / _HEIGHT_IN, text, **{"size": _SMALL, **style})
 
 

@@ -144,27 +144,28 @@ def _with_reference_cache(config: ExperimentConfig, system: System, profile: Pro
     is the arithmetic's, the other parts are as measured.  None where a part was not measured.
     """
     plan, memory = getattr(system, "plan", None), profile.memory
-    parts = memory.peak_mib, memory.parameters_mib, memory.activations_mib, memory.decoder_mib
-    if plan is None or profile.cache_policy != "lean" or None in parts:
+    if plan is None or profile.cache_policy != "lean":
         return None
-    peak_mib, parameters_mib, activations_mib, decoder_mib = parts
+    if (memory.peak_mib is None or memory.parameters_mib is None or memory.activations_mib is None
+            or memory.decoder_mib is None):
+        return None
     size = replace(KVSize.of(config), rows=ROWS_PER_IMAGE * profile.batch_size,
                    precision=PRECISIONS[profile.precision])
     kv_mib = size.peak_mib(plan, "reference")
-    return max(peak_mib, parameters_mib + max(kv_mib + activations_mib, decoder_mib))
+    return max(memory.peak_mib, memory.parameters_mib + max(kv_mib + memory.activations_mib, memory.decoder_mib))
 
 
 def _draw_marks(axis: Axes, marks: Sequence[Mark], x_of: Callable[[Mark], float | None]) -> None:
     """Points on logarithmic axes; a line joins VAR and its subnets."""
-    known = [mark for mark in marks if x_of(mark)]
-    family = [mark for mark in known if _is_var(mark)]
-    axis.plot([x_of(mark) for mark in family], [mark.fid for mark in family], color=GREY, linewidth=0.8, zorder=1)
-    for mark in known:
+    known = [(x, mark) for mark in marks if (x := x_of(mark))]
+    family = [(x, mark.fid) for x, mark in known if _is_var(mark)]
+    axis.plot([x for x, _ in family], [fid for _, fid in family], color=GREY, linewidth=0.8, zorder=1)
+    for x, mark in known:
         colour = colour_of(mark.published_as)
         system = parse(mark.published_as)
         free = system is not None and system.free
         shape = _SHAPES.get(system.family, "o") if system else "o"
-        axis.errorbar(x_of(mark), mark.fid, yerr=mark.fid_pm, fmt=shape, color=colour, elinewidth=0.8,
+        axis.errorbar(x, mark.fid, yerr=mark.fid_pm, fmt=shape, color=colour, elinewidth=0.8,
                       markerfacecolor="white" if free else colour)
     log_scale(axis, "x")
     log_scale(axis, "y")
@@ -173,12 +174,13 @@ def _draw_marks(axis: Axes, marks: Sequence[Mark], x_of: Callable[[Mark], float 
 
 def _draw_reference(axis: Axes, marks: Sequence[Mark]) -> None:
     """What the lean cache saves: an arrow from the memory with the reference cache to the measured one."""
-    estimated = [mark for mark in marks if mark.reference_mib and mark.memory_mib]
-    for mark in estimated:
-        axis.annotate("", (mark.memory_mib, mark.fid), (mark.reference_mib, mark.fid), annotation_clip=False,
+    estimated = [(mark, reference_mib, memory_mib) for mark in marks
+                 if (reference_mib := mark.reference_mib) and (memory_mib := mark.memory_mib)]
+    for mark, reference_mib, memory_mib in estimated:
+        axis.annotate("", (memory_mib, mark.fid), (reference_mib, mark.fid), annotation_clip=False,
                       arrowprops={"arrowstyle": "-|>", "color": colour_of(mark.published_as), "linewidth": 0.7,
                                   "shrinkA": 0, "shrinkB": 3, "mutation_scale": 6})
-        axis.plot(mark.reference_mib, mark.fid, "|", color=colour_of(mark.published_as), markersize=5)
+        axis.plot(reference_mib, mark.fid, "|", color=colour_of(mark.published_as), markersize=5)
     if estimated:
         corner_note(axis, "tail of an arrow: estimate\nwith the reference cache", right=True, top=True)
 

@@ -65,7 +65,8 @@ class KVSize:
         """
         steps = cache_steps(passes(plan, self.pyramid), policy)
         unit = self.rows * self.width * (self.precision.key_bytes(policy, self.l2_norm) + self.precision.value_bytes())
-        layers, done = Counter(step.index for step in steps), Counter()
+        layers = Counter(step.index for step in steps)
+        done: Counter[int] = Counter()
         times = []
         for step in steps:
             times.append(step.index + (done[step.index] + 0.5) / layers[step.index])

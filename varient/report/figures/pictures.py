@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -32,8 +33,8 @@ from varient.report.style import (
     note_source,
 )
 from varient.results import Results
+from varient.systems import var
 from varient.systems.ids import VarId, base_system
-from varient.systems.registry import resolve_system
 from varient.training.schedule import ProgressiveSchedule
 
 _MARGIN_IN, _HEAD_IN, _BETWEEN_IN = 0.08, 0.42, 0.12
@@ -116,7 +117,7 @@ def draw_depths_and_bridges(config: ExperimentConfig, results: Results, run_dir:
     artist = _Artist(config, results, run_dir, _one_of_each_class(config))
     depth = shown_depths(config)[0]
     bridges = sorted((arm for arm in arms_of(config, "grid") if arm.depth == depth),
-                     key=lambda arm: len(zones(resolve_system(arm.system, config).plan)["bridge"]), reverse=True)
+                     key=lambda arm: len(zones(_plan(config, arm.system))["bridge"]), reverse=True)
     trained = config.supernet.bridge
     panels = [_Panel(f"(a) Subnet depth d at N = {trained}, with a supernet for each d", artist.columns,
                      artist.depths()),
@@ -187,7 +188,7 @@ class _Artist:
 
     def _costed(self, system: str, name: str) -> _Row:
         """A row with its layers below the name, and FID and memory beside the pictures."""
-        plan = resolve_system(system, self.config).plan
+        plan = _plan(self.config, system)
         kv_bytes, full_bytes = (_kv_bytes(self.config, each) for each in (plan, self.config.plan()))
         return self._row(system, name, _layers(plan), {
             "FID": self._fid(system), "KV cache": f"{kv_bytes / MIB:,.1f} MiB",
@@ -203,6 +204,13 @@ class _Artist:
             return "–"
         digits = 2 if record.fid < 100 else 0  # the column has room for so many
         return f"{record.fid:.{digits}f} ± {NORMAL_95 * record.fid_sd:.{digits}f}"
+
+
+def _plan(config: ExperimentConfig, system: str) -> DepthPlan:
+    """The layers that a system of VAR's family runs at each scale."""
+    found = var.resolve(system, config, None)
+    assert found is not None  # the figures show VAR and its subnets alone
+    return found.plan
 
 
 def _layers(plan: DepthPlan) -> str:
@@ -307,7 +315,7 @@ def _draw_panel(axis: Axes, panel: _Panel, inch: float) -> None:
     axis.text(-_NAME_IN * inch, -0.3 * inch, panel.title, weight="bold", size=8.5, va="center")
     if not panel.rows:
         return
-    heading = {"va": "center", "color": GREY, "size": 7}
+    heading: dict[str, Any] = {"va": "center", "color": GREY, "size": 7}
     axis.text(-0.08 * inch, -0.09 * inch, panel.columns.lead, ha="right", **heading)
     for centre, text in panel.columns.headings:
         axis.text(centre, -0.09 * inch, text, ha="center", **heading)

@@ -41,9 +41,8 @@ THREE_PHASES = "three phases"
 STAR_DEPTH = "16"
 """Row of Table 4 that the paper's star in Fig. 2a is likely to be; its text does not say the d of that figure."""
 
-_CURVE_LOOKS = tuple({"linestyle": style, "color": colour}
-                     for style, colour in product(("-", "--", ":"), (ORANGE, PURPLE, SKY)))
-"""Of the fixed ratios in Fig. 2b, in turn."""
+_CURVE_LOOKS = tuple(product(("-", "--", ":"), (ORANGE, PURPLE, SKY)))
+"""Line styles and colours of the fixed ratios in Fig. 2b, in turn."""
 
 _Losses = Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]]
 """Network that was trained -> curve -> steps and values."""
@@ -73,14 +72,17 @@ class Way:
 
     def spread(self, network: str) -> SeedSpread:
         """FID of a network over the trainings."""
-        return SeedSpread.of(self.fids[network])
+        spread = SeedSpread.of(self.fids[network])
+        assert spread is not None  # a way has one training at least
+        return spread
 
 
 def draw_ratios(config: ExperimentConfig, results: Results, run_dir: Path) -> Figure:
     """Fig. 2: (a) both FIDs of each p, ours and the paper's; (b) validation losses; (c) FID early and late."""
     figure = new_figure(PAGE_IN, 4.4)
-    panels = figure.subplot_mosaic([["ours", "loss/full", "stages/full"], ["paper", "loss/subnet", "stages/subnet"]],
-                                   width_ratios=(1.25, 1, 1))
+    panels: dict[str, Axes] = figure.subplot_mosaic([["ours", "loss/full", "stages/full"],
+                                                     ["paper", "loss/subnet", "stages/subnet"]],
+                                                    width_ratios=(1.25, 1, 1))
     at_end = ways(config, results, "ratios")
     absent = ([name for name in needs_of_ratios(config).score if name not in results.scores]
               if config.ablations else ["fixed ratios: the config has no ablations"])
@@ -102,9 +104,9 @@ def draw_ratios(config: ExperimentConfig, results: Results, run_dir: Path) -> Fi
 def needs_of_ratios(config: ExperimentConfig) -> Needs:
     """All fixed ratios, at the end and at the end of phase 1, and the curves of those that were validated."""
     settings = config.ablations
-    validated = [recipe for recipe in settings.ratios if config.recipe(recipe).validate_every] if settings else []
-    return needs(score=[base_system(config), *arm_systems(config, "ratios", "stages")],
-                 curves=[SupernetId(settings.depth, recipe) for recipe in validated])
+    validated = [SupernetId(settings.depth, recipe) for recipe in settings.ratios
+                 if config.recipe(recipe).validate_every] if settings else []
+    return needs(score=[base_system(config), *arm_systems(config, "ratios", "stages")], curves=validated)
 
 
 def _measured_note(config: ExperimentConfig, found: Sequence[Way], losses: _Losses) -> str:
@@ -188,10 +190,10 @@ def _draw_losses(axes: Sequence[Axes], config: ExperimentConfig, losses: _Losses
         if not losses:
             missing_records(axis, "training curves", wanted or ["fixed ratios with validate_every"])
             continue
-        for (name, curves), look in zip(losses.items(), cycle(_CURVE_LOOKS), strict=False):  # endless looks
+        for (name, curves), (style, colour) in zip(losses.items(), cycle(_CURVE_LOOKS), strict=False):
             steps, values = curves[f"validation/{network}"]
             ratio = config.recipe(supernet_of(name, config).recipe).ratio
-            axis.plot(steps / (per_epoch or 1), values, label=f"p = {ratio:g}", **look)
+            axis.plot(steps / (per_epoch or 1), values, label=f"p = {ratio:g}", linestyle=style, color=colour)
     if losses:
         axes[0].legend(loc="best", handlelength=1.2)
 
@@ -204,13 +206,13 @@ def _draw_stages(axes: Sequence[Axes], early: Sequence[Way], late: Sequence[Way]
         if not early:
             missing_records(axis, "scores", absent)
             continue
-        for name, found, look in (("end of phase 1", early, {"linestyle": "--", "markerfacecolor": "white"}),
-                                  ("end", late, {"linestyle": "-"})):
-            fixed = sorted((way for way in found if way.ratio), key=lambda way: way.ratio)
-            spreads = [way.spread(network) for way in fixed]
-            axis.errorbar([way.ratio for way in fixed], [spread.mean for spread in spreads],
-                          yerr=[spread.half_width_95 or 0 for spread in spreads], color=INK, marker="o", markersize=3.5,
-                          linewidth=1, elinewidth=0.8, label=name, **look)
+        for name, found, style, face in (("end of phase 1", early, "--", "white"), ("end", late, "-", INK)):
+            spreads = {way.ratio: way.spread(network) for way in found if way.ratio}
+            fixed = sorted(spreads)
+            axis.errorbar(fixed, [spreads[ratio].mean for ratio in fixed],
+                          yerr=[spreads[ratio].half_width_95 or 0 for ratio in fixed], color=INK, marker="o",
+                          markersize=3.5, linewidth=1, elinewidth=0.8, label=name, linestyle=style,
+                          markerfacecolor=face)
         for way in (way for way in late if way.ratio is None):
             axis.axhline(way.spread(network).mean, color=STAR["color"], linestyle=":", linewidth=1, label=THREE_PHASES)
         axis.set_xticks([0, 0.5, 1])

@@ -39,7 +39,7 @@ SMOOTHED_EPOCHS = 5
 def draw_schedule(config: ExperimentConfig, results: Results, run_dir: Path) -> Figure:
     """Fig. 3: (a) p(subnet) by epoch, (b) norm of the gradient by zone, in shared and in full-only layers."""
     figure = new_figure(PAGE_IN, 2.5)
-    panels = figure.subplot_mosaic([["p", *GROUPS]], width_ratios=(1.1, 1, 1))
+    panels: dict[str, Axes] = figure.subplot_mosaic([["p", *GROUPS]], width_ratios=(1.1, 1, 1))
     _draw_probability(panels["p"], config)
     [network] = needs_of_schedule(config).curves
     phases = config.supernet.phases_of(supernet_of(network, config).depth, Recipe())
