@@ -21,7 +21,7 @@ import typer
 from tqdm import tqdm
 
 from varient.config import TokenizerSpec, TransformerSpec
-from varient.cost.work import PRECISIONS, VECTOR_PARTS, Stage, VARShape, stage_work
+from varient.cost.work import PRECISIONS, VECTOR_PARTS, VARPasses, VARShape, var_work
 from varient.files import write_text
 from varient.models.kv_cache import CachePolicy
 from varient.models.quantizer import MultiScaleQuantizer
@@ -100,7 +100,7 @@ def _networks(depth: int, width: int, precision: str, device: str) -> tuple[VAR,
 
 
 def _flops(model: VAR, plan: DepthPlan, batch: int, policy: CachePolicy, precision: str) -> int:
-    trips = stage_work(Stage(VARShape(model.spec), plan), batch, 2 * batch, policy, PRECISIONS[precision])
+    trips = var_work(VARPasses(VARShape(model.spec), plan), batch, 2 * batch, policy, PRECISIONS[precision])
     return sum(work.flops for trip in trips for part, work in trip.parts.items() if part not in VECTOR_PARTS)
 
 

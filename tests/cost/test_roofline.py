@@ -16,7 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from varient.config import TokenizerSpec, TransformerSpec
-from varient.cost.baseline_work import DiTShape, DiTStage, LlamaGenShape, LlamaGenStage
+from varient.cost.baseline_work import DiTPasses, DiTShape, LlamaGenPasses, LlamaGenShape
 from varient.cost.gpus import device, known_devices
 from varient.cost.kv_accounting import (
     cache_steps,
@@ -38,7 +38,7 @@ from varient.cost.roofline import (
     system_cost,
 )
 from varient.cost.simulated_memory import simulated_memory
-from varient.cost.work import PRECISIONS, Stage, VARShape, Work, stage_work
+from varient.cost.work import PRECISIONS, VARPasses, VARShape, Work, var_work
 from varient.models.kv_cache import LeanCache, ReferenceCache
 from varient.models.transformer import VAR
 from varient.models.vqvae import VQVAE
@@ -176,20 +176,20 @@ def test_flops_equal_torchs_count_of_a_generation(plan, cfg, settings):
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         generate(model, quantizer, torch.arange(images), plan, Guidance(cfg=cfg), readout)
     shape = VARShape(model.spec, TINY_PYRAMID, num_classes=5, vocab_size=32, z_channels=8)
-    works = stage_work(Stage(shape, plan), images, 2 * images if cfg else images, "lean", PRECISIONS["fp32"])
+    works = var_work(VARPasses(shape, plan), images, 2 * images if cfg else images, "lean", PRECISIONS["fp32"])
     assert counter.get_total_flops() == sum(
         work.flops for trip in works for part, work in trip.parts.items() if part != "sampling")
 
 
 def test_bytes_of_a_small_case_by_hand():
     spec = TransformerSpec(depth=1, embed_dim=2, num_heads=1)
-    stage = Stage(VARShape(spec, Pyramid((1, 2))), DepthPlan.full(1, 2))
-    first, second = (trip.parts for trip in stage_work(stage, 1, 1, "lean", PRECISIONS["fp32"]))
+    stage = VARPasses(VARShape(spec, Pyramid((1, 2))), DepthPlan.full(1, 2))
+    first, second = (trip.parts for trip in var_work(stage, 1, 1, "lean", PRECISIONS["fp32"]))
     # Keys and values of 2 channels at 4 bytes: 16 bytes a token.  Scale 1 is stored and read; scale 2 joins 1 + 4.
     assert (first["attention_scores"].kv_read_bytes, first["attention_scores"].kv_written_bytes) == (16 + 16, 16)
     assert (second["attention_scores"].kv_read_bytes, second["attention_scores"].kv_written_bytes) == (80 + 80, 80)
     assert first["mlp"].weight_bytes == 4 * (2 * 8 + 8 + 8 * 2 + 2)
-    autocast = stage_work(stage, 1, 1, "reference", AUTOCAST)[1].parts
+    autocast = var_work(stage, 1, 1, "reference", AUTOCAST)[1].parts
     assert autocast["mlp"].weight_bytes == 2 * first["mlp"].weight_bytes  # read as 4 bytes, written and read as 2
     # Cached 12 bytes a token; joined (read, written), keys cast (8 read, 4 written), then 8 read by the kernel.
     assert autocast["attention_scores"].kv_read_bytes == 5 * (12 + 8 + 8)
@@ -230,7 +230,7 @@ def test_dit_has_the_published_multiply_adds():
     # 119 GFLOPs in its README are multiply-adds of a row: 12 C^2 a token and layer, 2 T C of attention, 6 C^2 of adaLN.
     expected = 28 * (256 * (12 * 1152 ** 2 + 2 * 256 * 1152) + 6 * 1152 ** 2)
     expected += 256 * (16 * 1152 + 1152 * 32) + 256 * 1152 + 1152 ** 2 + 2 * 1152 ** 2  # ends; timestep; final adaLN
-    flops = _flops(DiTStage(DiTShape(), 50).work(1, 1, "none", AUTOCAST))
+    flops = _flops(DiTPasses(DiTShape(), 50).work(1, 1, "none", AUTOCAST))
     assert flops == 2 * expected
     assert flops / 2e9 == pytest.approx(118.6, abs=0.05)
     for system, steps in (("dit-xl2", 50), ("dit-xl2-250", 250)):
@@ -292,10 +292,10 @@ def test_dit_flops_equal_torchs_count_of_such_a_network():
         final(x * scale + shift)
 
     shape = DiTShape(depth, width, side * side, 4 * channels, 10)
-    assert _counted(run) == _flops(DiTStage(shape, 7).work(3, rows, "none", PRECISIONS["fp32"]))
+    assert _counted(run) == _flops(DiTPasses(shape, 7).work(3, rows, "none", PRECISIONS["fp32"]))
     modules = [patches, *blocks, timestep, final_ada, final]
     weights = sum(parameter.numel() for module in modules for parameter in module.parameters())
-    (trip,) = DiTStage(shape, 7).work(3, rows, "none", PRECISIONS["fp32"])
+    (trip,) = DiTPasses(shape, 7).work(3, rows, "none", PRECISIONS["fp32"])
     assert sum(work.weight_bytes for work in trip.parts.values()) == 4 * weights
 
 
@@ -323,7 +323,7 @@ def test_llamagen_flops_equal_torchs_count_of_such_a_network():
                 x = x + w2(torch.nn.functional.silu(w1(x)) * w3(x))
             head(x)
 
-    stage = LlamaGenStage(shape)
+    stage = LlamaGenPasses(shape)
     assert _counted(run) == tokens * _flops(stage.work(3, rows, "static", PRECISIONS["fp32"]))
     assert stage.kv(rows, "static", PRECISIONS["fp32"]).peak == (cache.nbytes,)
     assert [trip.times * trip.tokens for trip in stage.passes] == [tokens]

@@ -3,22 +3,22 @@ from test_tables import _profile
 
 from varient.paper import paper_table
 from varient.records import RecordError
-from varient.report.table3 import BLOCKS, PAPER_PARAMETERS, table3
+from varient.report.table3 import PAPER_PARAMETERS, SECTIONS, table3
 
 
 @pytest.fixture(scope="module")
-def blocks():
+def sections():
     frame = table3()
-    return [frame[frame["block"] == block.title].reset_index(drop=True) for block in BLOCKS]
+    return [frame[frame["block"] == section.title].reset_index(drop=True) for section in SECTIONS]
 
 
-def test_every_block_has_the_papers_rows(blocks):
-    for block in blocks:
-        assert block["method"].tolist() == paper_table(3)["method"].tolist()
+def test_every_section_has_the_papers_rows(sections):
+    for section in sections:
+        assert section["method"].tolist() == paper_table(3)["method"].tolist()
 
 
-def test_kv_cells_are_the_papers_but_for_two_slips_of_1000(blocks):
-    for _, row in blocks[0].iterrows():
+def test_kv_cells_are_the_papers_but_for_two_slips_of_1000(sections):
+    for _, row in sections[0].iterrows():
         if row["kv_cache_mb_paper"] != "OOM":
             missing = float(row["kv_cache_mb"]) - float(row["kv_cache_mb_paper"])
             slipped = row["batch_size"] == 64 and row["method"] in ("VARiant-d16", "VARiant-d8")
@@ -26,14 +26,14 @@ def test_kv_cells_are_the_papers_but_for_two_slips_of_1000(blocks):
             assert ("1000 below" in row["note"]) == slipped
 
 
-def test_the_oom_pattern_is_the_papers_but_for_one_decode_that_cannot_fit(blocks):
-    differing = blocks[0][(blocks[0]["total_mb"] == "OOM") != (blocks[0]["total_mb_paper"] == "OOM")]
+def test_the_oom_pattern_is_the_papers_but_for_one_decode_that_cannot_fit(sections):
+    differing = sections[0][(sections[0]["total_mb"] == "OOM") != (sections[0]["total_mb_paper"] == "OOM")]
     assert differing[["batch_size", "method"]].values.tolist() == [[256, "VARiant-d2"]]
     assert "cannot hold a decode of the whole batch" in differing.iloc[0]["note"]
 
 
-def test_the_lean_cache_fits_larger_batches(blocks):
-    rows = (block.itertuples() for block in blocks)
+def test_the_lean_cache_fits_larger_batches(sections):
+    rows = (section.itertuples() for section in sections)
     for reference, lean, reference_half, half in zip(*rows, strict=True):
         assert reference.largest_batch_48gb < lean.largest_batch_48gb < half.largest_batch_48gb
         assert reference.largest_batch_48gb < reference_half.largest_batch_48gb < half.largest_batch_48gb
@@ -41,10 +41,10 @@ def test_the_lean_cache_fits_larger_batches(blocks):
         assert lean.kv_cache_mb_paper == ""
 
 
-def test_the_largest_batch_is_the_largest(blocks):
-    block = BLOCKS[1]
-    largest = block.largest_batch("variant-d8", 46068)
-    assert block.total_mib("variant-d8", largest) <= 46068 < block.total_mib("variant-d8", largest + 1)
+def test_the_largest_batch_is_the_largest(sections):
+    section = SECTIONS[1]
+    largest = section.largest_batch("variant-d8", 46068)
+    assert section.total_mib("variant-d8", largest) <= 46068 < section.total_mib("variant-d8", largest + 1)
 
 
 def _measured(status, cap_mib, **changes):
@@ -57,11 +57,11 @@ def _measured(status, cap_mib, **changes):
 
 def test_measurements_on_an_l20_or_a_card_held_to_one_are_shown():
     frame = table3([_measured("ok", 46_080.0), _measured("out_of_memory", 46_080.0, batch_size=256)])
-    lean = frame[frame["block"] == BLOCKS[3].title].set_index(["batch_size", "method"])
+    lean = frame[frame["block"] == SECTIONS[3].title].set_index(["batch_size", "method"])
     assert lean.loc[(64, "VARiant-d8"), "measured_total_mb"] == "9876.0"
     assert "measured (" in lean.loc[(64, "VARiant-d8"), "source"]
     assert lean.loc[(256, "VARiant-d8"), "measured_total_mb"] == "OOM"
-    others = frame[frame["block"] != BLOCKS[3].title]
+    others = frame[frame["block"] != SECTIONS[3].title]
     assert (others["measured_total_mb"] == "").all()
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from varient.config import CachePolicy
 from varient.cost.kv_accounting import KVBytes, Pass, token_layers
-from varient.cost.work import FLOAT32_BYTES, PassWork, Precision, Work, adaln_block_bytes, linear
+from varient.cost.work import FLOAT32_BYTES, NumberFormats, PassWork, Work, adaln_block_bytes, linear
 
 DIFFUSION_ACCESSES = 30
 """Reads and writes of a float32 latent value in a DDPM step with learned variance: an order of magnitude."""
@@ -42,8 +42,8 @@ class DiTShape:
 
 
 @dataclass(frozen=True)
-class DiTStage:
-    """DiT in so many diffusion steps.  Both halves of the guided batch run in each."""
+class DiTPasses:
+    """DiT and its diffusion steps.  Both halves of the guided batch run in each step."""
 
     shape: DiTShape
     steps: int
@@ -80,7 +80,7 @@ class DiTStage:
         """Those of all steps: no step leaves out a layer."""
         return token_layers(self.passes)
 
-    def work(self, images: int, rows: int, policy: CachePolicy, precision: Precision) -> list[PassWork]:
+    def work(self, images: int, rows: int, policy: CachePolicy, precision: NumberFormats) -> list[PassWork]:
         """The work of one step.  adaLN is computed in each, because it depends on the timestep."""
         shape, narrow = self.shape, precision.compute_bytes
         depth, width, hidden = shape.depth, shape.width, 4 * shape.width
@@ -107,7 +107,7 @@ class DiTStage:
             + Work(activation_bytes=tokens * width * (narrow + FLOAT32_BYTES)),  # positions are added
         })]
 
-    def kv(self, rows: int, policy: CachePolicy, precision: Precision) -> KVBytes:
+    def kv(self, rows: int, policy: CachePolicy, precision: NumberFormats) -> KVBytes:
         """DiT keeps nothing between steps."""
         return KVBytes((0,), (0,), 0)
 
@@ -134,7 +134,7 @@ class LlamaGenShape:
 
 
 @dataclass(frozen=True)
-class LlamaGenStage:
+class LlamaGenPasses:
     """LlamaGen drawing its tokens one by one, with the cache of its authors: storage for all positions, read in full.
 
     The class draws token 1, each token draws the next, and the last one enters no more: as many passes as tokens.
@@ -176,7 +176,7 @@ class LlamaGenStage:
         """Those of all passes: none leaves out a layer."""
         return token_layers(self.passes)
 
-    def work(self, images: int, rows: int, policy: CachePolicy, precision: Precision) -> list[PassWork]:
+    def work(self, images: int, rows: int, policy: CachePolicy, precision: NumberFormats) -> list[PassWork]:
         """The work of one token."""
         shape, narrow, stream = self.shape, precision.compute_bytes, precision.weight_bytes
         depth, width, hidden = shape.depth, shape.width, shape.hidden
@@ -203,19 +203,19 @@ class LlamaGenStage:
             "latent": Work(activation_bytes=rows * 2 * width * stream),  # a row of the embedding table
         })]
 
-    def kv(self, rows: int, policy: CachePolicy, precision: Precision) -> KVBytes:
+    def kv(self, rows: int, policy: CachePolicy, precision: NumberFormats) -> KVBytes:
         """Storage for all positions, there from the first token to the last."""
         held = rows * self.depth * self.shape.positions * 2 * self.embed_dim * precision.value_bytes()
         return KVBytes((held,), (held,), 0)
 
-    def _norm_bytes(self, precision: Precision) -> int:
+    def _norm_bytes(self, precision: NumberFormats) -> int:
         """RMSNorm of one token, in float32 whatever the stream, operation by operation."""
         stream, narrow, wide = precision.weight_bytes, precision.compute_bytes, FLOAT32_BYTES
         accessed = 5 * wide + 2 * stream                                # square, mean, product; weight
         accessed += 2 * (stream + wide) if stream != wide else 0        # to float32 and back
         return self.embed_dim * (accessed + (stream + narrow if stream != narrow else 0))
 
-    def _block_bytes(self, precision: Precision) -> int:
+    def _block_bytes(self, precision: NumberFormats) -> int:
         """Element-wise work of one token in one layer: two norms, rotary query and key, residual sums, SwiGLU."""
         stream, narrow, wide = precision.weight_bytes, precision.compute_bytes, FLOAT32_BYTES
         rotary = 9 * wide + (2 * (narrow + wide) if narrow != wide else 0)  # products, sums, stack; casts

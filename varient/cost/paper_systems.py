@@ -10,9 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from varient.config import CachePolicy, TokenizerSpec, TransformerSpec
-from varient.cost.baseline_work import DiTShape, DiTStage, LlamaGenShape, LlamaGenStage
+from varient.cost.baseline_work import DiTPasses, DiTShape, LlamaGenPasses, LlamaGenShape
 from varient.cost.parameters import dit_parameters, llamagen_parameters, var_parameters, vqvae_parameters
-from varient.cost.work import AnyStage, Precision, Stage, VARShape
+from varient.cost.work import NetworkPasses, NumberFormats, VARPasses, VARShape
 from varient.plan import DepthPlan
 from varient.pyramid import VAR_256
 from varient.systems.ids import CodeId, DiTId, LlamaGenId, VarId, forms, parse
@@ -53,11 +53,11 @@ class PaperSystem:
     steps: str
     transformer_parameters: tuple[int, ...]
     tokenizer_parameters: int
-    stages: tuple[AnyStage, ...]
+    stages: tuple[NetworkPasses, ...]
     cache: CachePolicy | None = None
     authors_precision: str | None = None
 
-    def parameter_bytes(self, precision: Precision) -> int:
+    def parameter_bytes(self, precision: NumberFormats) -> int:
         """Bytes of all stored parameters; the tokenizer's stay float32."""
         return sum(self.transformer_parameters) * precision.weight_bytes + self.tokenizer_parameters * 4
 
@@ -81,12 +81,12 @@ def paper_system(name: str) -> PaperSystem:
     if isinstance(found, DiTId) and found.size == "xl2":
         steps = found.steps or DIT_STEPS
         return PaperSystem(name, str(steps), (dit_parameters(),), SD_AUTOENCODER_PARAMETERS,
-                           (DiTStage(DiTShape(), steps),), cache="none", authors_precision="fp32")
+                           (DiTPasses(DiTShape(), steps),), cache="none", authors_precision="fp32")
     if found == LlamaGenId("xxl"):
         # Table 2 prints 384 steps, which is the image side: 24 x 24 tokens are decoded.
         shape = LlamaGenShape()
         return PaperSystem(name, str(shape.num_tokens), (llamagen_parameters(),), LLAMAGEN_TOKENIZER_PARAMETERS,
-                           (LlamaGenStage(shape),), cache="static", authors_precision="bf16")
+                           (LlamaGenPasses(shape),), cache="static", authors_precision="bf16")
     raise ValueError(f"system {name!r} is unknown; known forms: {forms()}, code-n<N>, free-code-n<N>, dit-xl2, "
                      "dit-xl2-<steps>, llamagen-xxl")
 
@@ -97,10 +97,10 @@ def _var_or_subnet(found: VarId) -> PaperSystem:
     if depth not in RELEASED_DEPTHS:
         raise ValueError(f"system {str(found)!r}: released depths at 256 x 256 are "
                          f"{', '.join(map(str, RELEASED_DEPTHS))}")
-    return _var_system(str(found), Stage(released_shape(depth), found.plan(depth, VAR_256.num_scales, BRIDGE)))
+    return _var_system(str(found), VARPasses(released_shape(depth), found.plan(depth, VAR_256.num_scales, BRIDGE)))
 
 
-def _var_system(name: str, *stages: Stage) -> PaperSystem:
+def _var_system(name: str, *stages: VARPasses) -> PaperSystem:
     networks = [var_parameters(stage.shape.spec, VAR_256, num_classes=stage.shape.num_classes,
                                vocab_size=stage.shape.vocab_size, z_channels=stage.shape.z_channels)
                 for stage in stages]
@@ -113,7 +113,7 @@ def _code_system(found: CodeId) -> PaperSystem:
     name, drafted = str(found), found.drafted
     if not 1 <= drafted < VAR_256.num_scales:
         raise ValueError(f"system {name!r}: the drafter takes 1..{VAR_256.num_scales - 1} scales")
-    drafter = Stage(released_shape(DEPTH), DepthPlan.full(DEPTH, drafted))
-    refiner = Stage(released_shape(REFINER_DEPTH), DepthPlan.full(REFINER_DEPTH, VAR_256.num_scales), drafted + 1)
+    drafter = VARPasses(released_shape(DEPTH), DepthPlan.full(DEPTH, drafted))
+    refiner = VARPasses(released_shape(REFINER_DEPTH), DepthPlan.full(REFINER_DEPTH, VAR_256.num_scales), drafted + 1)
     steps = f"{drafted}+{VAR_256.num_scales - drafted}"
     return replace(_var_system(name, drafter, refiner), steps=steps)

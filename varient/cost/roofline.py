@@ -51,7 +51,7 @@ from varient.cost.gpus import Device, device
 from varient.cost.kv_accounting import policy_named, token_layers
 from varient.cost.paper_systems import DEPTH, PaperSystem, paper_system
 from varient.cost.sizes import MIB
-from varient.cost.work import PARTS, PRECISIONS, VECTOR_PARTS, AnyStage, PassWork, Precision, Work
+from varient.cost.work import PARTS, PRECISIONS, VECTOR_PARTS, NetworkPasses, NumberFormats, PassWork, Work
 from varient.paper import paper_rows, system_id
 from varient.pyramid import VAR_256
 from varient.systems.ids import VarId
@@ -81,7 +81,7 @@ ANCHOR = str(VarId("var", DEPTH))
 
 @dataclass(frozen=True)
 class StageCost:
-    """One transformer of a system on its way through its passes.
+    """The cost of one transformer of a system over its forward passes.
 
     Attributes:
         kv_live_bytes: alive after each pass.
@@ -93,7 +93,7 @@ class StageCost:
         launches: of kernels, over all passes.
     """
 
-    stage: AnyStage
+    stage: NetworkPasses
     kv_live_bytes: tuple[int, ...]
     kv_peak_bytes: tuple[int, ...]
     kv_scratch_bytes: int
@@ -133,7 +133,7 @@ class SystemCost:
     system: PaperSystem
     batch_size: int
     policy: CachePolicy
-    precision: Precision
+    precision: NumberFormats
     device: Device
     stages: tuple[StageCost, ...]
     work: dict[str, Work]
@@ -182,7 +182,7 @@ def calibration_factor() -> float:
     return float(_paper_rows()[ANCHOR]["latency_s"]) / anchor.latency_s
 
 
-def part_seconds(part: str, work: Work, gpu: Device, precision: Precision) -> float:
+def part_seconds(part: str, work: Work, gpu: Device, precision: NumberFormats) -> float:
     """Roofline time of a part: the longer of computing and moving, at the device's peaks."""
     on_tensor_cores = precision.compute_bytes == 2 and part not in VECTOR_PARTS
     tflops = gpu.tensor_tflops if on_tensor_cores else gpu.fp32_tflops
@@ -280,7 +280,7 @@ def compare_baselines() -> list[Comparison]:
             for precision in (PAPER_PRECISION, paper_system(name).authors_precision) if precision]
 
 
-def _cost(system: PaperSystem, batch_size: int, policy: CachePolicy, precision: Precision, gpu: Device,
+def _cost(system: PaperSystem, batch_size: int, policy: CachePolicy, precision: NumberFormats, gpu: Device,
           factor: float) -> SystemCost:
     rows, policy = ROWS_PER_IMAGE * batch_size, system.cache or policy
     works = [stage.work(batch_size, rows, policy, precision) for stage in system.stages]
@@ -301,7 +301,7 @@ def _cost(system: PaperSystem, batch_size: int, policy: CachePolicy, precision: 
         peak_memory=peak_memory(system.parameter_bytes(precision), kv_of_passes, batch_size) if fitted else None)
 
 
-def _stage_cost(stage: AnyStage, rows: int, policy: CachePolicy, precision: Precision,
+def _stage_cost(stage: NetworkPasses, rows: int, policy: CachePolicy, precision: NumberFormats,
                 latency_s: Sequence[float]) -> StageCost:
     kv = stage.kv(rows, policy, precision)
     return StageCost(stage=stage, kv_live_bytes=kv.live, kv_peak_bytes=kv.peak, kv_scratch_bytes=kv.scratch,

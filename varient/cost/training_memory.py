@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from varient.cost.parameters import var_parameters
 from varient.cost.training_setting import TrainingSetting
 from varient.cost.training_work import aln_projections, attention_calls, layer_tokens
-from varient.cost.work import FLOAT32_BYTES, Precision, VARShape
+from varient.cost.work import FLOAT32_BYTES, NumberFormats, VARShape
 from varient.plan import DepthPlan
 from varient.training.course import PROBED_ROWS
 
@@ -27,7 +27,7 @@ LOGIT_COPIES_DISTILLED = 3
 """More of them with distillation, on the way to the divergence of two predictions."""
 
 
-def kept_bytes(shape: VARShape, plan: DepthPlan, rows: int, formats: Precision, *, recompute: bool = False,
+def kept_bytes(shape: VARShape, plan: DepthPlan, rows: int, formats: NumberFormats, *, recompute: bool = False,
                distilled: bool = False) -> int:
     """Bytes that autograd keeps from the forward of some rows for their backward, weights and their copies left out.
 
@@ -64,14 +64,14 @@ def kept_bytes(shape: VARShape, plan: DepthPlan, rows: int, formats: Precision, 
     return blocks + rows * (a_row + _head_bytes(shape, formats, distilled))
 
 
-def _head_bytes(shape: VARShape, formats: Precision, distilled: bool) -> int:
+def _head_bytes(shape: VARShape, formats: NumberFormats, distilled: bool) -> int:
     """What the head and the loss keep of a row: the final norm, its result, the softmax; three with distillation."""
     width, wide = shape.spec.embed_dim, FLOAT32_BYTES
     logits = (3 if distilled else 1) * shape.vocab_size * wide
     return shape.pyramid.length * (2 * width * wide + 2 * wide + width * formats.compute_bytes + logits)
 
 
-def _blocks_bytes(shape: VARShape, scales: Sequence[int], rows: int, formats: Precision) -> int:
+def _blocks_bytes(shape: VARShape, scales: Sequence[int], rows: int, formats: NumberFormats) -> int:
     """What a block keeps of the tokens of some scales of all rows, with the masks; see `kept_bytes`."""
     attention = attention_calls(shape.pyramid, scales)
     joined = shape.spec.embed_dim * formats.compute_bytes if len(attention) > 1 else 0
@@ -80,7 +80,7 @@ def _blocks_bytes(shape: VARShape, scales: Sequence[int], rows: int, formats: Pr
     return rows * tokens * (_block_token_bytes(shape, formats) + joined) + masks * formats.compute_bytes
 
 
-def _block_token_bytes(shape: VARShape, formats: Precision) -> int:
+def _block_token_bytes(shape: VARShape, formats: NumberFormats) -> int:
     """What a block keeps of a token; see `kept_bytes`."""
     spec, narrow, wide = shape.spec, formats.compute_bytes, FLOAT32_BYTES
     hidden = round(spec.embed_dim * spec.mlp_ratio)
@@ -99,7 +99,7 @@ def loss_bytes(shape: VARShape, rows: int, *, distilled: bool = False) -> int:
     return rows * copies * shape.pyramid.length * shape.vocab_size * FLOAT32_BYTES
 
 
-def block_bytes(shape: VARShape, plan: DepthPlan, rows: int, formats: Precision, *, recompute: bool = False,
+def block_bytes(shape: VARShape, plan: DepthPlan, rows: int, formats: NumberFormats, *, recompute: bool = False,
                 distilled: bool = False) -> int:
     """Bytes of the last block on its way back, beside what `kept_bytes` counts less what the head kept, gone by then.
 
@@ -114,7 +114,7 @@ def block_bytes(shape: VARShape, plan: DepthPlan, rows: int, formats: Precision,
     return again + gradients - rows * _head_bytes(shape, formats, distilled)
 
 
-def probe_bytes(shape: VARShape, plan: DepthPlan, rows: int, formats: Precision, *, recompute: bool = False) -> int:
+def probe_bytes(shape: VARShape, plan: DepthPlan, rows: int, formats: NumberFormats, *, recompute: bool = False) -> int:
     """Bytes of the gradient probe (`varient.training.curves.probed_norms`): graph, copies of matrices, gradients.
 
     The graph is still whole when the last gradients of the first zone come: a second zone follows.
@@ -198,7 +198,7 @@ def device_memory(shape: VARShape, plans: Sequence[DepthPlan], rows: int, settin
         working=working, update=own * FLOAT32_BYTES, probe=probe)
 
 
-def copied_bytes(shape: VARShape, formats: Precision) -> int:
+def copied_bytes(shape: VARShape, formats: NumberFormats) -> int:
     """Bytes of the 16-bit copies of matrices that autocast makes."""
     return matrix_parameters(shape) * formats.compute_bytes if formats.autocast else 0
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 from varient.config import BaseTraining, SupernetTraining
 from varient.cost.gpus import Device, device
-from varient.cost.work import PRECISIONS, Precision
+from varient.cost.work import PRECISIONS, NumberFormats
 from varient.training.hardware import Hardware
 
 TRAINING_PRECISIONS = {name: PRECISIONS[form] for name, form in (
@@ -59,7 +59,7 @@ class TrainingSetting:
             raise ValueError("strategy fsdp needs at least 2 devices")
 
     @property
-    def formats(self) -> Precision:
+    def formats(self) -> NumberFormats:
         """Number formats."""
         return TRAINING_PRECISIONS[self.precision]
 

@@ -1,7 +1,7 @@
-"""What a transformer must compute and move on its way through its passes, part by part and pass by pass.
+"""FLOPs and memory traffic of a transformer, for each forward pass and each part of it.
 
-Here are the parts, what every network is asked for (`AnyStage`), and VAR; `baseline_work` has the networks of another
-kind.  FLOPs count a multiply-add as two and are exact for the matrix products, attention and convolutions of
+This module has the parts, the interface of every network (`NetworkPasses`), and VAR; `baseline_work` has DiT and
+LlamaGen.  FLOPs count a multiply-add as two and are exact for the matrix products, attention and convolutions of
 `varient.sampling.generate`; those of sampling are an estimate, those of norms and other element-wise work are left out
 because memory bounds them.  Bytes count each operand once from device memory.  Weights, keys and values follow from the
 shapes; activations assume one kernel an operation, as eager PyTorch runs it, and are approximate.
@@ -46,7 +46,7 @@ PARTS = ("attention_projections", "attention_scores", "mlp", "adaln", "elementwi
 
 
 @dataclass(frozen=True)
-class Precision:
+class NumberFormats:
     """Number formats of a generation.
 
     Attributes:
@@ -83,8 +83,8 @@ class Precision:
 
 
 PRECISIONS = {precision.name: precision for precision in (
-    Precision("fp16-autocast", 4, 2), Precision("bf16-autocast", 4, 2), Precision("fp32", 4, 4),
-    Precision("fp16", 2, 2), Precision("bf16", 2, 2))}
+    NumberFormats("fp16-autocast", 4, 2), NumberFormats("bf16-autocast", 4, 2), NumberFormats("fp32", 4, 4),
+    NumberFormats("fp16", 2, 2), NumberFormats("bf16", 2, 2))}
 """The paper's is `fp16-autocast`: 8085 MB are float32 parameters, and its KV bytes are those of float16 values."""
 
 
@@ -118,12 +118,12 @@ class PassWork:
     parts: dict[str, Work]
 
 
-class AnyStage(Protocol):
-    """A network on its way through its passes, as the cost model sees it.
+class NetworkPasses(Protocol):
+    """A network and the forward passes that it makes for one batch, as the cost model sees it.
 
     Attributes:
-        launches_per_layer, launches_per_pass: kernels in each layer of a pass, and around the layers of a pass; counted
-            in our engine with 16-bit weights, on a GPU that does nothing.
+        launches_per_layer, launches_per_pass: kernel launches in each layer of a pass, and outside the layers; counted
+            in our engine with 16-bit weights on a simulated GPU (docs/cuda.md).
     """
 
     launches_per_layer: int
@@ -147,16 +147,16 @@ class AnyStage(Protocol):
 
     @property
     def passes(self) -> tuple[Pass, ...]:
-        """The trips through the layers."""
+        """The forward passes."""
 
     @property
     def full_token_layers(self) -> int:
         """Token-layers of one row if all layers ran in all passes."""
 
-    def work(self, images: int, rows: int, policy: CachePolicy, precision: Precision) -> list[PassWork]:
+    def work(self, images: int, rows: int, policy: CachePolicy, precision: NumberFormats) -> list[PassWork]:
         """The work of each pass, for B images in so many rows (2B under guidance)."""
 
-    def kv(self, rows: int, policy: CachePolicy, precision: Precision) -> KVBytes:
+    def kv(self, rows: int, policy: CachePolicy, precision: NumberFormats) -> KVBytes:
         """Keys and values that the passes keep."""
 
 
@@ -172,8 +172,8 @@ class VARShape:
 
 
 @dataclass(frozen=True)
-class Stage:
-    """A VAR transformer on its way through a plan; CoDe has two, one after the other.
+class VARPasses:
+    """A VAR transformer and its forward passes under a plan; CoDe has two, one after the other.
 
     Attributes:
         shape: the network.
@@ -189,12 +189,12 @@ class Stage:
 
     @cached_property
     def pyramid(self) -> Pyramid:
-        """The scales that the stage visits."""
+        """The scales of the plan."""
         return Pyramid(self.shape.pyramid.patch_nums[:self.plan.num_scales])
 
     @cached_property
     def passes(self) -> tuple[Pass, ...]:
-        """The stage's trips through the layers."""
+        """The forward passes, one a scale or one for several leading scales."""
         return passes(self.plan, self.pyramid, self.prefilled)
 
     @property
@@ -222,11 +222,11 @@ class Stage:
         """Token-layers of one row in the full network at all of its scales."""
         return self.depth * self.shape.pyramid.length
 
-    def work(self, images: int, rows: int, policy: CachePolicy, precision: Precision) -> list[PassWork]:
-        """See `stage_work`."""
-        return stage_work(self, images, rows, policy, precision)
+    def work(self, images: int, rows: int, policy: CachePolicy, precision: NumberFormats) -> list[PassWork]:
+        """See `var_work`."""
+        return var_work(self, images, rows, policy, precision)
 
-    def kv(self, rows: int, policy: CachePolicy, precision: Precision) -> KVBytes:
+    def kv(self, rows: int, policy: CachePolicy, precision: NumberFormats) -> KVBytes:
         """Live entries, as the caches of `varient.models.kv_cache` count them."""
         l2_norm = self.shape.spec.attn_l2_norm
         unit = rows * self.embed_dim * (precision.key_bytes(policy, l2_norm) + precision.value_bytes())
@@ -236,7 +236,7 @@ class Stage:
                        scratch=kv_scratch_in_tokens(self.passes, policy) * unit)
 
 
-def stage_work(stage: Stage, images: int, rows: int, policy: CachePolicy, precision: Precision) -> list[PassWork]:
+def var_work(stage: VARPasses, images: int, rows: int, policy: CachePolicy, precision: NumberFormats) -> list[PassWork]:
     """The work of each pass of a VAR.
 
     Args:
@@ -260,7 +260,7 @@ def stage_work(stage: Stage, images: int, rows: int, policy: CachePolicy, precis
     }) for index, trip in enumerate(stage.passes)]
 
 
-def _layers(spec: TransformerSpec, trip: Pass, rows: int, precision: Precision) -> dict[str, Work]:
+def _layers(spec: TransformerSpec, trip: Pass, rows: int, precision: NumberFormats) -> dict[str, Work]:
     """What all layers of a pass do with its tokens, attention over the cache left out."""
     width, hidden = spec.embed_dim, round(spec.embed_dim * spec.mlp_ratio)
     layers, tokens, narrow = len(trip.layers), rows * trip.tokens, precision.compute_bytes
@@ -278,7 +278,7 @@ def _layers(spec: TransformerSpec, trip: Pass, rows: int, precision: Precision) 
     }
 
 
-def adaln_block_bytes(width: int, hidden: int, precision: Precision, *, l2_norm: bool) -> int:
+def adaln_block_bytes(width: int, hidden: int, precision: NumberFormats, *, l2_norm: bool) -> int:
     """Bytes of the element-wise work of one token in a block with adaLN and GELU, those of VAR and DiT."""
     narrow, wide = precision.compute_bytes, FLOAT32_BYTES
     # Reads and writes of C channels of one token in one layer, as the blocks of the released code do them.
@@ -293,14 +293,15 @@ def adaln_block_bytes(width: int, hidden: int, precision: Precision, *, l2_norm:
     return width * (wide_accesses * wide + narrow_accesses * narrow) + 2 * hidden * narrow  # the last is GELU
 
 
-def linear(width_in: int, width_out: int, tokens: int, precision: Precision, *, bias: bool = True) -> Work:
+def linear(width_in: int, width_out: int, tokens: int, precision: NumberFormats, *, bias: bool = True) -> Work:
     """The product of all rows' tokens with one matrix."""
     return Work(flops=2 * tokens * width_in * width_out,
                 weight_bytes=(width_in + bias) * width_out * precision.weight_traffic_bytes,
                 activation_bytes=tokens * (width_in + width_out) * precision.compute_bytes)
 
 
-def _attention(spec: TransformerSpec, step: CacheStep, rows: int, policy: CachePolicy, precision: Precision) -> Work:
+def _attention(spec: TransformerSpec, step: CacheStep, rows: int, policy: CachePolicy,
+               precision: NumberFormats) -> Work:
     """One attention over the cache, with what the cache itself copies and casts."""
     narrow = precision.compute_bytes
     fresh = precision.key_bytes("reference", spec.attn_l2_norm) + precision.value_bytes()  # as projected
@@ -322,7 +323,7 @@ def _attention(spec: TransformerSpec, step: CacheStep, rows: int, policy: CacheP
                 kv_written_bytes=unit * written, activation_bytes=unit * 2 * step.new * narrow)
 
 
-def _modulation(stage: Stage, rows: int, precision: Precision) -> Work:
+def _modulation(stage: VARPasses, rows: int, precision: NumberFormats) -> Work:
     """The adaLN projections of all layers that run somewhere."""
     width = stage.shape.spec.embed_dim
     used = {layer for trip in stage.passes for layer in trip.layers}
@@ -332,7 +333,7 @@ def _modulation(stage: Stage, rows: int, precision: Precision) -> Work:
                 activation_bytes=projections * rows * 7 * width * precision.compute_bytes)
 
 
-def _head(shape: VARShape, tokens: int, rows: int, precision: Precision) -> Work:
+def _head(shape: VARShape, tokens: int, rows: int, precision: NumberFormats) -> Work:
     """Final norm with its adaLN, and the logits as float32, of the tokens that are drawn."""
     width, vocab = shape.spec.embed_dim, shape.vocab_size
     narrow, casts = precision.compute_bytes, int(precision.compute_bytes != FLOAT32_BYTES)
@@ -348,7 +349,7 @@ def _sampling(shape: VARShape, tokens: int, images: int) -> Work:
     return Work(flops=logits * SAMPLING_FLOPS_PER_LOGIT, activation_bytes=logits * SAMPLING_BYTES_PER_LOGIT)
 
 
-def _latent(shape: VARShape, trip: Pass, images: int, rows: int, precision: Precision) -> Work:
+def _latent(shape: VARShape, trip: Pass, images: int, rows: int, precision: NumberFormats) -> Work:
     """Tokens into f_hat (phi convolution at full side), and f_hat into the tokens that enter."""
     width, positions = shape.spec.embed_dim, shape.pyramid.tokens(shape.pyramid.num_scales)
     embedded = trip.tokens - (shape.pyramid.tokens(1) if trip.first == 1 else 0)  # scale 1 enters as the class

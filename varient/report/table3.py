@@ -39,7 +39,7 @@ MISSING_MB = 1000
 
 
 @dataclass(frozen=True)
-class Block:
+class Section:
     """A part of the table: how the cache, the weights and the image decoder are handled.
 
     Attributes:
@@ -79,12 +79,12 @@ class Block:
 
 _AT_ONCE = SamplingConfig.model_fields["decoded_at_once"].default
 
-BLOCKS = (
-    Block("the paper's: reference cache, float32 weights, whole batch decoded at once", PAPER_POLICY, PAPER_PRECISION,
-          None),
-    Block(f"ours: lean cache, float32 weights, {_AT_ONCE} images decoded at once", "lean", PAPER_PRECISION, _AT_ONCE),
-    Block(f"reference cache, 16-bit weights, {_AT_ONCE} images decoded at once", "reference", "fp16", _AT_ONCE),
-    Block(f"ours: lean cache, 16-bit weights, {_AT_ONCE} images decoded at once", "lean", "fp16", _AT_ONCE),
+SECTIONS = (
+    Section("the paper's: reference cache, float32 weights, whole batch decoded at once", PAPER_POLICY, PAPER_PRECISION,
+            None),
+    Section(f"ours: lean cache, float32 weights, {_AT_ONCE} images decoded at once", "lean", PAPER_PRECISION, _AT_ONCE),
+    Section(f"reference cache, 16-bit weights, {_AT_ONCE} images decoded at once", "reference", "fp16", _AT_ONCE),
+    Section(f"ours: lean cache, 16-bit weights, {_AT_ONCE} images decoded at once", "lean", "fp16", _AT_ONCE),
 )
 
 
@@ -100,23 +100,23 @@ def table3(measured: Sequence[ProfileRecord] = ()) -> pd.DataFrame:
     by_setting = _by_setting(measured, memory_mib := device(PAPER_DEVICE).memory_mib)
     rows = []
     printed_rows = paper_table(3)
-    for block in BLOCKS:
+    for section in SECTIONS:
         methods = printed_rows["method"].unique()
-        largest = {method: block.largest_batch(method.lower(), memory_mib) for method in methods}
+        largest = {method: section.largest_batch(method.lower(), memory_mib) for method in methods}
         for _, printed in printed_rows.iterrows():
             system, batch_size = printed["method"].lower(), int(printed["batch_size"])
-            cost = block.cost(system, batch_size)
-            total = block.total_mib(system, batch_size)
-            record = by_setting.get((system, batch_size, block.policy)) if block.precision == "fp16" else None
-            compared = printed if block is BLOCKS[0] else dict.fromkeys(printed.index, "")
+            cost = section.cost(system, batch_size)
+            total = section.total_mib(system, batch_size)
+            record = by_setting.get((system, batch_size, section.policy)) if section.precision == "fp16" else None
+            compared = printed if section is SECTIONS[0] else dict.fromkeys(printed.index, "")
             rows.append({
-                "block": block.title, "batch_size": batch_size, "method": printed["method"],
+                "block": section.title, "batch_size": batch_size, "method": printed["method"],
                 "kv_cache_mb": f"{cost.kv_cache_bytes / MIB:.1f}", "kv_cache_mb_paper": compared["kv_cache_mb"],
                 "params_mb": f"{cost.system.parameter_bytes(cost.precision) / MIB:.0f}",
                 "params_mb_paper": compared["params_mb"],
                 "total_mb": f"{total:.0f}" if total <= memory_mib else "OOM", "total_mb_paper": compared["total_mb"],
                 "predicted_total_mb": f"{total:.0f}",
-                "simulated_total_mb": block.simulated_total(system, batch_size),
+                "simulated_total_mb": section.simulated_total(system, batch_size),
                 **_measured_cells(record),
                 "set_by": "transformer" if total == known_peak_memory(cost).transformer_mib else "image decoder",
                 "largest_batch_48gb": largest[printed["method"]],

@@ -17,7 +17,7 @@ from varient.cost.kv_accounting import cache_steps, passes
 from varient.cost.paper_systems import BRIDGE, released_shape
 from varient.cost.roofline import PAPER_BATCH_SIZE, PAPER_PRECISION, ROWS_PER_IMAGE
 from varient.cost.sizes import MIB
-from varient.cost.work import PRECISIONS, Precision
+from varient.cost.work import PRECISIONS, NumberFormats
 from varient.paper import DEPTH, PAPER_DEPTHS
 from varient.plan import DepthPlan
 from varient.pyramid import VAR_256, Pyramid
@@ -48,7 +48,7 @@ class KVSize:
     pyramid: Pyramid
     width: int
     rows: int
-    precision: Precision
+    precision: NumberFormats
     l2_norm: bool = True
 
     @classmethod
