@@ -14,13 +14,8 @@ from typing import IO
 import numpy as np
 from PIL import Image
 
-from varient.evaluation.inputs import (
-    ImageSource,
-    content_hash,
-    digests_of,
-    manifest_path,
-    open_samples,
-)
+from varient.evaluation.image_source import ImageSource, content_hash, digests_of
+from varient.evaluation.inputs import manifest_path, open_samples
 from varient.evaluation.scores import SEED, fixed_permutation
 from varient.files import OutputError, atomic_path, check_writable, sha256_of, write_text
 from varient.npz import SampleError

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from varient.archive import Archive, write_archive
-from varient.evaluation.inputs import SampleError, open_reference, open_samples, pixel_warnings, repeated_images
+from varient.evaluation.image_source import pixel_warnings, repeated_images
+from varient.evaluation.inputs import SampleError, open_reference, open_samples
 from varient.export import export_png
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (12, 3, 8, 8), dtype=np.uint8)

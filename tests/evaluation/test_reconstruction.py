@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.linalg import sqrtm
 
-from varient.evaluation.extractors import extract_in_memory
+from varient.evaluation.features import extract_in_memory
 from varient.evaluation.inputs import open_samples
 from varient.evaluation.reconstruction import reconstructed, score_reconstructions
 from varient.evaluation.reference import archive_real_images

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from evaluation_fixtures import ImageSet
 from scipy.linalg import sqrtm
 from torch_fidelity import calculate_metrics
 
@@ -13,8 +14,9 @@ from varient.archive import Archive, write_archive
 from varient.config import EvaluationConfig
 from varient.evaluation import reconstruction, scoring
 from varient.evaluation.extractors import POOL, SPATIAL, ClassifierExtractor
-from varient.evaluation.features import LOGITS, ImageSet, register_classifier
-from varient.evaluation.inputs import ImageSource, open_reference, open_samples
+from varient.evaluation.fidelity_classifier import LOGITS, register_classifier
+from varient.evaluation.image_source import ImageSource
+from varient.evaluation.inputs import open_reference, open_samples
 from varient.evaluation.moments import FeatureError
 from varient.evaluation.protocols import ADM, ProtocolError, check
 from varient.evaluation.scoring import ScoreError, protocol_of, recognised_share, score, score_experiment, score_files

@@ -33,7 +33,7 @@ from varient.archive import Archive
 from varient.config import ExperimentConfig, load_config
 from varient.devices import wanting
 from varient.evaluation.extractors import ClassifierExtractor
-from varient.evaluation.inputs import Reference, digests_of, source_of
+from varient.evaluation.image_source import Reference, digests_of, source_of
 from varient.evaluation.scoring import protocol_of, score
 from varient.files import sha256_of, write_text
 from varient.generation import images, label_of

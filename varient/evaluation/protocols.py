@@ -24,8 +24,9 @@ from varient.evaluation.extractors import (
     Extractor,
     FidelityInception,
 )
-from varient.evaluation.features import FEATURES, LOGITS
-from varient.evaluation.inputs import STATISTICS, ImageSource, Reference
+from varient.evaluation.fidelity_classifier import FEATURES, LOGITS
+from varient.evaluation.image_source import ImageSource, Reference
+from varient.evaluation.inputs import STATISTICS
 from varient.evaluation.neighbours import NEIGHBOURS
 from varient.evaluation.scores import ADM_BLOCK, SEED, adm_blocks, equal_blocks, fixed_permutation
 from varient.evaluation.uncertainty import LEAST_IMAGES

@@ -14,8 +14,9 @@ import numpy as np
 import torch
 
 from varient.config import ExperimentConfig
-from varient.evaluation.extractors import extract_in_memory
-from varient.evaluation.inputs import ImageSource, open_reference, open_samples, pixel_warnings
+from varient.evaluation.features import extract_in_memory
+from varient.evaluation.image_source import ImageSource, pixel_warnings
+from varient.evaluation.inputs import open_reference, open_samples
 from varient.evaluation.protocols import check
 from varient.evaluation.scoring import (
     check_belongs,

@@ -12,8 +12,10 @@ import numpy as np
 import torch
 
 from varient.config import EvaluationConfig, ExperimentConfig
-from varient.evaluation.extractors import Extractor, Features, extract_in_memory, extract_in_parts
-from varient.evaluation.inputs import ImageSource, Reference, open_reference, open_samples, pixel_warnings
+from varient.evaluation.extractors import Extractor
+from varient.evaluation.features import Features, extract_in_memory, extract_in_parts
+from varient.evaluation.image_source import ImageSource, Reference, pixel_warnings
+from varient.evaluation.inputs import open_reference, open_samples
 from varient.evaluation.moments import FeatureError, FrechetReference, Gaussian, Moments
 from varient.evaluation.neighbours import precision_recall
 from varient.evaluation.protocols import (
