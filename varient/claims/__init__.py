@@ -1,8 +1,8 @@
-"""A verdict on each claim of the paper (claims.csv, cells, rankings), computed from its numbers, arithmetic, records.
+"""A verdict on each claim of the paper, computed from its printed numbers, arithmetic and records.
 
-Nothing here knows an answer: a claim says which quantity it prints, and whoever can compute that quantity (arithmetic),
-has printed it too (another table, the text) or has measured it (records) is asked.  Change a printed number, and its
-verdict changes.  Imports no torch; without records it takes seconds on any machine.
+No answer is stored: a claim names the quantity that it prints, and its value is compared with arithmetic, with other
+printed values of the quantity (in the text or a table) and with measurements (records).  If a printed number changes,
+so does its verdict.  Imports no torch.
 """
 
 from varient.claims.rendering import write_claims

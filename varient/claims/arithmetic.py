@@ -1,6 +1,6 @@
-"""What shapes alone say: exact values of the quantities that need neither weights nor a GPU, and predictions of others.
+"""Exact values of quantities that follow from shapes alone, and predictions of the cost model for others.
 
-A prediction, of the cost model, stands beside a claim and never decides it.
+A prediction is shown beside a claim and never decides it.
 """
 
 from __future__ import annotations
@@ -70,20 +70,20 @@ def bridge_tokens(bridge: int = BRIDGE) -> float:
 
 
 def layer_reduction(depth: int) -> float:
-    """Share of the layers that a flexible-zone scale leaves out, %: each costs the same FLOPs there."""
+    """Share of the layers that are skipped at a scale of the flexible zone, %; all layers have the same FLOPs there."""
     plan = DepthPlan.bridge(DEPTH, depth, BRIDGE, LAST_SCALE)
     return 100 * (1 - len(plan.layers(LAST_SCALE)) / DEPTH)
 
 
 def token_layer_reduction(depth: int) -> float:
-    """Share of the token-layers of all scales that a subnet with the paper's bridge leaves out, %."""
+    """Share of all (token, layer) pairs that a subnet with the paper's bridge zone skips, %."""
     plan = DepthPlan.bridge(DEPTH, depth, BRIDGE, LAST_SCALE)
     run = sum(VAR_256.tokens(k) * len(plan.layers(k)) for k in VAR_256.scales)
     return 100 * (1 - run / (DEPTH * VAR_256.length))
 
 
 def missing_layers(smaller: int, larger: int) -> tuple[int, ...]:
-    """Layers of the smaller subnet of Eq. 2 that the larger one lacks; none means nested."""
+    """Layers of the smaller subnet of Eq. 2 that the larger one does not have; empty if they are nested."""
     return tuple(sorted(set(equidistant_layers(DEPTH, smaller)) - set(equidistant_layers(DEPTH, larger))))
 
 
@@ -131,11 +131,11 @@ class Exact:
     """Values of a quantity.
 
     Attributes:
-        values: as many as the claim prints.
-        sentence: how they come about.
-        command: prints them.
-        bound: they are limits of the quantity: agreement takes all values that they leave.
-        shown: for people, where that is no number.
+        values: one for each number that the claim prints.
+        sentence: the computation in words.
+        command: shell command that prints them.
+        bound: whether they are bounds of the quantity; agreement then needs all values within them to agree.
+        shown: the result in words, where it is not a number.
     """
 
     values: tuple[Interval, ...]
@@ -146,9 +146,9 @@ class Exact:
 
 
 def arithmetic(claim: Claim) -> Evidence | None:
-    """What arithmetic says about a claim; None where it says nothing.
+    """Evidence about a claim by exact computation; None where the quantity does not follow from shapes.
 
-    A bound (the parts that a total has at least) may leave the claim undecided.
+    A bound (such as a sum of parts of a total) may leave the claim undecided.
     """
     compute = _EXACT.get(claim.quantity.name)
     if compute is None or (exact := compute(claim.quantity)) is None:
@@ -214,7 +214,7 @@ def _parameters(quantity: Quantity) -> Exact:
 def _steps(quantity: Quantity) -> Exact | None:
     system = paper_system(quantity.systems[0])
     if any(stage.pass_unit == "steps" for stage in system.stages):
-        return None  # steps of a diffusion are chosen, not counted
+        return None  # the number of diffusion steps is a setting
     counts = [int(count) for count in system.steps.split("+")]
     unit = system.stages[0].pass_unit
     grid = f" of a grid of {isqrt(counts[0])} x {isqrt(counts[0])} tokens" if unit == "positions" else ""
@@ -294,7 +294,7 @@ _EXACT: dict[str, Callable[[Quantity], Exact | None]] = {
     "kv_reduction": _reduction, "kv_growth": _growth, "bridge_tokens": _bridge_tokens,
     "layer_reduction": _layer_reduction, "nested": _nested, "bridge_zone": _zone,
     "gradient_support": _gradient_support}
-"""How the value of each kind of quantity is computed; kinds that are absent need more than shapes."""
+"""Computation for each kind of quantity that follows from shapes."""
 
 
 # --- predictions ------------------------------------------------------------------------------------------------------

@@ -1,7 +1,6 @@
-"""What the paper claims, read from the rows of its data: numbers of the text, cells of the tables, rankings of systems.
+"""The paper's claims, read from its CSV files: numbers in the text, cells of tables, rankings of systems.
 
-A row says what it denotes in the words of `KINDS` and `OF`; whether it is right is asked elsewhere.  A row in other
-words is refused before anything is judged.
+Each row says what it denotes, in the words of `KINDS` and `OF`.  All rows are checked before any claim is judged.
 """
 
 from __future__ import annotations
@@ -20,18 +19,18 @@ from varient.pyramid import VAR_256, Zone
 from varient.systems.ids import VarId
 
 LAST_SCALE = VAR_256.num_scales
-"""K."""
+"""K, the number of scales."""
 FULL = str(VarId("var", DEPTH))
 """The pretrained full network."""
 UNNAMED_FULL = "variant-full"
-"""Table 8's row d = 30 and "the full network" of Sec. 6.3: a full network after training, as its FID is not VAR-d30's;
-of which supernet is not said."""
+"""The row d = 30 of Table 8 and "the full network" of Sec. 6.3.  It is a full network after joint training, because its
+FID is not that of VAR-d30; the paper does not say of which supernet."""
 PRINTED_RATIOS = (10, 100)
 """p(subnet), in percent: Sec. 3.3.1 varies it from 0.1 to 1, and prints the FIDs of both ends."""
 
 
 class ClaimError(ValueError):
-    """A row of the paper's data that cannot be read; the message names file, row and expectation."""
+    """A row of the paper's data that cannot be read; the message names the file, the row and what is expected."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +39,11 @@ class Claim:
 
     Attributes:
         id: unique.
-        where: "abstract", "section 4.2", "Table 3".
-        claim: in words.
-        printed: as printed.
-        quantity: what it denotes.
-        reading: how we read it, where that is a choice.
+        where: place in the paper: "abstract", "section 4.2", "Table 3".
+        claim: the claim in words.
+        printed: the number or numbers, as printed.
+        quantity: what they denote.
+        reading: our interpretation, where the paper leaves a choice.
     """
 
     id: str
@@ -61,12 +60,12 @@ class Claim:
 
     @cached_property
     def values(self) -> tuple[Interval, ...]:
-        """What it may stand for."""
+        """Values that the printed numbers may stand for, tolerances included."""
         return parse(self.printed, self.quantity.kind)
 
     @cached_property
     def to_the_digit(self) -> tuple[Interval, ...]:
-        """The same by its printed digits alone, without the tolerances of its kind."""
+        """The same by the printed digits alone."""
         return parse(self.printed, self.quantity.kind, tolerant=False)
 
 
@@ -75,14 +74,14 @@ Pair = tuple[Quantity, Quantity]
 
 @dataclass(frozen=True)
 class Ranking:
-    """Which systems are better than which: the printed numbers must show it, and any experiment can look for it.
+    """A claim that some systems are better than others; it is tested on printed numbers and on any experiment.
 
     Attributes:
-        pairs: the first of each is the larger number.
-        ablated: an experiment looks for it at the depth of its ablations, where the paper has d = 16.
-        margin: 0 where the first of each pair is claimed to be larger; else the second is claimed to be at least as
-            good (non-inferior): larger by no more than this, relative to the first.
-        reading: how we read the claim, where that is a choice.
+        pairs: pairs of quantities; the first of each is claimed to be the larger.
+        ablated: whether an experiment tests it at the depth of its ablations, in place of the paper's d = 16.
+        margin: 0 where the first of each pair is claimed to be larger.  Otherwise the second is claimed to be
+            non-inferior: larger by no more than this margin, relative to the first.
+        reading: our interpretation, where the paper leaves a choice.
     """
 
     id: str
@@ -95,12 +94,12 @@ class Ranking:
 
     @property
     def quantities(self) -> tuple[Quantity, ...]:
-        """All of them, each once."""
+        """All quantities of the pairs, each once."""
         return tuple(dict.fromkeys(quantity for pair in self.pairs for quantity in pair))
 
     @property
     def zones(self) -> tuple[Zone, ...]:
-        """Scales that it compares, in its order; what each holds of the picture is a confound."""
+        """Zones of scales that it compares, in its order; empty for rankings of other things."""
         ids = [VarId.parse(quantity.systems[0]) for quantity in self.quantities]
         zones = tuple(dict.fromkeys(found.window or (BRIDGE + 1, LAST_SCALE) for found in ids if found and found.free))
         return zones if len(zones) > 1 else ()
@@ -108,14 +107,14 @@ class Ranking:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What one kind of evidence says about a claim.
+    """One piece of evidence about a claim.
 
     Attributes:
-        agrees: with the claim; None: it has something to say but decides nothing.
+        agrees: whether it agrees with the claim; None where it does not decide.
         found: the value that it gives.
-        sentence: for people.
-        source: paper, arithmetic, predicted or measured (...).
-        command: shows it again.
+        sentence: the evidence in words.
+        source: "paper", "arithmetic", "predicted" or "measured (...)".
+        command: shell command that reproduces it.
     """
 
     agrees: bool | None
@@ -217,7 +216,7 @@ def _ranking(place: str, row: Mapping[str, str], ratios: Sequence[int]) -> Ranki
 
 
 def _chains(place: str, text: str, ratios: Sequence[int]) -> list[list[str]]:
-    """What one part of an order stands for."""
+    """The chains of systems that one part of an order stands for."""
     chain = [name.strip() for name in text.split(">")]
     each = ratios if "p*" in text else ratios[:1]
     written = [[name.replace("p*", f"p{ratio}") for name in chain] for ratio in each]
@@ -275,9 +274,9 @@ OF: dict[str, Callable[[str], str]] = {
     "depth": _unless(r"d\d+", "depth such as 'd16'"),
     "phase": _unless(r"phase[123]|total", "phase: phase1, phase2, phase3 or total"),
     "setting": _unless(r"[a-z_]+", "name of a setting")}
-"""What a number can be a number of; each says what is wrong with a text, and nothing where it is one.
+"""What a number can belong to.  Each function returns what is wrong with a text, "" if nothing is.
 
-A `trained` network may be `UNNAMED_FULL`, of which nothing can be computed.
+A `trained` network may be `UNNAMED_FULL`, for which nothing can be computed.
 """
 
 

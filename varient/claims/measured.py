@@ -1,11 +1,11 @@
-"""What the records of an experiment say about a claim.
+"""Evidence about a claim from the records of an experiment.
 
-* A *number* is compared at the paper's size alone, with records of the ImageNet experiment made on a GPU.  Totals of
-  memory are not compared: our engine keeps 16-bit weights, the paper's 8085 MB are float32.
-* A *ranking* is looked for in any experiment, against its noise (`varient.claims.noise`).
-* The *curves* of trainings show what is left of the flexible zone's gradient in full-only layers (Sec. 3.3.2).  That
-  some is left follows from the architecture (`varient.claims.arithmetic.reached_layers`); how much stands beside the
-  verdict and decides nothing.
+* A *number* is compared only at the paper's size, with records of the ImageNet experiment made on a GPU.  Totals of
+  memory are not compared, because our engine keeps 16-bit weights and the paper's 8085 MB are float32.
+* A *ranking* is tested in any experiment, with its standard errors (`varient.claims.noise`).
+* *Training curves* show how much gradient of the flexible zone reaches full-only layers (Sec. 3.3.2).  That it does
+  reach them follows from the architecture (`varient.claims.arithmetic.reached_layers`); the measured norms are shown
+  beside the verdict and do not decide it.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ from varient.systems.names import SupernetId
 from varient.targets import make_command
 
 LATENCY_TOLERANCE = 0.05
-"""Relative; our choice, for another driver, library or clock."""
+"""Relative difference of latencies that still agree, to allow for driver, library and clock; our choice."""
 WIDEST_SLACK = 0.05
-"""Relative.  A score whose noise is wider agrees with too much to reproduce anything; our choice."""
+"""Largest relative uncertainty with which a score can reproduce a printed one; our choice."""
 
 
 # --- numbers --------------------------------------------------------------------------------------------------------
 
 
 def measured(claim: Claim, estimates: Estimates) -> Evidence | None:
-    """What a measurement at the paper's size says about a claim; None without one."""
+    """Evidence from a measurement at the paper's size; None without one."""
     name = claim.quantity.name
     if name in SCORES:
         return _quality(claim, estimates)
@@ -51,10 +51,10 @@ def measured(claim: Claim, estimates: Estimates) -> Evidence | None:
 
 
 def _quality(claim: Claim, estimates: Estimates) -> Evidence | None:
-    """A score agrees within the printed rounding and twice the spread of two of them, the paper's and ours.
+    """A score agrees if it equals the printed one within rounding and `RESOLVED` standard errors of their difference.
 
-    It decides only if it is of the paper's protocol and number of images and says how far it may be off.  It reproduces
-    nothing if it may be off by more than `WIDEST_SLACK`, and what another training might explain decides nothing.
+    It decides only if it has the paper's protocol, its number of images and a standard deviation.  Agreement does not
+    decide if the uncertainty exceeds `WIDEST_SLACK`, disagreement does not if another training might explain it.
     """
     records = estimates.records
     system = records.here(claim.quantity.systems[0]) if records.at_paper_size else None
@@ -69,7 +69,7 @@ def _quality(claim: Claim, estimates: Estimates) -> Evidence | None:
         value = f"{getattr(record, field):.4g}"
         return Evidence(None, value, f"Measured {value} on {where}; not comparable with the paper's: {why}.", source,
                         command)
-    # The paper's is of one training and one draw, and taken to spread as one of ours.
+    # The paper's score is of one training and one draw; its standard deviation is assumed to be that of one of ours.
     slack = RESOLVED * hypot(ours.sd, ours.error)
     sentence = f"Measured {ours.value:.4g} on {where}; a difference of up to {slack:.2g} would be noise."
     agrees: bool | None = claim.values[0].meets(Interval(ours.value - slack, ours.value + slack))
@@ -113,12 +113,12 @@ def _l20_latency(profiles: Sequence[ProfileRecord], system: str) -> tuple[Proven
 
 @dataclass(frozen=True)
 class Look:
-    """What an experiment says about a ranking.
+    """Evidence of an experiment about a ranking.
 
     Attributes:
-        right, wrong, unclear: pairs that are as claimed, the other way round beyond the noise, and within it.
-        lacking: pairs without records of both sides.
-        why_not: why the records cannot show a ranking of the paper's; empty where they can.
+        right, wrong, unclear: numbers of pairs that are as claimed, significantly reversed, and not significant.
+        lacking: number of pairs without records of both sides.
+        why_not: why the records are not comparable with the paper's; empty where they are.
     """
 
     right: int
@@ -132,10 +132,10 @@ class Look:
 
 
 def look(ranking: Ranking, estimates: Estimates, command: str) -> Look | None:
-    """What an experiment says about a ranking; None without a record of both sides of any pair.
+    """Evidence of an experiment about a ranking; None where no pair has records of both sides.
 
     Args:
-        command: makes the records.
+        command: shell command that makes the records.
     """
     there: dict[Pair, tuple[Estimate, Estimate]] = {}
     for pair in ranking.pairs:
@@ -161,7 +161,7 @@ def look(ranking: Ranking, estimates: Estimates, command: str) -> Look | None:
 
 
 def _why_not(ranking: Ranking, pairs: Sequence[Pair], records: Records) -> str:
-    """Why scores at the paper's size cannot show a ranking of the paper's; empty where they can."""
+    """Why scores at the paper's size are not comparable with the paper's; empty where they are."""
     if not records.at_paper_size:
         return ""
     reasons = [records.why_incomparable(system, SCORES[quantity.name])
@@ -171,7 +171,7 @@ def _why_not(ranking: Ranking, pairs: Sequence[Pair], records: Records) -> str:
 
 
 def _depth_remark(ranking: Ranking, config: ExperimentConfig) -> str:
-    """At which depth an ablation was made, where that is not the paper's."""
+    """The depth of an ablation, where it is not the paper's."""
     if not ranking.ablated or config.ablations is None or config.ablations.depth == config.counterpart(16):
         return ""
     papers = "" if ranking.reading else ", where the paper has d = 16"
@@ -179,7 +179,7 @@ def _depth_remark(ranking: Ranking, config: ExperimentConfig) -> str:
 
 
 def _chains(seen: Sequence[tuple[Estimate, Estimate, int]], as_claimed: str) -> str:
-    """Pairs and their signs as text, joined where one goes on from the last: "a > b ~ c; d < e"; ~ is noise."""
+    """Pairs and their signs as text, with consecutive pairs joined: "a > b ~ c; d < e"; ~ is not significant."""
     relations, text, end = {1: as_claimed, -1: "<", 0: "~"}, "", None
     for larger, smaller, sign in seen:
         if end != larger:
@@ -189,18 +189,16 @@ def _chains(seen: Sequence[tuple[Estimate, Estimate, int]], as_claimed: str) -> 
     return text
 
 
-# The confound of rankings of scales: a layout of scales makes more of the picture in some of them than in others.
-#
-# An untrained subnet does the more harm the more of the picture is made at the scales where it runs.  A ranking of
-# zones may thus say where the layout makes the picture, and not at which scales a network needs its depth.  Where a
-# picture is made is measured by what a zone adds to a judge's accuracy: the share of real images, rebuilt from the
-# scales so far, whose class a classifier sees.  The shares of tokens do not show it (of two layouts on digits one has
-# most tokens where a subnet does no harm), nor do FIDs, whose differences and those of their roots may be ranked
-# differently; both are reported beside it.
+# Rankings of zones of scales have a confound: some scales of a layout determine more of the image than others, and an
+# untrained subnet does more harm there.  A ranking of zones may therefore reflect the layout of scales, and not the
+# scales at which a network needs its depth.  How much of the image a zone determines is measured by what it adds to a
+# judge's accuracy: the share of real images, rebuilt from the scales up to it, whose class a classifier recognises.
+# Shares of tokens are no such measure (in one of two layouts on digits most tokens are where a subnet does no harm).
+# Nor are FIDs, whose differences may be ordered differently from those of their square roots.  Both are reported too.
 
 
 def _layout_remark(ranking: Ranking, signs: Mapping[Pair, int], records: Records) -> str:
-    """Tokens of each zone of a ranking and what real images need of them; empty for rankings of other things."""
+    """Tokens of each zone of a ranking, and what each zone adds to rebuilt real images; empty for other rankings."""
     pyramid = Pyramid(records.config.patch_nums)
     zones = ranking.zones
     if not zones or zones[-1][-1] > pyramid.num_scales:
@@ -217,7 +215,7 @@ def _layout_remark(ranking: Ranking, signs: Mapping[Pair, int], records: Records
 
 
 def _accuracy_gains(ranking: Ranking, record: ReconstructionRecord) -> list[float]:
-    """What each zone adds to the judge's accuracy, percentage points; none where nobody judged the images."""
+    """What each zone adds to the judge's accuracy, in percentage points; empty without a judge."""
     recognised = {scale.scale: scale.recognised for scale in record.scales} | {0: 0.0}
     gains = []
     for first, last in ranking.zones:
@@ -237,8 +235,11 @@ def _rebuilt(ranking: Ranking, record: ReconstructionRecord, gains: Sequence[flo
 
 
 def _conclusion(steps: Sequence[tuple[int | None, float]]) -> str:
-    """Whether FID goes with where pictures become recognisable, from zone to zone: (sign of a pair, or None without
-    records; more of the picture)."""
+    """Whether FID follows the judge's accuracy from zone to zone.
+
+    Args:
+        steps: for each step from zone to zone the sign of the pair (None without records) and the difference of gains.
+    """
     known = [(sign, more) for sign, more in steps if sign is not None]
     if not known or len(known) < len(steps):
         return ""
@@ -256,7 +257,7 @@ _NORM = "gradient_norm/{zone}/full_only"
 
 
 def gradient_support(claim: Claim, config: ExperimentConfig, run_dir: Path | None) -> Evidence | None:
-    """What the curves in a run folder say about the claim; None for other claims, and without curves."""
+    """Gradient norms from the training curves of a run folder; None for other claims, and without curves."""
     if claim.quantity.name != "gradient_support" or run_dir is None:
         return None
     falls, sentences = [], []

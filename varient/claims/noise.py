@@ -1,16 +1,15 @@
-"""What an experiment has measured of a quantity, and how far it may be off: one rule for numbers and for rankings.
+"""Measured values of a quantity with their standard errors, for numbers and for rankings.
 
-A score moves when its images are drawn again (each record says by how much) and when its networks are trained again.
-The second is known only where several trainings differ in the seed alone.  For a single one it is taken
+A score varies between draws of images (each record has the standard deviation) and between trainings of its networks.
+The second is known only where several trainings differ in the seed alone.  For a single training it is assumed to be
 
-* from the trainings that do differ in the seed, pooled over all arms that have several, where the system is a
-  fine-tuning as these are;
-* in a miniature, from `UNKNOWN_TRAINING_SPREAD` where no arm has several.  For a system that is no fine-tuning (base
-  network, untrained subnets, CoDe, DiT, LlamaGen) it is the larger of both: seeds vary the fine-tuning alone, of one
-  base network, so the pooled spread does not cover it;
-* at the paper's size, from neither: what the digits show says nothing about ImageNet.  Such a score is known up to
-  redraws of its images, and another training may move it by as much as `TRAINING_ALLOWANCE`: a difference between the
-  two decides nothing, and the evidence says so.  Released weights are not trained again, and have no such spread.
+* the spread between seeds, pooled over all arms with several, if the system is fine-tuned from the base network as
+  these are;
+* in a miniature, `UNKNOWN_TRAINING_SPREAD` where no arm has several seeds.  For a system that is not fine-tuned (base
+  network, untrained subnets, CoDe, DiT, LlamaGen) it is the larger of both, because seeds vary the fine-tuning only;
+* at the paper's size, unknown: the spread on digits says nothing about ImageNet.  The standard error then covers
+  redraws of the images only, and a further difference of up to `TRAINING_ALLOWANCE` decides nothing, which the evidence
+  says.  Released weights are not trained again and have no such spread.
 """
 
 from __future__ import annotations
@@ -26,29 +25,30 @@ from varient.claims.records import Records
 from varient.results import SeedSpread
 
 RESOLVED = 2
-"""Standard errors that a difference must exceed; our choice, the usual one."""
+"""Number of standard errors that a difference must exceed; our choice, the usual one."""
 UNKNOWN_TRAINING_SPREAD = 0.15
-"""Relative standard deviation between trainings, taken in miniature where no two differ in the seed alone.  Our choice,
-near the largest that two complete runs of the digits showed (benchmarks/records/digits-runs.json): 16 % for the FID of
-VAR-d30, 0.67 and 0.84, and 12 % pooled over five systems.  Other scores are taken to spread as much."""
+"""Relative standard deviation between trainings, assumed in miniatures where no two differ in the seed alone.  Our
+choice, near the largest that two complete runs of the digits showed (benchmarks/records/digits-runs.json): 16 % for the
+FID of VAR-d30, 0.67 and 0.84, and 12 % pooled over five systems.  The same is assumed for other scores."""
 TRAINING_ALLOWANCE = 0.10
-"""Relative difference that another training may make at the paper's size, where its spread is unknown.  Our choice, as
-nobody has published it: the paper prints FIDs of one and the same system up to 11 % apart (d = 2: 2.67 and 2.97)."""
+"""Relative difference allowed for another training at the paper's size, where its spread is unknown.  Our choice, as it
+is not published: the paper prints FIDs of the same system that differ by up to 11 % (d = 2: 2.67 and 2.97)."""
 PROCESS_SPREAD = 0.05
-"""Relative standard deviation of latency between processes, which its repeats within one do not show: two runs of the
-digits timed five systems 2 to 11 % apart, a pooled deviation of 4.4 % (benchmarks/records/digits-runs.json)."""
+"""Relative standard deviation of latency between processes, which repeats within one process do not show: latencies of
+five systems differed by 2 to 11 % between two runs of the digits, 4.4 % pooled
+(benchmarks/records/digits-runs.json)."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A quantity as records show it.
+    """A measured quantity with its uncertainty.
 
     Attributes:
-        name: of the system here.
+        name: id of the system in this experiment.
         value: mean over the trainings.
-        sd: standard deviation of a single training's value.
-        trainings: that differ in the seed.
-        allowance: what another training might change on top, where its spread is unknown and not in `sd`; else 0.
+        sd: standard deviation of the value of a single training.
+        trainings: number of trainings that differ in the seed.
+        allowance: difference allowed for another training, where its spread is unknown and not in `sd`; else 0.
     """
 
     name: str
@@ -69,24 +69,23 @@ class Estimate:
 
 
 def resolved(larger: Estimate, smaller: Estimate, pairs: int = 1, margin: float = 0.0) -> int:
-    """1 where the first is larger beyond the noise, -1 where it is smaller beyond it, else 0.
+    """1 where the first is significantly larger, -1 where it is significantly smaller, else 0.
 
-    The rule for all rankings.  The error of a mean over n trainings is s / sqrt(n), with s the largest of three: the
-    standard deviation over these trainings, that over redraws of the images, and what the module says of trainings (a
-    standard deviation of two or three values alone is often far too small by chance, and a single training has none).
-    Systems that share a training are treated as if they did not, which is on the safe side.  Allowances of both sides
-    come on top.
+    This is the rule for all rankings.  The standard error of a mean over n trainings is s / sqrt(n), where s is the
+    largest of three standard deviations: over these trainings, over redraws of the images, and between trainings as in
+    the module's docstring (a standard deviation of two or three values is often far too small by chance, and a single
+    training has none).  Systems that share a training are treated as independent, which is conservative.  The
+    allowances of both sides are added.
 
-    Multiplicity.  A ranking counts as shown if *all* its pairs show it: chance rarely makes all of them, so each pair
-    has to exceed `RESOLVED` standard errors and no more.  It counts as partly reversed if *one* pair is, and chance has
-    as many tries at that as there are pairs.  So the other way a pair has to exceed what Bonferroni asks for: the error
-    rate of `RESOLVED` is divided by the number of pairs (2.5 standard errors for 4 pairs, 3 for 16).  Holm's
-    correction begins with the same step, and its first step alone decides whether any pair is reversed.
+    Multiple comparisons: a ranking counts as shown if *all* its pairs are as claimed, so each pair needs `RESOLVED`
+    standard errors without correction.  It counts as partly reversed if *any* pair is reversed, so a reversal needs the
+    threshold of a Bonferroni correction: the error rate of `RESOLVED` divided by the number of pairs (2.5 standard
+    errors for 4 pairs, 3 for 16).
 
     Args:
-        pairs: of the ranking that have records.
-        margin: relative, see `varient.claims.claims.Ranking`.  A test of non-inferiority: the first, made larger
-            by it, is compared with the second.
+        pairs: number of pairs of the ranking that have records.
+        margin: relative, see `varient.claims.claims.Ranking`.  For a test of non-inferiority the first value is
+            increased by it before the comparison.
     """
     difference = (1 + margin) * larger.value - smaller.value
     error = hypot((1 + margin) * larger.error, smaller.error)
@@ -98,19 +97,19 @@ def resolved(larger: Estimate, smaller: Estimate, pairs: int = 1, margin: float 
 
 @cache
 def reversal_threshold(pairs: int) -> float:
-    """Standard errors that one of so many pairs must exceed the wrong way, see `resolved`."""
+    """Number of standard errors for a reversal of one among ``pairs`` pairs, see `resolved`."""
     return RESOLVED if pairs == 1 else -NormalDist().inv_cdf(NormalDist().cdf(-RESOLVED) / pairs)
 
 
 class Estimates:
-    """Quantities as the records of an experiment show them."""
+    """Estimates of quantities from the records of an experiment."""
 
     def __init__(self, records: Records) -> None:
         self.records = records
         self._pooled = cache(self._pool)
 
     def of(self, quantity: Quantity, *, ablated: bool = False) -> Estimate | None:
-        """A quantity of the paper's here, see `Records.here`; None without a record."""
+        """The estimate of a quantity of the paper in this experiment, see `Records.here`; None without a record."""
         if (system := self.records.here(quantity.systems[0], ablated=ablated)) is None:
             return None
         if quantity.name in SCORES:
@@ -118,7 +117,7 @@ class Estimates:
         return self._cost(system, quantity.name)
 
     def _cost(self, system: str, name: str) -> Estimate | None:
-        """Latency with the spread of its repeats or of processes; memory, which is counted, without any."""
+        """Latency with the larger spread of repeats and processes; memory, which is counted, without a spread."""
         record = self.records.profile(system)
         if record is None or record.latency is None:
             return None
@@ -129,7 +128,7 @@ class Estimates:
         return None if record.memory.peak_mib is None else Estimate(system, record.memory.peak_mib, 0.0, 1)
 
     def score(self, system: str, field: str) -> Estimate | None:
-        """A score of a system here, over all its trainings; None without a record that says how far it may be off."""
+        """A score of a system of this experiment, over all its trainings; None without a record that has its sd."""
         if self.records.score(system) is None:
             return None
         values, draws = self._values(self.records.replicas(system), field)
@@ -142,7 +141,7 @@ class Estimates:
                         TRAINING_ALLOWANCE * abs(spread.mean) if unknown else 0.0)
 
     def _between_trainings(self, system: str, field: str) -> float | None:
-        """Relative standard deviation that a training is taken to have at least; None where it is unknown."""
+        """Least relative standard deviation assumed between trainings; None where it is unknown."""
         records, pooled = self.records, self._pooled(field)
         if records.at_paper_size:
             return 0.0 if not records.trained_here(system) else pooled if records.fine_tuned(system) else None
@@ -169,7 +168,7 @@ class Estimates:
 
 
 def training_remark(estimates: Sequence[Estimate]) -> str:
-    """What must be said of scores whose training has an unknown spread; empty where there are none."""
+    """A sentence about scores whose spread between trainings is unknown; empty where there are none."""
     names = dict.fromkeys(estimate.name for estimate in estimates if estimate.allowance)
     if not names:
         return ""

@@ -1,16 +1,15 @@
-"""What the paper's printed numbers say about each other.
+"""Consistency of the paper's printed numbers with each other.
 
 Two tests, used where arithmetic does not decide:
 
-* *The same quantity, printed again.*  Printings that are not the same within their rounding contradict each other.
-  Where one value is printed more often than those that disagree with it, only the others are held to contradict; with
-  as many on each side nobody can tell which is right, and all do.  A value that also follows from other numbers counts
-  as printed once more.
-* *A quantity that follows from others*, such as a speedup from two latencies.  It holds if it follows, within all
-  roundings, from the numbers of one place; if it follows from none, it contradicts them.  A limit ("over 130") is kept
-  only if all that the others may stand for keeps it; where some does and some does not, nothing is decided.
+* *The same quantity is printed again.*  Values that differ beyond rounding contradict each other.  If one value is
+  printed more often than those that disagree with it, only the others count as contradicted; if there are as many on
+  each side, all do.  A value that also follows from other numbers counts as printed once more.
+* *A quantity follows from others*, such as a speedup from two latencies.  It is consistent if it follows, within all
+  roundings, from the numbers of one place, and contradicted if it follows from none.  A bound ("over 130") holds only
+  if all values within the rounding of the others satisfy it; if only some do, nothing is decided.
 
-A ranking is broken where numbers are the other way round.
+A ranking is contradicted where printed numbers have the opposite order.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ Formula = Callable[..., float]
 
 
 class Ledger:
-    """All printed numbers by the quantity that they denote."""
+    """All claims that print a number, by the quantity that they denote."""
 
     def __init__(self, claims: Iterable[Claim]) -> None:
         self._claims: dict[Quantity, list[Claim]] = {}
@@ -36,11 +35,11 @@ class Ledger:
             self._claims.setdefault(claim.quantity, []).append(claim)
 
     def of(self, quantity: Quantity) -> list[Claim]:
-        """Its printings."""
+        """All claims that print it."""
         return self._claims.get(quantity, [])
 
     def at(self, quantity: Quantity, where: str) -> Claim | None:
-        """Its printing at a place, else the first one anywhere."""
+        """The claim that prints it at a place, else the first one anywhere."""
         found = self.of(quantity)
         return next((claim for claim in found if claim.where == where), found[0] if found else None)
 
@@ -49,7 +48,7 @@ class Ledger:
         return [claim for quantity, claims in self._claims.items() if quantity.name == name for claim in claims]
 
     def together(self, *quantities: Quantity) -> list[tuple[Claim, ...]]:
-        """One printing of each, from one place, for each place that has them all; else the most exact ones."""
+        """For each place that prints all quantities, their claims; without such a place, the most precise of each."""
         printings = [self.of(quantity) for quantity in quantities]
         if not all(printings):
             return []
@@ -62,9 +61,10 @@ class Derived:
     """A value that follows from printed numbers.
 
     Attributes:
-        value: from the numbers themselves.
-        around: from all that they may stand for.
-        to_the_digit: the same by their printed digits alone.
+        value: computed from the numbers as printed.
+        around: all values within the rounding and tolerances of the inputs.
+        to_the_digit: all values within the rounding of the inputs.
+        inputs: the claims that it is computed from.
     """
 
     value: float
@@ -90,12 +90,12 @@ class Derived:
 
 @dataclass(frozen=True)
 class Witnesses:
-    """What else is printed about a claim's quantity.
+    """Other printed numbers that bear on a claim.
 
     Attributes:
-        same, other: printings of it that agree with the claim, and that do not.
-        follows, against: values derived from other quantities that agree, and that do not.
-        astride: those of which a part, within their rounding, keeps the limit that the claim is.
+        same, other: claims of the same quantity that agree, and that disagree.
+        follows, against: values derived from other quantities that agree, and that disagree.
+        astride: derived values that satisfy the claim, a bound, for a part of their rounding only.
     """
 
     claim: Claim
@@ -107,7 +107,7 @@ class Witnesses:
 
     @classmethod
     def call(cls, claim: Claim, ledger: Ledger) -> Witnesses:
-        """All there are."""
+        """All printed numbers that bear on a claim, found in the ledger."""
         printings = [printing for printing in ledger.of(claim.quantity) if printing is not claim]
         derived = list(_derive(claim, ledger))
         meeting = [value for value in derived if value.around.meets(claim.values[0])]
@@ -121,19 +121,19 @@ class Witnesses:
 
     @property
     def sources(self) -> tuple[Claim, ...]:
-        """All printings that say something, the claim left out."""
+        """All claims that bear on it, the claim itself left out."""
         derived = (*self.follows, *self.against, *self.astride)
         inputs = (source for value in derived for source in value.inputs)
         return (*self.same, *self.other, *inputs)
 
     @property
     def outvoted(self) -> bool:
-        """Whether the claim is printed, or follows from what is, no more often than what disagrees with it."""
+        """Whether at least as many printed values disagree with the claim as support it, itself included."""
         return len(self.other) >= len(self.same) + len(self.follows) + 1
 
     @property
     def agrees(self) -> bool | None:
-        """None where others print the same and nothing can be derived: that two places agree proves little."""
+        """Whether they agree with the claim; None where they do not decide (two equal printings prove little)."""
         if self.outvoted:
             return False
         return True if self.follows else False if self.against and not self.astride else None
@@ -147,7 +147,7 @@ class Witnesses:
 
     @property
     def sentence(self) -> str:
-        """All of it in words."""
+        """The comparison in words."""
         same = [one for one in self.same if _same(one.to_the_digit, self.claim.to_the_digit)]
         near = [one for one in self.same if one not in same]
         follows = [one for one in self.follows if one.to_the_digit.meets(self.claim.to_the_digit[0])]
@@ -166,7 +166,7 @@ class Witnesses:
 
 
 def printed(claim: Claim, ledger: Ledger) -> Evidence | None:
-    """What other printed numbers say about a claim; None where there are none."""
+    """Evidence about a claim from other printed numbers; None where there are none."""
     witnesses = Witnesses.call(claim, ledger)
     if not witnesses.sources:
         return None
@@ -175,7 +175,7 @@ def printed(claim: Claim, ledger: Ledger) -> Evidence | None:
 
 
 def remarks(claim: Claim, ledger: Ledger) -> list[str]:
-    """What the paper's other numbers say beside a claim, without deciding it."""
+    """Sentences about related numbers of the paper, which do not decide the claim."""
     name = claim.quantity.name
     found = [_total_memory(claim, ledger) if name == "kv_reduction" else "",
              _beyond_limit(claim, ledger) if name == "late_fid" else "",
@@ -184,7 +184,7 @@ def remarks(claim: Claim, ledger: Ledger) -> list[str]:
 
 
 def _total_memory(claim: Claim, ledger: Ledger) -> str:
-    """What a saving of "memory" is where the word means the total."""
+    """The savings of total memory, for claims about savings of the KV cache."""
     savings = []
     for system in claim.quantity.systems:
         pairs = ledger.together(Quantity.of("memory_mb", FULL), Quantity.of("memory_mb", system))
@@ -242,7 +242,7 @@ def _places(claims: Sequence[Claim], *, with_value: bool = False) -> str:
 
 
 def data_command(*claims: Claim) -> str:
-    """Shows the rows of the data that the claims stand in."""
+    """Shell command that shows the data rows of the claims."""
     names = dict.fromkeys(_file(claim.where) for claim in claims)
     return f"cat {' '.join(f'varient/paper/{name}.csv' for name in names)}"
 

@@ -1,15 +1,14 @@
-"""What a printed number denotes, and how exactly it says it.
+"""What a printed number denotes, and which values agree with it.
 
-Two numbers are compared only if their `Quantity` is the same.  How exactly a number is printed decides what agrees with
-it:
+Two numbers are compared only if their `Quantity` is the same.  Which values agree depends on how a number is printed:
 
 * Half a unit of the last printed place: 2.30 stands for 2.295 to 2.305, and 8.5 for 8.45 to 8.55.
-* KV caches and totals of memory also agree within 0.1 %: the paper rounds some and cuts off others, and prints one
-  size as 28677 and as 28687 MB.  Its "MB" are MiB, and the text's "GB" are 1000 of them.
-* A percentage without decimals that is a multiple of 5 ("80 %", "40-65 %", "about 30 %") is read to the nearest 5.
-* What agrees by one of these two tolerances alone, and not to the last printed digit, is said to.
+* KV caches and totals of memory also agree within 0.1 %: the paper rounds some and truncates others, and prints one
+  size as 28677 and as 28687 MB.  Its "MB" are MiB, and the text's "GB" are 1000 MiB.
+* A percentage without decimals that is a multiple of 5 ("80 %", "40-65 %", "about 30 %") is rounded to the nearest 5.
+* The evidence says so where a value agrees only by one of these two tolerances, and not to the last printed digit.
 * Counts (steps, epochs) are exact.
-* "over" and "exceeding" leave the upper end open, "less than" and "at most" the lower.
+* "over" and "exceeding" have no upper limit, "less than" and "at most" no lower one.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from varient.cost.roofline import PAPER_BATCH_SIZE, PAPER_DEVICE
 OUT_OF_MEMORY = "OOM"
 ROUND_PERCENT = 5
 _SLACK = 1e-9
-"""Relative; for sums of decimal fractions in binary."""
+"""Relative tolerance for the binary rounding of sums of decimal fractions."""
 
 _NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e-?\d+)?")
 _UNIT_SIZES = {"GB": 1e3, "K": 1e3, "M": 1e6, "B": 1e9}
@@ -36,7 +35,7 @@ _UNIT = re.compile(rf"\d({'|'.join(_UNIT_SIZES)})$")
 
 
 class Interval(NamedTuple):
-    """All values that a number may stand for."""
+    """All values that a printed number may stand for, from ``low`` to ``high`` inclusive."""
 
     low: float
     high: float
@@ -57,7 +56,7 @@ class Interval(NamedTuple):
         return self.low <= other.high + slack and other.low <= self.high + slack
 
     def same(self, other: Interval) -> bool:
-        """Whether both may be printings of one value: neighbours that only touch, 2.12 and 2.13, are not."""
+        """Whether both may be roundings of one value; adjacent ones that only touch, as 2.12 and 2.13, may not."""
         return self == other or (self.meets(other) and min(self.high, other.high) - max(self.low, other.low)
                                  > _SLACK * max(abs(self.low), abs(other.low)))
 
@@ -76,13 +75,13 @@ class Kind:
     """A kind of number.
 
     Attributes:
-        label: for people.
+        label: name of the kind in texts.
         unit: of values; printed numbers are converted to it.
-        relative: how far, relative to it, a value may be off and still agree.
-        exact: a count.
-        shown: decimals of values that we show.
-        trained: only trained weights can tell it.
-        of: what it is a number of, in order: words of `varient.claims.claims.OF`, those that may be absent with "?".
+        relative: relative difference up to which a value still agrees.
+        exact: whether it is a count, which is not rounded.
+        shown: decimals of values in our texts.
+        trained: whether it depends on trained weights.
+        of: what the number belongs to, in order: words of `varient.claims.claims.OF`, optional ones with "?".
     """
 
     label: str
@@ -95,11 +94,17 @@ class Kind:
 
     @property
     def tolerance(self) -> str:
-        """Beyond the printed digits, in words."""
+        """The tolerance beyond the printed digits, in words."""
         return f"within {100 * self.relative:g} %" if self.relative else f"to the nearest {ROUND_PERCENT} %"
 
     def interval(self, text: str, unit_size: float, *, tolerant: bool = True) -> Interval:
-        """What one number may stand for: by its printed digits, and by the tolerances of its kind."""
+        """Values that a printed number may stand for.
+
+        Args:
+            text: the number as printed.
+            unit_size: size of its printed unit, in the unit of the kind.
+            tolerant: whether the tolerances of the kind apply, or the printed digits alone.
+        """
         value, (digits, _, exponent) = float(text), text.partition("e")
         decimals = len(digits.partition(".")[2]) - int(exponent or 0)
         half = 0.0 if self.exact else 0.5 * 10.0 ** -decimals
@@ -109,7 +114,7 @@ class Kind:
         return Interval(value * unit_size - half, value * unit_size + half)
 
     def show(self, values: Sequence[Interval]) -> str:
-        """Values for people; an interval that is not narrow shows both ends."""
+        """Values in words; both ends of an interval that is not narrow."""
         unit = f" {self.unit}" if self.unit else ""
         return " and ".join(self._one(value) for value in values) + unit
 
@@ -169,8 +174,8 @@ class Quantity:
 
     Attributes:
         name: a key of `KINDS`.
-        systems: ids at the paper's size; for other things, what tells them apart.
-        batch: images in a batch, where it matters.
+        systems: ids at the paper's size; for other things, words that identify them.
+        batch: images in a batch.
     """
 
     name: str
@@ -184,7 +189,7 @@ class Quantity:
 
     @property
     def kind(self) -> Kind:
-        """What its numbers are like."""
+        """The kind of its numbers."""
         return KINDS[self.name]
 
 

@@ -1,4 +1,4 @@
-"""Where a quantity of the paper is found among the records of an experiment."""
+"""Find the records of an experiment that correspond to a quantity of the paper."""
 
 from __future__ import annotations
 

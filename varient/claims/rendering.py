@@ -1,4 +1,4 @@
-"""All judgements as a CSV, a row each, and as a page for a reader with five minutes."""
+"""All judgements as a CSV, one row each, and as a Markdown page."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """The verdict on every claim.
 
-Evidence is asked in this order, and the first that decides gives the verdict: arithmetic; a measurement at the paper's
-size; the paper's other printed numbers.  A prediction never decides, nor do curves of a training.  What nothing decides
-is open.  Rankings are held against the printed numbers, then looked for in the records of the experiment.
+The first evidence that decides gives the verdict, in this order: arithmetic; a measurement at the paper's size; the
+paper's other printed numbers.  Predictions and training curves never decide.  A claim that nothing decides is open.
+Rankings are compared with the printed numbers, then with the records of the experiment.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from varient.targets import PAPER_EXPERIMENT
 
 
 class Verdict(StrEnum):
-    """The words of the project, each with its heading and its meaning; every page takes all three from here."""
+    """All verdicts, each with its heading and its meaning as every page shows them."""
 
     heading: str
     meaning: str

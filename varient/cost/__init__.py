@@ -1,4 +1,4 @@
-"""What systems and trainings cost, by arithmetic and prediction: parameters, keys and values, FLOPs, latency, memory.
+"""Computed and predicted costs of systems and trainings: parameters, KV cache, FLOPs, latency, memory.
 
-Imports no torch, so that an answer takes a moment on any machine.  What is measured is in `varient.profiling`.
+Imports no torch, so that answers are fast on any machine.  `varient.profiling` measures the same quantities.
 """

@@ -1,8 +1,8 @@
-"""Work and cache of the two networks of Table 2 that are no VAR: DiT and LlamaGen.  Conventions as in `work`.
+"""Work and KV cache of the networks of Table 2 other than VAR: DiT and LlamaGen.  Conventions as in `work`.
 
-Both repeat one pass: DiT runs all image tokens through all layers once a diffusion step and keeps nothing; LlamaGen
-runs one token through all layers, once for each token that it draws, and attends to a cache whose size never changes.
-Facts: DiT at ed81ce2, LlamaGen at ce98ec4.  FLOPs and weight bytes are exact.
+Both repeat one forward pass.  DiT runs all image tokens through all layers at each diffusion step, without a cache.
+LlamaGen runs one token through all layers for each token that it draws, with a cache of constant size.
+Layouts are those of DiT at ed81ce2 and LlamaGen at ce98ec4.  FLOPs and weight bytes are exact.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from varient.cost.kv_accounting import KVBytes, Pass, token_layers
 from varient.cost.work import FLOAT32_BYTES, NumberFormats, PassWork, Work, adaln_block_bytes, linear
 
 DIFFUSION_ACCESSES = 30
-"""Reads and writes of a float32 latent value in a DDPM step with learned variance: an order of magnitude."""
+"""Reads and writes of each float32 latent value in a DDPM step with learned variance (order of magnitude)."""
 DIFFUSION_FLOPS = 20
-"""Of a latent value in such a step: an order of magnitude."""
+"""FLOPs for each latent value in such a step (order of magnitude)."""
 
 DRAW_BYTES_PER_LOGIT = 32 + 8 + 8 + 24
-"""Guidance, temperature, softmax and draw of LlamaGen, which filters nothing (top-k 0, top-p 1)."""
+"""Guidance, temperature, softmax and draw of LlamaGen, without filters (top-k 0, top-p 1)."""
 DRAW_FLOPS_PER_LOGIT = 12
 """Guidance 3, temperature 1, softmax 5, draw 3: an order of magnitude."""
 
@@ -72,7 +72,7 @@ class DiTPasses:
 
     @property
     def passes(self) -> tuple[Pass, ...]:
-        """All tokens in every step."""
+        """One pass with all tokens, repeated at every step."""
         return (Pass(1, self.steps, self.shape.num_tokens, tuple(range(self.depth)), times=self.steps),)
 
     @property
@@ -108,7 +108,7 @@ class DiTPasses:
         })]
 
     def kv(self, rows: int, policy: CachePolicy, precision: NumberFormats) -> KVBytes:
-        """DiT keeps nothing between steps."""
+        """Zero: DiT has no cache."""
         return KVBytes((0,), (0,), 0)
 
 
@@ -135,11 +135,11 @@ class LlamaGenShape:
 
 @dataclass(frozen=True)
 class LlamaGenPasses:
-    """LlamaGen drawing its tokens one by one, with the cache of its authors: storage for all positions, read in full.
+    """LlamaGen drawing its tokens one by one, with its authors' cache: storage for all positions, read in full.
 
-    The class draws token 1, each token draws the next, and the last one enters no more: as many passes as tokens.
-    A mask hides the positions not yet written, so every pass does the same work.
-    Keys and values are in the operands' format; the authors' are in that of the weights, the same in their bfloat16.
+    The class embedding predicts token 1 and each token the next, so there are as many passes as tokens.  A mask hides
+    positions not yet written, so every pass does the same work.  Keys and values are counted in the format of the
+    operands; the authors store them in that of the weights, which is the same under their bfloat16.
     """
 
     shape: LlamaGenShape
@@ -168,7 +168,7 @@ class LlamaGenPasses:
 
     @property
     def passes(self) -> tuple[Pass, ...]:
-        """One token a pass."""
+        """One pass with one token, repeated for every token."""
         return (Pass(1, self.shape.num_tokens, 1, tuple(range(self.depth)), times=self.shape.num_tokens),)
 
     @property
@@ -204,7 +204,7 @@ class LlamaGenPasses:
         })]
 
     def kv(self, rows: int, policy: CachePolicy, precision: NumberFormats) -> KVBytes:
-        """Storage for all positions, there from the first token to the last."""
+        """Storage for all positions, allocated from the first token to the last."""
         held = rows * self.depth * self.shape.positions * 2 * self.embed_dim * precision.value_bytes()
         return KVBytes((held,), (held,), 0)
 

@@ -1,4 +1,4 @@
-"""GPUs by name: peaks from `gpus.yaml`."""
+"""Peak rates and memory of GPUs by name, read from `gpus.yaml`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from varient.yaml_file import parse_yaml
 
 @dataclass(frozen=True)
 class Device:
-    """A GPU's peaks.
+    """Peak rates and memory of a GPU.
 
     Attributes:
         name: as the vendor calls it.
@@ -38,7 +38,7 @@ def known_devices() -> dict[str, Device]:
 
 
 def device(key: str) -> Device:
-    """The device of that id, in any case.
+    """The device of that id, upper or lower case.
 
     Raises:
         ValueError: unknown id.

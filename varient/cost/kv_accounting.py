@@ -1,7 +1,7 @@
-"""Keys and values of a plan, counted without running it: what the caches of `varient.models.kv_cache` count.
+"""Size of the KV cache under a plan, computed without running it; equal to what `varient.models.kv_cache` counts.
 
-The unit is the token-layer: one token in one layer, which costs a key and a value of ``width`` channels in each row.
-Integers only.
+The unit is the token-layer: one token in one layer, with one key and one value of ``width`` channels in each row.
+All counts are exact integers.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ POLICIES: tuple[CachePolicy, ...] = ("lean", "reference")
 
 @dataclass(frozen=True)
 class Pass:
-    """New tokens on one trip through some layers: those of one scale, or of several scales that enter together.
+    """One forward pass of new tokens through some layers: the tokens of one scale, or of several leading scales.
 
     Attributes:
         first, last: the scales that enter; the tokens of scale ``last`` are drawn at the end.  In networks without
-            scales, the first and last of ``times`` equal trips.
+            scales, the numbers of the first and last of ``times`` equal passes.
         tokens: new tokens of an image.
         layers: the layers that run.
-        times: equal trips in a row that this one stands for.
+        times: how often the pass is repeated.
     """
 
     first: int
@@ -37,10 +37,12 @@ class Pass:
 
 @dataclass(frozen=True)
 class KVBytes:
-    """Bytes of keys and values, by pass: alive after it, and most alive within it; of a static cache, its storage.
+    """Bytes of the KV cache; of a static cache, its storage.
 
     Attributes:
-        scratch: most in copies beside the live entries, of one layer.
+        live: after each pass.
+        peak: largest within each pass.
+        scratch: largest temporary copy of one layer's entries.
     """
 
     live: tuple[int, ...]
@@ -75,11 +77,11 @@ class CacheStep:
         new: tokens that enter.
         seen: tokens that the attention reads in this layer, the new ones included.
         is_last: whether the layer runs in no later pass.
-        in_flight: token-layers alive in the whole cache while the attention runs.
-        live: token-layers alive after it.
-        scratch: tokens of this layer in copies that exist beside the live entries: under `reference` the old storage
-            while it is concatenated; under `lean` the joined entries of the layer's last pass, or the old storage
-            where it grows at the start of a zone (a run of passes through the same layers).
+        in_flight: token-layers in the whole cache while the attention runs.
+        live: token-layers in the whole cache after it.
+        scratch: tokens of this layer in temporary copies: under `reference` the old storage during concatenation;
+            under `lean` the concatenated entries of the layer's last pass, or the old storage where it grows at the
+            start of a zone (consecutive passes through the same layers).
     """
 
     index: int
@@ -93,7 +95,7 @@ class CacheStep:
 
 
 def cache_steps(passes: Sequence[Pass], policy: CachePolicy) -> tuple[CacheStep, ...]:
-    """The life of a cache, attention by attention.
+    """State of the cache around each attention, in order of execution.
 
     `reference` keeps every entry; `lean` drops a layer's entries after the last attention that reads them.
 
@@ -125,7 +127,7 @@ def cache_steps(passes: Sequence[Pass], policy: CachePolicy) -> tuple[CacheStep,
 
 
 def _room(passes: Sequence[Pass], index: int, layer: int, last_index: int) -> int:
-    """Tokens that a layer stores up to the end of the zone of pass ``index``; its last pass stores none."""
+    """Tokens that a layer stores up to the end of the zone of pass ``index``; its last pass stores nothing."""
     end = index
     while end + 1 < len(passes) and passes[end + 1].layers == passes[index].layers:
         end += 1
@@ -145,7 +147,7 @@ def policy_named(policy: str) -> CachePolicy:
 
 def kv_peak_bytes(plan: DepthPlan, pyramid: Pyramid, rows: int, width: int, policy: CachePolicy, key_bytes: int,
                   value_bytes: int) -> int:
-    """Most bytes alive at once, the layer in flight included.
+    """Peak size of the KV cache in bytes, new entries of the running layer included.
 
     Args:
         rows: images, doubled under guidance.
@@ -162,21 +164,21 @@ def kv_peak_bytes(plan: DepthPlan, pyramid: Pyramid, rows: int, width: int, poli
 
 
 def kv_peaks_in_tokens(passes: Sequence[Pass], policy: CachePolicy) -> tuple[int, ...]:
-    """Most token-layers alive at once within each pass."""
+    """Peak number of token-layers in the cache within each pass."""
     steps = cache_steps(passes, policy)
     return tuple(max(step.in_flight for step in steps if step.index == index) for index in range(len(passes)))
 
 
 def kv_scratch_in_tokens(passes: Sequence[Pass], policy: CachePolicy) -> int:
-    """Most tokens in copies beside the live entries; they are of one layer."""
+    """Tokens of the largest temporary copy; it holds entries of one layer."""
     return max(step.scratch for step in cache_steps(passes, policy))
 
 
 def concatenates(step: CacheStep, policy: CachePolicy) -> bool:
-    """Whether the cache joins stored and new entries into a new tensor for this attention."""
+    """Whether the cache concatenates stored and new entries into a new tensor for this attention."""
     return step.seen > step.new and (policy == "reference" or step.is_last)
 
 
 def token_layers(passes: Sequence[Pass]) -> int:
-    """Tokens times layers that they pass, of one row."""
+    """Number of (token, layer) pairs over all passes, for one row."""
     return sum(trip.times * trip.tokens * len(trip.layers) for trip in passes)

@@ -1,8 +1,8 @@
-"""The systems of the paper's Table 2 at their own size, and their relatives: released networks at 256 x 256.
+"""The systems of the paper's Table 2 at the paper's size, and other released networks at 256 x 256.
 
-Their ids are those of `varient.systems.ids`, with the paper's N = 6 where none is said: `var-d16`, `var-d20`,
-`var-d24`, `var-d30`, `variant-d16`, `code-n6`, `dit-xl2` (50 steps), `dit-xl2-250`, `llamagen-xxl`.  How a network was
-trained costs nothing here: `free-d16` is `variant-d16`, and `free-code-n6` is `code-n6`.
+Their ids are those of `varient.systems.ids`, with the paper's N = 6 by default: `var-d16`, `var-d20`, `var-d24`,
+`var-d30`, `variant-d16`, `code-n6`, `dit-xl2` (50 steps), `dit-xl2-250`, `llamagen-xxl`.  Cost does not depend on the
+training: `free-d16` costs what `variant-d16` does, and `free-code-n6` what `code-n6` does.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from varient.pyramid import VAR_256
 from varient.systems.ids import CodeId, DiTId, LlamaGenId, VarId, forms, parse
 
 DEPTH = 30
-"""D of the network that the paper makes shallower."""
+"""D of the paper's full network."""
 BRIDGE = 6
 """N of the paper's Table 2."""
 REFINER_DEPTH = 16
@@ -42,9 +42,8 @@ class PaperSystem:
         steps: passes through the transformer as the paper prints them.
         transformer_parameters: of each transformer.
         tokenizer_parameters: of the image tokenizer.
-        stages: what its transformers do, in order.
-        cache: what its KV cache does where that is no choice, "none" or "static"; None for VAR's, which know both
-            policies.
+        stages: its transformers with their forward passes, in order.
+        cache: its only cache policy, "none" or "static"; None for VAR and CoDe, which have "lean" and "reference".
         authors_precision: number formats of its authors' sampling script, where they are not those of Table 2's VAR
             rows.  DiT's "fp32" lets products run in TF32.
     """

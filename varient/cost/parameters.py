@@ -1,4 +1,4 @@
-"""Parameters of the networks by formula, buffers left out.  Exact; no network is built."""
+"""Exact parameter counts of the networks by formula, without buffers; no network is built."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which (d, N, precision, cache) gives the best quality that fits a budget of memory and time."""
+"""Choose depth d, bridge N, precision and cache policy with the best FID within a budget of memory and latency."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Quality:
 
 @dataclass(frozen=True)
 class Choice:
-    """One configuration with what it needs and what it gives."""
+    """One configuration with its FID, predicted peak memory (MiB) and latency (s)."""
 
     depth: int
     bridge: int
@@ -44,7 +44,7 @@ class Choice:
 
     @property
     def name(self) -> str:
-        """As a person says it."""
+        """The configuration in words."""
         shape = f"d = {self.depth}" + (f", N = {self.bridge}" if self.depth < DEPTH else " (full)")
         return f"{shape}, {self.precision}, {self.policy} cache"
 
@@ -53,7 +53,7 @@ def parse_seconds(text: str) -> float:
     """Seconds of "1.5s", "900ms" or "2".
 
     Raises:
-        ValueError: no such time, or none at all.
+        ValueError: another form, zero, or out of range.
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s)?", text.strip(), re.ASCII)
     seconds = float(match[1]) / (1000 if match[2] == "ms" else 1) if match else 0
@@ -82,7 +82,7 @@ def measured_quality(records: Path) -> dict[tuple[int, int], Quality]:
     found = {}
     for path in sorted(records.glob("score-*.json")):
         system = VarId.parse(path.stem.removeprefix("score-"))
-        # Of a subnet as the paper trains it, or of the base network; a recipe, a seed or an epoch is another question.
+        # The base network, or a subnet as the paper trains it: no other recipe, seed or epoch.
         if system and system in (VarId("var", DEPTH), VarId("variant", system.depth, bridge=system.bridge)):
             record = read_record(path, ScoreRecord)
             bridge = BRIDGE if system.bridge is None else system.bridge
@@ -112,10 +112,10 @@ def choices(quality: dict[tuple[int, int], Quality], *, batch_size: int, device:
 
 
 def fitting(found: Iterable[Choice], *, memory_mib: float, latency_s: float | None = None) -> list[Choice]:
-    """Those that keep within the budget, in the order given.
+    """The configurations within the budget, in the order given.
 
     Raises:
-        ValueError: nothing fits; says what the most modest configurations need.
+        ValueError: nothing fits; the message has the least memory and the least latency of all configurations.
     """
     candidates = list(found)
     chosen = [c for c in candidates if c.memory_mib <= memory_mib and (latency_s is None or c.latency_s <= latency_s)]

@@ -1,4 +1,4 @@
-"""What `cost`, `plan` and a training's dry run answer: one document each, units in its keys, and tables of it."""
+"""Answers of `varient cost`, `plan` and a training's dry run: a JSON document with units in its keys, and tables."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ _COST_SUMMARY = (
 
 _MEMORY = {
     "weights": "weights, float32", "gradients": "gradients, float32", "moments": "AdamW's two moments, float32",
-    "buckets": "DDP's gradient buckets", "gathered": "fsdp: units in one piece", "tokenizer": "tokenizer's weights",
-    "weight_copies": "matrices in 16 bits (autocast)", "activations": "activations kept for backward",
-    "working": "most beside them for a moment", "update": "copies in the optimizer's step",
-    "probe": "the curves' gradient probe, another moment",
+    "buckets": "DDP's gradient buckets", "gathered": "fsdp: gathered parameters", "tokenizer": "tokenizer's weights",
+    "weight_copies": "matrices in 16 bits (autocast)", "activations": "activations saved for the backward pass",
+    "working": "temporary tensors at the peak", "update": "copies in the optimizer's step",
+    "probe": "gradient probe, between steps",
 }
 _EXACT_MEMORY = ("weights", "gradients", "moments", "buckets", "tokenizer", "weight_copies")
 """Of `DeviceMemory`; the rest is estimated."""
@@ -269,10 +269,10 @@ def _phases_grid(plan: TrainingPlan) -> Grid:
         ("images", lambda phase: f"{phase.images:,}", "exact"),
         ("tokens", lambda phase: f"{phase.tokens:.3e}", "exact"),
         ("token-layers", lambda phase: f"{phase.token_layers:.3e}", "expected"),
-        ("FLOP, there and back", lambda phase: f"{phase.flops:.3e}", "expected"),
-        ("FLOP, all", lambda phase: f"{phase.computed_flops:.3e}", "expected"),
+        ("FLOPs, forward and backward", lambda phase: f"{phase.flops:.3e}", "expected"),
+        ("FLOPs, all", lambda phase: f"{phase.computed_flops:.3e}", "expected"),
         ("hours", lambda phase: f"{phase.hours:.2f}", "estimated"))
-    return Grid("What is done, and when", ("phase", *(phase.name for phase in phases), "source"),
+    return Grid("Phases", ("phase", *(phase.name for phase in phases), "source"),
                 [(title, *map(show, phases), source) for title, show, source in quantities], words=("source",))
 
 

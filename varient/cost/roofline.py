@@ -1,43 +1,19 @@
-"""What a system of the paper costs before anything is run: exact counts, and predictions for a named GPU.
+"""Predicted cost of one generated batch, at the paper's sizes, on a named GPU; nothing is run.
 
-Latency is a roofline: each part of each pass takes the longer of its FLOPs at the device's peak and its bytes at the
-device's bandwidth, one part after the other.  The sum is multiplied by one factor, fitted to a single row of the paper:
-VAR-d30 on an L20 at batch 64, 3.62 s (Table 2), with the released code's cache and number formats.  No other latency of
-the paper is fitted.  The factor says by how much real kernels miss the roofline; other devices borrow the L20's, for
-want of a row of their own.
+Latency is a roofline: each part of each forward pass takes the longer of its FLOPs at the device's peak and its bytes
+at the device's bandwidth, and parts do not overlap.  The sum is multiplied by one calibration factor, fitted to one row
+of the paper's Table 2: VAR-d30 on an L20 at batch 64, 3.62 s.  The same factor is used for every other device and
+system.  docs/performance.md compares the predictions with the paper's other rows.
 
-How far that carries (`varient cost --compare`): the roofline alone gives 3.11 s for VAR-d30, 86 % of what was measured.
-With the factor, 1.165, Table 2's rows for CoDe, d16 and d8 come out within 4 %, and so do five rows that Table 1 of
-CoDe's own paper has beside them, on the same GPU: N = 7..9, VAR-d24 and VAR-d20.  It does NOT explain d4 and d2, which
-it puts 20 % and 26 % too low.  Nothing proportional to work or bytes could: from d8 to d4 the paper saves 0.19 s by
-leaving out 2356 token-layers of an image, from d4 to d2 0.18 s by half as many.  A cost for each pass would lift all
-rows, and the ten passes of CoDe and VAR-d20 leave no room for one.  What the rest is (another implementation, launch
-overhead, noise) the paper does not say.
+No latency is below the time that the host needs to launch the kernels, which bounds small batches.  The number of
+launches is counted on a simulated GPU (docs/cuda.md), and each is assumed to take `HOST_S_PER_LAUNCH`; no row at the
+paper's setting is near that bound.
 
-DiT-XL/2 and LlamaGen-XXL get the same roofline and the same factor, and come out FAR OFF.  Nothing is fitted to them,
-and what was run for their rows is not known: they are CoDe's, almost digit for digit.
-* DiT-XL/2, 50 steps, printed 19.20 s: 22.5 s (+17 %) in the formats of VAR's rows, 38.3 s (+100 %) in float32, which
-  its script uses with TF32.  The second cannot be what was timed if 50 guided steps were: their 1.52e15 FLOP take
-  25.4 s at the L20's 59.8 TFLOP/s, its peak for TF32 too.  16-bit operands are likelier (12.7 s at peak), and a third
-  of our 22.5 s is element-wise work that fused kernels, or a large L2 cache, may save.  `fp32` here is float32 outside
-  tensor cores: on an L20 the same rate as TF32, elsewhere slower (A100: 19.5 against 156 TFLOP/s), so there it says
-  nothing of the script.
-* LlamaGen-XXL, printed 74.27 s: 21.2 s (-71 %) in the bfloat16 of its script, 27.7 s (-63 %) in VAR's formats.  Four
-  fifths of the 21.2 s are one reading of the cache a token.  Likely reasons for the rest: its code copies all keys and
-  values at each step before it attends (`repeat_interleave` in gpt.py, for one repetition), its script forces the
-  attention kernel that writes down each intermediate result, and 576 passes of 48 layers with one token a row launch
-  very many small kernels.  Which weighs what only a measurement can say.
-
-No latency is below what the host needs to launch the kernels, which is what bounds small batches: so many launches
-as the null GPU counts (docs/cuda.md), at `HOST_S_PER_LAUNCH` each.  That time is an assumption; no row of the paper's
-setting comes near it.
-
-Peak memory is stored parameters plus the larger of two phases, because the cache is freed before the image decoder
-runs.  The transformer's phase is that of its worst pass: the cache within the pass, and activations in proportion to
+Peak memory is stored parameters plus the larger of two phases, because the KV cache is freed before the image decoder
+runs.  The transformer's phase is the peak over its passes: the cache within the pass, and activations in proportion to
 the tokens that enter.  The two constants, `RUNNING_MIB_PER_IMAGE` and `DECODER_MIB_PER_IMAGE`, are fitted to totals of
-Table 3 and hold for 16-bit operands; the first includes the copies of the `reference` cache and is taken for `lean`
-too.  torch's own allocator, simulated (`varient.cost.simulated_memory`), agrees within 3 % for all depths and both
-caches.
+Table 3 and hold for 16-bit operands; the first includes the copies of the `reference` cache and is used for `lean` too.
+A simulation of torch's allocator (`varient.cost.simulated_memory`) agrees within 3 % for all depths and both caches.
 """
 
 from __future__ import annotations
@@ -57,17 +33,17 @@ from varient.pyramid import VAR_256
 from varient.systems.ids import VarId
 
 RUNNING_MIB_PER_IMAGE = 34.5
-"""Activations while the transformer runs at scale 10: what the totals of Table 3 leave after parameters and KV cache,
-34.5 MiB an image for VAR-d30 and d8 at batch 64, 34.2 for d8 at 128 (d16's 27015 leaves 28.7).  fp16 autocast, width
-1920.  The simulated allocator: 38 with the reference cache, 33 with the lean one."""
+"""Activations while the transformer runs at scale 10: the totals of Table 3 less parameters and KV cache.  That is 34.5
+MiB an image for VAR-d30 and d = 8 at batch 64, and 34.2 for d = 8 at batch 128 (28.7 for d = 16).  fp16 autocast, width
+1920.  The simulated allocator gives 38 with the reference cache and 33 with the lean one."""
 RUNNING_TOKENS = VAR_256.tokens(VAR_256.num_scales)
-"""Tokens of an image that these activations are of."""
+"""Tokens of an image at scale 10, which `RUNNING_MIB_PER_IMAGE` belongs to."""
 DECODER_MIB_PER_IMAGE = 168.4
-"""Activations of the VQVAE decoder, all images at once: what the totals of VARiant-d2 in Table 3 leave after
-parameters, 168.5 MiB an image at batch 64, 168.4 at 128.  Its 40927 at 256 leaves 128: all images at once would not fit
-the L20.  fp16 autocast, 256 x 256.  The simulated allocator: 140, to which a GPU adds cuDNN's workspaces."""
+"""Activations of the VQVAE decoder, all images decoded at once: the totals of VARiant-d2 in Table 3 less parameters.
+That is 168.5 MiB an image at batch 64 and 168.4 at 128.  At batch 256 it is 128, where decoding all images at once
+would not fit the L20.  fp16 autocast, 256 x 256.  The simulated allocator gives 140, without cuDNN's workspaces."""
 HOST_S_PER_LAUNCH = 6e-6
-"""Of one kernel, on the host: assumed, not measured here."""
+"""Host time of one kernel launch, seconds: assumed, not measured."""
 
 ROWS_PER_IMAGE = 2
 """Classifier-free guidance: a conditional and an unconditional row."""
@@ -84,13 +60,13 @@ class StageCost:
     """The cost of one transformer of a system over its forward passes.
 
     Attributes:
-        kv_live_bytes: alive after each pass.
-        kv_peak_bytes: most alive within each pass, the layer in flight included.
-        kv_scratch_bytes: most in copies beside the live entries, of one layer.
-        token_layers: of one row.
-        full_token_layers: of one row in the full network at all scales.
-        latency_s: predicted, of each pass; where a pass stands for several, of one.
-        launches: of kernels, over all passes.
+        kv_live_bytes: size of the KV cache after each pass.
+        kv_peak_bytes: largest size of the KV cache within each pass, new entries of the running layer included.
+        kv_scratch_bytes: largest temporary copy of one layer's entries.
+        token_layers: number of (token, layer) pairs that run, for one row.
+        full_token_layers: the same for the full network at all scales.
+        latency_s: predicted seconds of each pass; of one repetition where a pass is repeated.
+        launches: number of kernel launches over all passes.
     """
 
     stage: NetworkPasses
@@ -119,14 +95,14 @@ class PeakMemory:
 
 @dataclass(frozen=True)
 class SystemCost:
-    """The cost of one batch.  Latency leaves the image decoder out, as Table 2 does.
+    """The cost of one batch.  Latency excludes the image decoder, as in Table 2.
 
     Attributes:
         policy: of the KV cache; "none" for DiT and "static" for LlamaGen, whatever was asked for.
         work: operations and bytes by part, over all passes and stages.
-        kv_cache_bytes: most bytes of keys and values alive at once; CoDe frees the drafter's before it refines.
-        roofline_s: latency by part before calibration.
-        calibration: the factor on it.
+        kv_cache_bytes: peak size of the KV cache; CoDe frees the drafter's before the refiner starts.
+        roofline_s: seconds of each part before calibration.
+        calibration: the factor that the sum of `roofline_s` is multiplied by.
         peak_memory: None where its constants were not fitted: 32-bit operands, DiT and LlamaGen.
     """
 
@@ -144,23 +120,30 @@ class SystemCost:
 
     @property
     def latency_s(self) -> float:
-        """Predicted: the calibrated roofline, or the launches where the host needs longer for them."""
+        """Predicted seconds of one batch: the calibrated roofline, or the host's launches if they take longer."""
         return max(sum(self.roofline_s.values()) * self.calibration, self.host_s)
 
     @property
     def launches(self) -> int:
-        """Kernels that the host launches for the batch, however large it is."""
+        """Number of kernel launches for one batch of any size."""
         return sum(stage.launches for stage in self.stages)
 
     @property
     def host_s(self) -> float:
-        """What the host needs for them, assumed."""
+        """Seconds that the host needs for the launches, by the assumed `HOST_S_PER_LAUNCH`."""
         return self.launches * HOST_S_PER_LAUNCH
 
 
 def system_cost(name: str, *, batch_size: int = PAPER_BATCH_SIZE, policy: str = "lean",
                 precision: str = PAPER_PRECISION, device_key: str = PAPER_DEVICE) -> SystemCost:
     """The cost of one batch of images of a system.
+
+    Args:
+        name: id of the system at the paper's size (`varient.cost.paper_systems`).
+        batch_size: images; guidance doubles the rows.
+        policy: of the KV cache, "lean" or "reference".
+        precision: a key of `PRECISIONS`.
+        device_key: a key of `varient.cost.gpus.known_devices`.
 
     Raises:
         ValueError: unknown system, precision, cache policy or device, or a batch below 1.
@@ -176,24 +159,24 @@ def system_cost(name: str, *, batch_size: int = PAPER_BATCH_SIZE, policy: str = 
 
 @cache
 def calibration_factor() -> float:
-    """Measured over roofline latency of the anchor: VAR-d30, L20, batch 64, 3.62 s (Table 2)."""
+    """The paper's latency of VAR-d30 on an L20 at batch 64 (Table 2, 3.62 s) over its uncalibrated roofline."""
     anchor = _cost(paper_system(ANCHOR), PAPER_BATCH_SIZE, PAPER_POLICY, PRECISIONS[PAPER_PRECISION],
                    device(PAPER_DEVICE), 1.0)
     return float(_paper_rows()[ANCHOR]["latency_s"]) / anchor.latency_s
 
 
 def part_seconds(part: str, work: Work, gpu: Device, precision: NumberFormats) -> float:
-    """Roofline time of a part: the longer of computing and moving, at the device's peaks."""
+    """Seconds of a part by the roofline: the longer of compute and memory traffic, at the device's peaks."""
     on_tensor_cores = precision.compute_bytes == 2 and part not in VECTOR_PARTS
     tflops = gpu.tensor_tflops if on_tensor_cores else gpu.fp32_tflops
     return max(work.flops / (tflops * 1e12), work.moved_bytes / (gpu.bandwidth_gb_s * 1e9))
 
 
 def peak_memory(parameter_bytes: int, passes: Sequence[tuple[int, int]], batch_size: int) -> PeakMemory:
-    """Parameters and cache as given, activations by the two fitted constants.
+    """Peak memory from bytes of parameters and KV cache, with activations by the two fitted constants.
 
     Args:
-        passes: most bytes of the cache within each pass, and the tokens of an image that enter it.
+        passes: for each pass the peak bytes of the cache, and the tokens of an image that enter.
     """
     running_mib = max(kv_bytes / MIB + RUNNING_MIB_PER_IMAGE * batch_size * tokens / RUNNING_TOKENS
                       for kv_bytes, tokens in passes)
@@ -252,7 +235,7 @@ class Comparison:
 
     @property
     def latency_error(self) -> float:
-        """(predicted - paper) / paper; zero for the anchor by construction."""
+        """(predicted - paper) / paper; zero by construction for VAR-d30, on which latency is calibrated."""
         return self.cost.latency_s / self.paper_latency_s - 1
 
     @property

@@ -1,11 +1,10 @@
-"""Memory of one device in a training of the VAR transformer.
+"""Memory of one device while the VAR transformer is trained.
 
-Exact, from shapes alone: the bytes of weights, gradients and AdamW's moments.  Estimated: activations, by what autograd
-keeps in `varient.models.transformer` (`kept_bytes`); tests hold it against the tensors that it keeps on a CPU, to 1 %.
-What exists for a moment only is coarser (`loss_bytes`, `block_bytes`): the peak of a forward and backward is held
-against `MemoryWatch` on a CPU, 2 % below to 20 % above, that of the gradient probe 5 % below to 21 % above.  On a GPU
-none of it was measured.  CUDA context, cuBLAS, NCCL and the allocator's fragmentation are not in it.  That autocast's
-copies of the matrices stay whole under fsdp follows from how both work and was not measured.
+Bytes of weights, gradients and AdamW's moments are exact.  Activations are estimated from the tensors that autograd
+saves in `varient.models.transformer` (`kept_bytes`), to 1 % of a measurement on a CPU.  Temporary tensors are estimated
+more coarsely (`loss_bytes`, `block_bytes`): the predicted peak of a forward and backward pass is 2 % below to 20 %
+above the peak measured on a CPU, that of the gradient probe 5 % below to 21 % above.  Nothing was measured on a GPU.
+CUDA context, cuBLAS, NCCL and fragmentation of the allocator are left out.
 """
 
 from __future__ import annotations
@@ -21,19 +20,19 @@ from varient.plan import DepthPlan
 from varient.training.course import PROBED_ROWS
 
 LOGIT_COPIES_WORKING = 2
-"""float32 copies of the logits that exist beside the one that autograd keeps: on the way forward the logits and the
-softmax of the losses by scale, on the way back the gradients before and after the softmax."""
+"""Temporary float32 copies of the logits: in the forward pass the logits and the softmax of the losses by scale, in the
+backward pass the gradients before and after the softmax."""
 LOGIT_COPIES_DISTILLED = 3
-"""More of them with distillation, on the way to the divergence of two predictions."""
+"""Further copies with distillation, for the divergence of two predictions."""
 
 
 def kept_bytes(shape: VARShape, plan: DepthPlan, rows: int, formats: NumberFormats, *, recompute: bool = False,
                distilled: bool = False) -> int:
-    """Bytes that autograd keeps from the forward of some rows for their backward, weights and their copies left out.
+    """Bytes that autograd saves in the forward pass of some rows, weights and their copies left out.
 
-    Of a token in a block (C channels, H heads; float32 unless 16 bits are said):
+    For each token in a block (C channels, H heads; float32 unless 16 bits are stated):
 
-    | part | kept |
+    | part | saved |
     |---|---|
     | both adaLN norms | input and normalised input, mean and deviation; 16 bits: their result, into the matrix |
     | attention | 16 bits: query, key, value as projected, query and key as normalised, result |
@@ -42,8 +41,12 @@ def kept_bytes(shape: VARShape, plan: DepthPlan, rows: int, formats: NumberForma
     | both branches before gamma | 16 bits: C |
     | MLP | 16 bits: hidden channels before and after GELU |
 
-    With ``recompute`` a block keeps its inputs alone.  A row also keeps gammas, scales and shifts of each layer, and
-    what each stretch of layers over a part of the tokens hands back.
+    With ``recompute`` (activation checkpointing) only the inputs of blocks are saved.  For each row there are also the
+    gammas, scales and shifts of each layer, and the outputs of each stretch of layers that runs a part of the tokens.
+
+    Args:
+        rows: rows of the micro-batch.
+        distilled: the loss includes the divergence from the full network's prediction.
     """
     spec, pyramid = shape.spec, shape.pyramid
     width, narrow, wide = spec.embed_dim, formats.compute_bytes, FLOAT32_BYTES
@@ -65,14 +68,14 @@ def kept_bytes(shape: VARShape, plan: DepthPlan, rows: int, formats: NumberForma
 
 
 def _head_bytes(shape: VARShape, formats: NumberFormats, distilled: bool) -> int:
-    """What the head and the loss keep of a row: the final norm, its result, the softmax; three with distillation."""
+    """Bytes saved by head and loss for a row: the final norm, its result, one softmax (three with distillation)."""
     width, wide = shape.spec.embed_dim, FLOAT32_BYTES
     logits = (3 if distilled else 1) * shape.vocab_size * wide
     return shape.pyramid.length * (2 * width * wide + 2 * wide + width * formats.compute_bytes + logits)
 
 
 def _blocks_bytes(shape: VARShape, scales: Sequence[int], rows: int, formats: NumberFormats) -> int:
-    """What a block keeps of the tokens of some scales of all rows, with the masks; see `kept_bytes`."""
+    """Bytes saved by a block for the tokens of some scales of all rows, masks included; see `kept_bytes`."""
     attention = attention_calls(shape.pyramid, scales)
     joined = shape.spec.embed_dim * formats.compute_bytes if len(attention) > 1 else 0
     masks = sum((call.end - call.begin) * call.end for call in attention if len(call.scales) > 1)
@@ -81,7 +84,7 @@ def _blocks_bytes(shape: VARShape, scales: Sequence[int], rows: int, formats: Nu
 
 
 def _block_token_bytes(shape: VARShape, formats: NumberFormats) -> int:
-    """What a block keeps of a token; see `kept_bytes`."""
+    """Bytes saved by a block for one token; see `kept_bytes`."""
     spec, narrow, wide = shape.spec, formats.compute_bytes, FLOAT32_BYTES
     hidden = round(spec.embed_dim * spec.mlp_ratio)
     wide_channels, narrow_channels, head_numbers = 4, 1 + 3 + 1 + 1 + 1 + 1, 1
@@ -94,17 +97,17 @@ def _block_token_bytes(shape: VARShape, formats: NumberFormats) -> int:
 
 
 def loss_bytes(shape: VARShape, rows: int, *, distilled: bool = False) -> int:
-    """Bytes of the logits' copies around the loss, beside what `kept_bytes` counts."""
+    """Bytes of temporary copies of the logits around the loss, in addition to `kept_bytes`."""
     copies = LOGIT_COPIES_WORKING + (LOGIT_COPIES_DISTILLED if distilled else 0)
     return rows * copies * shape.pyramid.length * shape.vocab_size * FLOAT32_BYTES
 
 
 def block_bytes(shape: VARShape, plan: DepthPlan, rows: int, formats: NumberFormats, *, recompute: bool = False,
                 distilled: bool = False) -> int:
-    """Bytes of the last block on its way back, beside what `kept_bytes` counts less what the head kept, gone by then.
+    """Bytes in the backward pass of the last block, in addition to `kept_bytes`.
 
-    Gradients of the residual stream and of the hidden channels, and with ``recompute`` all that the block has just kept
-    again.
+    These are gradients of the residual stream and of the hidden channels and, with ``recompute``, the recomputed
+    activations of the block; less what the head saved, which is freed by then.
     """
     hidden = round(shape.spec.embed_dim * shape.spec.mlp_ratio)
     scales = max((scales for _, scales in plan.stretches()), key=len)
@@ -115,9 +118,9 @@ def block_bytes(shape: VARShape, plan: DepthPlan, rows: int, formats: NumberForm
 
 
 def probe_bytes(shape: VARShape, plan: DepthPlan, rows: int, formats: NumberFormats, *, recompute: bool = False) -> int:
-    """Bytes of the gradient probe (`varient.training.curves.probed_norms`): graph, copies of matrices, gradients.
+    """Peak bytes of the gradient probe (`varient.training.curves.probed_norms`): graph, copies of matrices, gradients.
 
-    The graph is still whole when the last gradients of the first zone come: a second zone follows.
+    The whole graph is kept while the first zone's gradients are computed, because the second zone's follow.
     """
     gradients = shape.spec.depth * sum(_unit_parameters(shape)) * FLOAT32_BYTES
     copies = copied_bytes(shape, formats)
@@ -133,15 +136,15 @@ class DeviceMemory:
 
     Attributes:
         weights, gradients, moments: float32; AdamW has two moments.  Exact (fsdp: but for the padding of slices).
-        buckets: DDP's copies of the gradients for communication; a single device has none.
-        gathered: fsdp's whole units: what lies outside the blocks, two parts of blocks, one's gradient.
-        weight_copies: matrices in 16 bits, which autocast makes once a micro-batch and which live until the backward.
-            Under fsdp too they are of the whole network.
-        tokenizer: its weights, where images are encoded on the way.
-        activations: kept for backward; estimated.
-        working: peak of the temporary tensors, around the loss or in the backward pass of a block; estimated.  With
-            activation checkpointing a block makes 16-bit copies of its own matrices again, and the others' are gone.
-        update: copies that the optimizer's step makes, when activations are gone.
+        buckets: DDP's copies of the gradients for communication; none on a single device.
+        gathered: what fsdp has gathered at once: parameters outside the blocks, two units and the gradient of one.
+        weight_copies: 16-bit copies of the matrices, made by autocast once a micro-batch and kept until the backward
+            pass.  Under fsdp too they are of the whole network, which follows from how both work and was not measured.
+        tokenizer: its weights, where images are encoded during the training.
+        activations: saved for the backward pass; estimated.
+        working: peak of temporary tensors, around the loss or in the backward pass of a block; estimated.  With
+            activation checkpointing a block makes its own 16-bit copies again, and those of the others are freed.
+        update: copies made by the optimizer's step, after activations are freed.
         probe: peak of the gradient probe of `Curves`, which runs between steps; estimated.
     """
 
@@ -159,23 +162,26 @@ class DeviceMemory:
 
     @property
     def resident(self) -> int:
-        """There all the time."""
+        """Bytes that are allocated throughout the training."""
         return self.weights + self.gradients + self.moments + self.buckets + self.tokenizer
 
     @property
     def peak(self) -> int:
-        """At the worst moment of a step, which is in the forward and backward, in the update or in the probe."""
-        on_the_way = self.gathered + self.weight_copies + self.activations + self.working
-        return self.resident + max(on_the_way, self.update, self.probe - self.gradients)
+        """Peak memory: of forward and backward pass, of the update or of the probe, whichever is largest."""
+        in_a_step = self.gathered + self.weight_copies + self.activations + self.working
+        return self.resident + max(in_a_step, self.update, self.probe - self.gradients)
 
 
 def device_memory(shape: VARShape, plans: Sequence[DepthPlan], rows: int, setting: TrainingSetting, *,
                   distilled: bool = False, probed: bool = False, tokenizer_parameters: int = 0) -> DeviceMemory:
-    """Memory of one device with ``rows`` of the batch at once, at the worst of the plans.
+    """Memory of one device, for the plan that needs most.
 
     Args:
+        plans: those that batches run: the full network and its subnets.
+        rows: rows of a micro-batch.
         distilled: subnet batches have the full network's prediction as a target.
-        probed: the curves have a probe of the zones' gradients; fsdp leaves it out.
+        probed: gradients of the zones are probed; not under fsdp.
+        tokenizer_parameters: of the tokenizer where it is on the device, else 0.
     """
     formats, sharded = setting.formats, setting.strategy == "fsdp"
     parameters = var_parameters(shape.spec, shape.pyramid, num_classes=shape.num_classes, vocab_size=shape.vocab_size,
@@ -213,7 +219,7 @@ def matrix_parameters(shape: VARShape) -> int:
 
 
 def _gathered_parameters(shape: VARShape, parameters: int) -> int:
-    """Most parameters in one piece under fsdp, whose units are the children of blocks: see `DeviceMemory`."""
+    """Parameters that fsdp has gathered at once; its units are the children of blocks.  See `DeviceMemory`."""
     units = _unit_parameters(shape)
     outside = parameters - shape.spec.depth * sum(units)
     return outside + 3 * max(units)

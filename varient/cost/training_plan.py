@@ -1,14 +1,13 @@
-"""What a training of the VAR transformer costs before anything is started: a full network, or a supernet.
+"""Predicted cost of training the VAR transformer, as a full network or as a supernet; nothing is run.
 
-Steps, images and tokens are exact; the numbers of subnet and full batches, and what follows from them, are expected
-(which batch is which is drawn; the spread is binomial).  Work is counted by `training_work`, memory by
-`training_memory`, whose estimate leaves a share of the device free (`USABLE_MEMORY`).
+Steps, images and tokens are exact.  Each batch trains the full network or a subnet at random, so the numbers of both
+and all that depends on them are expectations with a binomial spread.  FLOPs come from `training_work`, memory from
+`training_memory`; a training fits if it leaves a share of the device free (`USABLE_MEMORY`).
 
-Hours are FLOPs over the device's peak times an assumed utilisation.  Reading images, augmenting them, communication and
-the update itself are in the utilisation or nowhere.  Left out: what happens once an
-epoch (the gradient probe of `Curves`, which memory counts; validation; saving), and building a token cache.  The paper
-(Table 6: 8 H100, 1024 images a step, fp16) prints neither hours nor memory of its trainings, so there is nothing to
-compare with.
+Hours are FLOPs over the device's peak times an assumed utilisation, which has to cover reading and augmenting images,
+communication and the optimizer's update.  Left out is what happens once an epoch (gradient probe, validation, saving)
+and building a token cache.  The paper (Table 6: 8 H100, 1024 images a step, fp16) prints neither hours nor memory of
+its trainings, so there is nothing to compare with.
 """
 
 from __future__ import annotations
@@ -32,11 +31,10 @@ from varient.training.recipes import Supernet
 from varient.training.schedule import P_START, AutomaticSchedule, ProgressiveSchedule, Schedule
 
 IMAGES = {"imagenet": 1_281_167, "fashion-mnist": 60_000, "digits": 1797}
-"""Of the whole training data, before the holdout: ImageNet-1k (ILSVRC 2012), Fashion-MNIST's training set,
-scikit-learn's digits."""
+"""Training images before the holdout is taken: ImageNet-1k (ILSVRC 2012), Fashion-MNIST, scikit-learn's digits."""
 
 USABLE_MEMORY = 0.9
-"""Share of a device's memory that a plan may fill and still counts as fitting: an assumption."""
+"""Largest share of a device's memory that a training which fits may take: an assumption."""
 
 
 @dataclass(frozen=True)
@@ -44,10 +42,10 @@ class BatchKind:
     """A plan that batches run: the full network or a subnet.
 
     Attributes:
-        token_layers: of one image.
-        flops: of one image forward and backward.
-        extra_flops: of one image computed beyond that: blocks run again, the full network as a target.
-        batches: expected number of them in each epoch.
+        token_layers: number of (token, layer) pairs of one image.
+        flops: FLOPs of one image, forward and backward pass.
+        extra_flops: further FLOPs of one image: activation checkpointing, the full network as a distillation target.
+        batches: expected number of such batches in each epoch.
     """
 
     name: str
@@ -65,8 +63,8 @@ class Phase:
     Attributes:
         probabilities: p(subnet) of the first and the last epoch.
         subnet_deviation: standard deviation of ``subnet_batches``.
-        flops: forward and backward.
-        computed_flops: with what is computed twice, and the tokenizer.
+        flops: of forward and backward passes.
+        computed_flops: the same with activation checkpointing, distillation targets and the tokenizer.
     """
 
     name: str
@@ -90,10 +88,10 @@ class TrainingPlan:
     """A training before its start.
 
     Attributes:
-        course: what the training runs.
-        encodes: images are encoded as they are visited.
+        course: networks, batches and epochs of the training.
+        encodes: images are encoded to tokens whenever they are read.
         probabilities: p(subnet) of each epoch.
-        notes: what a reader of the numbers must know of this training.
+        notes: assumptions behind the numbers.
     """
 
     experiment: str
@@ -126,7 +124,7 @@ class TrainingPlan:
 
     @property
     def micro_batch(self) -> int:
-        """Rows that go through the network at once on each device."""
+        """Rows of one forward pass on each device."""
         return self.batch_size // self.setting.devices // self.accumulation
 
     @property
@@ -227,7 +225,7 @@ def training_images(data: DataConfig) -> int:
 
 
 def probabilities(schedule: Schedule) -> tuple[float, ...]:
-    """p(subnet) of each epoch; of an automatic schedule as if its first phase never ended: nobody can know."""
+    """p(subnet) of each epoch; an automatic schedule, whose end is not known in advance, stays in phase 1."""
     if isinstance(schedule, AutomaticSchedule):
         return (P_START,) * schedule.epochs
     return tuple(schedule.subnet_probability(epoch) for epoch in range(1, schedule.epochs + 1))

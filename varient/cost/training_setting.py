@@ -1,4 +1,4 @@
-"""Hardware of a training of the VAR transformer, and how it is used: what its costs are asked for."""
+"""Hardware and parallelism of a training of the VAR transformer, for which its cost is computed."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from varient.training.hardware import Hardware
 
 TRAINING_PRECISIONS = {name: PRECISIONS[form] for name, form in (
     ("fp32", "fp32"), ("fp16", "fp16-autocast"), ("bf16", "bf16-autocast"))}
-"""Of matrix products; weights, gradients and moments are float32 in all of them (`varient.training.loop`)."""
+"""Formats of matrix products; weights, gradients and optimizer moments are always float32
+(`varient.training.loop`)."""
 
 _MOST_DEVICES = 10 ** 6
 
 ASSUMED_UTILISATION = 0.35
-"""Share of a device's peak that a training reaches: an assumption, not a measurement.  Tuned trainings of language
-models report 0.35 to 0.55; eager PyTorch with adaLN, masked attention and float32 element-wise work may stay below."""
+"""Model FLOPs utilisation: an assumption, not a measurement.  Tuned trainings of language models report 0.35 to 0.55;
+eager PyTorch with adaLN, masked attention and float32 element-wise work may stay below."""
 
 
 @dataclass(frozen=True)
@@ -26,13 +27,13 @@ class TrainingSetting:
     """Hardware of a training and how it is used.
 
     Attributes:
-        device: what each process has.
-        devices: how many there are.
-        micro_batch: most rows that go through the network at once in a process; None: all its rows.
+        device: the GPU of each process.
+        devices: number of processes.
+        micro_batch: rows of one forward pass in a process; None: all rows of the process.
         precision: of matrix products.
-        strategy: ddp keeps the whole network on each device, fsdp a slice of weights, gradients and moments.
-        recompute: keep the blocks' inputs only and run the blocks again on the way back.
-        token_cache: images come from a token cache; otherwise they are encoded as they are visited (digits: once).
+        strategy: ddp keeps the whole network on each device, fsdp a shard of weights, gradients and moments.
+        recompute: activation checkpointing: keep the inputs of blocks only, run the blocks again in the backward pass.
+        token_cache: tokens come from a token cache; otherwise images are encoded whenever they are read (digits: once).
 
     Raises:
         ValueError: a value that no training could have.

@@ -1,9 +1,9 @@
-"""FLOPs of a training of the VAR transformer for one image: the way forward, the way back, what is computed again.
+"""FLOPs of training the VAR transformer on one image: forward pass, backward pass, activation checkpointing.
 
-Exact, from shapes alone, for matrix products, attention and convolutions; a multiply-add counts as two.  Backward takes
-twice the forward's, except at the embedding of the tokens, whose input needs no gradient.  Attention is counted as
-`varient.models.block_attention` calls it: with the pairs of tokens of a block that the mask then hides, without the
-keys behind it.
+Exact, from shapes alone, for matrix products, attention and convolutions; a multiply-add counts as two.  The backward
+pass takes twice the FLOPs of the forward pass, except at the token embedding, whose input needs no gradient.  Attention
+is counted as `varient.models.block_attention` computes it: masked pairs within a block of scales are included, keys
+after the block are not.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ from varient.pyramid import Pyramid
 
 
 def forward_flops(shape: VARShape, plan: DepthPlan) -> dict[str, int]:
-    """FLOPs of `VAR.forward` for one row under a plan, by part; `word_embed` is apart because its backward is."""
+    """FLOPs of `VAR.forward` for one row under a plan, by part.
+
+    `word_embed` is a part of its own because its backward pass is cheaper (`backward_flops`).
+    """
     spec, pyramid = shape.spec, shape.pyramid
     width, hidden = spec.embed_dim, round(spec.embed_dim * spec.mlp_ratio)
     layers = layer_tokens(plan, pyramid)
@@ -36,43 +39,45 @@ def forward_flops(shape: VARShape, plan: DepthPlan) -> dict[str, int]:
 
 
 def backward_flops(shape: VARShape, plan: DepthPlan) -> int:
-    """FLOPs of the way back of one row: two products for each of the forward, one for `word_embed`.
+    """FLOPs of the backward pass of one row: two products for each of the forward pass, one for `word_embed`.
 
-    Fused attention kernels compute their scores a third time there, half of ``attention_scores``; that is not in it.
+    Fused attention kernels also recompute their scores, half of ``attention_scores``; that is left out.
     """
     forward = forward_flops(shape, plan)
     return 2 * sum(forward.values()) - forward["word_embed"]
 
 
 def recomputed_flops(shape: VARShape, plan: DepthPlan) -> int:
-    """FLOPs of running the blocks of one row again; their adaLN projections lie outside and are kept."""
+    """FLOPs that activation checkpointing adds for one row; the adaLN projections, outside the blocks, are kept."""
     forward = forward_flops(shape, plan)
     return sum(forward[part] for part in ("attention_projections", "attention_scores", "mlp"))
 
 
 def _attended_pairs(pyramid: Pyramid, scales: Sequence[int]) -> int:
-    """Pairs of a query and a key that attention computes in a layer for one row and head, hidden ones included."""
+    """Pairs of query and key that attention computes in a layer for one row and head, masked ones included."""
     return sum((call.end - call.begin) * call.end for call in attention_calls(pyramid, scales))
 
 
 def attention_calls(pyramid: Pyramid, scales: Sequence[int]) -> list[Span]:
-    """The calls of attention in a layer that runs these scales."""
+    """The attention calls of a layer that runs these scales."""
     return spans_of([pyramid.tokens(k) for k in scales])
 
 
 def aln_projections(shape: VARShape, plan: DepthPlan) -> int:
-    """adaLN projections of one row's forward: of each layer that runs, or the shared one in each stretch of layers."""
+    """Number of adaLN projections in a forward pass: one for each layer that runs, or with a shared projection one for
+    each stretch of layers (`DepthPlan.stretches`)."""
     stretches = plan.stretches()
     return len(stretches) if shape.spec.shared_aln else sum(len(layers) for layers, _ in stretches)
 
 
 def layer_tokens(plan: DepthPlan, pyramid: Pyramid) -> tuple[int, ...]:
-    """Tokens of one row that run in each of the layers 0..D-1 (the zone rule)."""
+    """Tokens of one row that run in each of the layers 0..D-1."""
     return tuple(sum(pyramid.tokens(k) for k in plan.scales_of(layer)) for layer in range(plan.depth))
 
 
 def encoder_flops(spec: TokenizerSpec, pyramid: Pyramid) -> int:
-    """FLOPs of turning one image into tokens and inputs: `VQVAE.encode` and `MultiScaleQuantizer.teacher_input`."""
+    """FLOPs of encoding one image to tokens and teacher-forced inputs: `VQVAE.encode` and
+    `MultiScaleQuantizer.teacher_input`."""
     side = pyramid.patch_nums[-1] * spec.downsampling
     width, flops = spec.ch, _conv(spec.in_channels, spec.ch, side)
     for level, mult in enumerate(spec.ch_mult):

@@ -2,12 +2,12 @@
 
 This module has the parts, the interface of every network (`NetworkPasses`), and VAR; `baseline_work` has DiT and
 LlamaGen.  FLOPs count a multiply-add as two and are exact for the matrix products, attention and convolutions of
-`varient.sampling.generate`; those of sampling are an estimate, those of norms and other element-wise work are left out
-because memory bounds them.  Bytes count each operand once from device memory.  Weights, keys and values follow from the
-shapes; activations assume one kernel an operation, as eager PyTorch runs it, and are approximate.
+`varient.sampling.generate`.  FLOPs of sampling are an estimate; those of norms and other element-wise operations are
+left out, because these are memory-bound.  Bytes count each operand once from device memory.  Weights, keys and values
+follow from the shapes; activations assume one kernel for each operation, as in eager PyTorch, and are approximate.
 
-Unlike the released code, which repeats the adaLN projections of each block at every scale, `VAR.modulation` computes
-them once an image, and so does this count.
+The adaLN projections are counted once an image, as `VAR.modulation` computes them; the released code repeats them at
+every scale.
 """
 
 from __future__ import annotations
@@ -39,24 +39,24 @@ SAMPLING_FLOPS_PER_LOGIT = 25
 """Guidance 3, two softmaxes and cumulative sums 10, comparisons 4, sort 8: an order of magnitude."""
 
 VECTOR_PARTS = frozenset({"elementwise", "sampling"})
-"""Parts that tensor cores do not serve."""
+"""Parts that run outside the tensor cores."""
 PARTS = ("attention_projections", "attention_scores", "mlp", "adaln", "elementwise", "head", "sampling", "latent")
-"""`adaln`: what follows from class and timestep alone.  `sampling`: guidance and the draw, or the diffusion step.
-`latent`: embeddings, positions and VAR's quantizer between two scales."""
+"""`adaln`: projections that depend on class and timestep alone.  `sampling`: guidance and the draw, or the diffusion
+step.  `latent`: embeddings, positions and VAR's quantizer between two scales."""
 
 
 @dataclass(frozen=True)
 class NumberFormats:
-    """Number formats of a generation.
+    """Number formats in which images are generated.
 
     Attributes:
         name: as on the command line.
-        weight_bytes: of a stored parameter.
-        compute_bytes: of the operands of a matrix product.
+        weight_bytes: bytes of a stored parameter.
+        compute_bytes: bytes of each operand of a matrix product.
 
-    Residual stream, norms (those of queries and keys too) and logits are float32 in all of them, as in
-    `varient.models.transformer` and in the released code under autocast.  Under autocast each weight is cast at every
-    use: torch caches such casts only for parameters that require gradients.
+    The residual stream, all norms and the logits are float32 in every format, as in `varient.models.transformer` and in
+    the released code under autocast.  Under autocast each weight is cast at every use, because torch caches casts only
+    for parameters that require gradients.
     """
 
     name: str
@@ -65,7 +65,7 @@ class NumberFormats:
 
     @property
     def autocast(self) -> bool:
-        """Whether weights and operands differ."""
+        """Whether stored weights and operands of products have different formats."""
         return self.weight_bytes != self.compute_bytes
 
     @property
@@ -85,12 +85,13 @@ class NumberFormats:
 PRECISIONS = {precision.name: precision for precision in (
     NumberFormats("fp16-autocast", 4, 2), NumberFormats("bf16-autocast", 4, 2), NumberFormats("fp32", 4, 4),
     NumberFormats("fp16", 2, 2), NumberFormats("bf16", 2, 2))}
-"""The paper's is `fp16-autocast`: 8085 MB are float32 parameters, and its KV bytes are those of float16 values."""
+"""Formats by name.  The paper's is `fp16-autocast`: its 8085 MB of parameters are float32, and its KV cache has float16
+values."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """Operations and bytes of device memory."""
+    """FLOPs, and bytes moved between device memory and the chip."""
 
     flops: int = 0
     weight_bytes: int = 0
@@ -112,7 +113,7 @@ class Work:
 
 @dataclass(frozen=True)
 class PassWork:
-    """The work of one pass, by part; of one of its equal trips."""
+    """The work of one forward pass, by part; of one repetition where the pass is repeated."""
 
     trip: Pass
     parts: dict[str, Work]
@@ -135,7 +136,7 @@ class NetworkPasses(Protocol):
 
     @property
     def pass_unit(self) -> str:
-        """What the passes are counted in: scales, steps or positions."""
+        """Unit in which passes are counted: scales, steps or positions."""
 
     @property
     def depth(self) -> int:
@@ -151,13 +152,13 @@ class NetworkPasses(Protocol):
 
     @property
     def full_token_layers(self) -> int:
-        """Token-layers of one row if all layers ran in all passes."""
+        """Number of (token, layer) pairs of one row if all layers ran in all passes."""
 
     def work(self, images: int, rows: int, policy: CachePolicy, precision: NumberFormats) -> list[PassWork]:
-        """The work of each pass, for B images in so many rows (2B under guidance)."""
+        """The work of each pass, for B images in ``rows`` rows (2B under guidance)."""
 
     def kv(self, rows: int, policy: CachePolicy, precision: NumberFormats) -> KVBytes:
-        """Keys and values that the passes keep."""
+        """Bytes of the KV cache over the passes."""
 
 
 @dataclass(frozen=True)
@@ -178,7 +179,7 @@ class VARPasses:
     Attributes:
         shape: the network.
         plan: layers a scale; it may end before the network's last scale, as CoDe's drafter does.
-        prefilled: leading scales that enter in the first pass.
+        prefilled: number of leading scales whose tokens enter together in the first pass.
     """
 
     shape: VARShape
@@ -261,7 +262,7 @@ def var_work(stage: VARPasses, images: int, rows: int, policy: CachePolicy, prec
 
 
 def _layers(spec: TransformerSpec, trip: Pass, rows: int, precision: NumberFormats) -> dict[str, Work]:
-    """What all layers of a pass do with its tokens, attention over the cache left out."""
+    """Work of all layers of a pass on its new tokens, attention over the cache left out."""
     width, hidden = spec.embed_dim, round(spec.embed_dim * spec.mlp_ratio)
     layers, tokens, narrow = len(trip.layers), rows * trip.tokens, precision.compute_bytes
     element_bytes = adaln_block_bytes(width, hidden, precision, l2_norm=spec.attn_l2_norm)
@@ -279,7 +280,7 @@ def _layers(spec: TransformerSpec, trip: Pass, rows: int, precision: NumberForma
 
 
 def adaln_block_bytes(width: int, hidden: int, precision: NumberFormats, *, l2_norm: bool) -> int:
-    """Bytes of the element-wise work of one token in a block with adaLN and GELU, those of VAR and DiT."""
+    """Bytes moved by element-wise operations on one token in a block with adaLN and GELU, as in VAR and DiT."""
     narrow, wide = precision.compute_bytes, FLOAT32_BYTES
     # Reads and writes of C channels of one token in one layer, as the blocks of the released code do them.
     wide_accesses = 2 * (2 + 2 + 2) + 2 * 2     # norm, scale, shift of both branches; residual stream
@@ -294,7 +295,7 @@ def adaln_block_bytes(width: int, hidden: int, precision: NumberFormats, *, l2_n
 
 
 def linear(width_in: int, width_out: int, tokens: int, precision: NumberFormats, *, bias: bool = True) -> Work:
-    """The product of all rows' tokens with one matrix."""
+    """Work of a linear layer on ``tokens`` tokens."""
     return Work(flops=2 * tokens * width_in * width_out,
                 weight_bytes=(width_in + bias) * width_out * precision.weight_traffic_bytes,
                 activation_bytes=tokens * (width_in + width_out) * precision.compute_bytes)
@@ -302,7 +303,7 @@ def linear(width_in: int, width_out: int, tokens: int, precision: NumberFormats,
 
 def _attention(spec: TransformerSpec, step: CacheStep, rows: int, policy: CachePolicy,
                precision: NumberFormats) -> Work:
-    """One attention over the cache, with what the cache itself copies and casts."""
+    """Work of one attention over the cache, including the copies and casts of the cache itself."""
     narrow = precision.compute_bytes
     fresh = precision.key_bytes("reference", spec.attn_l2_norm) + precision.value_bytes()  # as projected
     kept = precision.key_bytes(policy, spec.attn_l2_norm) + precision.value_bytes()        # as cached
@@ -324,7 +325,7 @@ def _attention(spec: TransformerSpec, step: CacheStep, rows: int, policy: CacheP
 
 
 def _modulation(stage: VARPasses, rows: int, precision: NumberFormats) -> Work:
-    """The adaLN projections of all layers that run somewhere."""
+    """Work of the adaLN projections of all layers that run in at least one pass."""
     width = stage.shape.spec.embed_dim
     used = {layer for trip in stage.passes for layer in trip.layers}
     projections = 1 if stage.shape.spec.shared_aln else len(used)
@@ -334,7 +335,7 @@ def _modulation(stage: VARPasses, rows: int, precision: NumberFormats) -> Work:
 
 
 def _head(shape: VARShape, tokens: int, rows: int, precision: NumberFormats) -> Work:
-    """Final norm with its adaLN, and the logits as float32, of the tokens that are drawn."""
+    """Work of the final norm with its adaLN and of the float32 logits, for the tokens that are drawn."""
     width, vocab = shape.spec.embed_dim, shape.vocab_size
     narrow, casts = precision.compute_bytes, int(precision.compute_bytes != FLOAT32_BYTES)
     token_bytes = width * (6 * FLOAT32_BYTES + narrow + casts * (FLOAT32_BYTES + narrow))
@@ -350,7 +351,7 @@ def _sampling(shape: VARShape, tokens: int, images: int) -> Work:
 
 
 def _latent(shape: VARShape, trip: Pass, images: int, rows: int, precision: NumberFormats) -> Work:
-    """Tokens into f_hat (phi convolution at full side), and f_hat into the tokens that enter."""
+    """Work of adding tokens to f_hat (phi convolution at full side) and of embedding f_hat as the next tokens."""
     width, positions = shape.spec.embed_dim, shape.pyramid.tokens(shape.pyramid.num_scales)
     embedded = trip.tokens - (shape.pyramid.tokens(1) if trip.first == 1 else 0)  # scale 1 enters as the class
     phi_flops = 2 * 9 * shape.z_channels ** 2 * positions
