@@ -29,7 +29,7 @@ SKIP_ALL = "skip"
 
 
 def scores_command(experiment: str, *systems: str) -> str:
-    """Makes the score records of systems: by the first table that has them all, else by the ablations."""
+    """Shell command that makes the score records of systems: the first table with all of them, else the ablations."""
     targets = set(map(_target, systems))
     target = targets.pop() if len(targets) == 1 else "ablations.csv"
     return make_command("results", target, experiment)
@@ -46,17 +46,17 @@ def _target(system: str) -> str:
 
 
 def claims_command(experiment: str) -> str:
-    """Judges the records that an experiment has."""
+    """Shell command that judges the records of an experiment."""
     return (f"varient claims --config workflow/config/{experiment}.yaml --found-in runs/{experiment} "
             f"--output runs/{experiment}/claims")
 
 
 class Records:
-    """The records of one experiment that can stand beside each other, asked for by ids at the paper's size.
+    """The comparable records of one experiment, found by ids at the paper's size.
 
     Args:
-        results: any; what cannot stand beside the rest is left out, and named in `results.remarks`.  Of the paper's
-            experiment that is also what a CPU has drawn or timed.
+        results: all records; those not comparable with the rest are left out, and named in `results.remarks`.  At the
+            paper's size these include records of images drawn on a CPU, and profiles of a CPU.
     """
 
     def __init__(self, config: ExperimentConfig, results: Results) -> None:
@@ -64,21 +64,21 @@ class Records:
         found = comparable(config.name, results)
         self.results = _without_cpus(found) if self.at_paper_size else found
         self.all_profiles = results.all_profiles
-        """Those of other experiments and settings too: for whoever asks for one setting."""
+        """All profile records, those of other experiments and settings included."""
         self._networks = cache(self._networks_of)
 
     @property
     def at_paper_size(self) -> bool:
-        """Whether this goes by the paper's experiment, and not by one in miniature."""
+        """Whether this is meant to be the paper's experiment, not a miniature."""
         return is_meant(self.config)
 
     @cached_property
     def why_not_the_papers(self) -> str:
-        """Why nothing of this experiment can be held against the paper's; empty where it can."""
+        """Why no result of this experiment is comparable with the paper's; empty where they are."""
         return "; ".join(differences(self.config))
 
     def why_incomparable(self, system: str, field: str) -> str:
-        """Why a score of a system and its replicas here cannot be held against the paper's; empty where it can."""
+        """Why a score of a system and its replicas is not comparable with the paper's; empty where it is."""
         found = [record for name in self.replicas(system) if (record := self.score(name))]
         reasons = [reason for record in found for reason in self._reasons(record, field)]
         return ", ".join(dict.fromkeys(reasons))
@@ -100,32 +100,32 @@ class Records:
 
     @property
     def ratios(self) -> tuple[int, ...]:
-        """p(subnet) of the fixed ratios that are trained here, in percent; p = 0 is a control and none of them."""
+        """p(subnet) of the fixed ratios of this experiment, in percent, without the control p = 0."""
         names = self.config.ablations.ratios if self.config.ablations else ()
         return tuple(percent for name in names if (percent := _percent(self.config.recipe(name).ratio)))
 
     def trained_here(self, system: str) -> bool:
-        """Whether a network of it that draws tokens comes from a training of the experiment."""
+        """Whether this experiment trains a network with which the system draws tokens."""
         return not self._networks(system) <= self._released
 
     @cached_property
     def _released(self) -> set[str]:
-        """Networks whose weights others have released, and the image tokenizer, which is no part of a comparison."""
+        """Networks with released weights, and the image tokenizer, which all systems share."""
         base = {"base"} if self.config.base.weights else set()
         return {"tokenizer", *base, *(name for name, made in networks_of(self.config).items() if made.released)}
 
     def fine_tuned(self, system: str) -> bool:
-        """Whether it is a supernet's: its training begins at the base network, which its seeds do not vary."""
+        """Whether it is fine-tuned from the base network as part of a supernet; seeds vary the fine-tuning alone."""
         return any(name.startswith("supernet") for name in self._networks(system))
 
     def _networks_of(self, system: str) -> set[str]:
         return set(resolve_system(system, self.config).weights)
 
     def here(self, system: str, *, ablated: bool = False) -> str | None:
-        """The id here of a system of the paper; None where the experiment has no counterpart.
+        """The id in this experiment of a system of the paper; None where there is no counterpart.
 
         Args:
-            ablated: the depth is that of the experiment's ablations, whatever the paper's was.
+            ablated: take the depth of the experiment's ablations in place of the paper's.
         """
         if system == FULL:
             return base_system(self.config)
@@ -143,7 +143,7 @@ class Records:
         return str(replace(found, depth=depth, recipe=recipe, phase=None, epoch=epoch))
 
     def score(self, system: str) -> ScoreRecord | None:
-        """The score record of a system here; of the paper's experiment, of images that a GPU drew.
+        """The score record of a system of this experiment; at the paper's size, only one of images drawn on a GPU.
 
         An untrained subnet in the flexible zone has two ids, one of them by its window of scales.
         """
@@ -164,11 +164,11 @@ class Records:
         return tuple(dict.fromkeys(tuple(group) for group in found.values()))
 
     def profile(self, system: str) -> ProfileRecord | None:
-        """The profile record of a system here; of the paper's experiment, one made on a GPU."""
+        """The profile record of a system of this experiment; at the paper's size, only one made on a GPU."""
         return self.results.profiles.get(system)
 
     def _recipe(self, system: VarId) -> str | None:
-        """The recipe here of a system of the paper; None where it has none, or the experiment has no counterpart."""
+        """The recipe that corresponds to that of a system of the paper; None without one."""
         settings = self.config.ablations
         if system.recipe is None or settings is None:
             return None
@@ -179,7 +179,7 @@ class Records:
         return next((name for name in settings.ratios if _percent(self.config.recipe(name).ratio) == wanted), None)
 
     def _epoch(self, depth: int, phase: int | None) -> int | None:
-        """The epoch here at which a phase ends, if the weights of then are kept."""
+        """The epoch at which a phase ends in this experiment, if its weights are kept."""
         settings, recipe = self.config.supernet, self.config.recipe(None)
         end = settings.end_of_phase(phase, depth, recipe) if phase else None
         return end if end in settings.kept_epochs(depth, recipe) else None

@@ -34,7 +34,7 @@ def write_claims(config: ExperimentConfig, results: Results, stem: Path, run_dir
     """Judge all claims and write <stem>.csv and <stem>.md; return the paths.
 
     Args:
-        results: what cannot stand beside the rest is left out, and named on the page.
+        results: records not comparable with the rest are left out, and named on the page.
         run_dir: of the experiment, for claims about the curves of its trainings.
     """
     judgements = judge(config, results, run_dir)
@@ -84,7 +84,7 @@ def to_markdown(judgements: Sequence[Judgement], experiment: str, remarks: Seque
 
 
 def _legend(judgements: Sequence[Judgement]) -> str:
-    """How measured rankings read; empty without any."""
+    """How to read measured rankings; empty without any."""
     measured = [j for j in judgements if j.kind == "ranking" and j.source.startswith("measured")]
     in_miniature = any(j.verdict in _MINIATURE for j in measured)
     return (_LEGEND + (_ONE_BASE if in_miniature else "")) if measured else ""
@@ -119,13 +119,13 @@ def _by_place(judgements: Sequence[Judgement]) -> str:
 
 
 def _by_want(judgements: Sequence[Judgement]) -> str:
-    """Open claims by what would close them."""
+    """Open claims by what is needed to judge them."""
     return "\n".join(f"- {len(group)} in {', '.join(dict.fromkeys(j.where for j in group))}: {what}"
                      for what, group in _grouped(judgements, _wants).items())
 
 
 _OF_MANY = {Verdict.HOLDS: _by_place, Verdict.CONSISTENT: _by_place, Verdict.OPEN: _by_want}
-"""Chapters that say something of all their claims together, and not a line of each."""
+"""Verdicts whose chapter summarises all claims, in place of a line for each."""
 
 
 def _wants(judgement: Judgement) -> str:
@@ -146,7 +146,7 @@ def _grouped(judgements: Iterable[Judgement], key: Callable[[Judgement], str]) -
 
 
 def _shared(judgements: Iterable[Judgement]) -> Iterable[Judgement]:
-    """Neighbours that share all but what they print, as one."""
+    """Consecutive judgements that differ only in id, claim and printed value, merged into one."""
     for _, group in groupby(judgements, key=lambda j: (j.where, j.verdict, j.found, j.evidence, j.source, j.command)):
         found = list(group)
         yield replace(found[0], id=_joined(j.id for j in found), claim=_joined(j.claim for j in found),

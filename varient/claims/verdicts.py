@@ -89,8 +89,8 @@ def judge(config: ExperimentConfig, results: Results, run_dir: Path | None = Non
     """A judgement for every claim of the text, every cell of tables 1 to 8, and every ranking that they claim.
 
     Args:
-        results: records that cannot stand beside the others are left out (`varient.results.comparable`).
-        run_dir: of the experiment; what the curves of its trainings show stands beside the sentence about them.
+        results: records not comparable with the others are left out (`varient.results.comparable`).
+        run_dir: folder of the experiment, for claims about its training curves.
 
     Raises:
         ClaimError: a row of the paper's data that cannot be read.
@@ -127,7 +127,7 @@ def _judge_number(claim: Claim, ledger: Ledger, estimates: Estimates, orders: Se
 
 
 def _missing(claim: Claim) -> Evidence:
-    """What a claim waits for that nothing can judge."""
+    """What would be needed to judge an open claim."""
     name, systems = claim.quantity.name, claim.quantity.systems
     if UNNAMED_FULL in systems:
         return Evidence(None, "", "The paper does not say which supernet's full network it is.", "paper",
@@ -142,7 +142,7 @@ def _missing(claim: Claim) -> Evidence:
 
 
 def _published(claim: Claim) -> str:
-    """What others print for a row of Table 2: FID, or FID and Inception Score."""
+    """Values that others published for a row of Table 2: FID, or FID and Inception Score."""
     asked = claim.where == "Table 2" and claim.quantity.name in ("fid", "is")
     source = published(claim.quantity.systems[0]) if asked else None
     cell = source.cell() if source else ""
@@ -176,8 +176,12 @@ def _judge_ranking(ranking: Ranking, ledger: Ledger, estimates: Estimates) -> Ju
 
 
 def ranking_verdict(seen: Look, *, at_paper_size: bool = False) -> Verdict:
-    """A ranking is shown if all pairs have records and are as claimed, reversed if all are the other way round, and
-    partly reversed if some are.  At the paper's size it is reproduced or not, and open where noise hides it."""
+    """The verdict on a ranking.
+
+    It is reproduced if all pairs have records and are significantly as claimed, reversed if all are significantly
+    reversed, and partly reversed if some are.  At the paper's size it is reproduced or not, and open where a pair is
+    not significant.
+    """
     if seen.why_not:
         return Verdict.OPEN
     if seen.wrong:

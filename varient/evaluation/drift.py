@@ -1,17 +1,15 @@
-"""Does today's code still draw what it drew when the baseline was accepted?
+"""Regression check: whether the code still generates the images and scores of an accepted baseline.
 
-The baseline, `results/baseline/`, holds small networks trained on digits, the settings they are sampled with, a hash of
-each image they drew, and the scores of these images.  A check draws the same images again from the same seeds.  An
-image is a function of its seed, so on one machine every bit agrees; on another, matrix products round otherwise and
-now and then a token that hangs on the last bit falls the other way.  How often is measured when the baseline is made:
-every weight is moved by a unit in its last place, up or down, and the images that change are counted.  What exceeds
-that is drift.
+The baseline, `results/baseline/`, holds small networks trained on digits, their sampling settings, a hash of each image
+that they generated, and the scores of these images.  A check generates the same images again from the same seeds.  On
+the same machine every bit agrees.  On another machine matrix products round differently, which occasionally changes a
+token.  The rate of such changes is estimated when the baseline is made: every weight is perturbed by one unit in its
+last place, up or down, and the images that change are counted.  More changes than that are drift.
 
-Baseline and check are drawn on the CPU, also where there is a GPU: its matrix products round otherwise in far more
-places than one unit of the last place tells.
+Baseline and check always run on the CPU: a GPU rounds differently in many more places than this perturbation covers.
 
-What a check sees: tokenizer, transformer, plans, cache, guidance, filters, draws, decoder, features and scores.  Not
-training: that is what the score records of a whole run are for.
+A check covers tokenizer, transformer, plans, cache, guidance, filters, sampling, decoder, features and scores.  It does
+not cover training, which the score records of a whole run do.
 """
 
 from __future__ import annotations
@@ -45,16 +43,16 @@ from varient.systems.registry import resolve_system
 from varient.training.data import load_images
 
 SYSTEMS = ("variant-d4", "variant-d4-full")
-"""Subnet and full network of one supernet: both ways through the layers from one weight file."""
+"""Subnet and full network of one supernet: both plans from one weight file."""
 NUM_IMAGES = 500
 VARIANTS = 10
 """Perturbed copies of the weights that are sampled when a baseline is made."""
 UNIT = 2.0 ** -23
 """A unit in the last place of a float32 in [1, 2)."""
 ALARM = 1e-4
-"""Chance of a false alarm for each system, if another machine moves images as often as the perturbed weights did."""
+"""Probability of a false alarm for each system, if another machine changes images as often as the perturbation."""
 STEPS = 4.0
-"""Standard deviations that a score may move beyond what the allowed share of redrawn images explains."""
+"""Number of standard deviations within which a score may differ, scaled by the allowed share of changed images."""
 SCORES = ("fid", "inception_score", "kid", "precision", "recall")
 
 
@@ -63,7 +61,7 @@ class DriftError(ValueError):
 
 
 class SystemBaseline(Record):
-    """What one system drew."""
+    """Digests and scores of the images of one system."""
 
     digests: list[str]
     """SHA-256 of each image's pixels, by index; the first 16 digits."""
@@ -73,9 +71,9 @@ class SystemBaseline(Record):
     """Images that changed in each perturbed variant."""
 
     def allowed_changes(self, num_images: int) -> int:
-        """Changed images, of ``num_images`` redrawn, that are exceeded with probability `ALARM` at most.
+        """Number of changed images, of ``num_images``, that is exceeded with a probability of at most `ALARM`.
 
-        The share of images near a tie is unknown: a uniform prior updated by the variants' counts.
+        The count is beta-binomial: a uniform prior on the rate of changes, updated by the counts of the variants.
         """
         drawn = len(self.changed) * len(self.digests)
         return int(betabinom.isf(ALARM, num_images, 1 + sum(self.changed), 1 + drawn - sum(self.changed)))
@@ -115,16 +113,16 @@ class Finding:
 
     @property
     def moved(self) -> bool:
-        """Whether it is outside its tolerance; NaN counts as outside."""
+        """Whether the difference exceeds the tolerance; NaN does."""
         return not abs(self.now - self.baseline) <= self.tolerance
 
 
 def check_drift(folder: Path, num_images: int | None = None) -> list[Finding]:
-    """Draw the baseline's images again and compare.
+    """Generate the baseline's images again and compare.
 
     Args:
         folder: `results/baseline`.
-        num_images: only the first so many; scores are then not compared.
+        num_images: compare only so many, the first ones; scores are then not compared.
 
     Raises:
         DriftError: no baseline there.
@@ -154,10 +152,10 @@ def check_drift(folder: Path, num_images: int | None = None) -> list[Finding]:
 
 
 def update_baseline(config: ExperimentConfig, run_dir: Path, folder: Path) -> Baseline:
-    """Accept the present state: copy a run's networks (in half precision, to keep them small), draw, score, perturb.
+    """Make a baseline of the current code from the networks of a run, which are stored in half precision.
 
     Raises:
-        CheckpointError: networks that the run does not have.
+        CheckpointError: a network that the run does not have.
     """
     needed = sorted({name for system in SYSTEMS for name in resolve_system(system, config).weights})
     for name in (*needed, "classifier-features"):
@@ -230,7 +228,7 @@ def _perturbed(networks: Sequence[nn.Module], variant: int) -> Iterator[None]:
 
 
 def report(findings: Sequence[Finding]) -> str:
-    """What was compared, as a Markdown table, what moved first."""
+    """What was compared, as a Markdown table, beginning with what changed."""
     return markdown.table(("system", "what", "baseline", "now", "tolerance", ""), (
         (found.system, found.what, *(f"{value:.4g}" for value in (found.baseline, found.now, found.tolerance)),
          "moved" if found.moved else "holds") for found in sorted(findings, key=lambda found: not found.moved)))

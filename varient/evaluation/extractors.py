@@ -32,7 +32,7 @@ POOL, SPATIAL = "pool", "spatial"
 """Layers of Inception, beside LOGITS: pool_3 (2048) and 7 channels of mixed_6 (2023), flattened as ADM does."""
 
 FIDELITY_SHA256 = PUBLISHED_SHA256["weights-inception-2015-12-05-6726825d.pth"]
-"""How the SHA-256 of torch-fidelity's published Inception weights begins (its file name says so)."""
+"""First digits of the SHA-256 of torch-fidelity's published Inception weights, from their file name."""
 
 CLEAN_FID_SHA256 = PUBLISHED_SHA256["inception-2015-12-05.pt"]
 """SHA-256 of NVIDIA's torchscript Inception."""
@@ -48,7 +48,7 @@ _NO_STATE, _NO_SCRIPT = "not a plain state dict", "no torchscript Inception"
 
 
 class ExtractorError(ValueError):
-    """Weights that are missing or not what they should be; one line that says what is expected and where it is."""
+    """Weights that are missing or of another kind; one line with the expected file and where to get it."""
 
 
 class Extractor(Protocol):
@@ -56,12 +56,12 @@ class Extractor(Protocol):
 
     @property
     def name(self) -> str:
-        """Says network, resizing and weights (by hash): equal names mean comparable features."""
+        """Identifies network, resizing and weights (by hash); features are comparable if the names are equal."""
         ...
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """Names of what a call returns."""
+        """Names of the layers that a call returns."""
         ...
 
     @property
@@ -103,7 +103,7 @@ class FidelityInception:
         _check_kind(weights, TORCH, OLD_TORCH, refusal=_NO_STATE, form="torch checkpoint", file=FIDELITY_FILE)
         digest = _checked_digest(weights, sha256, FIDELITY_SHA256, FIDELITY_FILE)
         state = _load_state(weights)
-        # The library unpickles its file without restraint, so it gets one that we wrote.
+        # The library unpickles its file without restrictions, so it is given a copy that was written here.
         with tempfile.TemporaryDirectory() as folder:
             copy = Path(folder) / "weights.pth"
             torch.save(state, copy)
@@ -145,8 +145,8 @@ class CleanInception:
         """Load the torchscript file.
 
         Args:
-            sha256: the file's hash, 64 digits; None expects the published file.  Another file is a program that this
-                process will run: whoever gives its hash vouches for it.
+            sha256: the file's hash, 64 digits; None expects the published file.  The file is a program that this
+                process runs, so the caller must trust another one whose hash is given.
 
         Raises:
             ExtractorError: no such file, another hash, not a torchscript Inception.
@@ -156,7 +156,7 @@ class CleanInception:
 
         _check_kind(weights, TORCH_SCRIPT, refusal=_NO_SCRIPT, form="TorchScript archive", file=CLEAN_FID_FILE)
         digest = _checked_digest(weights, sha256, CLEAN_FID_SHA256, CLEAN_FID_FILE)
-        # The library knows the file by a fixed name.
+        # The library expects a fixed file name.
         with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's, about torchscript as such
             (Path(folder) / "inception-2015-12-05.pt").symlink_to(weights.resolve())
@@ -176,7 +176,7 @@ class CleanInception:
         """Features {POOL: (B, 2048) float32} of uint8 images (B, 3, S, S) of any side."""
         _tensor(images)
         resized = np.stack([self._resize(image.transpose(1, 2, 0)).transpose(2, 0, 1) for image in images])
-        resized = np.ascontiguousarray(resized)  # as the library has it: networks round by the layout
+        resized = np.ascontiguousarray(resized)  # as in the library: rounding depends on the memory layout
         with torch.inference_mode(), _full_precision():
             return {POOL: _array(self._network(torch.from_numpy(resized).to(self._device)))}
 
@@ -202,7 +202,11 @@ class ClassifierExtractor:
 
 
 def _check_kind(path: Path, *kinds: str, refusal: str, form: str, file: str) -> None:
-    """By its first bytes, before its hash: an error page has a wrong one too, and saying so helps nobody."""
+    """Check the kind of a file by its first bytes, before its hash, for a more helpful message.
+
+    Raises:
+        ExtractorError: no such file, or another kind.
+    """
     if not path.exists():
         raise ExtractorError(f"{path}: no such file; expected {file}")
     try:
@@ -216,7 +220,11 @@ def _refusal(path: Path, refusal: str, error: CheckpointError, file: str) -> str
 
 
 def _checked_digest(path: Path, given: str | None, published: str, file: str) -> str:
-    """SHA-256 of a weights file, if it is the given one, or else begins as the published one does."""
+    """SHA-256 of a weights file.
+
+    Raises:
+        ExtractorError: it is not the given one, or without one does not begin as the published one.
+    """
     if given is not None and not re.fullmatch("[0-9a-fA-F]{64}", given):
         raise ExtractorError(f"{given!r} is no SHA-256: 64 hexadecimal digits are needed")
     expected = given or published
@@ -250,7 +258,7 @@ def _array(value: Tensor) -> np.ndarray:
 
 @contextmanager
 def _full_precision() -> Iterator[None]:
-    """No TF32 and no choice of algorithm by the clock, on a GPU."""
+    """On a GPU, no TF32 and no choice of algorithms by benchmarking."""
     matmul, before = torch.backends.cuda.matmul, torch.backends.cuda.matmul.allow_tf32
     matmul.allow_tf32 = False
     try:

@@ -55,9 +55,9 @@ class Features:
 
 
 def extract(source: ImageSource, extractor: Extractor, output: Path, batch_size: int = 64) -> Features:
-    """Features of all images of a source, written to ``output`` (.npz); what is there already is kept if it is right.
+    """Features of all images of a source, written to ``output`` (.npz), or read from it if they are there.
 
-    Holds the features in memory (20 kB an image for Inception's three layers), the images batch by batch.  On a CPU
+    All features are in memory (20 kB an image for Inception's three layers), images a batch at a time.  On a CPU
     features do not depend on the batch size.
 
     Raises:
@@ -97,7 +97,7 @@ def extract_in_memory(source: ImageSource, extractor: Extractor, batch_size: int
 
 
 def extract_in_parts(source: ImageSource, extractor: Extractor, folder: Path, part_size: int = 5000) -> Features:
-    """Features of all images of a source, kept in ``folder`` part by part: a stopped extraction goes on where it was.
+    """Features of all images of a source, written to ``folder`` in parts; a stopped extraction continues there.
 
     Raises:
         SampleError, FeatureError, OutputError: as `extract`.
@@ -185,7 +185,7 @@ def merge_features(paths: Sequence[Path]) -> Features:
 
 
 def _kept(features: Features, source: ImageSource, extractor: Extractor, output: Path) -> Features:
-    """Features found at ``output``, if they are those that were asked for."""
+    """Features found at ``output``, if they are of this extractor and these images."""
     if (features.extractor, set(features.layers)) != (extractor.name, set(extractor.layers)):
         raise FeatureError(f"{output}: holds features of {features.extractor} {sorted(features.layers)}, asked for is "
                            f"{extractor.name} {sorted(extractor.layers)}; delete it to compute again")

@@ -15,9 +15,9 @@ FEATURES, LOGITS = "features", "logits"
 
 
 def register_classifier(classifier: Classifier) -> str:
-    """Make the classifier known to torch-fidelity; return the name to ask for it by.
+    """Register the classifier with torch-fidelity; return its name there.
 
-    The name carries a hash of the weights, so two classifiers are never confused and the same one registers once.
+    The name has a hash of the weights, so that two classifiers are never confused and each is registered once.
     """
     digest = hashlib.sha256()
     for key, tensor in sorted(classifier.state_dict().items()):

@@ -1,4 +1,4 @@
-"""One image file as the pixels that it stores, exactly; what cannot be taken to uint8 RGB without loss is refused."""
+"""Decode an image file to exactly the pixels that it stores; what cannot become uint8 RGB without loss is refused."""
 
 from __future__ import annotations
 
@@ -64,4 +64,4 @@ def decode(path: Path, side: int) -> np.ndarray:
         raise SampleError(f"{path}: corrupt or truncated image ({error})") from None
     if pixels.shape != (side, side, 3):
         raise SampleError(f"{path}: changed while it was read")
-    return np.ascontiguousarray(pixels.transpose(2, 0, 1))  # numpy would hand the other order on to whole batches
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1))  # else np.stack would keep the transposed memory order

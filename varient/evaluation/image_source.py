@@ -17,7 +17,7 @@ from varient.files import sha256_of, shown
 from varient.npz import SampleError
 
 _DARK = 16
-"""Pictures of colours below this are none that anybody would see: scales of 0..1, or of 4 bits."""
+"""Images with no value above this were probably saved on another scale, 0..1 or 4 bits."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,8 +34,8 @@ class ImageSource:
         total: images of the whole set that this is, or is a part of; None if the source does not say.
         origin: JSON-able description that came with the images.
         permutation_seed: the images are stored in the fixed permutation of this seed (`scores.fixed_permutation`);
-            None if they are not, or nobody says so.
-        remarks: what was odd about the files.
+            None if they are not, or it is unknown.
+        remarks: what was unusual about the files.
         read: (begin, end) -> uint8 (B, 3, S, S).
     """
 
@@ -60,7 +60,7 @@ class ImageSource:
         return len(self.indices)
 
     def batch(self, begin: int, end: int) -> np.ndarray:
-        """Images begin..end-1 in the order of the source, uint8 (B, 3, S, S); ``end`` may lie behind the last.
+        """Images begin..end-1 in the order of the source, uint8 (B, 3, S, S); ``end`` may exceed their number.
 
         Raises:
             SampleError: a file that turns out to be damaged.
@@ -72,7 +72,11 @@ class ImageSource:
         return (self.batch(begin, begin + size) for begin in range(0, len(self), size))
 
     def part(self, begin: int, end: int) -> ImageSource:
-        """Images begin..end-1 as a source of their own, with their numbers in the whole."""
+        """Images begin..end-1 as a source of their own, with their indices within the whole set.
+
+        Raises:
+            SampleError: no such images.
+        """
         end = min(end, len(self))
         if not 0 <= begin < end:
             raise SampleError(f"{self.place}: no images {begin}..{end - 1} among {len(self)}")
@@ -87,14 +91,14 @@ class ImageSource:
 
     @property
     def sha256(self) -> str:
-        """Hash of the pixels in order, the same for the same images in the same order in another container."""
+        """Hash of the pixels in order; it does not depend on the file format."""
         return content_hash(self.digests)
 
     @cached_property
     def warnings(self) -> tuple[str, ...]:
-        """What may make scores of this set mean something else, from files and labels alone (no pass over images)."""
+        """Properties of files and labels that affect scores; the images are not read."""
         labels = self.labels if self.labels is not None else np.empty(0, np.int64)
-        # Nobody else reads our archives in their own order; the classes take turns there.
+        # Archives are permuted before they are scored, and no other evaluator reads them.
         found = [*count_warnings(labels), *(order_warnings(labels) if self.kind != "archives" else ())]
         return self.remarks + tuple(f"{self.place}: {text}" for text in found)
 
@@ -117,7 +121,7 @@ class ImageSource:
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """What samples are compared with.
+    """The reference that samples are compared with.
 
     Attributes:
         place: the file or folder.
@@ -150,17 +154,17 @@ def digests_of(images: np.ndarray) -> np.ndarray:
 
 
 def content_hash(digests: np.ndarray) -> str:
-    """One hash of a set of images, from theirs in order."""
+    """Hash of a set of images, from the digests of the images in order."""
     return hashlib.sha256(digests.tobytes()).hexdigest()
 
 
 def repeated_images(digests: np.ndarray) -> int:
-    """How many images are copies of an earlier one."""
+    """Number of images that are copies of an earlier one."""
     return len(digests) - len(np.unique(digests, axis=0))
 
 
 def pixel_warnings(source: ImageSource, looked_at: int = 64) -> list[str]:
-    """Signs in the first images that they were saved on another scale than 0..255, or hold no picture.
+    """Warnings if the first images seem to be on another scale than 0..255, or are of one colour.
 
     Raises:
         SampleError: a damaged image.

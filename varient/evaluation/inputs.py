@@ -1,7 +1,7 @@
 """Opens images to score: our sample archives, folders of PNGs, ADM batches (.npz); and references.
 
-Nothing here holds more than a batch of images in memory (except pages of mapped files, which the system takes back).
-Nothing is converted with loss: what cannot be taken to uint8 RGB exactly is refused.
+At most a batch of images is in memory, besides pages of mapped files.  Images that cannot be converted to uint8 RGB
+without loss are refused.
 """
 
 from __future__ import annotations
@@ -217,7 +217,7 @@ def _open_adm(path: Path, remarks: tuple[str, ...]) -> ImageSource:
 
 
 def _manifest_of(path: Path) -> dict | None:
-    """What `varient export` wrote about an ADM batch; {} if nothing is there, None if it is about other images."""
+    """The manifest that `varient export` wrote for an ADM batch; {} without one, None if it describes other images."""
     if not manifest_path(path).exists():
         return {}
     try:

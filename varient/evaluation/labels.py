@@ -1,4 +1,4 @@
-"""Classes of images: read from names where they can be, and what their order and their counts do to scores."""
+"""Class labels read from file names, and warnings about orders and counts of classes that change scores."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class NamedLabels(NamedTuple):
     """What the names of a set of images say about classes.
 
     Attributes:
-        labels: (N,), int64, or None where names do not say it beyond doubt.
-        remark: what was taken for a class, or was not although it looks like one; None where nothing is odd.
+        labels: (N,), int64, or None where names are ambiguous.
+        remark: what was taken for a class, or was not although it looks like one; None where nothing is unusual.
     """
 
     labels: np.ndarray | None
@@ -70,7 +70,7 @@ def _are_blocks(groups: Sequence[int], indices: Sequence[int]) -> bool:
 
 
 def count_warnings(labels: np.ndarray) -> list[str]:
-    """Unequal numbers of images in the classes."""
+    """A warning where classes have unequal numbers of images."""
     _, counts = np.unique(labels, return_counts=True)
     if len(counts) < 2 or counts.min() == counts.max():
         return []
@@ -78,7 +78,7 @@ def count_warnings(labels: np.ndarray) -> list[str]:
 
 
 def order_warnings(labels: np.ndarray) -> list[str]:
-    """Orders in which ADM's evaluator, taking blocks as they are stored, gives another IS."""
+    """A warning about an order for which ADM's evaluator, whose blocks are in stored order, gives another IS."""
     classes = len(np.unique(labels))
     if not 1 < classes < len(labels):
         return []

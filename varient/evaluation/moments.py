@@ -10,19 +10,19 @@ import numpy as np
 import torch
 
 CHUNK_ROWS = 4096
-"""Rows taken to float64 at once: fewer make the F x F updates dear, more cost memory."""
+"""Rows converted to float64 at once, a compromise between the cost of F x F updates and memory."""
 
 
 class FeatureError(ValueError):
-    """Features or statistics from which a score cannot be computed; the message says what is wrong with which."""
+    """Features or statistics from which a score cannot be computed; the message names them and the fault."""
 
 
 @dataclass(frozen=True, eq=False)
 class Gaussian:
-    """What the Fréchet distance looks at: mean (F,) and covariance (F, F) with ddof 1, both float64.
+    """Mean (F,) and covariance (F, F) with ddof 1, both float64, between which the Fréchet distance is taken.
 
-    Statistics of a file (ADM's `mu`, `sigma`) come in here as they are, in any float dtype; how many images are
-    behind them is then unknown and ``count`` None.
+    Arguments may have any float dtype. ``count`` is the number of images, or None where it is unknown, as for
+    statistics of a file (ADM's `mu`, `sigma`).
 
     Raises:
         FeatureError: shapes that do not fit each other, or values that are not finite.
@@ -47,7 +47,7 @@ class Gaussian:
 class Moments:
     """Count, mean (F,) and sum of centred squares (F, F) of features, float64.
 
-    Shards merge in any order to the same moments up to float64 rounding; a fixed order makes them the same bits.
+    Shards can be merged in any order, up to float64 rounding; in the same order the result is identical to the bit.
     """
 
     count: int
@@ -58,7 +58,7 @@ class Moments:
     def of(cls, feature_NF: np.ndarray) -> Moments:
         """Moments of features of any float dtype, a chunk at a time.
 
-        Each chunk is centred before it is squared: raw moments would cancel.
+        Each chunk is centred before it is squared, to avoid cancellation.
 
         Raises:
             FeatureError: not a table of finite floating-point features.
@@ -88,7 +88,7 @@ class Moments:
         return Moments(count, self.mean + shift_F * (other.count / count), m2)
 
     def without(self, part: Moments) -> Moments:
-        """Moments of what is left when ``part`` is taken out: the inverse of `merge`, exact where both are large.
+        """Moments without the images of ``part``: the inverse of `merge`, accurate where both are large.
 
         Raises:
             FeatureError: features of different length, or nothing left.
@@ -119,8 +119,8 @@ class Moments:
         """Mean and covariance for the Fréchet distance.
 
         Raises:
-            FeatureError: no more images than features, so that the covariance has no full rank and the distance says
-                more about the number of images than about them; unless that is allowed.
+            FeatureError: no more images than features, so that the covariance is rank deficient and the distance is
+                dominated by the number of images; unless that is allowed.
         """
         features = len(self.mean)
         if self.count <= features and not allow_rank_deficient:
@@ -131,9 +131,9 @@ class Moments:
 
 @dataclass(frozen=True, eq=False)
 class FrechetReference:
-    """A reference that many sets are compared with; the square root of its covariance is computed once.
+    """A reference distribution; the square root of its covariance is computed once for all comparisons.
 
-    At F = 2048 the root costs 33.5 MB and some CPU-seconds, each distance then 3 to 4 CPU-seconds.
+    At F = 2048 the root takes 33.5 MB and a few CPU-seconds, each distance 3 to 4 CPU-seconds.
     """
 
     gaussian: Gaussian
@@ -162,7 +162,7 @@ class FrechetReference:
 
 
 def check_features(feature_NF: np.ndarray, name: str = "features") -> None:
-    """See that this is a table (N, F) of finite floating-point numbers with at least one row.
+    """Check that an array is a table (N, F) of finite floating-point numbers with at least one row.
 
     Raises:
         FeatureError: it is not.
@@ -178,7 +178,7 @@ def check_features(feature_NF: np.ndarray, name: str = "features") -> None:
 
 
 def check_pair(generated_NF: np.ndarray, real_MF: np.ndarray) -> None:
-    """See that two sets of features can be compared.
+    """Check that two sets of features can be compared.
 
     Raises:
         FeatureError: one of them is no table of finite numbers, or their features have different length.

@@ -19,11 +19,11 @@ from varient.evaluation.moments import FeatureError, check_pair
 DistanceType = Literal["float32", "adm-float16"]
 NEIGHBOURS = 3
 TILE = 2048
-"""Rows and columns of distances held at once: 17 MB, which malloc still hands out again without new page faults."""
+"""Rows and columns of distances held at once: 17 MB, which malloc reuses without new page faults."""
 ADM_TILE = 10_000
-"""ADM's; a value that is not finite makes it compute this whole tile again in float32."""
+"""ADM's tile; it computes a whole tile again in float32 if any value is not finite."""
 ADM_STRIP = 1024
-"""Rows of such a tile that are rounded at once, as that needs several copies."""
+"""Rows of such a tile that are rounded at once, to limit the memory of temporary copies."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,11 +53,15 @@ def precision_recall(generated_NF: np.ndarray, real_MF: np.ndarray, k: int = NEI
     A ball reaches to the k-th nearest other feature of its set, border included (distance <= radius). Values depend on
     the sizes of both sets: compare them at equal sizes only.
 
-    "float32" computes squared distances |u|^2 - 2 u.v + |v|^2 of features less the real mean, which takes most of the
-    cancellation away. "adm-float16" imitates the released ADM evaluator: half-precision features, squares and
-    distances, a tile of 10,000 x 10,000 at a time, float32 for a tile that overflowed, and the feature itself among
-    its neighbours. There rounding makes ties, which count as inside: precision and recall come out about 0.001 and
-    0.002 higher. The products inside are summed in float32 here; ADM's order of summation is the GPU's secret.
+    Args:
+        generated_NF, real_MF: features of any float dtype.
+        k: number of the neighbour that a ball reaches to.
+        distance_dtype: "float32" computes squared distances |u|^2 - 2 u.v + |v|^2 after subtraction of the real mean,
+            which avoids most of the cancellation. "adm-float16" imitates the released ADM evaluator: half-precision
+            features, squares and distances in tiles of 10,000 x 10,000, float32 for a tile that overflows, and each
+            feature among its own neighbours. Its rounding makes ties, which count as inside and raise precision and
+            recall by about 0.001 and 0.002. Products are summed in float32 here; ADM's order of summation on a GPU is
+            not known.
 
     Raises:
         FeatureError: features that are no finite tables, that do not fit each other, or no more than k images.
@@ -92,7 +96,7 @@ def squared_distances(u_nF: Tensor, v_mF: Tensor) -> Tensor:
 def squared_radii(feature_NF: Tensor, k: int = NEIGHBOURS) -> Tensor:
     """Squared distance (N,) of each feature to its k-th nearest other one; ``N > k``.
 
-    A tile above the diagonal serves its rows and its columns, which halves the work.
+    Each tile above the diagonal is used for its rows and for its columns, which halves the work.
 
     Raises:
         FeatureError: features so large that their squares overflow.
@@ -116,7 +120,7 @@ def squared_radii(feature_NF: Tensor, k: int = NEIGHBOURS) -> Tensor:
 
 
 def _nearest(best_nk: Tensor, distance_nm: Tensor) -> Tensor:
-    """The k smallest of each row of both; topk first, as a copy of the tile beside the best would cost more."""
+    """The k smallest values of each row of both; topk of the tile first avoids a copy of the whole tile."""
     k = best_nk.shape[1]
     found_nk = distance_nm.topk(min(k, distance_nm.shape[1]), dim=1, largest=False, sorted=False).values
     return torch.cat([best_nk, found_nk], dim=1).topk(k, dim=1, largest=False, sorted=False).values
@@ -148,7 +152,7 @@ def _adm_radii(feature_NF: Tensor, k: int) -> Tensor:
 
 
 def _adm_distances(u_nF: Tensor, v_mF: Tensor) -> Tensor:
-    """Squared distances (n, m), float32, that went through half precision unless one of them did not fit there."""
+    """Squared distances (n, m), float32, rounded to half precision unless one of them overflows it."""
     u_half_nF, v_half_mF = u_nF.half(), v_mF.half()
     u_norm_n, v_norm_m = (x.square().float().sum(dim=1).half() for x in (u_half_nF, v_half_mF))
     v_float_Fm = v_half_mF.float().T

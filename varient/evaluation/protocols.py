@@ -1,7 +1,7 @@
-"""Named ways of scoring: what a number must be computed like to be compared with numbers of the same name.
+"""Scoring protocols: how scores are computed, so that scores of the same protocol are comparable.
 
-A protocol is data.  `check` says before any work whether samples, reference and weights are what it needs; scores of
-two protocols never go into one column.
+A protocol is data.  `check` tests before any computation whether samples, reference and weights are suitable; scores of
+two protocols never appear in one column.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ class ProtocolError(ValueError):
 
 @dataclass(frozen=True)
 class InceptionScoreRule:
-    """Which images share a block of IS.
+    """How images are divided into blocks of IS.
 
     Attributes:
-        block_size: blocks of so many, a shorter last one counting as much (ADM).
-        splits: so many equal parts (torch-fidelity).  One of the two.
-        seed: of the permutation that goes before.
+        block_size: images of a block; a shorter last one has the same weight (ADM).
+        splits: number of equal blocks (torch-fidelity).  Exactly one of the two is given.
+        seed: of the permutation before the division.
     """
 
     block_size: int | None = None
@@ -67,8 +67,8 @@ class InceptionScoreRule:
     def permutation(self, num_images: int, stored_seed: int | None = None) -> np.ndarray:
         """Image index (N,), int64, at each position.
 
-        Images that are stored in this very permutation (``stored_seed``, from `ImageSource.permutation_seed`) stay as
-        they are: so an exported ADM batch has here the blocks of its archives and of ADM's evaluator.
+        Images that are stored in this permutation (``stored_seed``, from `ImageSource.permutation_seed`) are not
+        permuted again, so that an exported ADM batch has the same blocks here, in its archives and in ADM's evaluator.
         """
         return np.arange(num_images) if stored_seed == self.seed else fixed_permutation(num_images, self.seed)
 
@@ -239,7 +239,7 @@ def open_extractor(protocol: ScoringProtocol, *, weights: Path | None = None, sh
 
 def check(protocol: ScoringProtocol, samples: ImageSource, reference: Reference,
           weights: Path | None = None) -> tuple[str, ...]:
-    """See that a protocol can be run; nothing is computed and no image is decoded.
+    """Check that a protocol can be run; nothing is computed and no image is decoded.
 
     Returns:
         Warnings: what makes the numbers not comparable with published ones, though they can be computed.
@@ -276,7 +276,7 @@ def _weights_problems(protocol: ScoringProtocol, weights: Path | None) -> list[s
 
 
 def reference_problems(protocol: ScoringProtocol, reference: Reference) -> list[str]:
-    """What of a reference a protocol cannot use, each in a line."""
+    """Reasons why a protocol cannot use a reference, each in a line."""
     if protocol.reference == "images":
         return [] if reference.images else [f"{reference.place} has statistics but no images"]
     missing = [name for pair in STATISTICS for name in pair if name not in reference.statistics]
@@ -289,7 +289,7 @@ def reference_problems(protocol: ScoringProtocol, reference: Reference) -> list[
 
 
 def _least_images(protocol: ScoringProtocol, role: str) -> Sequence[tuple[str, int]]:
-    """Below these a score has no value at all, or, with no more images than features, none that means anything."""
+    """Least numbers of images for each score: below them it is undefined, or FID's covariance is rank deficient."""
     least = []
     if protocol.num_compared and (role == "samples" or protocol.reference == "images"):
         least.append((f"FID on {protocol.num_compared} features", protocol.num_compared + 1))

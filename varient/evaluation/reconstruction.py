@@ -1,7 +1,7 @@
-"""Where a layout of scales puts the information: FID of real images reconstructed from their first k scales.
+"""How much of an image each scale of a layout determines: FID of real images reconstructed from their first k scales.
 
-Which scales suffer from a shallow subnet (Table 1) can only be read beside this: a subnet does most harm where the
-picture is made.
+Table 1 compares subnets at different scales.  A subnet does most harm at the scales that determine most of the image,
+so that comparison has to be read beside these reconstructions.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def score_reconstructions(config: ExperimentConfig, tokenizer: Path, samples: Se
 
 
 def reconstructed(images: ImageSource, tokenizer: VQVAE, last_scale: int) -> ImageSource:
-    """The same images as the tokens of scales 1..last_scale have them; made when they are read, none is stored."""
+    """The images decoded from their tokens of scales 1..last_scale; computed when they are read, not stored."""
     device = next(tokenizer.parameters()).device
 
     @torch.no_grad()

@@ -1,4 +1,4 @@
-"""Real images as archives, so that they are scored by the same hands as generated ones."""
+"""Real images as sample archives, so that they are read and scored like generated ones."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ import torch
 from varient.evaluation.moments import FeatureError, check_features, check_pair, chunks
 
 SEED = 2020
-"""torch-fidelity's, of the permutation behind IS and of the subsets of KID."""
+"""torch-fidelity's seed, for the permutation of IS and the subsets of KID."""
 ADM_BLOCK = 5000
 """Images in a block of ADM's Inception score."""
 
@@ -33,15 +33,15 @@ def unbiased_logits(pool_NF: np.ndarray, weight_KF: np.ndarray) -> np.ndarray:
 
 
 def fixed_permutation(num_images: int, seed: int = SEED) -> np.ndarray:
-    """Image index (N,), int64, at each position of the one shuffled order: torch-fidelity's ``feature[permutation]``.
+    """Image index (N,), int64, at each position of a seeded shuffle: torch-fidelity's ``feature[permutation]``.
 
-    IS depends on the order (class by class it is several times too low), so every score of ours uses this one.
+    IS depends on the order (in order of classes it is several times too low), so all protocols use this one.
     """
     return np.random.RandomState(seed).permutation(num_images)
 
 
 def adm_blocks(num_images: int, block_size: int = ADM_BLOCK) -> np.ndarray:
-    """Bounds (S + 1,) of consecutive blocks as ADM cuts them: equal but for a shorter last one, which counts as much.
+    """Bounds (S + 1,) of ADM's consecutive blocks: equal except for a shorter last one, which has the same weight.
 
     Raises:
         ValueError: no images.
@@ -59,7 +59,7 @@ def equal_blocks(num_images: int, splits: int = 10) -> np.ndarray:
 
 
 def block_of_images(blocks: np.ndarray, permutation: np.ndarray) -> np.ndarray:
-    """Block (N,), int64, that each image index belongs to: the one around its position in the permutation.
+    """Block (N,), int64, of each image index: the one that contains its position in the permutation.
 
     Args:
         blocks: bounds (S + 1,) of the blocks, in positions.
@@ -78,7 +78,7 @@ def block_of_images(blocks: np.ndarray, permutation: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class InceptionScore:
-    """exp of the mean divergence of a prediction from the block's mean prediction; mean and spread over blocks."""
+    """exp of the mean KL divergence of a prediction from the mean prediction of its block; mean and std over blocks."""
 
     mean: float
     std: float
@@ -88,9 +88,9 @@ class InceptionScore:
 
 @dataclass(frozen=True, eq=False)
 class PredictionSums:
-    """All that IS needs of some images, by block: how many, sum of p (S, K), sum of p log p (S,); float64.
+    """Sufficient statistics of IS by block: number of images (S,), sum of p (S, K), sum of p log p (S,); float64.
 
-    Shards merge in any order, and as an image's block hangs on its index alone, so does the score.
+    Shards can be merged in any order, because the block of an image depends on its index alone.
     """
 
     count_S: np.ndarray
@@ -127,7 +127,7 @@ class PredictionSums:
         return PredictionSums(self.count_S + other.count_S, self.p_SK + other.p_SK, self.plogp_S + other.plogp_S)
 
     def score(self, blocks: np.ndarray) -> InceptionScore:
-        """Inception score when all images are in.
+        """Inception score once the sums include all images.
 
         Raises:
             FeatureError: a block holds more or fewer images than it should.

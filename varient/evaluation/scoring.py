@@ -71,7 +71,7 @@ def score_experiment(config: ExperimentConfig, samples: Sequence[Path], referenc
         raise ScoreError(f"{len(generated)} images of {generated.origin['system']}, but the config asks for "
                          f"{config.sampling.num_images}: a shard is missing")
     protocol = protocol_of(settings, len(generated), len(real.images) if real.images else 0)
-    # Digits are done in a second; other features are kept for a stopped run and for the next system's score.
+    # Features of digits take a second; others are kept, so that a stopped run continues and later scores reuse them.
     folder = None if protocol.name == "digits" else run_dir / "features"
     if folder:
         check_writable(folder / "part.npz")
@@ -110,7 +110,7 @@ def open_networks(config: ExperimentConfig, protocol: ScoringProtocol, run_dir: 
 
 def score_files(protocol_name: str, samples: Sequence[Path], reference: Sequence[Path], output: Path, *,
                 weights: Path | None, sha256: str | None, device: str, extrapolate: bool) -> ScoreRecord:
-    """Score anybody's samples and write the record; features are kept beside it, in `<output>-features`.
+    """Score any samples without an experiment and write the record; features are kept in `<output>-features`.
 
     Raises:
         SampleError, ProtocolError, ExtractorError, FeatureError: inputs that are missing, damaged or do not fit.
@@ -132,8 +132,10 @@ def score_files(protocol_name: str, samples: Sequence[Path], reference: Sequence
 
 
 def protocol_of(settings: EvaluationConfig, num_generated: int, num_real: int) -> ScoringProtocol:
-    """The experiment's protocol; that of a classifier with its own k and features, and with KID's subsets no larger
-    than the smaller set.
+    """The experiment's protocol.
+
+    For a protocol with a classifier, k and the number of features are those of the config, and subsets of KID are no
+    larger than the smaller set.
     """
     protocol = protocol_named(settings.protocol)
     if protocol.network != "classifier":
@@ -155,7 +157,7 @@ def score(protocol: ScoringProtocol, extractor: Extractor, samples: ImageSource,
 
     Raises:
         FeatureError: features that are not finite or too few.
-        ScoreError: a FID that the libraries see otherwise.
+        ScoreError: FID differs from that of torch-fidelity or clean-fid.
     """
     remarks = [warning for images in (samples, reference.images) if images for warning in pixel_warnings(images)]
     generated = compared(_features(samples, extractor, folder), protocol)
@@ -208,7 +210,7 @@ def score(protocol: ScoringProtocol, extractor: Extractor, samples: ImageSource,
 
 
 def recognised_share(judge: Classifier, samples: ImageSource) -> float | None:
-    """Share of images that the judge sees as the class they were asked for; None where nobody says which that is."""
+    """Share of images that the judge assigns to the requested class; None without labels."""
     if samples.labels is None:
         return None
     agree = 0
@@ -220,7 +222,7 @@ def recognised_share(judge: Classifier, samples: ImageSource) -> float | None:
 
 
 def check_belongs(config: ExperimentConfig, images: ImageSource, reference: Reference) -> None:
-    """See that images are of this experiment, as far as they say where they are from, and that its networks take them.
+    """Check that images are of this experiment, as far as their origin is stored, and of its image size.
 
     Raises:
         ScoreError: another experiment, seed, image size or sampling.
@@ -256,13 +258,13 @@ def compared(features: Features, protocol: ScoringProtocol) -> Features:
 
 
 def _named(name: str, spread: Spread) -> dict[str, float | None]:
-    """A score and its spread; None for the spread of too few images to tell one."""
+    """A score and its standard deviation; None where there are too few images for one."""
     return {name: spread.point, f"{name}_sd": spread.sd if math.isfinite(spread.sd) else None}
 
 
 def frechet_reference(layer: str, mean: str, covariance: str, protocol: ScoringProtocol, reference: Reference,
                       real: Features | None) -> FrechetReference:
-    """What generated features are compared with: the statistics of the file, or those of the real features."""
+    """The reference distribution: the statistics of the file, or those of the real features."""
     if protocol.reference == "statistics":
         first, stored = slice(protocol.first_features), reference.statistics
         return FrechetReference(Gaussian(stored[mean][first], stored[covariance][first, first]))
@@ -271,7 +273,11 @@ def frechet_reference(layer: str, mean: str, covariance: str, protocol: ScoringP
 
 
 def _check_with_the_libraries(fid: float, feature_NF: np.ndarray, target: Gaussian) -> None:
-    """Our FID beside those of torch-fidelity and clean-fid from the same features and reference."""
+    """Compare our FID with those of torch-fidelity and clean-fid from the same features and reference.
+
+    Raises:
+        ScoreError: they differ by more than `FID_AGREEMENT`.
+    """
     from cleanfid.fid import frechet_distance as of_clean_fid
     from torch_fidelity.metric_fid import fid_statistics_to_metric
 

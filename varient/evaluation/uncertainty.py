@@ -1,19 +1,18 @@
-"""How far a score would move if the images were drawn again, and how far the number of images alone moves it.
+"""Standard deviations of scores over redraws of the images, and the bias of FID from a finite number of images.
 
-Drawn again are the generated images; the reference stands still, as it does in the protocol.  Recall is the exception:
-its spread is over redraws of the real images (`share_spread`).
+The generated images are redrawn and the reference is fixed, as in the protocol.  Recall is the exception: its standard
+deviation is over redraws of the real images (`share_spread`).
 
-Standard deviations come from a bootstrap without replacement: the images are cut at random into two halves, a score is
-computed on each, and half the difference of the two varies as the score of all images does. Why not resample with
-replacement and read off percentiles: FID rises by about b/N when images are drawn twice, so percentiles lie around a
-wrong centre (shift .0059 at an sd of .0083 in a 64-dimensional toy), and doubled images spoil KID, whose estimate
-leaves out pairs of an image with itself. In the difference of two halves what both share, bias included, drops out. An
-interval is therefore *point ± z sd*. To first order the two bootstraps are the same; where generated and reference
-distribution are equal the first order vanishes, and the sd of FID and KID comes out too high, by a factor up to
-sqrt(2) (an 8-dimensional toy, against 600 redraws: 1.40 where FID is all bias, 1.15 where it is twice the bias, then
-1.05, 1.00).
+Standard deviations are estimated by half-sampling: the images are split at random into two halves, the score is
+computed on each, and half the difference has the standard deviation of the score of all images.  Bias is the same in
+both halves and cancels.  A confidence interval is *point ± z sd*.  A bootstrap with replacement would be biased:
+repeated images raise FID by about b/N, and KID excludes pairs of an image with itself but not pairs of copies.
 
-With P pairs of halves, an sd is itself known to 1 / sqrt(2 P): 22 % for P = 10, 7 % for P = 100.
+To first order both methods agree.  Where generated and real distribution are equal the first order vanishes, and the sd
+of FID and KID is too high by a factor of up to sqrt(2) (against 600 redraws in 8 dimensions: 1.40 where FID is only
+bias, 1.15 where it is twice the bias, then 1.05 and 1.00).
+
+With P pairs of halves the relative error of an sd is 1 / sqrt(2 P): 22 % for P = 10, 7 % for P = 100.
 """
 
 from __future__ import annotations
@@ -41,10 +40,10 @@ LEAST_IMAGES = 4
 
 @dataclass(frozen=True)
 class Spread:
-    """A score with its standard deviation over redraws of the images, both in the score's own unit.
+    """A score with its standard deviation over redraws of the images, both in the unit of the score.
 
-    Over redraws of the generated images, except for recall: of the real ones.  Trainings that differ in their seed are
-    another matter (`varient.results.SeedSpread`).
+    The generated images are redrawn, for recall the real ones.  The spread between trainings is
+    `varient.results.SeedSpread`.
     """
 
     point: float
@@ -53,7 +52,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class FrechetBias:
-    """By how much FID exceeds the distance of the distributions because there are finitely many images."""
+    """Bias of FID from a finite number of generated images."""
 
     coefficient_images: float
     """b in FID_N = FID_inf + b/N + O(1/N^2)."""
@@ -81,8 +80,8 @@ class FrechetInfinity:
 def half_samples(num_images: int, pairs: int, seed: int, strata_N: np.ndarray | None = None) -> np.ndarray:
     """Membership (pairs, N), bool, in the first of two random halves; the second is the rest.
 
-    With ``strata_N`` (class labels, int) each stratum is halved by itself, as an experiment with a fixed number of
-    images in each class wants it: what differs among classes is then no part of the spread.
+    With ``strata_N`` (class labels, int) each stratum is halved separately.  That suits samples with a fixed number of
+    images in each class: differences between classes are then not part of the spread.
 
     Raises:
         ValueError: fewer than 4 images, no pairs, or not one stratum for each image.
@@ -99,7 +98,7 @@ def half_samples(num_images: int, pairs: int, seed: int, strata_N: np.ndarray | 
     for first_N in first_PN:
         order = np.lexsort((draw.random(num_images), strata_N))
         coin = draw.random((num_images + 1) // 2) < 0.5
-        # of two that follow each other in a stratum, one goes into each half
+        # one of every two consecutive images of a stratum goes into each half
         first_N[order] = np.repeat(coin, 2)[:num_images] ^ (np.arange(num_images) % 2 == 1)
     return first_PN
 
@@ -195,13 +194,13 @@ def kernel_spread(generated_NF: np.ndarray, real_MF: np.ndarray, estimate: Kerne
 def share_spread(inside_N: np.ndarray, labels_N: np.ndarray | None = None) -> Spread:
     """Precision or recall, from its booleans (N,), and the standard deviation of a share of independent images.
 
-    That is what a bootstrap of the booleans tends to, without drawing one. With labels, of each class by itself.
+    This is the limit of a bootstrap of the booleans. With labels the variance is within classes.
 
-    For precision and a fixed reference it is exact: whether an image is inside the real manifold hangs on that image
-    alone (toys of 4 to 64 dimensions: within 4 % of the sd over 150 redraws). For recall it is the sd over redraws of
-    the *real* images in a fixed generated manifold, and only a scale for redraws of the generated ones (same toys:
-    0.86, 1.15 and 1.00 of it); halves do no better there (0.80 to 0.87), as a manifold of half the images is
-    another one.
+    For precision and a fixed reference it is exact, as each generated image is inside the real manifold or not
+    whatever the others are (simulations in 4 to 64 dimensions: within 4 % of the sd over 150 redraws). For recall it
+    is the sd over redraws of the *real* images in a fixed generated manifold. It approximates the sd over redraws of
+    the generated images (0.86, 1.15 and 1.00 of it in the same simulations); half-sampling is no better there (0.80 to
+    0.87), because the manifold of half the images is a different one.
 
     Raises:
         ValueError: no images, or not one label for each.
@@ -209,17 +208,18 @@ def share_spread(inside_N: np.ndarray, labels_N: np.ndarray | None = None) -> Sp
     if len(inside_N) == 0 or (labels_N is not None and labels_N.shape != inside_N.shape):
         raise ValueError(f"{len(inside_N)} images, and as many labels if any, are needed")
     groups = [inside_N] if labels_N is None else [inside_N[labels_N == label] for label in np.unique(labels_N)]
-    # a single image says nothing about the spread in its class: 0 would be too good, 1/4 is the most there can be
+    # a class with a single image has no sample variance: 1/4, the largest possible, is assumed
     variance = sum(len(group) * (group.var(ddof=1) if len(group) > 1 else 0.25) for group in groups)
     return Spread(float(inside_N.mean()), math.sqrt(variance) / len(inside_N))
 
 
 def frechet_bias(reference: Gaussian, num_images: int) -> FrechetBias:
-    """b/N of ``num_images`` Gaussian features that are distributed as the reference is.
+    """Bias b/N of FID for ``num_images`` Gaussian features with the distribution of the reference.
 
-    In the reference covariance's eigenvalues l: b = sum_i l_i + 1/2 (sum_ij l_i l_j / (l_i + l_j) + sum_i l_i / 2),
-    the means' part and that of the covariance (second order of the Bures metric). A reference estimated from M images
-    adds its own b/M. The farther from the reference, the less it holds: see `frechet_infinity`.
+    With the eigenvalues l of the reference covariance, b = sum_i l_i + 1/2 (sum_ij l_i l_j / (l_i + l_j) + sum_i l_i /
+    2): the contributions of the mean and of the covariance (second order of the Bures metric). A reference estimated
+    from M images adds its own b/M. The approximation degrades with the distance from the reference; `frechet_infinity`
+    makes no such assumption.
     """
     value_F = np.linalg.eigvalsh(reference.covariance).clip(min=0)
     value_F = value_F[value_F > 0]
@@ -233,8 +233,8 @@ def frechet_infinity(generated_NF: np.ndarray, reference: FrechetReference, poin
     """Extrapolate FID to infinitely many images by a line in 1/N (Chong & Forsyth 2020, arXiv 1911.07023).
 
     ``points`` sub-samples without replacement, sizes evenly spaced from ``smallest`` (default: a tenth of the images,
-    at least twice the number of features) to all of them. A second number beside FID, not in its place: it varies more
-    (14 % in a toy), and the line is straight only when N is well above the number of features.
+    at least twice the number of features) to all of them. It is reported beside FID and does not replace it: it varies
+    more (14 % in a simulation), and FID is linear in 1/N only for N well above the number of features.
 
     Cost at F = 2048, N = 50,000: 15 covariances of 27,500 images on average and as many eigenproblems: 110 CPU-seconds.
 
@@ -278,6 +278,6 @@ def _sd(halves_2P: np.ndarray, firsts_PN: np.ndarray) -> float:
 
 
 def _cubic_less_1(x_nF: torch.Tensor, y_mF: torch.Tensor) -> torch.Tensor:
-    """KID's kernel (n, m) less 1: the 1 drops out of the distance and would cost digits."""
+    """KID's kernel (n, m) minus 1: the constant cancels in the distance and would cost precision."""
     t_nm = (x_nF @ y_mF.T).div_(x_nF.shape[1])
     return (t_nm + 3).mul_(t_nm).add_(3).mul_(t_nm)

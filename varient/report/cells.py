@@ -13,12 +13,12 @@ from varient.results import SeedSpread
 
 ABSENT = "–"
 NORMAL_95 = 1.96
-"""Half of a 95 % interval in standard deviations."""
+"""Half the width of a 95 % confidence interval, in standard deviations."""
 
 ARITHMETIC, PREDICTED = "arithmetic", "predicted"
 MARKS = {ARITHMETIC: "ᵃ", PREDICTED: "ᵖ", UNKNOWN_WEIGHTS: "ᵘ"}
-"""Behind a value of ours that nobody measured (exact from shapes, or the cost model's), or measured on other weights
-than the paper's."""
+"""Marks of values that are exact from shapes, predicted by the cost model, or measured on other weights than the
+paper's."""
 
 
 @dataclass(frozen=True)
@@ -26,10 +26,10 @@ class Cell:
     """One value of ours, and the paper's.
 
     Attributes:
-        ours: as shown; empty where there is none.
-        half_width: of the 95 % interval of ours.
-        paper: as printed.
-        source: of ours: "measured (digits)", "arithmetic", "predicted (l20)"; or why it is absent.
+        ours: our value as shown; empty without one.
+        half_width: half the width of its 95 % confidence interval.
+        paper: the paper's value as printed.
+        source: of our value: "measured (digits)", "arithmetic", "predicted (l20)"; or why it is absent.
     """
 
     ours: str = ""
@@ -42,12 +42,12 @@ Row = Mapping[str, "str | Cell"]
 
 
 def number(value: float | None, digits: int) -> str:
-    """A value with so many digits after the point; nothing for None."""
+    """A value with ``digits`` decimals; empty for None."""
     return "" if value is None else f"{value:.{digits}f}"
 
 
 def measured(record: ScoreRecord | None, name: str, digits: int, paper: str = "", missing: str = "") -> Cell:
-    """A value of a record, with its interval over redraws of the generated images where the record has one."""
+    """A score of a record, with the 95 % interval over redraws of the images where the record has its sd."""
     value = getattr(record, name, None)
     if record is None or value is None:
         return Cell(paper=paper, source=missing)
@@ -57,7 +57,7 @@ def measured(record: ScoreRecord | None, name: str, digits: int, paper: str = ""
 
 
 def averaged(spread: SeedSpread | None, digits: int, experiment: str, paper: str = "", missing: str = "") -> Cell:
-    """The mean of several trainings, with the interval of that mean; a single training has none."""
+    """The mean of several trainings with its 95 % interval; a single training has no interval."""
     if spread is None:
         return Cell(paper=paper, source=missing)
     trainings = f"mean of {spread.count} trainings" if spread.count > 1 else "one training"
@@ -66,7 +66,7 @@ def averaged(spread: SeedSpread | None, digits: int, experiment: str, paper: str
 
 
 def flatten(rows: Sequence[Row]) -> pd.DataFrame:
-    """Rows of text and cells as columns x, x_pm, x_paper, x_source; of the last three those that say anything."""
+    """Rows of text and cells as columns x, x_pm, x_paper, x_source; empty ones of the last three are left out."""
     names = list(dict.fromkeys(name for row in rows for name in row))
     columns: dict[str, list[str]] = {}
     for name in names:

@@ -1,4 +1,4 @@
-"""Picture grids for the eye: the same seeds under several depth plans."""
+"""Grids of images: the same seeds under several depth plans."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _GAP, _LEFT, _TOP, _BOTTOM = 6, 225, 68, 8
 
 
 def check_size(columns: int, rows: int, image_side: int) -> None:
-    """See that a page of so many images fits a PNG as matplotlib writes it.
+    """Check that a page of so many images fits a PNG as matplotlib writes it.
 
     Raises:
         ValueError: it does not.
@@ -40,8 +40,7 @@ def _size(columns: int, rows: int, side: int) -> tuple[int, int]:
 
 
 def write_grid(path: Path, rows: Sequence[tuple[str, np.ndarray]], title: str) -> None:
-    """Write labelled rows of uint8 images (n, 3, S, S) as one PNG; each pixel of an image is one of the PNG's or a
-    square of them."""
+    """Write labelled rows of uint8 images (n, 3, S, S) as one PNG, enlarged by a whole number without interpolation."""
     from matplotlib import pyplot as plt
 
     side = _shown_side(rows[0][1].shape[-1])

@@ -1,4 +1,4 @@
-"""What a table or a figure is made of: each says so beside its builder, and the workflow asks there."""
+"""Inputs of a table or a figure.  Each declares them beside its builder, where the workflow reads them."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from varient.paper import PAPER_DEPTHS
 
 @dataclass(frozen=True)
 class Needs:
-    """Files of an experiment.
+    """Files of an experiment that a table or figure is made from.
 
     Attributes:
-        score, profile: systems whose records are shown.
-        samples: systems whose images are.
-        curves: networks whose trainings are.
-        reconstruction: whether the record of rebuilt real images is.
+        score, profile: systems whose score and profile records are needed.
+        samples: systems whose images are needed.
+        curves: networks whose training curves are needed.
+        reconstruction: whether the record of reconstructed real images is needed.
     """
 
     score: tuple[str, ...] = ()
@@ -30,7 +30,7 @@ class Needs:
 
 def needs(*, score: Iterable[object] = (), profile: Iterable[object] = (), samples: Iterable[object] = (),
           curves: Iterable[object] = (), reconstruction: bool = False) -> Needs:
-    """Needs from ids or their texts, each taken once."""
+    """Needs from ids or their texts, without duplicates."""
     return Needs(_once(score), _once(profile), _once(samples), _once(curves), reconstruction)
 
 
@@ -39,13 +39,14 @@ def _once(names: Iterable[object]) -> tuple[str, ...]:
 
 
 def shown_depths(config: ExperimentConfig) -> list[int]:
-    """The depths that stand for the paper's subnets, in its order; all, from deep to shallow, if none does."""
+    """Depths of the experiment that correspond to the paper's subnets, in its order; without any, all depths from deep
+    to shallow."""
     found = [depth for paper_depth in PAPER_DEPTHS if (depth := config.counterpart(paper_depth))]
     return found or sorted(config.supernet.depths, reverse=True)
 
 
 def nothing(config: ExperimentConfig) -> Needs:
-    """Of what is made from the config and arithmetic alone."""
+    """No inputs, for tables and figures that follow from the config alone."""
     return Needs()
 
 

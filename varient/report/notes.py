@@ -1,4 +1,4 @@
-"""What stands above a table: how to read it, and which records it lacks."""
+"""The notes above a table: how to read it, and which records are missing."""
 
 from __future__ import annotations
 

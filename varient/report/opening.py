@@ -1,8 +1,8 @@
-"""The report's first page and the summary behind it: what is contradicted, shown, reversed or open; Table 2 in short.
+"""The report's first page and its summary: verdicts on the claims, and Table 2 in short.
 
-The first page is a list that a screen or two hold; the summary is a page of its own with the evidence.  Whatever
-stands in the two tables is shown as text: it is neither HTML, nor a directive of reStructuredText, nor a tag of
-Snakemake's templates, which the first page passes through.
+The first page is a short list; the summary is a page of its own with the evidence.  All contents of the input tables
+are escaped: as HTML in the summary, and on the first page as reStructuredText, which also passes through Snakemake's
+templates.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Row = dict[str, str]
 
 _TOLD = (Verdict.CONTRADICTS, Verdict.NOT_REPRODUCED, Verdict.REPRODUCED, Verdict.SEEN, Verdict.REVERSED,
          Verdict.PARTLY_REVERSED, Verdict.NOT_RESOLVED)
-"""Verdicts whose claims are named, in this order; of the others their number is enough."""
+"""Verdicts whose claims are listed, in this order; of the others only the number is shown."""
 
 _JUDGED = {"where", "claim", "printed", "verdict", "found", "evidence", "source"}
 _SYSTEMS = {"method": "System", "fid": "FID", "is": "IS", "latency_s": "Latency (s)", "speedup": "Speedup",
@@ -82,7 +82,7 @@ def _as_rst(value: object) -> str:
 
 
 def _once(found: Sequence[Row]) -> list[Row]:
-    """The first of those that print the same wrong number: one quantity may stand in several tables."""
+    """The first of the rows with the same printed and found number, which may be in several tables."""
     first: dict[tuple[str, str], Row] = {}
     for row in found:
         first.setdefault((row["printed"], row["found"]), row)
@@ -90,7 +90,7 @@ def _once(found: Sequence[Row]) -> list[Row]:
 
 
 def _by_evidence(found: Sequence[Row]) -> list[list[str]]:
-    """One line for each evidence: cells that are judged by the same sentence share it."""
+    """One line for all rows with the same evidence."""
     groups: dict[str, list[Row]] = {}
     for row in found:
         groups.setdefault(row["evidence"], []).append(row)

@@ -1,4 +1,4 @@
-"""Tables 1, 4, 5 and 8: what FID says of the method's parts, from score records alone."""
+"""Tables 1, 4, 5 and 8: FID of the method's ablations, from score records alone."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ THREE_PHASES = "three phases"
 
 
 def table1(config: ExperimentConfig, results: Results) -> pd.DataFrame:
-    """Table 1: the untrained subnet at early, middle or late scales; behind it, where the layout puts the information.
+    """Table 1: the untrained subnet at early, middle or late scales, and how much of an image each scale determines.
 
-    The paper has d = 16.  The rows of real images rebuilt from their first scales are ours: without them the ranking of
-    the zones would be read as a law of depth.
+    The paper has d = 16.  The rows of real images rebuilt from their first scales are ours: they show that the ranking
+    of the zones also depends on the layout of scales.
     """
     pyramid, base = config.pyramid, base_system(config)
     depths = _zone_depths(config)
@@ -55,7 +55,7 @@ def table1(config: ExperimentConfig, results: Results) -> pd.DataFrame:
 
 
 def needs_of_table1(config: ExperimentConfig) -> Needs:
-    """The zones' subnets; reconstructions of experiments whose real images are archives."""
+    """The subnets of all zones; reconstructions where the experiment's real images are archives."""
     return needs(score=[base_system(config), *arm_systems(config, "zones")],
                  reconstruction=config.data.in_memory)
 
@@ -82,8 +82,8 @@ def _share(pyramid: Pyramid, zone: Zone) -> Cell:
 def table4(config: ExperimentConfig, results: Results) -> pd.DataFrame:
     """Table 4: FID of subnet and full network before and after joint training, for each subnet depth.
 
-    The supernet of each depth is another training run, so each row has a full network of its own.  Behind the paper's
-    rows come the ways of training that it does not have, first of all one supernet for all depths.
+    Each depth has a supernet, and so a full network, of its own.  After the paper's rows come ways of training that it
+    does not have, such as one supernet for all depths.
     """
     base = results.scores.get(base_system(config))
     rows = [_table4_row(config, results, printed, base) for _, printed in paper_table(4).iterrows()]
@@ -132,7 +132,7 @@ def _table4_row(config: ExperimentConfig, results: Results, printed: pd.Series, 
 
 
 _DESIGNS = {"skip r1-r10": "skip all", "skip r7-r10": "bridge"}
-"""The paper's name of each design -> ours."""
+"""Our name of each design in the paper."""
 
 
 def table5(config: ExperimentConfig, results: Results) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""A look at some classes under several depths: what `varient sample` draws."""
+"""Images of some classes under several depths, for `varient sample`."""
 
 from __future__ import annotations
 

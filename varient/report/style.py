@@ -1,7 +1,7 @@
-"""One look for all plots: the same system in the same colour, readable in print, in grey and by colour-blind readers.
+"""A common style for all plots, readable in print, in greyscale and with colour blindness: each system has one colour.
 
 Colours are Okabe and Ito's (https://jfly.uni-koeln.de/color/); the subnets, which have an order, are one blue from dark
-(deep) to light (shallow).  Lines carry their names; legends are for what cannot.
+(deep) to light (shallow).  Lines are labelled directly where possible, else by a legend.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def colour_in(config: ExperimentConfig, system: str) -> str:
 
 
 def new_figure(width_in: float, height_in: float) -> Figure:
-    """An empty figure in the house's style; draw on it inside `styled`."""
+    """An empty figure in the common style; draw on it inside `styled`."""
     return plt.figure(figsize=(width_in, height_in))
 
 
@@ -97,7 +97,7 @@ def styled() -> plt.rc_context:
 
 
 def missing(axis: plt.Axes, what: str) -> None:
-    """Say in an empty panel which records it lacks."""
+    """Name the missing records in an empty panel."""
     axis.set_axis_off()
     axis.text(0.5, 0.5, f"not measured here:\n{what}", ha="center", va="center", color=GREY, fontsize=7.5,
               transform=axis.transAxes, wrap=True)
@@ -110,7 +110,7 @@ def missing_records(axis: plt.Axes, kind: str, names: Sequence[str]) -> None:
 
 
 def log_scale(axis: plt.Axes, which: Literal["x", "y"]) -> None:
-    """A logarithmic axis with plain numbers: at 1, 2, 5, 10 and so on, or more where what is drawn spans little."""
+    """A logarithmic axis with plain numbers at 1, 2, 5, 10, ..., or at more of them where the data span little."""
     axis.set(**{f"{which}scale": "log"})
     along = getattr(axis, f"{which}axis")
     low, high = sorted(along.get_view_interval())
@@ -124,8 +124,7 @@ def log_scale(axis: plt.Axes, which: Literal["x", "y"]) -> None:
 
 
 _NARROW_SPAN, _WIDE_SPAN = 3, {"x": 5, "y": 20}
-"""Ratios of largest to smallest: below the first, equal steps read better; above the second, many numbers crowd, and
-those that stand side by side sooner.
+"""Ratios of largest to smallest value: below the first the ticks are equally spaced, above the second they are fewer.
 """
 
 
@@ -137,9 +136,9 @@ def corner_note(axis: plt.Axes, text: str, *, right: bool = False, top: bool = F
 
 
 def label_points(panels: Mapping[plt.Axes, Sequence[PointLabel]]) -> None:
-    """Write texts beside points, where they cover no point, no other text and best no line.
+    """Write texts beside points where they cover no point, no other text and preferably no line.
 
-    Call it when all panels of a figure are drawn: where there is room is known only when limits and layout are.
+    To be called after all panels of a figure are drawn, because it needs their limits and layout.
     """
     for figure in {axis.figure for axis in panels}:
         figure.draw_without_rendering()
@@ -160,7 +159,7 @@ class _Obstacles:
     """What labels of a panel should not cover, in pixels.
 
     Attributes:
-        others: points with labels of their own, which another label should not even come near.
+        others: points with labels of their own, from which other labels keep a distance.
     """
 
     def __init__(self, axis: plt.Axes) -> None:
@@ -183,7 +182,7 @@ class _Obstacles:
                                for at in drawn.get_offset_transform().transform(drawn.get_offsets())]
 
     def cost(self, box: Bbox) -> int:
-        """How bad it is to write there: worst outside the panel, least bad over a line."""
+        """Cost of a label in a box: highest outside the panel, lowest over a line."""
         inside = self.inside
         outside = box.x0 < inside.x0 or box.x1 > inside.x1 or box.y0 < inside.y0 or box.y1 > inside.y1
         return (8 * outside + 4 * sum(box.overlaps(other) for other in self.boxes)
@@ -196,19 +195,19 @@ class _Obstacles:
 
 
 _POINT_PT = 3
-"""Half the side of the square that a point keeps free of text."""
+"""Half the side of the square around a point that stays free of text."""
 
 _EDGE_PT = 2
-"""Text stays so far inside the panel."""
+"""Least distance of text from the edge of its panel."""
 
 _BETWEEN_PT = 5
-"""The least between two labels, which would else read as one."""
+"""Least distance between two labels."""
 
 _APART_PT = 4.5
-"""The same for texts of other points, which might be taken for its own."""
+"""Least distance between a point and the label of another point."""
 
 _BESIDE_PT = 7
-"""A label further away than this has a line to its point."""
+"""A label further away than this is joined to its point by a line."""
 
 _Place = tuple[float, float, str, str]
 """Offset in points, alignment of the text."""
@@ -222,10 +221,10 @@ _PLACES: tuple[_Place, ...] = tuple(
 
 
 def _draw_leader(axis: plt.Axes, point: tuple[float, float], place: _Place) -> None:
-    """A thin line from a point, below all that is drawn, up to its label at a place.
+    """A thin line from a point to its label, drawn below everything else.
 
-    Its ends are where they are put: matplotlib would find the edges of text and marker by bisection, which turns
-    differences in the last bit of a logarithm into other pixels.
+    Its ends are given exactly.  matplotlib would find the edges of text and marker by bisection, where differences in
+    the last bit of a logarithm change pixels.
     """
     x, y, *_ = place
     leader = {"arrowstyle": "-", "color": GREY, "linewidth": 0.5, "shrinkA": 0, "shrinkB": 0}
@@ -234,7 +233,7 @@ def _draw_leader(axis: plt.Axes, point: tuple[float, float], place: _Place) -> N
 
 
 def _box(label: Annotation, place: _Place) -> Bbox:
-    """Move a label to a place; what it covers there, in pixels."""
+    """Move a label to a place; return the box that it covers there, in pixels."""
     x, y, horizontal, vertical = place
     label.set_position((x, y))
     label.set(ha=horizontal, va=vertical if y else "center_baseline")
@@ -242,7 +241,7 @@ def _box(label: Annotation, place: _Place) -> Bbox:
 
 
 def note_source(figure: Figure, text: str) -> None:
-    """Say at the foot of a figure, small and grey, where its content comes from."""
+    """Write the sources of a figure at its foot, small and grey."""
     width_in, height_in = figure.get_size_inches()
     figure.text(0.08 / width_in, 0.06 / height_in, text, color=GREY, fontsize=6.3, va="bottom", linespacing=1.3)
 
@@ -269,15 +268,15 @@ def note_lines(paragraphs: Iterable[str], remarks: Sequence[str] = ()) -> list[s
 
 
 def note_height_in(lines: Sequence[str]) -> float:
-    """What a note of so many lines takes at the foot of a figure, inches."""
+    """Height of a note at the foot of a figure, inches."""
     return 0.1 + 0.12 * len(lines)
 
 
 _NOTE_CHARACTERS = 152
-"""Of a note's size, so many fit on a line of PAGE_IN."""
+"""Characters of a note that fit on a line of PAGE_IN."""
 
 _NAMED_REMARKS = 2
-"""So many records are named that are left out; the tables name them all."""
+"""Number of omitted records that a figure names; the tables name all."""
 
 
 def save(figure: Figure, stem: Path) -> list[Path]:

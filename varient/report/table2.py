@@ -85,7 +85,7 @@ def _scores(score: ScoreRecord) -> dict[str, Cell]:
 
 
 def _costs(profile: ProfileRecord, baseline: ProfileRecord | None) -> dict[str, Cell]:
-    """Steps, time and memory; a system that does not fit has neither time nor memory, and no cell of it is a number."""
+    """Steps, latency and memory; of a system that ran out of memory the last two are OOM."""
     counts = list(profile.parameters.values()) or [profile.num_parameters]
     cells = {"steps": profile.steps, "params": _parameters(counts)}
     if not profile.latency:
@@ -100,7 +100,7 @@ def _costs(profile: ProfileRecord, baseline: ProfileRecord | None) -> dict[str, 
 
 
 def _counted(published_as: str, system: System | None, config: ExperimentConfig) -> dict[str, Cell]:
-    """What arithmetic and the cost model say of a row, if the experiment is at the paper's size."""
+    """Computed and predicted cells of a row, if the experiment is at the paper's size."""
     if system is None or not is_paper_size(config) or (cost := _cost(published_as)) is None:
         return {}
     cells = {"steps": Cell(system.steps, source=ARITHMETIC),
@@ -123,7 +123,7 @@ def _cost(published_as: str) -> SystemCost | None:
 
 
 def _parameters(counts: Sequence[int]) -> str:
-    """Of each network, as in the paper's "2.0+0.3B"."""
+    """Parameters of each network, as in the paper's "2.0+0.3B"."""
     return " + ".join(map(_count, counts))
 
 

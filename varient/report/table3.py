@@ -1,4 +1,4 @@
-"""Table 3: memory by batch size and depth, explained by arithmetic, and what the lean cache makes of it."""
+"""Table 3: memory by batch size and depth, computed and predicted, with the reference and the lean KV cache."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ TABLE3_NOTE = (
     "counterpart in the paper.")
 PAPER_PARAMETERS = paper_system("var-d30").transformer_parameters[0]
 MISSING_MB = 1000
-"""Two KV cells of the paper are this much below the formula that matches all others; see `_note`."""
+"""MB by which two KV cells of the paper are below the formula that matches all others; see `_note`."""
 
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the table: how the cache, the weights and the image decoder are handled.
+    """A section of the table: all rows of the paper under one cache policy, precision and batch of the image decoder.
 
     Attributes:
-        decoded_at_once: images in the decoder together; None decodes the whole batch, as the paper's totals did.
+        decoded_at_once: images that are decoded together; None is the whole batch, as in the paper's totals.
     """
 
     title: str
@@ -52,7 +52,7 @@ class Section:
     decoded_at_once: int | None
 
     def cost(self, system: str, batch_size: int) -> SystemCost:
-        """The cost model's view of a row."""
+        """The predicted cost of a row."""
         return system_cost(system, batch_size=batch_size, policy=self.policy, precision=self.precision,
                            device_key=PAPER_DEVICE)
 
@@ -89,10 +89,10 @@ SECTIONS = (
 
 
 def table3(measured: Sequence[ProfileRecord] = ()) -> pd.DataFrame:
-    """Table 3: KV cache and parameters exact by arithmetic, totals predicted, each beside the paper's.
+    """Table 3: exact KV cache and parameters, predicted totals, each beside the paper's.
 
-    A total that does not fit the paper's L20 reads OOM, with the prediction in its own column.  The blocks after the
-    first show the same rows under the lean cache, which the paper could not print.
+    A total that does not fit the paper's L20 is shown as OOM, with the prediction in a column of its own.  The sections
+    after the first show the same rows in other settings, which the paper does not have.
 
     Args:
         measured: profile records; those at the paper's size fill the measured columns.
@@ -126,7 +126,7 @@ def table3(measured: Sequence[ProfileRecord] = ()) -> pd.DataFrame:
 
 
 def _by_setting(measured: Sequence[ProfileRecord], memory_mib: float) -> dict[tuple[str, int, str], ProfileRecord]:
-    """Records of the paper's network in 16 bits on an L20, or on a larger GPU held to an L20's memory.
+    """Records of the paper's network in 16 bits on an L20, or on a larger GPU limited to an L20's memory.
 
     Raises:
         RecordError: two records of one setting.
@@ -148,7 +148,7 @@ def _measured_on(record: ProfileRecord | None) -> str:
 
 
 def _measured_cells(record: ProfileRecord | None) -> dict[str, str]:
-    """What a GPU gave.  The first two blocks, float32 weights under autocast, are not what our engine runs."""
+    """Measured cells of a row; empty in the first two sections, as our engine has no float32 weights under autocast."""
     cells = {"measured_kv_mb": "", "measured_total_mb": ""}
     if record is None:
         return cells
@@ -159,7 +159,7 @@ def _measured_cells(record: ProfileRecord | None) -> dict[str, str]:
 
 
 def _note(cost: SystemCost, total_mib: float, memory_mib: float, printed: pd.Series | dict) -> str:
-    """What the paper's cells say against the arithmetic, where they say something else."""
+    """Differences between the paper's cells and ours, in words."""
     if not printed["kv_cache_mb"]:
         return ""
     if printed["total_mb"] == "OOM":

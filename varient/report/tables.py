@@ -46,7 +46,7 @@ def _of_unknown_weights(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 class Table(NamedTuple):
-    """A table of the paper: what builds it, and what of an experiment it shows."""
+    """A table of the paper: the function that builds it, and the one that returns its inputs."""
 
     build: Callable[[ExperimentConfig, Results], pd.DataFrame]
     needs: Callable[[ExperimentConfig], Needs]

@@ -1,4 +1,4 @@
-"""Tables 6 and 7: how the supernets were trained, read from the config that ran."""
+"""Tables 6 and 7: how the supernets were trained, read from the config."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from varient.results import Results
 
 
 def table6(config: ExperimentConfig, results: Results) -> pd.DataFrame:
-    """Table 6: settings of the supernets' training.  Weight files do not say which hardware made them, nor do we."""
+    """Table 6: settings of the supernets' training.  Hardware is left out: weight files do not have it."""
     training, zone = config.supernet.training, config.supernet.bridge
     origin = "finetune from the base trained here" if config.base.training else f"finetune from {config.base.weights}"
     ours = {

@@ -1,7 +1,7 @@
 """The paper's figures and two of ours, drawn from records, training curves and sample archives.
 
-Each module draws some of them: a drawing function takes the config, the records and the run folder and returns a
-figure, and a function beside it says what the figure is made of.  What is not there leaves a panel that says so.
+Each module draws some of them.  A drawing function takes the config, the records and the run folder and returns a
+figure; a function beside it returns the figure's inputs.  A panel whose inputs are missing names them.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ FIGURES = {
 
 
 def figure_needs(name: str, config: ExperimentConfig) -> Needs:
-    """What a figure is made of.
+    """The inputs of a figure.
 
     Raises:
         ValueError: no such figure.
@@ -71,9 +71,9 @@ def render(name: str, config: ExperimentConfig, results: Results, run_dir: Path,
 
 
 def _drawn(wanted: Needs, config: ExperimentConfig, results: Results) -> Results:
-    """The records that a figure is drawn from, without those that may not stand beside the rest.
+    """The records that a figure is drawn from, without those that are not comparable with the rest.
 
-    What it does not show is dropped first: a figure is the same given its own records or all of a run folder.
+    Records that it does not show are dropped first, so that further records in a run folder do not change the figure.
     """
     shown = comparable(config.name, Results(
         {system: record for system, record in results.scores.items() if system in wanted.score},

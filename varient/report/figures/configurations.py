@@ -102,7 +102,7 @@ def _name(panels: Mapping[str, Axes], config: ExperimentConfig) -> None:
 
 
 def measured_points(config: ExperimentConfig, results: Results) -> list[Point]:
-    """What is measured of the grid d x N; the full network, d = D, is the same for all N, as in Table 8."""
+    """The measured points of the grid d x N; the full network, d = D, is the same for all N, as in Table 8."""
     full = config.transformer.depth
     systems = ({(full, n): base_system(config) for n in _bridges(config)}
                | {(depth, config.supernet.bridge): str(VarId("variant", depth)) for depth in config.supernet.depths})
@@ -114,7 +114,7 @@ def measured_points(config: ExperimentConfig, results: Results) -> list[Point]:
 
 
 def paper_points() -> list[Point]:
-    """Table 8, with the KV cache that the paper's plans take in the released code at its Table 2's batch."""
+    """Table 8, with the size of the released code's KV cache at the batch of Table 2."""
     rows = ((int(row["depth"]), {int(name[1:]): fid for name, fid in row.items() if name != "depth"})
             for _, row in paper_table(8).iterrows())
     return [Point(depth, bridge, float(fid), None, PAPER_SIZE.peak_mib(paper_plan(depth, bridge), "reference"),
@@ -122,18 +122,18 @@ def paper_points() -> list[Point]:
 
 
 def _middle(config: ExperimentConfig) -> int:
-    """The depth that stands for the paper's d = 16, or for its next shallower; the deepest if none does."""
+    """The depth that corresponds to the paper's d = 16, or to its next shallower one; else the deepest."""
     return shown_depths(config)[0]
 
 
 def _recommended(config: ExperimentConfig) -> tuple[int | None, int | None]:
-    """What stands for the paper's choice; its N is a number of ten scales, and says nothing of another layout."""
+    """The counterpart of the paper's choice of d and N; there is no N for layouts without the paper's ten scales."""
     depth, bridge = RECOMMENDED
     return config.counterpart(depth), bridge if config.pyramid.num_scales == PAPER_SIZE.pyramid.num_scales else None
 
 
 def _bridges(config: ExperimentConfig) -> Sequence[int]:
-    """The N that the experiment compares, its own among them; without ablations, all from that."""
+    """The N that the experiment compares, its own included; without ablations, all from its own upwards."""
     own, last = config.supernet.bridge, config.pyramid.num_scales
     return sorted({own, *(config.ablations.bridges if config.ablations else range(own, last + 1))})
 
@@ -171,7 +171,7 @@ def _draw_kv(axis: Axes, plans: Mapping[int, DepthPlan], config: ExperimentConfi
 
 def _draw_space(axis: Axes, points: Sequence[Point], recommended: tuple[int | None, int | None],
                 absent: Sequence[str] = ()) -> list[PointLabel]:
-    """FID over KV cache: a line a depth, larger markers for larger N, a star for what the paper recommends."""
+    """FID over KV cache: one line for each depth, larger markers for larger N, a star for the paper's choice."""
     if not points:
         missing_records(axis, "scores", absent)
         return []

@@ -1,4 +1,4 @@
-"""Figure 1: which layers run at which scale, and which of them a batch trains, drawn from the plan itself."""
+"""Figure 1: the layers that run at each scale and those that a batch trains, drawn from the plan."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ _TRAINED = {"bridge": LinearSegmentedColormap.from_list("bridge", [_IDLE, BRIDGE
             "flexible": LinearSegmentedColormap.from_list("flexible", [_IDLE, FLEXIBLE_ZONE])}
 
 _HEIGHT_IN, _TITLES_IN, _KEY_IN = 4.87, 4.68, 0.74
-"""Of the figure; bottoms of the titles and of the first line that explains colours."""
+"""Height of the figure; bottoms of the titles and of the first line of the legend."""
 _ROWS_IN = (1.14, 2.6)
 """Bottom and height of all panels whose rows are layers."""
 _HEAD_IN, _STRIP_IN = (3.78, 0.76), (3.98, 0.48)
-"""Of what stands above them: token maps, and p(subnet)."""
+"""Bottom and height of the panels above them: token maps, and p(subnet)."""
 _SCALES_IN, _BRIDGE_IN, _EPOCHS_IN = (0.5, 2.8), (4.1, 0.3), (4.52, 2.25)
 """Left and width of the columns."""
 _SMALL = 6.5
@@ -97,7 +97,7 @@ def zones(plan: DepthPlan) -> dict[str, tuple[int, ...]]:
 
 
 def scale_range(scales: Sequence[int]) -> str:
-    """Scales that follow each other, as "r7–r10", or "r10" where there is one."""
+    """Consecutive scales as "r7–r10", a single one as "r10"."""
     return f"r{scales[0]}" if len(scales) == 1 else f"r{scales[0]}–r{scales[-1]}"
 
 

@@ -39,7 +39,7 @@ from varient.systems.registry import resolve_system
 
 
 class Mark(NamedTuple):
-    """A system in the plane; None is what is not known of it.
+    """A system in the plane; unknown values are None.
 
     Attributes:
         published_as: its id at the size of its authors; decides colour and shape.
@@ -61,7 +61,7 @@ AXES: tuple[tuple[str, Callable[[Mark], float | None]], ...] = (
     ("peak memory (MiB)", lambda mark: mark.memory_mib), ("latency (s)", lambda mark: mark.latency_s))
 
 _SHAPES = {"code": "s", "dit": "^", "llamagen": "D"}
-"""Of families other than VAR's."""
+"""Markers of the families other than VAR."""
 
 
 def draw_frontier(config: ExperimentConfig, results: Results, _run_dir: Path) -> Figure:
@@ -96,13 +96,13 @@ def draw_frontier(config: ExperimentConfig, results: Results, _run_dir: Path) ->
 
 
 def needs_of_frontier(config: ExperimentConfig) -> Needs:
-    """What Table 2 shows but for the real images."""
+    """The systems of Table 2, without the real images."""
     profiled = needs_of_table2(config).profile
     return needs(score=profiled, profile=profiled)
 
 
 def _measured_note(config: ExperimentConfig, results: Results, marks: Sequence[Mark]) -> str:
-    """What the upper panels are; empty where they show nothing."""
+    """A note on the upper panels; empty where they show nothing."""
     if not marks:
         return ""
     batch_sizes = sorted({results.profiles[mark.name].batch_size for mark in marks})
@@ -111,7 +111,7 @@ def _measured_note(config: ExperimentConfig, results: Results, marks: Sequence[M
 
 
 def measured_marks(config: ExperimentConfig, results: Results) -> list[Mark]:
-    """Systems with both records; one that ran out of memory has no place in the plane."""
+    """Systems with a score and a profile record, without those that ran out of memory."""
     marks = []
     for name in needs_of_frontier(config).profile:
         score, profile = results.scores.get(name), results.profiles.get(name)
@@ -124,13 +124,13 @@ def measured_marks(config: ExperimentConfig, results: Results) -> list[Mark]:
 
 
 def paper_marks() -> list[Mark]:
-    """Table 2; its DiT and LlamaGen have no memory."""
+    """The rows of Table 2, which has no memory of DiT and LlamaGen."""
     return [Mark(row["method"], system_id(row["method"]), float(row["fid"]), None, float(row["memory_mb"] or 0) or None,
                  float(row["latency_s"])) for _, row in paper_table(2).iterrows()]
 
 
 def _quartiles(values: Sequence[float]) -> tuple[float, float] | None:
-    """The lower and the upper one; None of a single value."""
+    """The lower and the upper quartile; None for a single value."""
     if len(values) < 2:
         return None
     lower, _, upper = quantiles(values, n=4)
@@ -138,10 +138,11 @@ def _quartiles(values: Sequence[float]) -> tuple[float, float] | None:
 
 
 def _with_reference_cache(config: ExperimentConfig, system: System, profile: ProfileRecord) -> float | None:
-    """Peak memory if all entries were kept; of systems that run a plan of the experiment's network, lean ones alone.
+    """Estimated peak memory (MiB) of a system with the lean cache, if it kept all entries as the reference cache does.
 
-    An estimate, and rather above the truth: the parts of `MemoryUse` have their peaks at different moments.  The cache
-    is the arithmetic's, the other parts are as measured.  None where a part was not measured.
+    The cache is computed, the other parts are as measured.  It is rather an overestimate, because the parts of
+    `MemoryUse` have their peaks at different times.  None for systems without a plan or with another cache, and where a
+    part was not measured.
     """
     plan, memory = getattr(system, "plan", None), profile.memory
     if plan is None or profile.cache_policy != "lean":
@@ -173,7 +174,7 @@ def _draw_marks(axis: Axes, marks: Sequence[Mark], x_of: Callable[[Mark], float 
 
 
 def _draw_reference(axis: Axes, marks: Sequence[Mark]) -> None:
-    """What the lean cache saves: an arrow from the memory with the reference cache to the measured one."""
+    """The saving of the lean cache: an arrow from the memory with the reference cache to the measured one."""
     estimated = [(mark, reference_mib, memory_mib) for mark in marks
                  if (reference_mib := mark.reference_mib) and (memory_mib := mark.memory_mib)]
     for mark, reference_mib, memory_mib in estimated:
@@ -186,14 +187,14 @@ def _draw_reference(axis: Axes, marks: Sequence[Mark]) -> None:
 
 
 def _draw_quartiles(axis: Axes, marks: Sequence[Mark]) -> None:
-    """How far the repeats of a latency are apart: wide where something else ran meanwhile."""
+    """Quartiles of the repeats of a latency."""
     for mark in marks:
         if mark.latency_quartiles_s and mark.latency_s:
             axis.plot(mark.latency_quartiles_s, [mark.fid] * 2, color=colour_of(mark.published_as), linewidth=0.8)
 
 
 def _label(mark: Mark) -> str:
-    """Its name; a subnet's is its depth alone."""
+    """The label of a system; of a subnet its depth."""
     system = parse(mark.published_as)
     return f"d{system.depth}" if isinstance(system, VarId) and system.of_supernet else mark.name
 

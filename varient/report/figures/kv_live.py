@@ -1,6 +1,6 @@
-"""Keys and values alive while an image is generated: the paper's cache and ours, scale by scale, at the paper's size.
+"""Size of the KV cache during the generation of an image, with the reference and the lean cache, at the paper's size.
 
-Also what the other figures need of it: MiB of a plan at the sizes of an experiment.
+`KVSize` also gives other figures the size of the cache of a plan in an experiment.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from varient.results import Results
 
 @dataclass(frozen=True)
 class KVSize:
-    """What turns token-layers of a plan into MiB.
+    """Sizes that convert token-layers of a plan to MiB.
 
     Attributes:
         pyramid: the scales.
@@ -53,15 +53,15 @@ class KVSize:
 
     @classmethod
     def of(cls, config: ExperimentConfig) -> KVSize:
-        """At an experiment's sizes, and at the batch and in the precision of its profiles."""
+        """The sizes of an experiment, at the batch and in the precision of its profiles."""
         spec, profiling = config.transformer, config.profiling
         return cls(config.pyramid, spec.embed_dim, ROWS_PER_IMAGE * profiling.batch_size,
                    PRECISIONS[profiling.precision], spec.attn_l2_norm)
 
     def in_flight_mib(self, plan: DepthPlan, policy: CachePolicy) -> tuple[list[float], list[float]]:
-        """When each attention runs, in scales from 0, and the MiB alive meanwhile.
+        """Times of the attentions, and the size of the cache in MiB at each.
 
-        A scale lasts 1, and its layers share it equally.
+        The unit of time is a scale, from 0; the layers of a scale are equally spaced in it.
         """
         steps = cache_steps(passes(plan, self.pyramid), policy)
         unit = self.rows * self.width * (self.precision.key_bytes(policy, self.l2_norm) + self.precision.value_bytes())
@@ -74,7 +74,7 @@ class KVSize:
         return times, [step.in_flight * unit / MIB for step in steps]
 
     def peak_mib(self, plan: DepthPlan, policy: CachePolicy) -> float:
-        """Most MiB alive at once, the layer in flight included."""
+        """Peak size of the cache in MiB, new entries of the running layer included."""
         return max(self.in_flight_mib(plan, policy)[1])
 
 
@@ -91,7 +91,7 @@ def paper_plan(depth: int, bridge: int = BRIDGE) -> DepthPlan:
 
 
 def draw_kv_live(_config: ExperimentConfig, _results: Results, _run_dir: Path) -> Figure:
-    """MiB alive over the scales, for each depth; by arithmetic at the paper's size, whatever the experiment."""
+    """Size of the cache over the scales for each depth, at the paper's size whatever the experiment."""
     figure = new_figure(PAGE_IN, 3.2)
     reference, lean = figure.subplots(1, 2, sharey=True)
     _draw_policy(reference, "reference", "--")
@@ -108,7 +108,7 @@ needs_of_kv_live = nothing
 
 
 def _draw_policy(axis: Axes, policy: CachePolicy, line: str) -> None:
-    """A line a depth, with a dot at its peak, which the legend gives."""
+    """One line for each depth, with a dot at its peak; the legend has the peaks."""
     axis.axvspan(0, BRIDGE, color=LIGHT_GREY, alpha=0.4, linewidth=0)
     for depth in (DEPTH, *PAPER_DEPTHS):
         times, mib = PAPER_SIZE.in_flight_mib(paper_plan(depth), policy)

@@ -40,7 +40,7 @@ from varient.training.schedule import ProgressiveSchedule
 _MARGIN_IN, _HEAD_IN, _BETWEEN_IN = 0.08, 0.42, 0.12
 _NAME_IN = 1.22
 _NUMBER_IN = {"FID": 0.76, "KV cache": 0.76, "of full": 0.46}
-"""Widths of the columns beside the pictures, by heading."""
+"""Widths of the columns of numbers beside the images, by heading."""
 _PICTURE = 0.94
 """Side of a picture in its cell; the rest is the white line between two."""
 _MOST_CLASSES = 10
@@ -86,7 +86,7 @@ class _Row:
 
 @dataclass(frozen=True)
 class _Panel:
-    """Rows under one title; without rows it says what it ``lacks``."""
+    """Rows under one title; ``lacks`` is what is missing where there are no rows."""
 
     title: str
     columns: _Columns
@@ -153,7 +153,7 @@ def needs_of_evolution(config: ExperimentConfig) -> Needs:
 
 @dataclass(frozen=True)
 class _Artist:
-    """Makes rows of the same columns out of systems."""
+    """Builds rows of images of systems, all with the same columns."""
 
     config: ExperimentConfig
     results: Results
@@ -269,7 +269,7 @@ def _index(config: ExperimentConfig, label: int, turn: int) -> int:
 
 
 def _pictures(run_dir: Path, system: str, indices: Sequence[int]) -> np.ndarray | None:
-    """Images of a system by index; None unless all are there.  Reads a shard at a time and none that it needs not."""
+    """Images of a system by index; None unless all are there.  Reads one shard at a time, up to the last one needed."""
     found: dict[int, np.ndarray] = {}
     for path in sorted((run_dir / "samples" / system).glob("shard-*.npz"), key=lambda path: int(path.stem[6:])):
         archive = read_archive(path)

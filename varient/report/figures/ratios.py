@@ -39,7 +39,7 @@ from varient.training.recipes import supernet_of
 NETWORKS = {"full": "full network", "subnet": "subnet"}
 THREE_PHASES = "three phases"
 STAR_DEPTH = "16"
-"""Row of Table 4 that the paper's star in Fig. 2a is likely to be; its text does not say the d of that figure."""
+"""Row of Table 4 that the paper's star in Fig. 2a probably shows; its text does not state d of that figure."""
 
 _CURVE_LOOKS = tuple(product(("-", "--", ":"), (ORANGE, PURPLE, SKY)))
 """Line styles and colours of the fixed ratios in Fig. 2b, in turn."""
@@ -50,11 +50,11 @@ _Losses = Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]]
 
 @dataclass(frozen=True)
 class Way:
-    """A way of training: its FIDs.
+    """FIDs of one way of training.
 
     Attributes:
         arm: "p = 0.1" or "three phases".
-        fids: a row a training, columns `full` and `subnet`.
+        fids: one row for each training, at least one; columns `full` and `subnet`.
     """
 
     arm: str
@@ -73,7 +73,7 @@ class Way:
     def spread(self, network: str) -> SeedSpread:
         """FID of a network over the trainings."""
         spread = SeedSpread.of(self.fids[network])
-        assert spread is not None  # a way has one training at least
+        assert spread is not None  # `fids` has a row
         return spread
 
 
@@ -110,7 +110,7 @@ def needs_of_ratios(config: ExperimentConfig) -> Needs:
 
 
 def _measured_note(config: ExperimentConfig, found: Sequence[Way], losses: _Losses) -> str:
-    """What is ours and how to read it; empty where nothing is."""
+    """A note on our panels; empty where they show nothing."""
     parts = [f"Measured ({config.name})"] if found or losses else []
     if any(len(way.fids) > 1 for way in found):
         parts.append("bars: 95 % interval of the mean over trainings (small dots)")
@@ -135,7 +135,7 @@ def ways(config: ExperimentConfig, results: Results, comparison: str) -> list[Wa
 
 
 def paper_ways() -> list[Way]:
-    """What Sec. 3.3.1 prints of Fig. 2a, and the three phases as in Table 4."""
+    """The values of Fig. 2a that Sec. 3.3.1 prints, and the three phases from Table 4."""
     printed = {row["id"]: row["value"] for row in paper_rows("claims")}
     table = paper_table(4).set_index("subnet_depth").loc[STAR_DEPTH]
     fids = {"p = 0.1": (printed["3.3.1-p01-full"], printed["3.3.1-p01-sub"]),
@@ -178,9 +178,9 @@ def _validated(config: ExperimentConfig, run_dir: Path) -> _Losses:
 
 
 def _draw_losses(axes: Sequence[Axes], config: ExperimentConfig, losses: _Losses) -> None:
-    """Losses on images not trained on, of those fixed ratios that are validated.
+    """Validation losses of the fixed ratios that are validated.
 
-    They are validated before a step, so never behind the last one.
+    Validation runs before a step, so there is none after the last step.
     """
     wanted = needs_of_ratios(config).curves
     per_epoch = config.supernet.training.batches_per_epoch
@@ -199,7 +199,7 @@ def _draw_losses(axes: Sequence[Axes], config: ExperimentConfig, losses: _Losses
 
 
 def _draw_stages(axes: Sequence[Axes], early: Sequence[Way], late: Sequence[Way], absent: Sequence[str]) -> None:
-    """FID over p at the end of phase 1 and at the end; a line for what the three phases end at."""
+    """FID over p at the end of phase 1 and of the training; a line for the three phases at the end."""
     for axis, network in zip(axes, NETWORKS, strict=True):
         axis.set_ylabel(f"FID, {NETWORKS[network]}")
         axis.set_xlabel("p(subnet)")

@@ -1,4 +1,4 @@
-"""Fig. 3: p(subnet) over the epochs of each supernet, and where the gradients of one of them come from."""
+"""Fig. 3: p(subnet) over the epochs of each supernet, and gradient norms by zone of one of them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ GROUPS = {"shared": "shared layers", "full_only": "full-only layers"}
 ZONES = {"bridge": BRIDGE_ZONE, "flexible": FLEXIBLE_ZONE}
 
 SMOOTHED_EPOCHS = 5
-"""Width of the running mean: one batch an epoch is measured, and which network it trains is chance."""
+"""Width of the running mean: one batch an epoch is measured, which trains the subnet or the full network at random."""
 
 
 def draw_schedule(config: ExperimentConfig, results: Results, run_dir: Path) -> Figure:
@@ -89,8 +89,8 @@ def _draw_gradients(axis: Axes, curves: Mapping[str, tuple[np.ndarray, np.ndarra
                     phases: tuple[int, int, int]) -> None:
     """Norms of one group of layers: a point an epoch, and their running mean.
 
-    In a subnet batch the flexible zone still reaches full-only layers a little: its tokens attend to keys and values of
-    the bridge zone, which those layers had a part in.
+    In a subnet batch gradients of the flexible zone still reach full-only layers, because its tokens attend to keys and
+    values of the bridge zone, which depend on those layers.
     """
     _shade_phases(axis, phases)
     for zone, colour in ZONES.items():
@@ -109,7 +109,7 @@ def _norms(zone: str, group: str) -> str:
 
 
 def running_mean(values: np.ndarray, width: int) -> np.ndarray:
-    """Mean of the ``width`` values around each; at the ends, of those that there are."""
+    """Mean of the ``width`` values around each value; at the ends, of fewer."""
     window = np.ones(min(width, len(values)))
     return np.convolve(values, window, mode="same") / np.convolve(np.ones(len(values)), window, mode="same")
 
