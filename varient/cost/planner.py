@@ -16,8 +16,8 @@ from varient.cost.roofline import peak_mib, system_cost
 from varient.systems.ids import VarId
 from varient.yaml_file import shortened
 
-PRECISIONS = ("fp16-autocast", "fp16")
-"""Weights held in float32 as in the paper, or in 16 bits."""
+PLANNED_PRECISIONS = ("fp16-autocast", "fp16")
+"""Precisions that are compared: weights in float32 as in the paper, or in 16 bits."""
 
 _MOST_S = 1e9
 
@@ -103,7 +103,7 @@ def choices(quality: dict[tuple[int, int], Quality], *, batch_size: int, device:
         system = str(VarId("var", DEPTH) if depth == DEPTH else VarId("variant", depth, bridge=bridge))
         if depth == DEPTH and bridge != min(b for d, b in quality if d == DEPTH):
             continue  # the full network has no bridge: one row is enough
-        for precision in PRECISIONS:
+        for precision in PLANNED_PRECISIONS:
             for policy in POLICIES:
                 cost = system_cost(system, batch_size=batch_size, policy=policy, precision=precision,
                                    device_key=device)

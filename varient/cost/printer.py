@@ -287,7 +287,7 @@ def _subnet_batches(phase: Phase) -> str:
 
 def _batches_grid(plan: TrainingPlan) -> Grid:
     return Grid("A step: work exact, seconds estimated",
-                ("plan", "token-layers an image", "of full", "TFLOP an image", "again", "step, s"),
+                ("plan", "token-layers an image", "of full", "TFLOP an image", "extra", "step, s"),
                 [(kind.name, f"{kind.token_layers:,}", f"{kind.token_layers / plan.kinds[0].token_layers:.3f}",
                   f"{kind.flops / 1e12:.3f}", f"{(kind.extra_flops + plan.encoder_flops) / 1e12:.3f}",
                   f"{plan.step_seconds(kind):.3f}") for kind in plan.kinds])

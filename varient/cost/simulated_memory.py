@@ -1,8 +1,7 @@
-"""Peak memory of VAR-d30 and its subnets as torch's own CUDA allocator counts it, on a GPU that does nothing.
+"""Peak memory of VAR-d30 and its subnets from torch's own CUDA allocator on a simulated GPU (docs/cuda.md).
 
-Recorded at the paper's size by `python tests/nullgpu/simulate.py`, which writes simulated_memory.json anew.  Every
-allocation of the real code is in it, and nothing is fitted; what is missing are cuDNN's workspaces, which a GPU that
-does nothing does not ask for, and the CUDA context (docs/cuda.md).
+Recorded at the paper's size by `python tests/nullgpu/simulate.py`, which writes simulated_memory.json.  It includes
+every allocation of the real code, and nothing is fitted.  cuDNN's workspaces and the CUDA context are not included.
 """
 
 from __future__ import annotations
@@ -15,11 +14,11 @@ from importlib.resources import files
 
 @dataclass(frozen=True)
 class SimulatedMemory:
-    """Most that the allocator had handed out, weights included, MiB.
+    """Peak of the memory allocated at once, weights included, MiB.
 
     Attributes:
         transformer_mib: while latents are generated.
-        transformer_reserved_mib: most that it had taken from the device by then, with expandable segments.
+        transformer_reserved_mib: peak of the memory reserved from the device until then, with expandable segments.
         decoder_mib: while latents are decoded, 16 images at once.
         decoder_whole_batch_mib: the same, all images at once.
     """

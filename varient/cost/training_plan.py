@@ -266,7 +266,7 @@ def _kind(name: str, plan: DepthPlan, shape: VARShape, setting: TrainingSetting,
 def _notes(plan: TrainingPlan) -> list[str]:
     setting, notes = plan.setting, [f"hours: {ASSUMED_UTILISATION:g} of the devices' peak is ASSUMED"]
     notes.append("images are encoded as they are visited, in float32: "
-                 f"{plan.encoder_flops / 1e12:.3f} TFLOP an image, counted as 'again'" if plan.encodes else
+                 f"{plan.encoder_flops / 1e12:.3f} TFLOP an image, counted as 'extra'" if plan.encodes else
                  "tokens were encoded beforehand: the tokenizer is not counted")
     if plan.course.batches_per_epoch:
         notes.append(f"an epoch is {plan.steps_per_epoch} batches, not all {plan.num_images:,} images")

@@ -61,7 +61,7 @@ class Section:
         return peak_mib(self.cost(system, batch_size), self.decoded_at_once)
 
     def simulated_total(self, system: str, batch_size: int) -> str:
-        """The same by torch's own allocator on a GPU that does nothing; empty where nobody simulated it."""
+        """The peak of torch's allocator on a simulated GPU, MiB; empty for settings that were not simulated."""
         found = simulated_memory(system, batch_size, self.policy, self.precision)
         return f"{found.peak_mib(whole_batch=self.decoded_at_once is None):.0f}" if found else ""
 
