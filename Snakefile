@@ -3,7 +3,7 @@
     snakemake --cores all results/table2.csv
     snakemake --cores all results/imagenet256/table2.csv --configfile workflow/config/imagenet256.yaml
 
-Stages meet in files below runs/<experiment>/.  A stage runs again when its inputs, its settings or its own code change.
+Stages exchange data through files in runs/<experiment>/.  A stage is rerun when its inputs, settings or code change.
 """
 
 import sys
@@ -23,13 +23,13 @@ from varient.sources import stage_sources
 from varient.systems.names import supernet_pattern
 from varient.yaml_file import read_yaml
 
-# A config given on the command line stands alone: Snakemake would merge it into this one, key by key.
+# The default config is loaded only if none is given: Snakemake would merge the two key by key.
 if "name" not in config:
 
     configfile: "workflow/config/digits.yaml"
 
 
-# Snakemake takes the last of two equal keys; our reader knows that one of them is a slip.
+# Snakemake silently uses the last of duplicate keys; read_yaml refuses them.
 try:
     for path in workflow.configfiles:
         read_yaml(Path(path))
@@ -37,8 +37,8 @@ try:
 except ConfigError as error:
     raise WorkflowError(str(error)) from None
 
-# Rules say `python`: the environment's that `--sdm conda` builds, or else the one that runs this workflow, whatever PATH
-# says.  Snakemake's own prefix, which this one replaces, is the first half.
+# `python` in rules is that of the environment built by `--sdm conda`, or else the one that runs this workflow,
+# regardless of PATH.  The first part of the prefix is Snakemake's default, which this one replaces.
 PYTHON_FOLDER = str(Path(sys.executable).parent)
 PREFIX = "set -euo pipefail; "
 if DeploymentMethod.CONDA not in workflow.deployment_settings.deployment_method:
@@ -73,7 +73,7 @@ report: OPENING
 
 
 onstart:
-    # Before the first job: what would make one after the other fail.  `varient doctor` says it all, and more.
+    # Before the first job, check for problems that would make all jobs fail.  `varient doctor` reports these and more.
     jobs = list(workflow.dag.needrun_jobs())
     read = {path for job in jobs for path in job.input}
     computes_here = not workflow.non_local_exec and any(

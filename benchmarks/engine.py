@@ -29,7 +29,7 @@ from varient.models.transformer import VAR, initialize
 from varient.plan import DepthPlan
 from varient.pyramid import VAR_256
 from varient.records import provenance, random_weights
-from varient.sampling import DrawTokens, Guidance, generate, image_uniforms
+from varient.sampling import Guidance, SampledReadout, generate, image_uniforms
 from varient.systems.pipeline import DTYPES
 
 
@@ -53,7 +53,7 @@ def main(
     policies = caches or ["reference", "lean"]
     variants = [(name, policy) for name in plans for policy in policies]
     labels = torch.arange(batch) % 1000
-    readout = DrawTokens(quantizer, image_uniforms(0, range(batch), VAR_256.length))
+    readout = SampledReadout(quantizer, image_uniforms(0, range(batch), VAR_256.length))
 
     seconds: dict[tuple[str, str], list[float]] = {variant: [] for variant in variants}
     tokens = {}

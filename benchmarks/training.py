@@ -34,7 +34,7 @@ from varient.config import TransformerSpec, load_config
 from varient.files import write_text
 from varient.models import transformer
 from varient.models.attention_spans import SHARED_TOKENS
-from varient.models.block_attention import attend_in_blocks, blocks_of
+from varient.models.block_attention import attend_in_ranges, query_ranges
 from varient.models.build import build_transformer
 from varient.models.transformer import VAR, initialize
 from varient.plan import DepthPlan
@@ -147,16 +147,16 @@ def attention(output: Output, rounds: int = 9,
         seconds: dict[int, list[Times]] = {limit: [] for limit in (0, 32, 64, SHARED_TOKENS, 256, 512, ONE_CALL)}
         for _ in range(rounds + 1):
             for limit, times in seconds.items():
-                blocks = blocks_of(tokens, qkv.device, limit)
+                blocks = query_ranges(tokens, qkv.device, limit)
                 begin = _now()
-                attend_in_blocks(F.scaled_dot_product_attention, *qkv.unbind(0), blocks).sum().backward()
+                attend_in_ranges(F.scaled_dot_product_attention, *qkv.unbind(0), blocks).sum().backward()
                 times.append(_since(begin))
         load.append(os.getloadavg()[0])
         for times in seconds.values():
             del times[0]
         best = min(statistics.median(cpu for _, cpu in times) for times in seconds.values())
         for limit, times in seconds.items():
-            blocks = blocks_of(tokens, None, limit)
+            blocks = query_ranges(tokens, None, limit)
             rows.append({
                 "tokens": sum(tokens), "scales": len(tokens), "batch": batch, "heads": heads, "head_dim": channels,
                 "shared_tokens": "one call" if limit == ONE_CALL else limit, "calls": len(blocks),
@@ -175,7 +175,7 @@ def _blocks(model: VAR, label_B: Tensor, x_BLv: Tensor, plan: DepthPlan) -> Tens
 
 
 def _dense(model: VAR, label_B: Tensor, x_BLv: Tensor, plan: DepthPlan) -> Tensor:
-    with mock.patch.object(transformer, "blocks_of", lambda tokens, device: blocks_of(tokens, device, ONE_CALL)):
+    with mock.patch.object(transformer, "query_ranges", lambda tokens, device: query_ranges(tokens, device, ONE_CALL)):
         return model(label_B, x_BLv, plan)
 
 

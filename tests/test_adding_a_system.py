@@ -81,4 +81,4 @@ def test_a_wrong_setting_of_the_family_is_one_line(workplace):
 def test_a_family_that_is_not_installed_is_named(workplace):
     result = _varient(workplace, "check", "--config", "config.yaml", packages=())
     assert result.returncode == 1
-    assert "systems.mean: no installed system family has settings of that name; known: code, dit" in result.stderr
+    assert "systems.mean: no installed system family has this name; known: code, dit" in result.stderr

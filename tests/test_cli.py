@@ -33,7 +33,7 @@ def _varient(*arguments, **variables):
     (["score", "--config", CONFIG, "none.npz", "--reference", "r.npz", "-o", "x"], "none.npz: no such file"),
     (["score", "none.npz", "--reference", "r.npz", "-o", "x"], "score needs either --config"),
     (["score", "none.npz", "--reference", "r.npz", "--protocol", "adm", "-o", "x"], "none.npz: no such file"),
-    (["score", "none.npz", "--reference", "r.npz", "--protocol", "adm", "--test", "t.npz", "-o", "x"], "--test goes"),
+    (["score", "none.npz", "--reference", "r.npz", "--protocol", "adm", "--test", "t.npz", "-o", "x"], "--test needs"),
     (["real", "--config", CONFIG, "--split", "test", "-o", "x"], "split 'test' is unknown; known: train, holdout"),
     (["export", "none.npz", "--format", "jpg", "-o", "x"], "format 'jpg' is unknown; known: adm, png"),
     (["train", "network", "--config", CONFIG, "dit2", "-o", "x"], "network 'dit2' is not one of smoke's: code-small"),
@@ -57,7 +57,7 @@ def test_no_classifier_is_trained_for_a_protocol_without_one(tmp_path):
     result = _varient("train", "classifier", "--config", str(tmp_path / "config.yaml"), "--role", "features",
                       "-o", str(tmp_path / "x"))
     assert (result.returncode, len(result.stderr.splitlines())) == (1, 1)
-    assert "clean-fid trains no classifier" in result.stderr and not (tmp_path / "x").exists()
+    assert "clean-fid uses no trained classifier" in result.stderr and not (tmp_path / "x").exists()
 
 
 def _run_folder(tmp_path):
@@ -119,7 +119,7 @@ def test_no_result_takes_the_place_of_what_is_read(arguments, tmp_path, monkeypa
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 1 and len(result.output.splitlines()) == 1, result.output
-    told = ("is read as", "cannot be written", "two results cannot have one name")
+    told = ("would overwrite the input", "cannot be written", "is named for two results")
     assert result.output.startswith("varient: ") and any(text in result.output for text in told)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
@@ -135,7 +135,7 @@ def test_a_result_of_before_may_be_made_again(arguments, tmp_path, monkeypatch):
     for name in ("code-refiner-n6.safetensors", "claims.csv", "samples/0.npz"):
         (tmp_path / "run" / name).parent.mkdir(exist_ok=True)
         (tmp_path / "run" / name).touch()
-    assert "is read as" not in CliRunner().invoke(app, arguments).output
+    assert "would overwrite the input" not in CliRunner().invoke(app, arguments).output
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
@@ -180,7 +180,7 @@ def _torch_error():
 
 @pytest.mark.parametrize(("raised", "told"), [
     (_torch_error, "can't allocate memory"),
-    (lambda: [0] * 2 ** 60, "memory ran out"),
+    (lambda: [0] * 2 ** 60, "out of memory"),
     (lambda: np.empty(2 ** 58), "Unable to allocate"),
 ])
 def test_a_host_without_memory_ends_in_one_line(raised, told, tmp_path, monkeypatch):
@@ -188,7 +188,7 @@ def test_a_host_without_memory_ends_in_one_line(raised, told, tmp_path, monkeypa
     result = CliRunner().invoke(app, ["generate", "--config", CONFIG, "--system", "var-d6", "--shard", "0", "-o",
                                       str(tmp_path / "x.npz")])
     assert result.exit_code == 1 and len(result.output.splitlines()) == 1
-    assert result.output.startswith("varient: memory ran out") and told in result.output
+    assert result.output.startswith("varient: out of memory") and told in result.output
 
 
 def test_other_errors_of_a_run_are_not_taken_for_want_of_memory(tmp_path, monkeypatch):

@@ -336,7 +336,7 @@ def test_a_launcher_says_how_many_gpus_a_training_needs(machine, launcher, proce
 @pytest.mark.parametrize("launcher", ["torchrun --standalone", "torchrun --nproc-per-node gpu", "torchrun --nproc-per"])
 def test_a_launcher_that_does_not_say_how_many_is_refused(machine, launcher):
     machine.setenv("VARIENT_LAUNCH", launcher)
-    with pytest.raises(ValueError, match="must say as a number how many processes"):
+    with pytest.raises(ValueError, match="must give the number of processes"):
         launched_processes()
 
 
@@ -378,7 +378,7 @@ def test_without_a_launcher_a_training_is_plain_python(machine):
 def test_sixteen_bits_on_a_cpu_have_to_be_asked_for(machine):
     machine.setattr(torch.cuda, "is_available", lambda: False)
     assert default_device() == torch.device("cpu")
-    with pytest.raises(ValueError, match="fp16 is for a GPU, and torch sees none here .*VARIENT_DEVICE=cpu"):
+    with pytest.raises(ValueError, match="fp16 needs a GPU, and torch sees none here .*VARIENT_DEVICE=cpu"):
         default_device("fp16")
     machine.setenv("VARIENT_DEVICE", "cpu")
     assert default_device("fp16") == torch.device("cpu")
@@ -414,4 +414,4 @@ def test_the_command_refuses_before_it_reads_weights(tmp_path):
         [sys.executable, "-m", "varient", "generate", "--config", str(config), "--system", "var-d6", "--shard", "0",
          "--run-dir", str(tmp_path / "nothing"), "-o", str(tmp_path / "shard.npz")],
         capture_output=True, text=True, cwd=Path(ROOT), env=environment)
-    assert result.returncode == 1 and "fp16 is for a GPU, and torch sees none here" in result.stderr
+    assert result.returncode == 1 and "fp16 needs a GPU, and torch sees none here" in result.stderr

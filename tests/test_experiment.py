@@ -22,7 +22,7 @@ def test_shipped_experiments_are_whole(name):
     ({"rows": ["gan"]}, "x.yaml: rows: system 'gan' is unknown; known forms: code-n<N>"),
     ({"rows": ["variant-d7"]}, "x.yaml: rows: system 'variant-d7': digits trains supernets for d = 16, 8, 4, 2"),
     ({"rows": ["dit-mini", "dit-mini-50"]}, "x.yaml: rows: dit-mini and dit-mini-50 both stand for dit-xl2"),
-    ({"systems": {"gan": {}}, "rows": []}, "x.yaml: systems.gan: no installed system family has settings of that name"),
+    ({"systems": {"gan": {}}, "rows": []}, "x.yaml: systems.gan: no installed system family has this name"),
     ({"systems": {"dit": {"size": "mini"}}, "rows": []}, "x.yaml: systems.dit.model: Field required"),
     ({"systems": {"dit": {"size": "mini", "model": {"depth": 2, "hidden_size": 32, "num_heads": 2}, "space": "pixels",
                           "training": {"epochs": 2, "batch_size": 1500, "learning_rate": 0.1}}}, "rows": []},

@@ -132,7 +132,7 @@ def test_an_output_that_cannot_be_written_is_said_first(tmp_path, export):
 @pytest.mark.parametrize("export", [export_adm, export_png])
 def test_only_archives_are_exported(tmp_path, export):
     np.savez(tmp_path / "adm.npz", arr_0=np.zeros((3, 8, 8, 3), np.uint8))
-    with pytest.raises(SampleError, match="no sample archives of ours"):
+    with pytest.raises(SampleError, match="not sample archives of varient"):
         export([tmp_path / "adm.npz"], tmp_path / "out")
 
 

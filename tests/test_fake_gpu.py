@@ -33,7 +33,7 @@ from varient.models.build import build_tokenizer, build_transformer
 from varient.models.quantizer import MultiScaleQuantizer
 from varient.models.vqvae import from_uint8
 from varient.plan import DepthPlan
-from varient.sampling import DrawTokens, Guidance, generate, image_uniforms
+from varient.sampling import Guidance, SampledReadout, generate, image_uniforms
 from varient.systems.pipeline import Pipeline
 from varient.systems.registry import resolve_system
 from varient.training.data import Mix
@@ -153,7 +153,7 @@ def test_a_generation_without_guidance_and_filters_waits_for_no_more(small):
     with fake_gpu() as on_gpu:
         model, tokenizer = on_gpu(partial(build_transformer, small)), on_gpu(partial(build_tokenizer, small))
         with Waits() as host:
-            readout = DrawTokens(tokenizer.quantize, image_uniforms(SEED, INDICES, small.pyramid.length))
+            readout = SampledReadout(tokenizer.quantize, image_uniforms(SEED, INDICES, small.pyramid.length))
             generate(model, tokenizer.quantize, torch.tensor(IMAGES), small.plan(), Guidance(cfg=0, top_k=0, top_p=0),
                      readout)
     assert host.seen == [TO_GPU, TO_GPU, TO_CPU]

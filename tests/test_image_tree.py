@@ -133,7 +133,7 @@ def test_class_folders_are_numbered_by_their_names_or_their_rank(names, numbers,
 
 
 def test_two_names_of_one_number_are_refused():
-    with pytest.raises(ImageTreeError, match="01 and 1 have one number"):
+    with pytest.raises(ImageTreeError, match="01 and 1 have the same number"):
         class_numbers(["1", "01", "0"])
 
 
@@ -158,13 +158,13 @@ def test_an_image_may_lie_deeper_in_its_class(tmp_path):
     (lambda root: _make(root, "train/n00000009/notes.txt"), 3, ["no image in class folder", "n00000009"]),
     (lambda root: _make(root, "train/n00000009/.1.JPEG"), 3, ["no image in class folder", "n00000009"]),
     (lambda root: _make(root, "train/n00000009/notes.txt"), 2, ["3 class folders", "without images: n00000009"]),
-    (lambda root: _classes(root / "train", "backup"), 2, ["3 class folders", "as the others: backup"]),
+    (lambda root: _classes(root / "train", "backup"), 2, ["3 class folders", "like the others: backup"]),
     (lambda root: _classes(root / "val", "n00000001", "n00000002", "n00000003"), 3,
      ["2 class folders", "missing", "n00000003"]),
     (lambda root: (_classes(root / "train", "n00000003"), _classes(root / "val", "n00000001", "n00000002")), 2,
      ["3 class folders", "extra", "n00000003"]),
     (lambda root: (root / "train/n00000003").symlink_to("n00000001"), 3, ["n00000001", "n00000003", "reached twice"]),
-    (lambda root: (root / "train/n00000003").symlink_to("gone"), 3, ["n00000003", "leads nowhere"]),
+    (lambda root: (root / "train/n00000003").symlink_to("gone"), 3, ["n00000003", "broken link"]),
 ])
 def test_the_odd_class_folder_is_named(tmp_path, make, count, said):
     _classes(tmp_path / "train", "n00000001", "n00000002")
@@ -178,7 +178,7 @@ def test_the_odd_class_folder_is_named(tmp_path, make, count, said):
     (("1", "2", "3"), 3, ["missing: 0", "extra: 3"]),
     (("0", "1", "3"), 4, ["3 class folders", "missing: 2"]),
     (("0", "1", "2"), 2, ["3 class folders", "extra: 2"]),
-    (("0", "1", "01"), 3, ["01 and 1 have one number"]),
+    (("0", "1", "01"), 3, ["01 and 1 have the same number"]),
 ])
 def test_numbers_of_classes_begin_at_0_and_have_no_gaps(tmp_path, names, count, said):
     _classes(tmp_path / "train", *names)

@@ -83,7 +83,7 @@ def test_impossible_bridges_are_refused(arguments, message):
 
 @pytest.mark.parametrize(("layers", "message"), [
     ((), "at least one scale"),
-    (((0,), ()), "scale 2 runs no layer"),
+    (((0,), ()), "scale 2 has no layer"),
     *((((0,), layers), rf"scale 2: layers \({layers[0]}, {layers[1]}\) are not ascending indices below 3")
       for layers in ((1, 0), (0, 0), (0, 3), (-1, 0))),
 ])

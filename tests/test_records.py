@@ -77,7 +77,7 @@ def test_profiles_of_before_have_no_cpu_time_and_no_load():
 @pytest.mark.parametrize(("changes", "message"), [
     ({"median_s": 0}, "latency.median_s"), ({"median_s": NAN}, "latency.median_s"), ({"iqr_s": -1}, "latency.iqr_s"),
     ({"median_s": 5}, "outside the repeats"), ({"repeats_s": []}, "latency.repeats_s"),
-    ({"repeats_s": [0.1, 0.2, -0.3]}, "latency.repeats_s.2"), ({"cpu_s": [1]}, "1 CPU times of 3 repeats"),
+    ({"repeats_s": [0.1, 0.2, -0.3]}, "latency.repeats_s.2"), ({"cpu_s": [1]}, "1 CPU times for 3 repeats"),
     ({"cpu_s": [1, 2, INFINITE]}, "latency.cpu_s.2"),
 ])
 def test_times_that_cannot_be_are_refused_when_they_are_read(tmp_path, changes, message):

@@ -17,14 +17,14 @@ from hypothesis import strategies as st
 from varient.models.vqvae import to_uint8
 from varient.plan import DepthPlan
 from varient.sampling import (
-    DrawTokens,
     Guidance,
     NotFiniteError,
-    draw,
+    SampledReadout,
     filter_logits,
     generate,
     guided_logits,
     image_uniforms,
+    sample_tokens,
 )
 
 POLICIES = ["lean", "reference"]
@@ -44,7 +44,7 @@ class Race:
 
 
 def _draw(quantizer, batch=2):
-    return DrawTokens(quantizer, image_uniforms(0, range(batch), quantizer.pyramid.length))
+    return SampledReadout(quantizer, image_uniforms(0, range(batch), quantizer.pyramid.length))
 
 
 @pytest.mark.parametrize("policy", POLICIES)
@@ -147,7 +147,7 @@ def test_an_image_depends_neither_on_its_batch_nor_on_its_shard():
     plan, guidance = DepthPlan.bridge(6, 3, 2, 5), Guidance(1.5, 20, 0.96)
 
     def images(indices):
-        readout = DrawTokens(tokenizer.quantize, image_uniforms(7, indices, TINY_PYRAMID.length))
+        readout = SampledReadout(tokenizer.quantize, image_uniforms(7, indices, TINY_PYRAMID.length))
         labels = torch.tensor([i % 5 for i in indices])
         return to_uint8(tokenizer.decode_latent(generate(model, tokenizer.quantize, labels, plan, guidance,
                                                          readout).f_hat_BCHW)).numpy()
@@ -172,7 +172,7 @@ def test_drawn_tokens_follow_the_filtered_distribution():
     torch.manual_seed(0)
     logits_V = filter_logits(torch.randn(1, 1, 32) * 2, 8, 0.9)
     draws = 20_000
-    readout = DrawTokens(quantizer, image_uniforms(0, range(draws), TINY_PYRAMID.length))
+    readout = SampledReadout(quantizer, image_uniforms(0, range(draws), TINY_PYRAMID.length))
     idx, _ = readout(1, logits_V.expand(draws, 1, 32))
     frequency = torch.bincount(idx.flatten(), minlength=32) / draws
     probability = logits_V.softmax(-1).flatten()
@@ -186,7 +186,7 @@ def test_extreme_uniforms_never_draw_a_filtered_token(uniform):
     quantizer = tiny_tokenizer().quantize
     logits = torch.full((1, 1, 32), -torch.inf)
     logits[..., 10:20] = torch.randn(10)
-    readout = DrawTokens(quantizer, torch.full((1, TINY_PYRAMID.length), uniform))
+    readout = SampledReadout(quantizer, torch.full((1, TINY_PYRAMID.length), uniform))
     idx, _ = readout(1, logits)
     assert idx.item() == (10 if uniform == 0 else 19)
 
@@ -230,5 +230,5 @@ def test_logits_near_the_largest_float_are_finite():
 
 
 def test_draws_from_nan_stay_inside_the_vocabulary():
-    idx = draw(torch.full((1, 2, 8), float("nan")), torch.tensor([[0.0, 0.9]]))
+    idx = sample_tokens(torch.full((1, 2, 8), float("nan")), torch.tensor([[0.0, 0.9]]))
     assert ((idx >= 0) & (idx < 8)).all()

@@ -200,7 +200,7 @@ def test_jobs_say_how_many_gpus_they_take(copy, variables, training, sampling):
 
 def test_a_launcher_that_does_not_say_how_many_processes_stops_before_any_job(copy):
     result = snakemake(copy, "-n", *SMOKE, VARIENT_LAUNCH="torchrun --standalone", VARIENT_DEVICE="cuda")
-    assert result.returncode != 0 and "must say as a number how many processes" in result.stdout + result.stderr
+    assert result.returncode != 0 and "must give the number of processes" in result.stdout + result.stderr
 
 
 def test_a_variable_that_there_is_not_stops_before_any_job(copy):

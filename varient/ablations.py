@@ -1,14 +1,14 @@
-"""The arms of the ablations: which systems stand in which comparison.  Imports no torch; the workflow asks it.
+"""The arms of the ablations: which systems each comparison consists of.  Imports no torch; the workflow uses it.
 
 | comparison | what differs | paper |
 |---|---|---|
 | zones | at which scales an untrained subnet runs | Table 1 |
 | ratios | p(subnet): fixed, against the three phases | Fig. 2a |
-| stages | the fixed ones at the end of phase 1 | Fig. 2c |
-| refinement | the three phases before and after the third | Sec. 3.3.2 |
+| stages | the fixed ratios, at the end of phase 1 | Fig. 2c |
+| refinement | a three-phase training before and after its third phase | Sec. 3.3.2 |
 | evolution | a subnet at the end of each phase | Fig. 7 |
 | bridge | with and without full depth at the first scales in training | Table 5 |
-| grid | d and N, of the supernets trained with the config's N | Table 8 |
+| grid | d, and N in sampling; the supernets are trained with the config's N | Table 8 |
 | extensions | recipes that the paper does not have | |
 """
 
@@ -28,11 +28,11 @@ class Arm:
 
     Attributes:
         comparison: see the module's table.
-        arm: what is compared.
-        depth: d.
-        seed: of the training, added to the experiment's.
+        arm: label of the variant within the comparison, such as "p = 0.5".
+        depth: d of the subnet.
+        seed: seed of the training, added to the experiment's seed.
         network: `subnet` or `full`.
-        id: of the system.
+        id: id of the system.
     """
 
     comparison: str
@@ -44,7 +44,7 @@ class Arm:
 
     @property
     def system(self) -> str:
-        """The id, written."""
+        """The id as text."""
         return str(self.id)
 
 
@@ -52,7 +52,7 @@ def arms(config: ExperimentConfig) -> list[Arm]:
     """All arms of the experiment.
 
     Raises:
-        ConfigError: no ablations in the config, or an arm that it cannot make.
+        ConfigError: no ablations in the config, or an arm whose system does not exist in it.
     """
     settings = config.ablations
     if settings is None:
@@ -68,7 +68,7 @@ def arms(config: ExperimentConfig) -> list[Arm]:
 
 
 def arms_of(config: ExperimentConfig, *comparisons: str) -> list[Arm]:
-    """The arms of some comparisons; none where the experiment has no ablations."""
+    """The arms of the given comparisons; none if the experiment has no ablations."""
     return [arm for arm in arms(config) if arm.comparison in comparisons] if config.ablations else []
 
 
@@ -83,13 +83,17 @@ def _zones(config: ExperimentConfig, settings: AblationConfig) -> Iterator[Arm]:
 
 
 def zone_system(depth: int, first: int, last: int, *, bridge: int, num_scales: int) -> VarId:
-    """Id of the untrained subnet at the scales first..last; behind the bridge zone it is Table 4's."""
+    """Id of the untrained subnet that runs at the scales first..last.
+
+    If these are the scales after the bridge zone, it is the id of the untrained subnet in Table 4.
+    """
     return VarId("free", depth, window=None if (first, last) == (bridge + 1, num_scales) else (first, last))
 
 
 def bridge_system(depth: int, sampled: int, *, bridge: int, num_scales: int) -> VarId:
-    """Id of a subnet trained with one N and sampled with another; with all scales in the bridge zone it is the full
-    network, which need not be drawn twice.
+    """Id of a subnet that is trained with N = ``bridge`` and sampled with N = ``sampled``.
+
+    With all scales in the bridge zone this is the full network, so its id is returned and its images are reused.
     """
     if sampled == num_scales:
         return VarId("variant", depth, full=True)
@@ -98,7 +102,7 @@ def bridge_system(depth: int, sampled: int, *, bridge: int, num_scales: int) -> 
 
 def _pair(comparison: str, arm: str, depth: int, recipe: str | None, seeds: int,
           epoch: int | None = None) -> Iterator[Arm]:
-    """Subnet and full network of a supernet, at the end or after an epoch, for each seed."""
+    """Subnet and full network of a supernet for each seed: at the end of training, or after ``epoch``."""
     for seed in range(seeds):
         subnet = VarId("variant", depth, recipe, seed, epoch)
         yield Arm(comparison, arm, depth, seed, "subnet", subnet)
@@ -120,7 +124,7 @@ def _stages(config: ExperimentConfig, settings: AblationConfig) -> Iterator[Arm]
 
 
 def _refinement(config: ExperimentConfig, settings: AblationConfig) -> Iterator[Arm]:
-    """What the third phase does to both networks.  Every training keeps its weights of before, so none is added."""
+    """Both networks before and after the third phase.  Every training keeps both weights, so no training is added."""
     if not settings.ratios:
         return
     first, second, third = config.supernet.phases_of(settings.depth, config.recipe(None))
@@ -132,10 +136,10 @@ def _refinement(config: ExperimentConfig, settings: AblationConfig) -> Iterator[
 
 
 def _ratio(config: ExperimentConfig, name: str) -> str:
-    """What a recipe of a fixed ratio is called; the paper's begin at 0.1, and p = 0 is a control of ours.
+    """Label of a recipe with a fixed ratio.  The paper's ratios begin at 0.1; p = 0 is a control that we added.
 
     Raises:
-        ConfigError: another recipe.
+        ConfigError: the recipe has no fixed ratio.
     """
     if (ratio := config.recipe(name).ratio) is None:
         raise ConfigError(f"ablations: recipe {name!r} has no fixed ratio")

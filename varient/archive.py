@@ -1,4 +1,4 @@
-"""Sample archives: the images of one shard with labels, indices and where they came from, as one .npz file."""
+"""Sample archives: the images of one shard with labels, indices and provenance ("origin"), in one .npz file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ARRAYS = frozenset(("images", "labels", "indices", "origin"))
 
 
 class ArchiveError(SampleError):
-    """An archive that is missing, damaged or does not belong with the others; the message names the file."""
+    """An archive is missing, damaged or from another run than the others; the message names the file."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Archive:
 
 
 class Shard(NamedTuple):
-    """The archive of a file; its images are read when asked for."""
+    """A sample archive on disk; its images are read lazily."""
 
     path: Path
     images: StoredArray
@@ -49,7 +49,11 @@ class Shard(NamedTuple):
 
 
 def write_archive(path: Path, archive: Archive) -> None:
-    """Write atomically, uncompressed."""
+    """Write an archive atomically, uncompressed.
+
+    Raises:
+        ValueError: the numbers of images, labels and indices differ.
+    """
     if len(archive.images) != len(archive.labels) or len(archive.images) != len(archive.indices):
         raise ValueError("an archive needs as many labels and indices as images")
     with atomic_path(path) as temporary, temporary.open("wb") as file:
@@ -58,7 +62,7 @@ def write_archive(path: Path, archive: Archive) -> None:
 
 
 def read_archive(path: Path) -> Archive:
-    """Read one shard whole.
+    """Read one shard with all its images.
 
     Raises:
         ArchiveError: as `open_shard`.
@@ -68,10 +72,10 @@ def read_archive(path: Path) -> Archive:
 
 
 def open_shard(path: Path) -> Shard:
-    """Read all of a shard but its images.
+    """Open a shard: labels, indices and origin are read, images later.
 
     Raises:
-        ArchiveError: no such file, a truncated or foreign file, or arrays that do not fit each other.
+        ArchiveError: the file is missing, truncated or not a sample archive, or its arrays have different lengths.
     """
     if not path.exists():
         raise ArchiveError(f"{path}: no such sample archive")
@@ -94,20 +98,20 @@ def open_shard(path: Path) -> Shard:
 
 
 def whole_numbers(path: Path, name: str, array: np.ndarray) -> np.ndarray:
-    """Labels or indices of a file as int64.
+    """Labels or indices read from a file, as int64 (N,).
 
     Raises:
-        SampleError: not one row of whole numbers of 0 and more; nothing is rounded.
+        SampleError: not a one-dimensional array of non-negative integers; floats are not rounded.
     """
     if array.ndim != 1 or array.dtype.kind not in "iu":
-        raise SampleError(f"{path}: {name} are {array.dtype} {array.shape}, expected whole numbers (N,)")
+        raise SampleError(f"{path}: {name} are {array.dtype} {array.shape}, expected integers (N,)")
     if len(array) and not 0 <= int(array.min()) <= int(array.max()) < 2 ** 63:
-        raise SampleError(f"{path}: {name} are {array.min()} to {array.max()}, expected 0 and more")
+        raise SampleError(f"{path}: {name} are {array.min()} to {array.max()}, expected no negative ones")
     return array.astype(np.int64)
 
 
 class _Origin(BaseModel):
-    """What of an origin goes into records; the rest is as its writer likes."""
+    """The fields of an origin that are copied into records; other fields are allowed and not checked."""
 
     model_config = ConfigDict(extra="allow", strict=True)
 
@@ -122,14 +126,14 @@ class _Origin(BaseModel):
 
 
 def check_origin(path: Path, origin: Any) -> dict:
-    """An origin whose entries can go into records.
+    """Validate the origin of a file, so that its fields can be copied into records.
 
     Raises:
-        SampleError: it is no such description.
+        SampleError: a field has the wrong type, or text that is not valid Unicode.
     """
     try:
         _Origin.model_validate(origin)
-        json.dumps(origin, ensure_ascii=False).encode()  # half a character cannot be written again
+        json.dumps(origin, ensure_ascii=False).encode()  # a lone surrogate cannot be written as UTF-8
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"])) or type(origin).__name__

@@ -1,4 +1,4 @@
-"""How many bits a channel of an image file has, which Pillow does not say."""
+"""Bits per channel of an image file.  Pillow has no attribute for it."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from PIL.ImageFile import ImageFile
 
 
 def bits_a_channel(image: ImageFile) -> int:
-    """Bits of a channel (or of an index into a palette) in the file of an image that was opened and not yet loaded.
+    """Bits per channel (or per palette index) in the file of an image that is opened but not loaded yet.
 
-    Pillow gives colours of 16 bits (PNG, TIFF, PPM) as 8 without a word; what it unpacks them from stands in its
-    description of the file's tiles.
+    Pillow silently converts 16-bit colours (PNG, TIFF, PPM) to 8 bits; the raw mode in ``image.tile`` still tells how
+    they are stored.
     """
     for tile in image.tile:
         stored, *more = tile.args if isinstance(tile.args, tuple) else (tile.args,)
-        if tile.codec_name.startswith("ppm"):  # whose second argument is the largest value
+        if tile.codec_name.startswith("ppm"):  # the decoder's second argument is the largest value
             return int(more[0]).bit_length()
-        # "RGB;16B", "L;4"; in "BGR;16" it is the bits of a whole pixel
+        # raw modes such as "RGB;16B" and "L;4"; in "BGR;16" the number counts the bits of a whole pixel
         if isinstance(stored, str) and not stored.startswith("BGR") and (depth := re.search(r";(\d+)", stored)):
             return int(depth[1])
     if depth := re.search(r";(\d+)", image.mode):

@@ -1,9 +1,10 @@
-"""Which device a process computes on: VARIENT_DEVICE, and a GPU that no other process of ours has taken.
+"""Choice of the device: VARIENT_DEVICE, and a GPU that no other `varient` process uses.
 
-Processes started side by side on one machine would all use the first GPU that they see.  So each locks one of the
-visible GPUs for its life and hides the others from itself.  It does so by CUDA_VISIBLE_DEVICES, which CUDA reads once:
-before torch is asked about GPUs.  The operating system drops a lock however its process ends; the lock's file holds the
-number of the process that took it last, for those that wait.  Imports no torch.
+Processes started side by side on one machine would all use the first GPU that they see.  Therefore each process locks
+one of the visible GPUs until it exits, and hides the others from itself by setting CUDA_VISIBLE_DEVICES.  CUDA reads
+that variable once, so this must happen before torch queries the GPUs.  The operating system releases a lock however the
+process ends; the lock file holds the pid of the last process that took it, for messages to waiting processes.  Imports
+no torch.
 
 The locks are the system's own and not `filelock`'s: a process holds some of several files, passes them to the program
 that it becomes, and reads from a file that it did not get who has it.  They are of one user's processes; those of
@@ -30,28 +31,28 @@ from varient.settings import Wanted, read_settings
 VARIABLE = "VARIENT_DEVICE"
 _VISIBLE, _ORDER = "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"
 _TAKEN = "VARIENT_GPUS_TAKEN"
-"""Set for the processes that this one starts or becomes: the GPUs that they see are locked for them already."""
+"""Set for child processes and across `os.exec`: the visible GPUs are locked already."""
 
 LOCKS = Path("/tmp") / f"varient-gpus-{os.getuid()}"
-"""One file for each GPU of this machine, and one for the queue; TMPDIR may differ between processes."""
+"""One lock file for each GPU of this machine, and one for the queue.  Not in TMPDIR, which may differ by process."""
 POLL_S = 1.0
 
 _held: list[int] = []
-"""Descriptors of this process's locks: open as long as it lives."""
+"""File descriptors of the locks of this process; they stay open until it exits."""
 
 
 class VisibleGpu(NamedTuple):
-    """A GPU as CUDA_VISIBLE_DEVICES may name it, and its UUID ("GPU-..."), or the name again where NVML has none."""
+    """A GPU: its token for CUDA_VISIBLE_DEVICES, and its UUID ("GPU-..."), or the token again if NVML gives no UUID."""
 
     token: str
     uuid: str
 
 
 def wanted_device(default: Wanted = "auto") -> Wanted:
-    """What VARIENT_DEVICE says, and the default where it is not set or auto.
+    """The value of VARIENT_DEVICE, or the default if it is not set or `auto`.
 
     Args:
-        default: auto for work that takes a GPU where there is one, cpu for work that has to be told.
+        default: `auto` uses a GPU if there is one; `cpu` uses a GPU only if VARIENT_DEVICE asks for it.
 
     Raises:
         ConfigError: as `varient.settings.read_settings`.
@@ -62,7 +63,7 @@ def wanted_device(default: Wanted = "auto") -> Wanted:
 
 @contextmanager
 def wanting(device: Wanted) -> Iterator[None]:
-    """VARIENT_DEVICE for a block, whatever the caller's says."""
+    """Set VARIENT_DEVICE within a `with` block."""
     before = os.environ.get(VARIABLE)
     os.environ[VARIABLE] = device
     try:
@@ -77,8 +78,8 @@ def wanting(device: Wanted) -> Iterator[None]:
 def settle_device(default: Wanted = "auto") -> None:
     """Lock one GPU for this process, waiting until one is free.
 
-    Does nothing where the process computes on the CPU, or has its GPU already: from a launcher (which sets LOCAL_RANK)
-    or from a parent process that holds GPUs.  Call it before torch is used.
+    Does nothing if the process computes on the CPU, or was given its GPU by a launcher (which sets LOCAL_RANK) or by a
+    parent process that holds GPUs.  Call it before torch is used.
 
     Raises:
         ValueError: as `varient.settings.read_settings` and `take_gpus`.
@@ -89,20 +90,20 @@ def settle_device(default: Wanted = "auto") -> None:
 
 
 def leave_gpus() -> None:
-    """Unlock what this process has taken: torch, which was not asked before, cannot use it."""
+    """Release the GPUs of this process, when torch turns out to be unable to use them."""
     while _held:
         os.close(_held.pop())
     os.environ.pop(_TAKEN, None)
 
 
 def take_gpus(count: int, *, for_children: bool = False) -> None:
-    """Lock ``count`` of the visible GPUs, waiting until so many are free, and show no others to this process.
+    """Lock ``count`` of the visible GPUs, waiting until that many are free, and hide all others from this process.
 
     Args:
-        for_children: the locks pass to the program that this process becomes (`os.exec`).
+        for_children: keep the locks across `os.exec`.
 
     Raises:
-        ValueError: fewer are visible; as `visible_gpus`; or a folder of locks that others could write to.
+        ValueError: fewer GPUs are visible; as `visible_gpus`; or other users could write into the folder of the locks.
     """
     gpus = visible_gpus()
     if len(gpus) < count:
@@ -112,7 +113,7 @@ def take_gpus(count: int, *, for_children: bool = False) -> None:
     busy = {gpu: pids for gpu in gpus if (pids := _computing_on(gpu.uuid))}
     gpus = sorted(gpus, key=lambda gpu: gpu in busy)
     taken: dict[VisibleGpu, int] = {}
-    with _queued():  # one process chooses at a time: two that want several GPUs could deadlock, each holding some
+    with _queued():  # one process chooses at a time: two that each hold some GPUs and wait for more could deadlock
         said = ""
         while True:
             for gpu in gpus:
@@ -136,14 +137,14 @@ def take_gpus(count: int, *, for_children: bool = False) -> None:
 
 
 def visible_gpus(environment: Mapping[str, str] = os.environ) -> list[VisibleGpu]:
-    """The GPUs that CUDA shows a process, in its order; none without a driver.
+    """The GPUs that CUDA shows to a process, in CUDA's order; empty without a driver.
 
     A number in CUDA_VISIBLE_DEVICES counts as NVML counts, whatever CUDA_DEVICE_ORDER says; `take_gpus` has CUDA count
     so too.  The list ends before the first word that names none: -1, NoDevFiles, the number or UUID of a GPU that is
     not here.
 
     Raises:
-        ValueError: a GPU that is named twice, for which CUDA shows none; the first letters of several.
+        ValueError: a GPU is named twice (CUDA would then show none), or a UUID prefix matches several GPUs.
     """
     uuids = _installed_gpus()
     named = environment.get(_VISIBLE)
@@ -155,7 +156,7 @@ def visible_gpus(environment: Mapping[str, str] = os.environ) -> list[VisibleGpu
         if not found:
             break
         if len(found) > 1:
-            raise ValueError(f"{_VISIBLE} = {named!r}: {token} may be any of {', '.join(found)}")
+            raise ValueError(f"{_VISIBLE} = {named!r}: {token} matches several GPUs: {', '.join(found)}")
         if first := next((gpu for gpu in gpus if gpu.uuid == found[0]), None):
             raise ValueError(f"{_VISIBLE} = {named!r} names one GPU twice, by {first.token} and by {token}: CUDA would "
                              "show none")
@@ -164,7 +165,7 @@ def visible_gpus(environment: Mapping[str, str] = os.environ) -> list[VisibleGpu
 
 
 def _gpus_named(token: str, uuids: list[str]) -> list[str]:
-    """UUIDs that a word of CUDA_VISIBLE_DEVICES may stand for; a slice of a GPU (MIG) is not among NVML's GPUs."""
+    """UUIDs of the GPUs that an entry of CUDA_VISIBLE_DEVICES may name; NVML does not list MIG devices as GPUs."""
     if token.isascii() and token.isdecimal():
         return uuids[int(token):][:1]
     if token.startswith("GPU-"):
@@ -173,9 +174,9 @@ def _gpus_named(token: str, uuids: list[str]) -> list[str]:
 
 
 def _installed_gpus() -> list[str]:
-    """UUIDs of the machine's GPUs by NVML, of a GPU in slices (MIG) those of its slices; none where there is no driver.
+    """UUIDs of the machine's GPUs by NVML; for a GPU in MIG mode, those of its MIG devices.  Empty without a driver.
 
-    A GPU whose UUID NVML does not tell goes by its number.
+    If NVML does not give the UUID of a GPU, its number is used.
     """
     try:
         pynvml.nvmlInit()
@@ -193,7 +194,7 @@ def _installed_gpus() -> list[str]:
 
 
 def _slices(gpu: object) -> list[object]:
-    """NVML's handles of the slices of a GPU; none where it is in one piece."""
+    """NVML handles of the MIG devices of a GPU; empty if it is not in MIG mode."""
     try:
         if pynvml.nvmlDeviceGetMigMode(gpu)[0] != pynvml.NVML_DEVICE_MIG_ENABLE:
             return []
@@ -204,16 +205,16 @@ def _slices(gpu: object) -> list[object]:
     for number in range(most):
         try:
             found.append(pynvml.nvmlDeviceGetMigDeviceHandleByIndex(gpu, number))
-        except pynvml.NVMLError:  # so many may be there, few are
+        except pynvml.NVMLError:  # fewer MIG devices exist than the maximum
             continue
     return found
 
 
 def locked_gpus(gpus: Iterable[VisibleGpu]) -> dict[VisibleGpu, str]:
-    """Those that another process of ours has locked, each with the number of that process; nothing stays locked.
+    """Which of the GPUs another `varient` process has locked: GPU -> pid of that process.  Takes no lock itself.
 
     Raises:
-        ValueError: a folder of locks that others could write to.
+        ValueError: other users could write into the folder of the locks.
     """
     if not LOCKS.exists():
         return {}
@@ -237,18 +238,18 @@ def _computing_on(uuid: str) -> list[int]:
 
 
 def _check_lock_folder() -> None:
-    """Make the folder of locks; raise ValueError where it is another user's, or open to others: /tmp is everybody's."""
+    """Create the folder of the locks; raise ValueError if another user owns it or can write into it."""
     with suppress(FileExistsError):
         LOCKS.mkdir(mode=0o700)
     found = LOCKS.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or stat.S_IMODE(found.st_mode) & 0o077:
-        raise ValueError(f"{LOCKS} must be a folder of user {os.getuid()} with mode 700, where locks of GPUs are safe, "
-                         f"but is {stat.filemode(found.st_mode)} of user {found.st_uid}: have it removed")
+        raise ValueError(f"{LOCKS} must be a folder of user {os.getuid()} with mode 700, so that the GPU locks are "
+                         f"safe, but is {stat.filemode(found.st_mode)} of user {found.st_uid}; remove it")
 
 
 @contextmanager
 def _queued() -> Iterator[None]:
-    """In turn with all other processes that look for GPUs."""
+    """Hold the queue's lock: one process at a time looks for free GPUs."""
     queue = _opened("queue")
     try:
         if not _take(queue):
@@ -260,7 +261,7 @@ def _queued() -> Iterator[None]:
 
 
 def _locked(uuid: str) -> int | None:
-    """The descriptor of a GPU's lock, or None where another process has it."""
+    """File descriptor of the lock of a GPU, or None if another process holds it."""
     lock = _opened(uuid)
     if _take(lock):
         return lock
@@ -273,22 +274,22 @@ def _opened(name: str) -> int:
     try:
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     except OSError as error:
-        raise ValueError(f"{path}, the file of a lock, cannot be opened: {error.strerror}") from error
+        raise ValueError(f"{path}: this lock file cannot be opened: {error.strerror}") from error
 
 
 def _take(lock: int, *, wait: bool = False) -> bool:
-    """Lock an open file and sign it with this process; False where another process has it and we do not wait."""
+    """Lock an open file and write this pid into it; False if another process holds it and ``wait`` is false."""
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:
         return False
-    os.ftruncate(lock, 0)  # its new time keeps it from what clears /tmp by age
+    os.ftruncate(lock, 0)  # also updates its time, so that clean-up of old files in /tmp leaves it alone
     os.pwrite(lock, str(os.getpid()).encode(), 0)
     return True
 
 
 def _holder(name: str) -> str:
-    """Number of the process that took a lock last; unknown while another is just about to sign."""
+    """Pid of the process that took a lock last; "unknown" while a new holder has not written its pid yet."""
     lock = _opened(name)
     try:
         return os.pread(lock, 32, 0).decode() or "unknown"

@@ -1,7 +1,7 @@
-"""An experiment as the command line and the workflow take it: a config whose rows, families and ablations resolve too.
+"""Loading of an experiment for the command line and the workflow: the config, plus checks of all systems it names.
 
-`varient.config` sees to the settings themselves and knows no system, so that what trains and samples does not depend on
-what is compared with what.
+`varient.config` validates the settings alone and knows no systems, so that training and sampling do not depend on the
+code of the comparisons.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from varient.systems.registry import families_of, networks_of, resolve_system, u
 
 
 def load_experiment(path: Path) -> ExperimentConfig:
-    """Read and validate a YAML or JSON config with all that it names.
+    """Read and validate a YAML or JSON config, and check the systems that it names.
 
     Raises:
         ConfigError: as `load_config` and `check_systems`, each line with the file's name.
@@ -27,7 +27,7 @@ def load_experiment(path: Path) -> ExperimentConfig:
 
 
 def parse_experiment(settings: object, origin: str) -> ExperimentConfig:
-    """Validate settings read from ``origin`` (a file name for the message) with all that they name.
+    """Validate settings read from ``origin`` (a file name for the message), and check the systems that they name.
 
     Raises:
         ConfigError: as `parse_config` and `check_systems`, each line with the origin.
@@ -36,9 +36,9 @@ def parse_experiment(settings: object, origin: str) -> ExperimentConfig:
 
 
 def keep_config(config: ExperimentConfig, folder: Path) -> Path:
-    """The config with all defaults as a file of a folder, named by its content; a file that is there stays as it is.
+    """Write the config with all defaults into a folder, under a name that contains its hash; keep an existing file.
 
-    So processes that read it are not disturbed by whoever keeps another one.
+    Another config gets another file, so processes that are reading this one are not disturbed.
 
     Returns:
         The file, ``config-<first 16 hex digits of its SHA-256>.json``.
@@ -54,14 +54,14 @@ def keep_config(config: ExperimentConfig, folder: Path) -> Path:
 
 
 def check_systems(config: ExperimentConfig) -> None:
-    """See that families, their networks, the arms of the ablations and the rows can be had.
+    """Check the settings of all families, their networks, the arms of the ablations and the ids of the rows.
 
     Raises:
-        ValueError: settings of a family, its networks, an arm or a row's id are wrong.
+        ValueError: the first of them that is wrong.
     """
     for name in config.supernet.recipes:
         if not is_recipe_name(name):
-            raise ConfigError(f"supernet.recipes: no recipe can be called {name!r}, which ids have for something else")
+            raise ConfigError(f"supernet.recipes: a recipe cannot be named {name!r}, which is a suffix of system ids")
     networks_of(config)
     for name, (_, settings) in families_of(config).items():
         if settings is not None:
@@ -75,13 +75,13 @@ def check_systems(config: ExperimentConfig) -> None:
         except ValueError as error:
             raise ConfigError(f"rows: {error}") from None
         if not NAME.fullmatch(name):
-            raise ConfigError(f"rows: {name!r}: ids are of lower-case letters, digits and dashes")
+            raise ConfigError(f"rows: {name!r}: ids consist of lower-case letters, digits and dashes")
         if (other := stands_for.setdefault(system.published_as, name)) != name:
-            raise ConfigError(f"rows: {other} and {name} both stand for {system.published_as}; one row can")
+            raise ConfigError(f"rows: {other} and {name} both stand for {system.published_as}; keep one of them")
 
 
 def named_files(config: ExperimentConfig) -> list[Path]:
-    """Files and folders of the user's that an experiment reads, whether they are there or not."""
+    """The user's files and folders that an experiment reads, whether they exist or not."""
     named = [config.data.root, config.tokenizer.weights, config.base.weights, config.evaluation.inception_weights,
              config.evaluation.reference, *(network.released for network in networks_of(config).values()),
              *(path for name in config.rows for path in user_files(resolve_system(name, config)))]

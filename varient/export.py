@@ -1,4 +1,4 @@
-"""Our samples for other people's tools: an ADM .npz, or a folder of PNGs."""
+"""Export of samples for other tools: an ADM .npz, or a folder of PNGs."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ _ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
 def export_adm(archives: Sequence[Path], output: Path, seed: int = SEED) -> dict:
     """Write all shards of a run as one ADM sample batch: arr_0 (N, S, S, 3) uint8 and labels arr_1 (N,) int64.
 
-    Image j of arr_0 is image ``fixed_permutation(N, seed)[j]`` of the run: ADM's evaluator takes IS over 5000
-    consecutive images each, and sorted or cyclic classes would spoil it.  Written as a stream, 64 images at a time.
-    A manifest goes beside it (`manifest_path`): permutation, hashes of shards and images, origin.
+    Image j of arr_0 is image ``fixed_permutation(N, seed)[j]`` of the run: ADM's evaluator computes IS over blocks of
+    5000 consecutive images, and images sorted by class would bias it.  The file is streamed, 64 images at a time.  A
+    manifest is written beside it (`manifest_path`): permutation, hashes of shards and images, origin.
 
     Returns:
         The manifest.
 
     Raises:
-        SampleError: shards that are missing, damaged or of different runs, or that are no sample archives.
+        SampleError: shards are missing, damaged, of different runs, or not sample archives.
         OutputError: the file could not be written; nothing is left behind.
     """
     check_writable(output)
@@ -61,15 +61,17 @@ def export_adm(archives: Sequence[Path], output: Path, seed: int = SEED) -> dict
         manifest = _manifest(source, labels, digests) | {
             "permutation_seed": seed, "order": f"arr_0[j] is image RandomState({seed}).permutation({len(source)})[j]",
             "arr_0_crc32": crc}
-        # Before the .npz takes its place: a manifest of another file is noticed by its CRC, a missing one is not.
+        # Written before the .npz is renamed: if the process dies in between, the CRC shows that the manifest is of
+        # another file, while a missing manifest would not be noticed.
         write_text(manifest_path(output), _json(manifest))
     return manifest
 
 
 def export_png(archives: Sequence[Path], folder: Path) -> dict:
-    """Write all shards of a run as PNGs ``{class}_{index}.png`` with a manifest.json; the folder appears when complete.
+    """Write all shards of a run as PNGs ``{class}_{index}.png`` with a manifest.json.
 
-    The folder's order by name is class by class: IS needs a permutation, which the protocols here apply.
+    The folder is renamed to its final name once it is complete.  Sorted by name, its images are sorted by class: IS
+    needs a permutation, which the protocols here apply.
 
     Returns:
         The manifest.
@@ -89,7 +91,7 @@ def export_png(archives: Sequence[Path], folder: Path) -> dict:
         digests = []
         for number, image in enumerate(_each(source)):
             digests.append(digests_of(image[None]))
-            # Level 1 is three times faster than the default for about a tenth more bytes; pixels are the same.
+            # Level 1 is three times as fast as the default and writes about a tenth more bytes; PNG is lossless.
             Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0))).save(
                 temporary / f"{labels[number]:04d}_{source.indices[number]:06d}.png", compress_level=1)
         manifest = _manifest(source, labels, np.concatenate(digests))
@@ -106,10 +108,10 @@ def export_png(archives: Sequence[Path], folder: Path) -> dict:
 
 
 def _complete_archives(archives: Sequence[Path]) -> tuple[ImageSource, np.ndarray]:
-    """The images and their classes (N,), int64, which archives of ours have."""
+    """The images of sample archives and their classes (N,), int64."""
     source = open_samples(archives)
     if source.kind != "archives" or source.labels is None:
-        raise SampleError(f"{source.place}: no sample archives of ours")
+        raise SampleError(f"{source.place}: not sample archives of varient")
     source.require_complete()
     for remark in source.remarks:
         log.warning("%s", remark)
@@ -129,7 +131,7 @@ def _member(file: zipfile.ZipFile, name: str, shape: tuple[int, ...], dtype: np.
 
 
 def _manifest(source: ImageSource, labels: np.ndarray, digests: np.ndarray) -> dict:
-    """What both forms say about themselves; images_sha256 is over the images in order of index."""
+    """The manifest of both formats; images_sha256 covers the images in order of their indices."""
     return {"num_images": len(source), "image_size": source.side, "num_classes": len(np.unique(labels)),
             "images_sha256": content_hash(digests), "origin": source.origin,
             "shards": [{"file": path.name, "sha256": sha256_of(path)} for path in source.files]}

@@ -1,4 +1,4 @@
-"""Writing files so that a reader never sees half of one."""
+"""Atomic writing of files, checks of output paths, and hashes of files."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ _LOCK = ".lock"
 
 
 class OutputError(OSError):
-    """A result could not be written; nothing was left behind."""
+    """A result could not be written; no partial file was left behind."""
 
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path``, renamed to it when the block ends well and removed when it does not.
+    """A temporary path beside ``path``: renamed to it at the end of the `with` block, removed after an exception.
 
     Raises:
-        OutputError: the file could not be written (a full disk, say), or the path is that of a folder, device or pipe,
-            which no file takes the place of.
+        OutputError: the file could not be written (for example, the disk is full), or the path is a folder, device or
+            pipe, which must not be replaced by a file.
     """
     temporary = None
     try:
@@ -65,14 +65,14 @@ def _check_replaceable(path: Path) -> None:
 
 
 def check_outputs(files: Sequence[Path], inputs: Iterable[Path], folders: Sequence[Path] = ()) -> None:
-    """See, before work begins, that outputs can be written and take the place of nothing that the work reads.
+    """Check, before work begins, that outputs can be written and do not overwrite any input.
 
-    Files are the same by whatever names: links, other spellings of a path.
+    Links and different spellings of a path are recognised as the same file.
 
     Args:
-        files: to write.
-        inputs: files, and folders of which all is read.
-        folders: to write into.
+        files: output files.
+        inputs: input files, and folders all of whose files are read.
+        folders: output folders.
 
     Raises:
         OutputError: one line that names the output.
@@ -81,17 +81,16 @@ def check_outputs(files: Sequence[Path], inputs: Iterable[Path], folders: Sequen
         check_writable(output, is_folder=output in folders)
     for output, other in combinations((*files, *folders), 2):
         if output.resolve() == other.resolve():
-            raise OutputError(f"{output}: two results cannot have one name")
+            raise OutputError(f"{output}: is named for two results; they need different names")
     there = [output for output in (*files, *folders) if output.exists()]
     for source in inputs if there else ():
         for output in there:
             if source.exists() and _lands_on(output, source):
-                raise OutputError(f"{output}: is read as {source}, and a result there would take its place; write "
-                                  "elsewhere")
+                raise OutputError(f"{output}: the result would overwrite the input {source}; choose another output")
 
 
 def _lands_on(output: Path, source: Path) -> bool:
-    """Whether a result at ``output`` would take the place of ``source`` or, where that is a folder, of a file of it."""
+    """Whether a result at ``output`` would overwrite ``source`` or, if that is a folder, a file in it."""
     if output.samefile(source):
         return True
     if output.is_dir() or not source.is_dir():
@@ -101,11 +100,11 @@ def _lands_on(output: Path, source: Path) -> bool:
 
 
 def check_writable(output: Path, *, is_folder: bool = False) -> None:
-    """See before work begins that a file, or files in a folder, can be written; nothing is left behind.
+    """Check, before work begins, that a file, or files in a folder, can be written; the check leaves nothing behind.
 
     Raises:
-        OutputError: a folder, a device or a pipe in place of the file, a file in place of a folder, or a folder that
-            takes no file.
+        OutputError: a folder, device or pipe has the file's name, a file has the folder's name, or no file can be
+            created there.
     """
     try:
         if not is_folder:
@@ -121,15 +120,15 @@ def check_writable(output: Path, *, is_folder: bool = False) -> None:
 
 
 def shown(path: Path | str) -> str:
-    """A path, or a text with one in it, as UTF-8 has it: file names may be any bytes, records and terminals may not."""
+    """A path, or text with a path in it, as valid UTF-8: file names may be any bytes, records and terminals may not."""
     return str(path).encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
 def remove_unfinished(folder: Path, stem: str = "*", suffix: str = "*") -> None:
-    """Remove what killed processes left of files that `atomic_path` was writing; for their only writer.
+    """Remove temporary files that killed processes left behind in `atomic_path`.  Only the sole writer may call it.
 
     Args:
-        stem, suffix: of the files, as patterns; by default all in ``folder``.
+        stem, suffix: patterns of the final files' names; by default all files in ``folder``.
     """
     for path in folder.glob(f".{stem}-????????{suffix}"):
         path.unlink(missing_ok=True)
@@ -137,13 +136,13 @@ def remove_unfinished(folder: Path, stem: str = "*", suffix: str = "*") -> None:
 
 @contextmanager
 def only_writer(folder: Path, busy: Exception) -> Iterator[None]:
-    """Hold a folder for this process; the lock ends with the process, however that ends.
+    """Lock a folder for this process; the operating system releases the lock when the process ends.
 
-    A file system without locks is said to have none, and trusted.  Processes that this one forks do not hold the folder
-    (with `flock`, which `filelock` uses, they would): one that reads images may outlive a killed training by seconds.
+    On a file system without locks, a warning is logged and the work goes on.  Forked processes do not inherit the lock
+    (with `flock`, which `filelock` uses, they would): an image-reading worker may outlive a killed training by seconds.
 
     Args:
-        busy: raised where another process holds it.
+        busy: the exception to raise if another process holds the lock.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / _LOCK).open("w") as file:
@@ -163,12 +162,12 @@ def write_text(path: Path, text: str) -> None:
 
 
 def link_or_copy(source: Path, target: Path) -> None:
-    """Give a file a second name; a copy where the file system cannot.
+    """Create a hard link to a file, or a copy if the file system has no hard links.
 
-    Two names are one file, so nobody may write into either: `atomic_path` puts a new file in place of a name.
+    Linked names share their content, so neither may be modified in place; `atomic_path` replaces files instead.
 
     Raises:
-        OutputError: neither could be written.
+        OutputError: neither a link nor a copy could be created.
     """
     with atomic_path(target) as temporary:
         temporary.unlink()
@@ -176,7 +175,7 @@ def link_or_copy(source: Path, target: Path) -> None:
             os.link(source, temporary)
         except OSError:
             shutil.copyfile(source, temporary)
-        os.utime(temporary)  # a result is newer than what it was made from: the workflow counts on it
+        os.utime(temporary)  # the workflow expects a result to be newer than its inputs
 
 
 def sha256_of(path: Path) -> str:
@@ -186,14 +185,14 @@ def sha256_of(path: Path) -> str:
 
 
 KEPT_FROM_BYTES = 2 ** 26
-"""Size from which `sha256_kept` keeps a hash: to hash this much takes a tenth of a second."""
+"""Files of this size or larger have their hash cached by `sha256_kept`; hashing this much takes a tenth of a second."""
 
 
 def sha256_kept(path: Path) -> str:
-    """SHA-256 of a file's bytes, as hex, kept beside a large file in ``.<name>.sha256`` for the next who asks.
+    """SHA-256 of a file's bytes, as hex; for large files it is cached beside the file in ``.<name>.sha256``.
 
-    What is kept counts as long as size, time of change and inode are those that it was taken at; where it cannot be
-    kept, the file is hashed each time.  Many jobs read the same network of 8 GB, which hashing takes seconds of.
+    The cached hash is valid as long as the file's size, modification time and inode are unchanged.  If it cannot be
+    written, the file is hashed each time.  The cache pays off because many jobs read the same network of up to 8 GB.
     """
     before = _state(path)
     if before[0] < KEPT_FROM_BYTES:
@@ -204,10 +203,10 @@ def sha256_kept(path: Path) -> str:
         if found["state"] == before and re.fullmatch(r"[0-9a-f]{64}", found["sha256"]):
             return found["sha256"]
     except (OSError, ValueError, TypeError, KeyError):
-        pass  # none yet, or none that says anything
+        pass  # not cached yet, or the cache file is unreadable
     digest = sha256_of(path)
     if _state(path) == before:
-        with suppress(OSError):  # a folder that only its owner may write into
+        with suppress(OSError):  # the folder may be read-only for this user
             write_text(kept, json.dumps({"sha256": digest, "state": before}))
     return digest
 

@@ -1,4 +1,4 @@
-"""From labels to sample archives, one shard of a system at a time."""
+"""Generation of sample archives, one shard of a system at a time."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ def images(sampler: Sampler, labels: Sequence[int], indices: Sequence[int], seed
 
 
 def label_of(index: int, num_classes: int) -> int:
-    """The class of image ``index``: classes take turns, so counts are equal."""
+    """The class of image ``index``: classes alternate, so that all have the same number of images."""
     return index % num_classes
 
 
 def shard_indices(shard: int, *, shards: int, num_images: int) -> range:
-    """Indices of shard 0..shards-1: contiguous, together 0..num_images-1.
+    """Image indices of one shard; shards are contiguous and together cover 0..num_images-1.
 
     Raises:
-        ValueError: a shard outside 0..shards-1.
+        ValueError: ``shard`` is outside 0..shards-1.
     """
     if not 0 <= shard < shards:
         raise ValueError(f"shard {shard} is outside 0..{shards - 1}")
@@ -45,10 +45,12 @@ def shard_indices(shard: int, *, shards: int, num_images: int) -> range:
 def generate_shard(config: ExperimentConfig, system: str, shard: int, run_dir: Path, output: Path) -> None:
     """Generate one shard of a system's images and write it to ``output``.
 
-    Each batch is kept on disk until the shard is whole: a killed job goes on where it was, to the same bytes.
+    Finished batches are kept on disk until the shard is complete, so that a killed job can be resumed; the result has
+    the same bytes.
 
     Raises:
-        ValueError: an unknown system or shard, unusable weights, or 16 bits on a CPU that nobody asked for.
+        ValueError: unknown system or shard, unusable weights, or 16-bit precision without a GPU (VARIENT_DEVICE=cpu
+            allows it).
     """
     device = default_device(config.sampling.precision)
     print(f"{system}, shard {shard}, on {named_device(device)}", flush=True)
@@ -71,11 +73,11 @@ def generate_shard(config: ExperimentConfig, system: str, shard: int, run_dir: P
 
 
 class FinishedBatches:
-    """Batches of a shard on disk, so that a killed job goes on after the last of them.
+    """The finished batches of a shard on disk, from which a killed job is resumed.
 
     Args:
-        folder: theirs alone; its name is hidden, so that nobody takes them for samples.
-        made_by: JSON-able; all that they depend on.  What is there and was made by anything else is removed.
+        folder: for these batches alone; its name begins with a dot, so that it is not read as samples.
+        made_by: everything that the batches depend on, JSON-serializable.  Batches made by anything else are removed.
     """
 
     def __init__(self, folder: Path, made_by: dict) -> None:
@@ -85,19 +87,19 @@ class FinishedBatches:
             write_text(note, text)
 
     def read(self, at: int) -> np.ndarray | None:
-        """The batch that begins at a position, uint8 (B, 3, S, S); None where it is not there, or damaged."""
+        """The batch whose first image is number ``at``, uint8 (B, 3, S, S); None if it is missing or damaged."""
         try:
             return np.load(self._path(at), allow_pickle=False)
         except (OSError, ValueError, EOFError):
             return None
 
     def keep(self, at: int, images_B3SS: np.ndarray) -> None:
-        """Write a batch whole or not at all."""
+        """Write a batch atomically."""
         with atomic_path(self._path(at)) as temporary, temporary.open("wb") as file:
             np.save(file, images_B3SS)
 
     def remove(self) -> None:
-        """Remove all of them; another process that draws the same shard may be doing so too."""
+        """Remove all batches.  Another process that generates the same shard may be removing them at the same time."""
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _path(self, at: int) -> Path:

@@ -1,13 +1,13 @@
-"""Folders of images: which of their entries count, and how their class folders are numbered.
+"""Folders of images: which files are images, and how class folders are numbered.
 
-One rule for everybody who reads images or shards from folders: scoring, export, training, the token cache, and the
-workflow's check before any job.
+The same rules hold wherever images or shards are read from folders: scoring, export, training, the token cache, and
+the workflow's check before the first job.
 
-- Links to files and folders are followed.  One that leads nowhere is an error, and so is a folder that is reached
-  twice (by a link to a folder above, say), whose images would count twice.  Folders are told apart by device and inode.
-- Hidden entries (`is_hidden`) are left out with all that is in them, and reported.
-- What is an image is said by its name (`IMAGE_SUFFIXES`).  A reader that does not take all of these formats refuses the
-  others, so that no image is left out without a word.
+- Links to files and folders are followed.  A broken link is an error, and so is a folder that is reached twice (for
+  example by a link to a parent folder), because its images would count twice.  Device and inode identify a folder.
+- Hidden entries (`is_hidden`) are skipped with everything in them, and reported.
+- The suffix of a file decides whether it is an image (`IMAGE_SUFFIXES`).  A reader that supports only some of these
+  formats raises an error for the others, so that no image is skipped silently.
 - A folder that cannot be listed is an error.
 """
 
@@ -23,30 +23,31 @@ from typing import NamedTuple
 IMAGE_SUFFIXES = (
     ".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff", ".ppm", ".pgm",
     ".pbm", ".pnm", ".jp2", ".j2k", ".jpx", ".jxl", ".avif", ".heic", ".heif", ".tga", ".exr", ".psd", ".qoi")
-"""What the names of images end in, in small letters."""
+"""Suffixes of image files, in lower case."""
 
-_LITTER = ("__macosx", "@eadir", "lost+found", "$recycle.bin", "system volume information", "thumbs.db", "desktop.ini")
-"""What systems leave behind under names that do not begin with a dot, in small letters."""
+_SYSTEM_NAMES = ("__macosx", "@eadir", "lost+found", "$recycle.bin", "system volume information", "thumbs.db",
+                 "desktop.ini")
+"""Names of files and folders that operating systems create, in lower case; they are skipped like hidden ones."""
 
-_THREADS = 16  # listing waits for the disk, above all for a network disk
-_DECIMAL = re.compile(r"[0-9]{1,18}")  # what fits into int64; str.isdecimal would take digits of all scripts
+_THREADS = 16  # listing is bound by disk latency, above all on a network disk
+_DECIMAL = re.compile(r"[0-9]{1,18}")  # fits into int64; str.isdecimal would accept digits of all scripts
 _WORDNET_ID = re.compile(r"n[0-9]{8}")
 _SHOWN = 6
 
 
 class ImageTreeError(ValueError):
-    """A folder of images that cannot be read as it is; one line that names the entry."""
+    """A folder of images cannot be read; the message is one line that names the entry."""
 
 
 class Folder(NamedTuple):
-    """What one folder holds, without what is in its subfolders.
+    """The entries of one folder, without those of its subfolders.
 
     Attributes:
         name: relative to the root; "." for the root itself.
         identity: device and inode.
-        changed_ns: when an entry was last added, removed or renamed.
+        changed_ns: modification time in ns: when an entry was last added, removed or renamed.
         files, folders, hidden: names of the entries, sorted.
-        sizes: of the files in bytes; empty where nobody asked.
+        sizes: sizes of the files in bytes; empty unless requested.
     """
 
     name: str
@@ -64,31 +65,33 @@ class Folder(NamedTuple):
 
 
 def is_hidden(name: str) -> bool:
-    """Whether an entry of this name is left out: it begins with a dot, or a system left it behind."""
-    return name.startswith(".") or name.lower() in _LITTER
+    """Whether an entry is skipped because its name begins with a dot or is one of `_SYSTEM_NAMES`."""
+    return name.startswith(".") or name.lower() in _SYSTEM_NAMES
 
 
 def is_image(name: str, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> bool:
-    """Whether a file is an image by its name, of one of these formats."""
+    """Whether the suffix of a file is one of ``suffixes``."""
     return name.lower().endswith(suffixes)
 
 
 def some(names: Sequence[str]) -> str:
-    """The first of several names, and how many more there are."""
+    """The first few of several names as text, and how many more there are."""
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return ", ".join(names[:_SHOWN]) + more
 
 
 def read_tree(root: Path, *, sized: bool = False) -> Iterator[Folder]:
-    """The root and all folders below it that are not hidden: by the root's subfolders in order of their names, and
-    within each by path, which is torchvision's order.
+    """Yield the root and all folders below it that are not hidden.
+
+    The root's subfolders come in order of their names, and the folders within each in order of their paths, as in
+    torchvision.
 
     Args:
-        sized: look up the sizes of the files too.
+        sized: also look up the sizes of the files.
 
     Raises:
-        ImageTreeError: no such folder, or one that cannot be listed; a link that leads nowhere; an entry that is
-            neither file nor folder; a folder that is reached twice.
+        ImageTreeError: a folder is missing or cannot be listed; a broken link; an entry that is neither file nor
+            folder; a folder that is reached twice.
     """
     top = read_folder(root, sized=sized)
     yield top
@@ -118,7 +121,7 @@ def read_folder(root: Path, name: str = ".", *, sized: bool = False) -> Folder:
                 if sized and kind == "file":
                     bytes_of[entry.name] = entry.stat().st_size
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise ImageTreeError(f"{place}: no folder of images ({error.strerror})") from None
+        raise ImageTreeError(f"{place}: not a folder of images ({error.strerror})") from None
     except OSError as error:
         raise ImageTreeError(f"{place}: could not be listed ({error.strerror or error})") from None
     files, folders, hidden = (tuple(sorted(names)) for names in kinds.values())
@@ -134,10 +137,10 @@ def _kind(entry: os.DirEntry) -> str:
             return "file"
         if entry.is_dir():
             return "folder"
-    except OSError as error:  # a link to itself, say
+    except OSError as error:  # for example, a link to itself
         raise ImageTreeError(f"{entry.path}: could not be read ({error.strerror})") from None
     if entry.is_symlink() and not os.path.exists(entry.path):
-        raise ImageTreeError(f"{entry.path}: a link that leads nowhere ({os.readlink(entry.path)})")
+        raise ImageTreeError(f"{entry.path}: a broken link ({os.readlink(entry.path)})")
     raise ImageTreeError(f"{entry.path}: neither a file nor a folder")
 
 
@@ -147,7 +150,7 @@ def _read_below(root: Path, name: str, top: Folder, sized: bool) -> list[Folder]
     folders, left = [], [name]
     while left:
         folder = read_folder(root, left.pop(), sized=sized)
-        _note(root, found, folder)  # before going on: a link to a folder above has no end
+        _note(root, found, folder)  # before descending: a link to a parent folder would never end
         folders.append(folder)
         left += folder.inside(folder.folders)
     return sorted(folders, key=lambda folder: folder.name)
@@ -156,40 +159,40 @@ def _read_below(root: Path, name: str, top: Folder, sized: bool) -> list[Folder]
 def _note(root: Path, found: dict[tuple[int, int], str], folder: Folder) -> None:
     other = found.setdefault(folder.identity, folder.name)
     if other != folder.name:
-        raise ImageTreeError(f"{root / folder.name} and {root / other} are one folder, reached twice by a link: its "
-                             "images would count twice")
+        raise ImageTreeError(f"{root / folder.name} and {root / other} are the same folder, reached twice through a "
+                             "link: its images would count twice")
 
 
 # Classes
 
 def class_numbers(names: Collection[str]) -> dict[str, int]:
-    """Number of each class folder, in order of the numbers.
+    """Class index of each class folder, in order of the indices.
 
-    Where all names are decimal numbers (ASCII digits), each is its own number.  Else classes are numbered in sorted
-    order of their names, as torchvision and every ImageNet code do.  The two differ where numbers have no leading
-    zeros: torchvision sorts them as text (0, 1, 10, 11, 2) and would give folder "2" the number 4.
+    If all names are decimal numbers (ASCII digits), each name is its index.  Otherwise classes are numbered in sorted
+    order of their names, as in torchvision and other ImageNet code.  The two rules differ for numbers without leading
+    zeros: torchvision sorts them as text (0, 1, 10, 11, 2), so that folder "2" would have index 4.
 
     Raises:
-        ImageTreeError: two names of one number, as 1 and 01.
+        ImageTreeError: two names of the same number, such as 1 and 01.
     """
     if not names or not all(map(_DECIMAL.fullmatch, names)):
         return {name: rank for rank, name in enumerate(sorted(names))}
     by_number: dict[int, str] = {}
     for name in sorted(names):
         if (other := by_number.setdefault(int(name), name)) != name:
-            raise ImageTreeError(f"class folders {other} and {name} have one number")
+            raise ImageTreeError(f"class folders {other} and {name} have the same number")
     return {by_number[number]: number for number in sorted(by_number)}
 
 
 def torchvision_differs(numbers: dict[str, int]) -> bool:
-    """Whether torchvision would number these classes in another order."""
+    """Whether torchvision would number these classes differently."""
     return list(numbers) != sorted(numbers)
 
 
 def check_class_folders(split: Path, num_classes: int) -> None:
-    """See that a split of ImageNet's layout, ``<split>/<class>/<image>``, has a folder with images for each class.
+    """Check that a split in ImageNet's layout, ``<split>/<class>/<image>``, has a folder with images for each class.
 
-    Looks into each folder up to its first image only.
+    Each folder is searched only until its first image is found.
 
     Raises:
         ImageTreeError: see `require_classes`.
@@ -207,15 +210,15 @@ def check_class_folders(split: Path, num_classes: int) -> None:
 
 
 def require_classes(split: Path, names: Sequence[str], num_classes: int, empty: Sequence[str]) -> None:
-    """See that the class folders of a split are what the config says, and those of the train split.
+    """Check that the class folders of a split match the config and those of the train split.
 
     Args:
-        names: of its class folders.
+        names: names of the class folders.
         empty: those without an image.
 
     Raises:
-        ImageTreeError: another number of folders, an empty one, names that are numbers but not 0..C-1, or classes that
-            differ from those of train; it names the odd folders as far as they show.
+        ImageTreeError: a wrong number of folders, an empty folder, names that are numbers but not 0..C-1, or classes
+            that differ from those of train; it names the wrong folders if they can be identified.
     """
     if len(names) != num_classes:
         hints = _odd_folders(split, names, num_classes, empty)
@@ -247,7 +250,7 @@ def _look_into(root: Path, name: str, top: Folder) -> tuple[Folder, bool]:
 
 
 def _odd_folders(split: Path, names: Sequence[str], num_classes: int, empty: Sequence[str]) -> list[str]:
-    """Which folders are too many or too few, as far as names, images and the other split tell."""
+    """Hints which folders are superfluous or missing, judged by names, images and the other split."""
     if not names:
         return ["the images of val must be sorted into a folder for each class"] if split.is_dir() else []
     hints = [f"without images: {some(empty)}"] if empty else []
@@ -255,7 +258,7 @@ def _odd_folders(split: Path, names: Sequence[str], num_classes: int, empty: Seq
         return [*hints, *_odd_numbers(class_numbers(names), num_classes)]
     ids = [name for name in names if _WORDNET_ID.fullmatch(name)]
     if 2 * len(ids) > len(names) > len(ids):
-        hints.append(f"no WordNet ids as the others: {some(sorted(set(names) - set(ids)))}")
+        hints.append(f"not WordNet ids like the others: {some(sorted(set(names) - set(ids)))}")
     other = split.parent / ("val" if split.name == "train" else "train")
     if other.is_dir() and (theirs := set(read_folder(other).folders)):
         for title, odd in (("missing", theirs - set(names)), ("extra", set(names) - theirs)):

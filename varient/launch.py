@@ -1,8 +1,8 @@
-"""Starts a training the way VARIENT_LAUNCH says: `python -m varient.launch train supernet ...`.
+"""Start a training through the launcher in VARIENT_LAUNCH: `python -m varient.launch train supernet ...`.
 
-VARIENT_LAUNCH is a launcher of several processes with its options, `torchrun --standalone --nproc-per-node 8` or
-`accelerate launch --num_processes 8`; without it the training is one process.  On GPUs (VARIENT_DEVICE=cuda) the
-launcher sees as many as it starts processes, and none that another process of ours has taken.
+VARIENT_LAUNCH is the command line of a launcher, such as `torchrun --standalone --nproc-per-node 8` or
+`accelerate launch --num_processes 8`; without it the training runs in one process.  On GPUs (VARIENT_DEVICE=cuda) the
+launcher sees exactly one GPU for each process, none of which another `varient` process uses.
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ _PROCESSES = ("--nproc-per-node", "--nproc_per_node", "--num-processes", "--num_
 
 
 def launched_processes() -> int:
-    """Processes that VARIENT_LAUNCH starts on this machine; 1 where it names no launcher.
+    """Number of processes that VARIENT_LAUNCH starts on this machine; 1 without a launcher.
 
     Raises:
-        ValueError: a launcher that does not say how many, or is no command line; as `varient.settings.read_settings`.
+        ValueError: the launcher has no option with the number of processes, or is not a valid command line; as
+            `varient.settings.read_settings`.
     """
     words = _words()
     if not words:
@@ -35,12 +36,12 @@ def launched_processes() -> int:
     for option, value in pairwise(options):
         if option in _PROCESSES and value.isdecimal() and int(value) > 0:
             return int(value)
-    raise ValueError(f"{VARIABLE} = {read_settings().launch!r} must say as a number how many processes it starts: "
+    raise ValueError(f"{VARIABLE} = {read_settings().launch!r} must give the number of processes, as in "
                      "torchrun --standalone --nproc-per-node 8, or accelerate launch --num_processes 8")
 
 
 def training_gpus() -> int:
-    """GPUs that a training takes: one for each process with VARIENT_DEVICE=cuda, else none.
+    """Number of GPUs that a training uses: one for each process if VARIENT_DEVICE=cuda, else 0.
 
     Raises:
         ValueError: as `launched_processes`.
@@ -49,12 +50,12 @@ def training_gpus() -> int:
 
 
 def launcher() -> list[str]:
-    """Program and options that VARIENT_LAUNCH names; this Python where it names none.
+    """Program and options in VARIENT_LAUNCH; this Python interpreter if it is not set.
 
-    The program is looked for beside this Python, where `torchrun` and `accelerate` are installed, and then on PATH.
+    The program is searched beside this Python, where `torchrun` and `accelerate` are installed, and then on PATH.
 
     Raises:
-        ValueError: no such program, or no command line; as `varient.settings.read_settings`.
+        ValueError: no such program, or not a valid command line; as `varient.settings.read_settings`.
     """
     words = _words()
     if not words:
@@ -80,7 +81,7 @@ def _words() -> list[str]:
     try:
         return shlex.split(said)
     except ValueError as error:
-        raise ValueError(f"{VARIABLE} = {said!r} is no command line: {error}") from None
+        raise ValueError(f"{VARIABLE} = {said!r} is not a valid command line: {error}") from None
 
 
 def main() -> None:

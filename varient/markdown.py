@@ -1,7 +1,7 @@
-"""Text and tables as Markdown (GitHub's), whatever characters they hold.
+"""Text and tables as GitHub Markdown, with all special characters escaped.
 
-Not pandas' `to_markdown`: tabulate, which it calls, escapes nothing, pads the columns, so that one long cell changes
-every line, and takes cells that look like numbers for numbers.
+pandas' `to_markdown` is not used: it calls tabulate, which does not escape, pads columns (so that one long cell changes
+every line) and reformats text that looks like a number.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ import re
 from collections.abc import Iterable, Sequence
 
 _SPECIAL = re.compile(r"[\\`*<>&\[\]|~$]|(?<![^\W_])_|_(?![^\W_])")
-"""What could be read as markup; an underscore within a word is none."""
+"""Characters that Markdown could read as markup; an underscore within a word is not markup."""
 
 
 def escaped(text: str) -> str:
-    """Text on one line that Markdown shows as it is."""
+    """Text on one line, escaped so that Markdown shows it unchanged."""
     return _SPECIAL.sub(r"\\\g<0>", " ".join(text.split()))
 
 

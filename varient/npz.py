@@ -1,6 +1,6 @@
-"""Arrays of .npz files without unpacking them into memory, and small ones as they are.
+"""Reading of arrays in .npz files, large ones without loading them into memory.
 
-All .npz files that anybody may have made or damaged are read here.
+All untrusted .npz files are read with this module.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ import numpy as np
 
 _CHUNK = 2 ** 20
 _MOST_PACKED = {zipfile.ZIP_STORED: 1, zipfile.ZIP_DEFLATED: 1032}
-"""How many bytes a packed byte can stand for, in what NumPy writes."""
+"""Highest compression ratio (bytes per compressed byte) that NumPy's .npz compression can reach."""
 
 
 class SampleError(ValueError):
-    """Images that are missing, damaged or cannot be taken exactly; one line that names the file."""
+    """Images are missing, damaged or cannot be read without loss; the message is one line that names the file."""
 
 
 class StoredArray(Protocol):
-    """What both ways of reading an .npz member offer: a shape, a dtype, and rows by slice."""
+    """Interface of both readers of .npz members: a shape, a dtype, and rows by slice."""
 
     @property
     def shape(self) -> tuple[int, ...]: ...
@@ -41,14 +41,14 @@ def member_names(path: Path) -> set[str]:
     """Names of the arrays in an .npz.
 
     Raises:
-        SampleError: no such file, or no .npz.
+        SampleError: no such file, or not an .npz file.
     """
     with _reading(path), zipfile.ZipFile(path) as archive:
         return {name.removesuffix(".npy") for name in archive.namelist()}
 
 
 def member_crc(path: Path, name: str) -> int:
-    """CRC-32 of an array of an .npz with its header, as the file states it.
+    """CRC-32 of an array in an .npz file including its header, as stored in the file.
 
     Raises:
         SampleError: no such file or array, truncated or damaged.
@@ -58,9 +58,10 @@ def member_crc(path: Path, name: str) -> int:
 
 
 def npz_array(path: Path, name: str) -> StoredArray:
-    """An array of an .npz: mapped if stored, else unpacked as it is read (forwards; going back starts again).
+    """An array in an .npz file: memory-mapped if stored uncompressed, else decompressed while it is read.
 
-    Stored data is checked against its CRC here, once; packed data while it is read.
+    A compressed array is read sequentially; reading earlier rows again starts from the beginning.  The CRC of an
+    uncompressed array is checked here, once; that of a compressed array while it is read.
 
     Raises:
         SampleError: no such file or array, truncated or damaged, or an array in Fortran order.
@@ -75,7 +76,7 @@ def npz_array(path: Path, name: str) -> StoredArray:
 
 
 def small_array(path: Path, name: str) -> np.ndarray:
-    """An array of an .npz, read whole.
+    """An array in an .npz file, read into memory.
 
     Raises:
         SampleError: no such file or array, truncated or damaged.
@@ -83,7 +84,7 @@ def small_array(path: Path, name: str) -> np.ndarray:
     with _reading(path), zipfile.ZipFile(path) as archive:
         member = _member(path, archive, name)
         data, at = memoryview(bytearray(member.info.file_size)), 0
-        with archive.open(member.info) as file:  # which checks the CRC at its end
+        with archive.open(member.info) as file:  # zipfile checks the CRC at the end of the member
             while part := file.read(min(_CHUNK, len(data) - at)):
                 data[at:at + len(part)] = part
                 at += len(part)
@@ -95,7 +96,7 @@ def small_array(path: Path, name: str) -> np.ndarray:
 
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    """Whatever goes wrong with a file that is read inside, as a `SampleError`."""
+    """Turn any exception raised while a file is read into a `SampleError`."""
     try:
         yield
     except SampleError:
@@ -104,9 +105,9 @@ def _reading(path: Path) -> Iterator[None]:
         raise SampleError(f"{path}: no such file") from None
     except IsADirectoryError:
         raise SampleError(f"{path}: a folder, not an .npz") from None
-    except Exception as error:  # what zipfile, zlib, tokenize and NumPy raise at broken bytes is of any type
+    except Exception as error:  # zipfile, zlib, tokenize and NumPy raise many types of exceptions for damaged bytes
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise SampleError(f"{path}: truncated or damaged, or no .npz at all ({reason})") from None
+        raise SampleError(f"{path}: truncated, damaged, or not an .npz file ({reason})") from None
 
 
 class _Member(NamedTuple):
@@ -127,7 +128,7 @@ def _info(path: Path, archive: zipfile.ZipFile, name: str) -> zipfile.ZipInfo:
 
 
 def _member(path: Path, archive: zipfile.ZipFile, name: str) -> _Member:
-    """An array's description, which the size of the file bears out: nobody allocates what a header makes up."""
+    """Description of an array, checked against the file's size: a forged header must not cause a huge allocation."""
     info = _info(path, archive, name)
     with archive.open(info) as file:
         shape, fortran_order, dtype = _read_header(file)
@@ -135,11 +136,11 @@ def _member(path: Path, archive: zipfile.ZipFile, name: str) -> _Member:
     if dtype.hasobject:
         raise SampleError(f"{path}: {name} is an object array")
     if info.compress_type not in _MOST_PACKED:
-        raise ValueError(f"{name} is packed as NumPy packs no array")
+        raise ValueError(f"{name} uses a compression that NumPy does not write")
     if info.file_size > _MOST_PACKED[info.compress_type] * min(info.compress_size, path.stat().st_size):
         raise ValueError(f"{name} is shorter than the file says")
     if info.file_size != header_bytes + math.prod(shape) * dtype.itemsize:
-        raise ValueError(f"{name} is not as long as its shape says")
+        raise ValueError(f"{name} has another length than its shape implies")
     return _Member(info, header_bytes, shape, dtype, fortran_order)
 
 
@@ -155,7 +156,7 @@ class _PackedArray:
 
     def __init__(self, path: Path, member: _Member) -> None:
         self._path, self._header_bytes = path, member.header_bytes
-        self._file = zipfile.ZipFile(path).open(member.info)  # noqa: SIM115 -- lives as long as the array
+        self._file = zipfile.ZipFile(path).open(member.info)  # noqa: SIM115 -- stays open as long as the array
         self.shape, self.dtype = member.shape, member.dtype
 
     def __getitem__(self, rows: slice) -> np.ndarray:
@@ -168,7 +169,7 @@ class _PackedArray:
 
 
 def _map_stored(path: Path, member: _Member) -> np.ndarray:
-    """Map a member that lies in the file as it is."""
+    """Memory-map an uncompressed member."""
     info = member.info
     with path.open("rb") as file:
         file.seek(info.header_offset)

@@ -1,4 +1,4 @@
-"""Which layers run at which scale: Eq. 2, Eq. 3, the windows of Table 1 and the skip-all design of Table 5."""
+"""Depth plans, which layers run at which scale: Eq. 2, Eq. 3, Table 1's windows and Table 5's skip-all design."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ Selection = Literal["equidistant", "nested"]
 
 
 def equidistant_layers(depth: int, subnet_depth: int) -> tuple[int, ...]:
-    """I_d = { floor(i (D-1) / (d-1)) : i = 0..d-1 }, first and last layer always kept (Eq. 2).
+    """The layers I_d = { floor(i (D-1) / (d-1)) : i = 0..d-1 } of a subnet, with the first and the last layer (Eq. 2).
 
-    The sets are not nested although the paper says so: for D = 30, I_8 holds layer 4 and I_16 does not.
+    The sets are not nested, contrary to what the paper says: for D = 30, I_8 contains layer 4 and I_16 does not.
 
     Raises:
         ValueError: ``subnet_depth`` below 2 (Eq. 2 divides by d - 1) or above ``depth``.
@@ -23,12 +23,12 @@ def equidistant_layers(depth: int, subnet_depth: int) -> tuple[int, ...]:
 
 
 def nested_layers(depth: int, subnet_depth: int, ladder: Sequence[int] = ()) -> tuple[int, ...]:
-    """A nested alternative to Eq. 2: each subnet picks its layers out of the next deeper subnet, equidistantly.
+    """Nested alternative to Eq. 2: each subnet takes equidistant layers of the next deeper subnet.
 
     Args:
         depth: D of the full network.
         subnet_depth: d.
-        ladder: the depths of the family; those between d and D are passed through on the way down.
+        ladder: depths of all subnets; layers are selected in turn for each depth between D and d.
 
     Raises:
         ValueError: as `equidistant_layers`.
@@ -45,12 +45,12 @@ def nested_layers(depth: int, subnet_depth: int, ladder: Sequence[int] = ()) -> 
 class DepthPlan:
     """The layers of a D-layer network that run at each of K scales.
 
-    Forward pass, training, cache and profiler take a plan as argument; no module stores an "active depth", so
-    switching depth means passing another plan.
+    Forward pass, training, cache and profiler take a plan as an argument.  No module stores an "active depth": to
+    switch depth, pass another plan.
 
     Attributes:
         depth: D, the layers of the full network.
-        layers_per_scale: for scale k = 1..K at index k-1, the ascending indices of the layers that run.
+        layers_per_scale: for scale k = 1..K, at index k-1: ascending indices of the layers that run.
 
     Raises:
         ValueError: no scale, a scale without a layer, or indices that are unsorted, repeated or outside 0..D-1.
@@ -64,7 +64,7 @@ class DepthPlan:
             raise ValueError("a plan needs at least one scale")
         for k, layers in enumerate(self.layers_per_scale, start=1):
             if not layers:
-                raise ValueError(f"scale {k} runs no layer")
+                raise ValueError(f"scale {k} has no layer")
             if list(layers) != sorted(set(layers)) or layers[0] < 0 or layers[-1] >= self.depth:
                 raise ValueError(f"scale {k}: layers {layers} are not ascending indices below {self.depth}")
 
@@ -78,7 +78,8 @@ class DepthPlan:
                layers: tuple[int, ...] | None = None) -> DepthPlan:
         """All D layers in the bridge zone r_1..r_N, the layers I_d in the flexible zone r_(N+1)..r_K (Eq. 3).
 
-        ``bridge`` = N: K gives the full network, 0 the skip-all design of Table 5.  ``layers`` replaces Eq. 2's set.
+        ``bridge`` is N: K gives the full network, 0 the skip-all design of Table 5.  ``layers`` replaces Eq. 2's
+        layers.
 
         Raises:
             ValueError: N outside 0..K or d outside 2..D.
@@ -90,13 +91,13 @@ class DepthPlan:
     @classmethod
     def window(cls, depth: int, subnet_depth: int, first: int, last: int, num_scales: int,
                layers: tuple[int, ...] | None = None) -> DepthPlan:
-        """The layers I_d at the scales first..last, all D layers elsewhere (Table 1); first > last leaves no window.
+        """The layers I_d at the scales first..last, all D layers elsewhere (Table 1).  first > last: an empty window.
 
         Raises:
-            ValueError: a window that leaves 1..K, or d outside 2..D.
+            ValueError: a window outside 1..K, or d outside 2..D.
         """
         if first < 1 or last > num_scales:
-            raise ValueError(f"scale window r{first}-r{last} leaves r1-r{num_scales}")
+            raise ValueError(f"scale window r{first}-r{last} is not within r1-r{num_scales}")
         subnet = layers or equidistant_layers(depth, subnet_depth)
         everything = tuple(range(depth))
         return cls(depth, tuple(subnet if first <= k <= last else everything for k in range(1, num_scales + 1)))
@@ -113,7 +114,7 @@ class DepthPlan:
 
     @property
     def steps(self) -> str:
-        """Passes through the network as the paper prints them: "10", or "6+4" for bridge and flexible zone."""
+        """Number of passes through the network as the paper prints it: "10", or "6+4" for bridge and flexible zone."""
         full_scales = sum(len(layers) == self.depth for layers in self.layers_per_scale)
         rest = self.num_scales - full_scales
         return f"{full_scales}+{rest}" if rest else str(full_scales)
@@ -123,13 +124,13 @@ class DepthPlan:
         return self.layers_per_scale[k - 1]
 
     def scales_of(self, layer: int) -> tuple[int, ...]:
-        """Scales at which ``layer`` runs, ascending; its cache holds the tokens of these scales alone."""
+        """Scales at which ``layer`` runs, ascending; its KV cache holds only tokens of these scales."""
         return tuple(k for k, layers in enumerate(self.layers_per_scale, start=1) if layer in layers)
 
     def stretches(self) -> tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]:
-        """The layers in order, gathered into stretches that run at the same scales: ((layers, scales), ...).
+        """The layers in order, grouped into stretches of layers that run at the same scales: ((layers, scales), ...).
 
-        Layers that run nowhere are left out.
+        Layers that run at no scale are omitted.
         """
         runs = groupby(range(self.depth), key=self.scales_of)
         return tuple((tuple(layers), scales) for scales, layers in runs if scales)

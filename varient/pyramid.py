@@ -7,12 +7,12 @@ from functools import cached_property
 from itertools import accumulate
 
 Zone = tuple[int, int]
-"""First and last scale of a part of a pyramid."""
+"""First and last scale of a zone of a pyramid, counted from 1."""
 
 
 @dataclass(frozen=True)
 class Pyramid:
-    """Sides, offsets and token counts of the K square token maps, scale-major in one sequence of L tokens.
+    """Sides, offsets and token counts of the K square token maps, which are concatenated to one sequence of L tokens.
 
     Scales are counted from 1, as in the paper: scale k holds the tokens ``begin(k) <= i < end(k)``.
 
@@ -53,16 +53,16 @@ class Pyramid:
         return self._ends[self._index(k)]
 
     def end(self, k: int) -> int:
-        """Offset behind the last token of scale k, which is also the number of tokens in r_1..r_k (0 for k = 0)."""
+        """Offset after the last token of scale k, which is the number of tokens in r_1..r_k (0 for k = 0)."""
         return 0 if k == 0 else self._ends[self._index(k) + 1]
 
     @property
     def length(self) -> int:
-        """L, the tokens of all scales."""
+        """L, the number of tokens of all scales."""
         return self._ends[-1]
 
     def share(self, zone: Zone) -> float:
-        """Share of all tokens that a zone holds, %."""
+        """Percentage of all tokens that lie in a zone."""
         first, last = zone
         return 100 * (self.end(last) - self.begin(first)) / self.length
 

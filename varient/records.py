@@ -1,4 +1,4 @@
-"""Typed results, one JSON file each: a measurement with its unit in the key, its raw repeats and its provenance."""
+"""Typed results, one JSON file each: measurements with the unit in the key, raw repeats and provenance."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PACKAGES = ("varient", "torch", "numpy", "scipy", "torch-fidelity", "clean-fid"
 
 
 class RecordError(ValueError):
-    """A record that is missing or not of the expected kind; the message names file and key."""
+    """A record is missing or not of the expected kind; the message names file and key."""
 
 
 Count = Annotated[int, Field(ge=0)]
@@ -30,11 +30,11 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Amount = Annotated[float, Field(ge=0)]
 Above = Annotated[float, Field(gt=0)]
 Distance = Annotated[float, Field(ge=-1e-6)]
-"""Not negative but for rounding, of sets that are equal."""
+"""A distance; for equal sets rounding may make it slightly negative."""
 
 
 class Record(BaseModel):
-    """What is no number, or infinite, was never measured."""
+    """Base of all records; frozen, unknown keys and non-finite numbers are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -44,9 +44,9 @@ class Provenance(Record):
 
     experiment: str
     seed: int | None
-    """None where samples of others do not say."""
+    """None if the samples were made elsewhere and do not say it."""
     settings: str
-    """Digest of the settings that the number depends on."""
+    """Digest of the settings that the result depends on."""
     weights_sha256: dict[str, str]
     imported_sha256: dict[str, str] = {}
     """Of the files of others that the networks were imported from or trained from, by network; of older records none.
@@ -67,11 +67,12 @@ class Provenance(Record):
 
 
 class ScoreRecord(Record):
-    """How good the images of one system are, under one protocol.
+    """Quality of the images of one system under one protocol.
 
-    ``x_sd`` is the standard deviation of score x over redraws of the generated images, in x's own unit, the reference
-    standing still (`varient.evaluation.uncertainty`).  None: the protocol does not have the score, the reference lacks
-    what it is taken against (the warnings say so), or the images are too few for its spread.
+    ``x_sd`` is the standard deviation of score x over resampling of the generated images with the reference fixed, in
+    the unit of x (`varient.evaluation.uncertainty`).  A score is None if the protocol does not define it or the
+    reference lacks the data for it (see ``warnings``); an ``x_sd`` is None also if there are too few images to estimate
+    it.
     """
 
     kind: Literal["score"] = "score"
@@ -80,44 +81,44 @@ class ScoreRecord(Record):
     protocol: str
     """A name of `varient.evaluation.protocols`; scores of two protocols are not comparable."""
     extractor: str
-    """Whose features, with a hash of the weights."""
+    """Name of the feature extractor, with a hash of its weights."""
     num_images: Positive
     num_reference: Count
     images_sha256: str
-    """Of the pixels, in order."""
+    """Hash of the pixels of all images, in order."""
     reference_sha256: str
     fid: Distance
-    """torch-fidelity and clean-fid give the same from the same features, or there is no record."""
+    """Cross-checked: torch-fidelity and clean-fid must agree on the same features, otherwise scoring fails."""
     fid_sd: Amount
     fid_bias: float
-    """By how much FID of this many images would exceed that of infinitely many, if they were like the reference."""
+    """Bias of FID from the finite number of images: its excess over infinitely many, for images like the reference."""
     fid_test: float | None = None
-    """Against the images of a test set, where the experiment has one beside the reference."""
+    """FID against a separate test set, if the experiment has one."""
     fid_test_sd: float | None = None
     fid_infinity: float | None = None
     """FID extrapolated to infinitely many images."""
     sfid: Distance | None = None
     sfid_sd: Amount | None = None
     kid: float | None = None
-    """Unbiased, so that it may be negative."""
+    """Unbiased estimate, which may be negative."""
     kid_sd: Amount | None = None
     kid_std: Amount | None = None
-    """Over subsets, as the libraries print it: the spread of one subset."""
+    """Standard deviation over subsets, as torch-fidelity reports it: the spread of a single subset's KID."""
     inception_score: Above | None = None
     inception_score_sd: Amount | None = None
     inception_score_std: Amount | None = None
-    """Over blocks, as the libraries print it."""
+    """Standard deviation over splits, as torch-fidelity reports it."""
     precision: Share | None = None
     precision_sd: Amount | None = None
     recall: Share | None = None
     recall_sd: Amount | None = None
     recognised: Share | None = None
-    """Share of images that a classifier not used for the scores sees as the class that was asked for."""
+    """Class accuracy: share of images that an independent classifier assigns to the requested class."""
     warnings: tuple[str, ...] = ()
     provenance: Provenance
 
     def summary(self) -> str:
-        """The scores that there are, each with twice its standard deviation."""
+        """All scores that are not None as text, each with twice its standard deviation."""
         names = {"fid": "FID", "fid_test": "FID to the test set", "sfid": "sFID", "inception_score": "IS", "kid": "KID",
                  "precision": "precision", "recall": "recall"}
         found = [(shown, getattr(self, name), getattr(self, f"{name}_sd")) for name, shown in names.items()]
@@ -126,21 +127,21 @@ class ScoreRecord(Record):
 
 
 class ScaleReconstruction(Record):
-    """Real images encoded to tokens and decoded from those of the scales 1..k alone."""
+    """Real images that were encoded to tokens and decoded from the tokens of scales 1..k only."""
 
     scale: Positive
     """k."""
     side: Positive
     tokens: Positive
-    """Of this scale."""
+    """Number of tokens of this scale."""
     fid: Distance
     fid_sd: Amount
     recognised: Share | None
-    """Share of the images that the judge of the scores sees as their class."""
+    """Class accuracy of the `judge` classifier on the reconstructed images."""
 
 
 class ReconstructionRecord(Record):
-    """Where a layout of scales puts the images' information: what each further scale adds to a reconstruction."""
+    """Quality of real images reconstructed from their first k scales, for each k."""
 
     kind: Literal["reconstruction"] = "reconstruction"
     source: Literal["measured"] = "measured"
@@ -156,110 +157,110 @@ class ReconstructionRecord(Record):
 
 
 class Latency(Record):
-    """Seconds of one batch, warm-up left out: by CUDA events on a GPU, by the wall clock on a CPU."""
+    """Seconds for one batch, without warm-up: CUDA events on a GPU, wall-clock time on a CPU."""
 
     median_s: Above
     iqr_s: Amount | None
-    """Distance between the quartiles; None for a single repeat."""
+    """Interquartile range; None for a single repeat."""
     repeats_s: list[Above] = Field(min_length=1)
     cpu_s: list[Amount] | None = None
-    """CPU seconds of the process in each repeat, all its threads together; None on a GPU and in older records."""
+    """CPU time of the process in each repeat, summed over its threads; None on a GPU and in older records."""
 
     @model_validator(mode="after")
     def _is_of_its_repeats(self) -> Latency:
         if not min(self.repeats_s) <= self.median_s <= max(self.repeats_s):
             raise ValueError(f"median_s = {self.median_s} is outside the repeats")
         if self.cpu_s is not None and len(self.cpu_s) != len(self.repeats_s):
-            raise ValueError(f"{len(self.cpu_s)} CPU times of {len(self.repeats_s)} repeats")
+            raise ValueError(f"{len(self.cpu_s)} CPU times for {len(self.repeats_s)} repeats")
         return self
 
 
 class MachineLoad(Record):
-    """How busy the machine was around a measurement, this process included."""
+    """Load of the machine before and after a measurement, including this process."""
 
     before_1min: Amount
-    """Processes that ran or waited for a core, averaged over the minute before."""
+    """Load average (running and waiting processes) over the minute before the measurement."""
     after_1min: Amount
-    """The same at the end: of short measurements it still tells of what was before them."""
+    """The same at the end; after a short measurement it still includes the time before it."""
     cores: Positive
-    """Those that the process may use."""
+    """Cores that the process may use."""
     threads: Positive
-    """Of the process's own computation."""
+    """Compute threads of the process."""
 
 
 class MemoryUse(Record):
-    """What one batch takes, under five names that are often mixed up, and what it consists of; MiB.
+    """Memory for one batch in MiB: several totals that are often confused, and the parts of the total.
 
-    None where a number was not measured: on a CPU there is no NVML and no CUDA allocator, on a GPU the allocator
-    counts in place of us, and where memory ran out only what was known by then is told.
+    None means not measured: on a CPU there is no NVML and no CUDA allocator, on a GPU ``tensors_mib`` is replaced by
+    the allocator's peak, and after an out-of-memory error only the memory cap is known.
 
-    The parts have their peaks at different moments, so together they are at least the whole:
+    The parts peak at different times, so their sum bounds the total from above:
     peak <= parameters + max(kv_cache + activations, decoder).
     """
 
     nvml_process_mib: Amount | None = None
-    """What the driver books for the process after the run: context and libraries, and all that the allocator took."""
+    """Memory of the process after the run according to the driver: CUDA context, libraries, and reserved memory."""
     nvml_device_mib: Amount | None = None
-    """What is taken on the whole GPU after the run, by whomever."""
+    """Memory used on the whole GPU after the run, by all processes."""
     allocator_reserved_mib: Amount | None = None
-    """Most that PyTorch's CUDA allocator took from the driver, caches included, over generation and decoding."""
+    """Peak memory that PyTorch's CUDA allocator reserved, including its cache, over generation and decoding."""
     allocator_allocated_mib: Amount | None = None
-    """Most that it had handed out to tensors and kernels at once: the paper's "Mem"."""
+    """Peak memory that the allocator had allocated to tensors and kernels: the paper's "Mem"."""
     tensors_mib: Amount | None = None
-    """CPU: the counterpart of the last, bytes of all tensors at the worst moment; scratch inside a kernel is unseen."""
+    """Counterpart of the allocator's peak on a CPU: peak bytes of all tensors, without workspace inside kernels."""
     rss_mib: Amount | None = None
-    """Host memory: most that was resident in the process, with interpreter, libraries and loading of the weights."""
+    """Peak resident host memory of the process, including interpreter, libraries and loading of the weights."""
     parameters_mib: Amount | None = None
     """Parameters and buffers of transformer and tokenizer, as stored."""
     kv_cache_mib: Amount | None = None
-    """Most bytes of live entries of the KV cache, the layer in flight included; counted by the cache itself."""
+    """Peak bytes of live KV cache entries, including the layer being computed; counted by the cache itself."""
     kv_scratch_mib: Amount | None = None
-    """Most bytes of copies that the cache makes of one layer beside its entries; part of the activations."""
+    """Peak bytes of temporary copies that the cache makes of one layer; part of the activations."""
     activations_mib: Amount | None = None
-    """Most bytes alive at once, while latents are generated, that are neither parameters nor storage of the cache."""
+    """Peak bytes of tensors, while latents are generated, that are neither parameters nor storage of the cache."""
     decoder_mib: Amount | None = None
-    """Most bytes alive at once while latents are decoded to images, parameters left out; the cache is freed before."""
+    """Peak bytes of tensors, without parameters, while latents are decoded to images; the KV cache is freed before."""
     memory_cap_mib: Amount | None = None
-    """Where the CUDA allocator was held to a smaller card's memory."""
+    """Limit of the CUDA allocator, set to emulate a smaller GPU; None for no limit."""
 
     @property
     def peak_mib(self) -> float | None:
-        """The number that stands for the paper's "Mem": the allocator's peak, on a CPU that of the tensors."""
+        """The counterpart of the paper's "Mem": the allocator's peak on a GPU, the tensors' peak on a CPU."""
         return self.tensors_mib if self.allocator_allocated_mib is None else self.allocator_allocated_mib
 
 
 class ProfileRecord(Record):
-    """What one batch of one system costs in time and memory, or that it does not fit."""
+    """Time and memory for one batch of one system, or the fact that it does not fit into memory."""
 
     kind: Literal["profile"] = "profile"
     system: str
     source: Literal["measured"] = "measured"
     status: Literal["ok", "out_of_memory"]
     reason: str | None
-    """How memory ran out; None where it did not."""
+    """Message of the out-of-memory error; None if the batch fits."""
     steps: str
     batch_size: Positive
-    """Images; guidance runs two rows for each."""
+    """Number of images; with guidance the transformer runs two rows for each."""
     precision: Precision
-    """Of the transformer's weights."""
+    """Dtype of the transformer's weights."""
     cache_policy: CachePolicy
     weights: str
     """"trained", or "random, seed n" and who drew them: time and memory do not depend on the values."""
     num_parameters: Count
-    """All networks that take steps, the image decoder left out: the paper's #Param."""
+    """Parameters of all networks except the image decoder: the paper's #Param."""
     parameters: dict[str, Count] = {}
-    """Of each of them."""
+    """The same for each network."""
     latency: Latency | None
-    """Labels to latents, guided, without the image decoder, as in the paper's Table 2."""
+    """Generation of the latents from labels, with guidance, without the image decoder, as in the paper's Table 2."""
     decoder_latency: Latency | None
-    """Latents to uint8 images."""
+    """Decoding of the latents to uint8 images."""
     warmup: Count
     memory: MemoryUse
     load: MachineLoad | None = None
-    """None where memory ran out, and in older records."""
+    """None after an out-of-memory error, and in older records."""
     gpu_driver: str | None
     unanswered: dict[str, str] = {}
-    """What the GPU's driver did not tell (processes, memory, driver) -> why."""
+    """Queries that the GPU driver did not answer (processes, memory, driver) -> reason."""
     attention: tuple[str, ...] = ()
     """Fused kernels that torch chose for the attention of a generation; none in older records."""
     allocator: str | None = None
@@ -270,8 +271,8 @@ class ProfileRecord(Record):
     def _says_one_thing(self) -> ProfileRecord:
         fits = self.status == "ok"
         if (self.latency is not None, self.decoder_latency is not None, self.reason is None) != (fits, fits, fits):
-            raise ValueError(f"status {self.status}: a system that fits has both latencies and no reason why not, one "
-                             "that does not fit the reverse")
+            raise ValueError(f"status {self.status}: ok needs both latencies and no reason; out_of_memory needs a "
+                             "reason and no latencies")
         return self
 
 
@@ -287,16 +288,16 @@ def read_record(path: Path, kind: type[RecordType]) -> RecordType:
     """Read a record of the given type.
 
     Raises:
-        RecordError: no such file, or another kind of content.
+        RecordError: no such file, or not a record of this type.
     """
     try:
         return kind.model_validate_json(path.read_text("utf-8"))
     except FileNotFoundError:
         raise RecordError(f"{path}: no such record") from None
     except OSError as error:
-        raise RecordError(f"{path}: no record, it cannot be read ({error.strerror})") from None
+        raise RecordError(f"{path}: record cannot be read ({error.strerror})") from None
     except UnicodeDecodeError:
-        raise RecordError(f"{path}: not a {kind.__name__}: no text in UTF-8") from None
+        raise RecordError(f"{path}: not a {kind.__name__}: not UTF-8 text") from None
     except ValidationError as error:
         first = error.errors()[0]
         key = shortened(".".join(map(str, first["loc"])) or "file")[1:-1]
@@ -314,10 +315,10 @@ def random_weights(seed: int, on: str) -> str:
 def provenance(*, experiment: str, seed: int | None, settings: str, weights_sha256: dict[str, str],
                imported_sha256: dict[str, str] | None = None, sampled_on: str | None = None,
                on: str | None = None) -> Provenance:
-    """Provenance of a result made by this process, now.
+    """Provenance of a result that this process makes now.
 
     Args:
-        on: "cpu" or "cuda"; None means a GPU where there is one.
+        on: "cpu" or "cuda"; None: the GPU if there is one, else the CPU.
     """
     import torch
 
@@ -331,7 +332,7 @@ def device_name(on: str | None = None) -> str:
     """What this process computes on, by name; that of a CPU begins with "CPU".
 
     Args:
-        on: "cpu" or "cuda"; None means a GPU where there is one.
+        on: "cpu" or "cuda"; None: the GPU if there is one, else the CPU.
     """
     import torch
 
@@ -344,7 +345,7 @@ def _versions() -> dict[str, str]:
     for package in _PACKAGES:
         try:
             versions[package] = version(package)
-        except PackageNotFoundError:  # the package runs from a checkout that was not installed
+        except PackageNotFoundError:  # running from a checkout without installation
             continue
     return versions
 
@@ -357,7 +358,7 @@ def _cpu_name() -> str:
 
 
 def _git_commit() -> str | None:
-    """The commit of the checkout that runs, with "+changes" where files differ; None outside a checkout."""
+    """The commit of the running checkout, with "+changes" if files were modified; None outside a checkout."""
     here = Path(__file__).parent
     try:
         commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True)

@@ -1,4 +1,4 @@
-"""What an experiment has found so far: its records by system, and its ablations as one table."""
+"""Results of an experiment: its records by system, and its ablations as one table."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ class Results:
     scores: dict[str, ScoreRecord]
     profiles: dict[str, ProfileRecord]
     all_profiles: tuple[ProfileRecord, ...] = ()
-    """Where one system has several: other batch sizes, caches, precisions."""
+    """All profiles, including several of one system with different batch sizes, caches or precisions."""
     reconstruction: ReconstructionRecord | None = None
     remarks: tuple[str, ...] = ()
-    """Records that contradict others and are therefore left out."""
+    """Reasons why records were left out, such as contradictions between them."""
     marks: tuple[str, ...] = ()
     """What has to be said beside the others (`varient.paper_size.marks`)."""
 
@@ -42,11 +42,10 @@ class Results:
         """Read record files.
 
         Args:
-            found_in: run folder, whose records are read besides those named; a damaged one is left out and
-                named in the remarks.
+            found_in: run folder whose records are read in addition; damaged ones are left out and named in the remarks.
 
         Raises:
-            RecordError: a file named that is no such record, or ``found_in`` is a file.
+            RecordError: a named file is not such a record, or ``found_in`` is a file.
         """
         found, damaged = _found_in(found_in) if found_in else ([], ())
         by_score, remarks = _one_each([*(read_record(path, ScoreRecord) for path in scores),
@@ -60,7 +59,7 @@ class Results:
 
     @classmethod
     def found_in(cls, run_dir: Path) -> Results:
-        """Whatever records a run folder holds."""
+        """Read all records in a run folder."""
         return cls.read([], found_in=run_dir)
 
 
@@ -68,10 +67,10 @@ AnyRecord = TypeVar("AnyRecord", ScoreRecord, ProfileRecord)
 
 
 def comparable(experiment: str, results: Results) -> Results:
-    """The records of an experiment that may stand in one column; what is left out, and why, goes to the remarks.
+    """The records of an experiment that can be compared in one column; the remarks name the others, with reasons.
 
-    One column would otherwise hold numbers that mean different things: other experiments, protocols, references,
-    numbers of images, devices.  The largest group stays.
+    Records of another experiment are left out.  Of those that differ in protocol, reference, number of images or
+    device, only the largest group is kept.
     """
     remarks = list(results.remarks)
     scores = _largest_group(_own(experiment, results.scores.values(), remarks), remarks, "score", lambda record: {
@@ -97,7 +96,7 @@ def _own(experiment: str, records: Iterable[AnyRecord], remarks: list[str]) -> l
 
 
 def _one_each(records: Sequence[AnyRecord]) -> tuple[dict[str, AnyRecord], tuple[str, ...]]:
-    """Records by system; two that differ contradict each other, and neither stays."""
+    """Records by system, and the contradictions: if two records of a system differ, both are dropped."""
     by_system: dict[str, AnyRecord] = {}
     contradicted: dict[str, str] = {}
     for record in records:
@@ -109,7 +108,7 @@ def _one_each(records: Sequence[AnyRecord]) -> tuple[dict[str, AnyRecord], tuple
 
 def _largest_group(records: Iterable[AnyRecord], remarks: list[str], kind: str,
                    setting: Callable[[AnyRecord], dict[str, object]]) -> list[AnyRecord]:
-    """The records with the commonest value of each part of their settings."""
+    """The records that have the most common value of each of the given settings."""
     left = list(records)
     for part in dict.fromkeys(name for record in left for name in setting(record)):
         counts = Counter(setting(record)[part] for record in left if part in setting(record))
@@ -122,7 +121,7 @@ def _largest_group(records: Iterable[AnyRecord], remarks: list[str], kind: str,
 
 
 def _found_in(run_dir: Path) -> tuple[list[Record], tuple[str, ...]]:
-    """Sound records of a run folder, and what is wrong with the others."""
+    """Valid records of a run folder, and the errors of the others."""
     kinds: dict[str, type[Record]] = {"score": ScoreRecord, "profile": ProfileRecord,
                                       "reconstruction": ReconstructionRecord}
     if run_dir.exists() and not run_dir.is_dir():
@@ -139,9 +138,9 @@ def _found_in(run_dir: Path) -> tuple[list[Record], tuple[str, ...]]:
 
 
 def arm_scores(config: ExperimentConfig, results: Results) -> pd.DataFrame:
-    """A row for each arm of the ablations: its fields, the scores and their ``_sd``; NaN where no record is.
+    """One row for each arm of the ablations: its fields, the scores and their ``_sd``; NaN without a record.
 
-    Empty, with the same columns, where the experiment has no ablations.
+    Empty, with the same columns, if the experiment has no ablations.
     """
     spreads = [f"{name}_sd" for name in SCORES if f"{name}_sd" in ScoreRecord.model_fields]
     columns = ["comparison", "arm", "depth", "seed", "network", "system", *SCORES, *spreads]
@@ -155,11 +154,12 @@ def arm_scores(config: ExperimentConfig, results: Results) -> pd.DataFrame:
 
 
 def write_ablations(config: ExperimentConfig, results: Results, output: Path) -> None:
-    """Write all arms with their scores as one CSV; an arm without a record, or with one that cannot be compared with
-    the others, has empty cells.
+    """Write all arms with their scores as one CSV file.
+
+    The cells of an arm are empty if its record is missing or cannot be compared with the others.
 
     Raises:
-        ConfigError: an experiment without ablations.
+        ConfigError: the experiment has no ablations.
     """
     arms(config)
     frame = arm_scores(config, comparable(config.name, results))
@@ -168,7 +168,7 @@ def write_ablations(config: ExperimentConfig, results: Results, output: Path) ->
 
 @dataclass(frozen=True)
 class SeedSpread:
-    """Of several trainings that differ in the seed alone."""
+    """Mean and spread of a score over several trainings that differ only in the seed."""
 
     mean: float
     sd: float | None
@@ -177,21 +177,21 @@ class SeedSpread:
 
     @classmethod
     def of(cls, values: Iterable[float | None]) -> SeedSpread | None:
-        """Of the values that are there; None where none is."""
+        """Spread of the values that are not None; None if there is none."""
         found = [value for value in values if value is not None and value == value]
         return cls(mean(found), stdev(found) if len(found) > 1 else None, len(found)) if found else None
 
     @property
     def half_width_95(self) -> float | None:
-        """Half of the 95 % interval of the mean (Student's); None for a single training."""
+        """Half width of the 95 % confidence interval of the mean (Student's t); None for a single training."""
         if self.sd is None:
             return None
         return float(student.ppf(0.975, self.count - 1)) * self.sd / math.sqrt(self.count)
 
 
 def curves_of(run_dir: Path, network: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Curves of a network's training: name -> steps and values; empty where it was not trained here."""
-    from varient.training.curves import read_curves  # which imports torch
+    """Training curves of a network: name -> steps and values; empty if it was not trained here."""
+    from varient.training.curves import read_curves  # imports torch
 
     path = run_dir / f"training-{network}" / "curves.npz"
     return read_curves(path) if path.exists() else {}

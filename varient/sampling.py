@@ -1,7 +1,7 @@
-"""The one generation loop of all VAR-like systems: scale by scale, guided, filtered, drawn with one seed an image.
+"""The generation loop of all VAR-like systems: scale by scale, with guidance, filtering and a random stream per image.
 
-Shapes: B images, R rows in the transformer (2B under guidance: conditional rows first), l tokens of a scale, L of all,
-C = z_channels, H x W latent, V = vocab_size.
+Shapes: B images, R rows in the transformer (2B with guidance, conditional rows first), l tokens of a scale, L tokens of
+all scales, C = z_channels, H x W latent, V = vocab_size.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from varient.plan import DepthPlan
 from varient.pyramid import Pyramid
 
 TIE_ROOM = 64
-"""Tokens beyond the k-th that may stay because their logit equals the k-th."""
+"""Largest number of tokens kept beyond top-k because their logits tie with the k-th largest."""
 
 Readout = Callable[[int, Tensor], tuple[Tensor, Tensor]]
 """(scale k, filtered logits (B, l, V)) -> (tokens (B, l), codebook vectors (B, l, C))."""
 
 
 class NotFiniteError(ValueError):
-    """A network that computes NaN or infinity: what was drawn from it means nothing."""
+    """A network computed NaN or infinity, so its samples are meaningless."""
 
 
 def check_finite(sums: Sequence[Tensor], network: nn.Module) -> None:
-    """Look, once and after the last step, whether all that a network has computed was finite.
+    """Check after the last step that everything a network computed was finite.
 
-    To look sooner would make each step wait for the device.
+    The check runs only once, because it synchronises with the device.
 
     Args:
         sums: `finite_sum` of each step.
@@ -48,19 +48,19 @@ def check_finite(sums: Sequence[Tensor], network: nn.Module) -> None:
 
 
 def finite_sum(values: Tensor) -> Tensor:
-    """The sum, as a tensor (): finite if and only if all values are, since float64 has room for any of float32."""
+    """The sum in float64, a tensor (): finite if and only if all (float32 or narrower) values are finite."""
     return values.sum(dtype=torch.float64)
 
 
 @dataclass(frozen=True)
 class Guidance:
-    """How logits become a distribution (paper, Sec. 4.1; the ramp is VAR's).
+    """How logits are turned into a distribution (paper, Sec. 4.1; the linear ramp of ``cfg`` is VAR's).
 
     Attributes:
-        cfg: guidance scale at the last scale K, growing linearly from 0 at scale 1; 0 runs no unconditional rows.
-        top_k: tokens kept (ties kept too); 0 keeps all.
-        top_p: nucleus mass kept; 0 keeps all.
-        temperatures: of the scales 1..K, dividing the logits after filtering, as CoDe does; empty means 1 for all.
+        cfg: guidance scale at the last scale K; it grows linearly from 0 at scale 1.  0 disables guidance.
+        top_k: number of tokens kept (and ties); 0 keeps all.
+        top_p: probability mass kept by nucleus filtering; 0 keeps all.
+        temperatures: one for each scale 1..K; divides the logits after filtering, as in CoDe.  Empty: 1 for all.
     """
 
     cfg: float = 1.5
@@ -71,7 +71,7 @@ class Guidance:
 
 @dataclass(frozen=True)
 class Generated:
-    """What a generation leaves behind: tokens (B, L), the latent f_hat (B, C, H, W), and the cache with its counts."""
+    """Result of a generation: tokens (B, L), the latent f_hat (B, C, H, W), and the KV cache with its byte counts."""
 
     idx_BL: Tensor
     f_hat_BCHW: Tensor
@@ -86,20 +86,20 @@ def generate(model: VAR, quantizer: MultiScaleQuantizer, label_B: Tensor, plan: 
              on_cache: Callable[[KVCache], None] | None = None) -> Generated:
     """Generate the latents of a batch of classes (Algorithm 2); the image decoder is not run.
 
-    A plan of fewer scales than the network has stops after its last one.  With ``drafted_BL``, the scales that it
-    holds are not generated: they enter in one pass together with the first scale that is (CoDe's refiner).
+    If the plan has fewer scales than the network, generation stops after the plan's last scale.  The scales in
+    ``drafted_BL`` are not generated: one pass processes them together with the first generated scale (CoDe's refiner).
 
     Args:
         label_B: classes 0..num_classes-1, int64, on the CPU (checking them must not wait for a GPU).
         plan: layers per scale.
-        readout: draws the tokens of a scale, see `DrawTokens`.
-        drafted_BL: tokens of the scales 1..N that another network made, int64; they come back in front of the others.
-        on_logits: sees (k, guided logits (B, l, V) before filtering).
-        on_cache: is handed the cache before the first scale.
+        readout: chooses the tokens of a scale, see `SampledReadout`.
+        drafted_BL: tokens of the scales 1..N from another network, int64; the result begins with them.
+        on_logits: called with (k, guided logits (B, l, V) before filtering).
+        on_cache: called with the KV cache before the first scale.
 
     Raises:
-        ValueError: a plan for another network, a label outside the classes, drafted tokens that end within a scale or
-            leave nothing to generate, or a plan that changes layers among the scales that enter together.
+        ValueError: a plan for another network, a label outside the classes, drafted tokens that do not fill whole
+            scales or leave nothing to generate, or a plan with different layers at scales that are processed together.
         NotFiniteError: logits that are not finite.
     """
     pyramid = model.pyramid
@@ -133,7 +133,7 @@ def generate(model: VAR, quantizer: MultiScaleQuantizer, label_B: Tensor, plan: 
         logits_BlV = guided_logits(model.logits(x_RlC, class_RC), k, pyramid, guidance.cfg)
         if on_logits:
             on_logits(k, logits_BlV)
-        sums.append(finite_sum(logits_BlV))  # a filter may drop a NaN
+        sums.append(finite_sum(logits_BlV))  # before filtering, which may drop a NaN
         logits_BlV = filter_logits(logits_BlV, guidance.top_k, guidance.top_p)
         if guidance.temperatures:
             logits_BlV = logits_BlV / guidance.temperatures[k - 1]
@@ -147,7 +147,7 @@ def generate(model: VAR, quantizer: MultiScaleQuantizer, label_B: Tensor, plan: 
 
 
 def _first_scale(plan: DepthPlan, pyramid: Pyramid, drafted_BL: Tensor | None) -> int:
-    """The first scale to generate; all before it are drafted."""
+    """The first scale to generate; all earlier scales are drafted."""
     if drafted_BL is None:
         return 1
     ends = [pyramid.end(k) for k in pyramid.scales]
@@ -155,12 +155,12 @@ def _first_scale(plan: DepthPlan, pyramid: Pyramid, drafted_BL: Tensor | None) -
         raise ValueError(f"{drafted_BL.shape[1]} drafted tokens: they must fill whole scales and leave one to generate")
     first = ends.index(drafted_BL.shape[1]) + 2
     if len(set(plan.layers_per_scale[:first])) > 1:
-        raise ValueError(f"scales 1..{first} enter together, so the plan must run the same layers at all of them")
+        raise ValueError(f"scales 1..{first} are processed together, so the plan must have the same layers for them")
     return first
 
 
 def guided_logits(logits_RlV: Tensor, k: int, pyramid: Pyramid, cfg: float) -> Tensor:
-    """(1 + t) conditional - t unconditional with t = cfg (k-1)/(K-1); rows come back as (B, l, V)."""
+    """Classifier-free guidance: (1 + t) conditional - t unconditional logits, t = cfg (k-1)/(K-1); (B, l, V)."""
     if cfg == 0:
         return logits_RlV
     t = cfg * (k - 1) / max(pyramid.num_scales - 1, 1)
@@ -169,17 +169,17 @@ def guided_logits(logits_RlV: Tensor, k: int, pyramid: Pyramid, cfg: float) -> T
 
 
 def filter_logits(logits_BlV: Tensor, top_k: int, top_p: float) -> Tensor:
-    """Set to -inf what top-k and then top-p leave out.
+    """Set the logits of tokens that top-k and then top-p filter out to -inf.
 
-    As in the released code: ties with the k-th logit stay; the nucleus drops, from the least likely upwards, what has
-    a cumulative probability of at most 1 - p, and always keeps the most likely token.  Unlike there, no more than
-    `TIE_ROOM` ties stay, and only the candidates are sorted, not the vocabulary.
+    As in the released code, ties with the k-th logit are kept; nucleus filtering drops, beginning with the least likely
+    token, those with a cumulative probability of at most 1 - p, and always keeps the most likely one.  Unlike the
+    released code, at most `TIE_ROOM` ties are kept, and only the candidates are sorted, not the whole vocabulary.
     """
     vocab_size = logits_BlV.shape[-1]
     top_k = min(top_k, vocab_size) or vocab_size
     if top_k == vocab_size and top_p == 0:
         return logits_BlV
-    # Only the candidates are sorted, descending; the room behind the k-th is for those that tie with it.
+    # Only the k + TIE_ROOM candidates are sorted (descending), because more tokens may tie with the k-th.
     value_Blk, token_Blk = logits_BlV.topk(min(top_k + TIE_ROOM, vocab_size), dim=-1)
     kept_Blk = value_Blk >= value_Blk[..., top_k - 1:top_k]
     if top_p > 0:
@@ -192,32 +192,32 @@ def filter_logits(logits_BlV: Tensor, top_k: int, top_p: float) -> Tensor:
 
 
 def image_uniforms(seed: int, indices: Sequence[int], count: int) -> Tensor:
-    """``count`` uniform numbers in [0, 1) for each image (B, count), float32, a function of (seed, image index) alone.
+    """``count`` uniform numbers in [0, 1) for each image, (B, count), float32.
 
-    Neither batch, shard, device nor the number of processes changes them.
+    They depend on (seed, image index) only: not on batch, shard, device or number of processes.
     """
     streams = (np.random.Generator(np.random.Philox(key=[seed, int(index)])) for index in indices)
     return torch.from_numpy(np.stack([stream.random(count, dtype=np.float32) for stream in streams]))
 
 
-def draw(logits_BlV: Tensor, uniform_Bl: Tensor) -> Tensor:
-    """Tokens (B, l), int64, by the inverse of the cumulative distribution in the order of the vocabulary.
+def sample_tokens(logits_BlV: Tensor, uniform_Bl: Tensor) -> Tensor:
+    """Sample tokens (B, l), int64, by inverse transform sampling over the vocabulary in its order.
 
     Args:
         uniform_Bl: one number in [0, 1) for each token, float32.
     """
-    # In float64: a parallel float32 sum need not be monotone, and a filtered token could get a step of its own.
+    # float64, because a parallel float32 cumulative sum may not be monotone and could select a filtered token.
     cumulative_BlV = logits_BlV.softmax(dim=-1, dtype=torch.float64).cumsum(dim=-1)
     total_Bl1 = cumulative_BlV[..., -1:]
     target_Bl1 = uniform_Bl.unsqueeze(-1) * total_Bl1
-    # Rounding up to the total would run past the last token that has any probability.
+    # The target stays below the total: rounding must not select past the last token with nonzero probability.
     target_Bl1 = torch.minimum(target_Bl1, torch.nextafter(total_Bl1, torch.zeros_like(total_Bl1)))
     idx_Bl = torch.searchsorted(cumulative_BlV, target_Bl1, right=True).squeeze(-1)
-    return idx_Bl.clamp_max(logits_BlV.shape[-1] - 1)  # of NaN it is past the end; the caller looks at its logits later
+    return idx_Bl.clamp_max(logits_BlV.shape[-1] - 1)  # past the end for NaN logits, which the caller detects later
 
 
-class DrawTokens:
-    """Readout by the inverse of the cumulative distribution: one uniform number a token."""
+class SampledReadout:
+    """Readout that samples each token from its distribution, with one given uniform number per token."""
 
     def __init__(self, quantizer: MultiScaleQuantizer, uniform_BL: Tensor) -> None:
         self.quantizer = quantizer
@@ -225,5 +225,5 @@ class DrawTokens:
 
     def __call__(self, k: int, logits_BlV: Tensor) -> tuple[Tensor, Tensor]:
         pyramid = self.quantizer.pyramid
-        idx_Bl = draw(logits_BlV, self.uniform_BL[:, pyramid.begin(k):pyramid.end(k)])
+        idx_Bl = sample_tokens(logits_BlV, self.uniform_BL[:, pyramid.begin(k):pyramid.end(k)])
         return idx_Bl, self.quantizer.embedding(idx_Bl)

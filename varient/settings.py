@@ -1,6 +1,6 @@
-"""The VARIENT_ variables: what the environment says of where and how to compute.  Imports no torch.
+"""The VARIENT_ environment variables, which set where and how to compute.  Imports no torch.
 
-They are read anew each time, because processes are started, and tests run, with others than these.
+They are read again at each use, because `varient` changes them for child processes.
 """
 
 from __future__ import annotations
@@ -21,17 +21,18 @@ _PREFIX, _INTERNAL = "VARIENT_", "VARIENT_GPUS_TAKEN"
 
 
 class Settings(BaseSettings):
-    """One field for each variable, VARIENT_DEVICE and so on; an empty one counts as not set.
+    """One field for each variable (VARIENT_DEVICE, ...); an empty variable counts as not set.
 
     Attributes:
-        device: where to compute.
-        launch: command line of a launcher of several processes; empty: none.
-        micro_batch: most rows of the global batch that a process puts through the network at once; None: all its rows.
-        strategy: ddp keeps the whole network in each process, fsdp (FSDP2) a slice of it.
-        recompute: 1 keeps only the inputs of the network's blocks and computes the rest again on the way back.
-        workers: processes beside each training process that read and augment images; 0: it does so itself.
-        save_every: steps between saved states.
-        gpus_taken: 1 in processes that one with GPUs started; set by `varient.devices`, not by people.
+        device: device to compute on.
+        launch: command line of a launcher such as torchrun; empty: no launcher.
+        micro_batch: largest number of rows of a forward pass in a process; larger batches use gradient accumulation.
+            None: no accumulation.
+        strategy: ddp replicates the network in each process, fsdp (FSDP2) shards it.
+        recompute: 1 enables activation checkpointing of the network's blocks.
+        workers: data-loading worker processes of each training process; 0: the training process loads the images.
+        save_every: steps between saved training states.
+        gpus_taken: 1 in child processes of a process that locked GPUs; set by `varient.devices`, not by users.
     """
 
     model_config = SettingsConfigDict(alias_generator=lambda name: _PREFIX + name.upper(), case_sensitive=True,
@@ -48,10 +49,10 @@ class Settings(BaseSettings):
 
 
 def read_settings() -> Settings:
-    """What the environment of this process says.
+    """Read and validate the VARIENT_ variables of this process.
 
     Raises:
-        ConfigError: a value that a variable cannot have, or a variable of ours that there is not; a line for each.
+        ConfigError: one line for each invalid value and each unknown VARIENT_ variable.
     """
     known = [field.alias for field in Settings.model_fields.values() if field.alias]
     lines = [f"{shortened(name)[1:-1]}: there is no such variable; {_meant(name, known)}" for name in sorted(os.environ)

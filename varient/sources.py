@@ -1,4 +1,4 @@
-"""Which source files a stage consists of: the workflow reruns a stage when its own code changes, and only then."""
+"""The source files that a stage of the workflow depends on; the stage is rerun if one of them changes."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from typing import NamedTuple
 _ROOT = Path(__file__).parent.parent
 _PACKAGE = "varient"
 _SEARCHED = {"varient.baselines": "baselines"}
-"""Packages whose modules lie in another folder of the project too, as their `__path__` says."""
+"""Packages that also contain the modules of another folder of the project, through their `__path__`."""
 _VERSION = _ROOT / "varient" / "__init__.py"
 
 
 class _Use(NamedTuple):
-    """A file and how much of it a stage uses: all, or what runs when it is imported."""
+    """A file, and whether a stage depends on all its imports (``whole``) or only on those at module level."""
 
     path: Path
     whole: bool
 
 
 def stage_sources(*modules: str) -> list[str]:
-    """Files of the named modules of ours and of all that they import of ours, as paths from the project's root.
+    """Files of the given `varient` modules and of all `varient` modules that they import, relative to the project root.
 
-    Read from the syntax tree; nothing is run.  Imports inside functions count, imports for type checkers do not.
-    Importing a.b.c runs the `__init__` of a and of a.b as well: these files count too, with their imports at module
-    level but not those inside their functions.  Left out: an `__init__` of nothing but a docstring, the version in
+    The syntax trees are analysed; no code is run.  Imports inside functions count, imports under TYPE_CHECKING do not.
+    Importing a.b.c also runs the `__init__` of a and of a.b: these files are included, but of their imports only those
+    at module level.  Not included: `__init__` files that contain only a docstring, the version in
     `varient/__init__.py`, and modules of other packages, which belong to the environment.
 
     Raises:
-        ValueError: a module of ours that does not exist.
+        ValueError: a `varient` module does not exist.
     """
     ours = [module for module in modules if module.split(".")[0] == _PACKAGE]
     if not all(map(_file_of, ours)):
@@ -48,7 +48,7 @@ def stage_sources(*modules: str) -> list[str]:
 
 
 def _uses(module: str, *, whole: bool) -> Iterator[_Use]:
-    """The file of a module, or of the module that a name is in, and the packages on the way to it."""
+    """The file of a module (or of the module that defines a name), and the `__init__` files of its parent packages."""
     if module.split(".")[0] != _PACKAGE:
         return
     while not (path := _file_of(module)):
@@ -60,7 +60,7 @@ def _uses(module: str, *, whole: bool) -> Iterator[_Use]:
 
 
 def sources_digest(*modules: str) -> str:
-    """SHA-256 of the files of `stage_sources`, names and contents."""
+    """SHA-256 over names and contents of the files of `stage_sources`."""
     digest = hashlib.sha256()
     for name in stage_sources(*modules):
         digest.update(name.encode() + b"\0" + (_ROOT / name).read_bytes())
@@ -69,7 +69,7 @@ def sources_digest(*modules: str) -> str:
 
 @cache
 def _imports(use: _Use) -> tuple[_Use, ...]:
-    """What one file imports of ours."""
+    """The `varient` modules that one file imports."""
     names = []
     for node in _nodes(_tree(use.path), into_functions=use.whole):
         if isinstance(node, ast.Import):
@@ -80,7 +80,7 @@ def _imports(use: _Use) -> tuple[_Use, ...]:
 
 
 def _nodes(node: ast.AST, *, into_functions: bool) -> Iterator[ast.AST]:
-    """All below a node, but for what only type checkers read and, unless asked for, the bodies of functions."""
+    """All descendants of a node, without TYPE_CHECKING blocks and, unless ``into_functions``, bodies of functions."""
     for child in ast.iter_child_nodes(node):
         yield child
         if isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING":
@@ -99,7 +99,7 @@ def _has_code(path: Path) -> bool:
 
 
 def _file_of(module: str) -> Path | None:
-    """The file of a module of ours; None where no module has that name."""
+    """The file of a `varient` module; None if there is no module of that name."""
     bases = [_ROOT.joinpath(*module.split("."))]
     bases += [_ROOT.joinpath(folder, *module.removeprefix(f"{package}.").split("."))
               for package, folder in _SEARCHED.items() if module.startswith(f"{package}.")]

@@ -1,4 +1,4 @@
-"""Where the results of an experiment lie, and the commands that make them."""
+"""Paths of the results of an experiment, and the commands that produce them."""
 
 from __future__ import annotations
 
@@ -6,34 +6,34 @@ from pathlib import Path
 from typing import Literal
 
 DEFAULT_EXPERIMENT = "digits"
-"""Its results lie in results/ and figures/ themselves, those of others in a folder of their own there."""
+"""Its results are directly in results/ and figures/; those of other experiments are in subfolders."""
 PAPER_EXPERIMENT = "imagenet256"
-"""The paper's own."""
+"""The paper's own experiment."""
 
 Folder = Literal["results", "figures"]
 
 
 def folder_of(folder: Folder, experiment: str) -> str:
-    """Where an experiment's results or figures lie."""
+    """Folder of an experiment's results or figures."""
     return folder if experiment == DEFAULT_EXPERIMENT else f"{folder}/{experiment}"
 
 
 def make_command(folder: Folder, name: str, experiment: str) -> str:
-    """Makes a file of an experiment's results or figures, and whatever it needs."""
+    """Command line that produces a file of an experiment's results or figures and everything it depends on."""
     target = f"snakemake --cores all {folder_of(folder, experiment)}/{name}"
     return target if experiment == DEFAULT_EXPERIMENT else f"{target} --configfile workflow/config/{experiment}.yaml"
 
 
 def table_files(stem: Path) -> list[Path]:
-    """What a table is written to; ``stem`` may have a suffix, which these take the place of."""
+    """The files of a table; a suffix of ``stem`` is replaced."""
     return [stem.with_suffix(suffix) for suffix in (".csv", ".md", ".tex")]
 
 
 def figure_files(stem: Path) -> list[Path]:
-    """What a figure is written to."""
+    """The files of a figure."""
     return [stem.with_name(stem.name + suffix) for suffix in (".png", ".pdf")]
 
 
 def claims_files(stem: Path) -> list[Path]:
-    """What the verdicts are written to."""
+    """The files of the verdicts on the claims."""
     return [stem.with_name(stem.name + suffix) for suffix in (".csv", ".md")]

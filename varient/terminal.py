@@ -1,4 +1,4 @@
-"""Answers of the command: a JSON document, or tables for a terminal of any width, where no word is cut off."""
+"""Output of the commands: a JSON document, or tables that fit the terminal without cutting words off."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Grid:
     """A table of text.
 
     Attributes:
-        words: headings of columns of words, besides the first; the others are numbers, which stand to the right.
-        total: a last row, under a line.
-        caption: stands below.
+        words: headings of the text columns besides the first; all other columns are numbers, aligned to the right.
+        total: last row, below a line.
+        caption: text below the table.
     """
 
     title: str
@@ -34,13 +34,13 @@ class Grid:
 
 @dataclass(frozen=True)
 class Answer:
-    """All that a command has to say.
+    """The output of a command.
 
     Attributes:
-        document: everything, for JSON.
-        grids: what a person looks for.
-        lead: stands above them.
-        notes: stand below, a line each.
+        document: the complete output, for JSON.
+        grids: tables for the terminal.
+        lead: text above the tables.
+        notes: lines below the tables.
     """
 
     document: dict[str, Any]
@@ -50,7 +50,7 @@ class Answer:
 
 
 def print_answer(answer: Answer, *, as_json: bool) -> None:
-    """Print the document, or the tables with what stands around them."""
+    """Print the JSON document, or the tables with the text above and below them."""
     if as_json:
         print(json.dumps(answer.document, indent=2))
         return
@@ -65,9 +65,9 @@ def print_answer(answer: Answer, *, as_json: bool) -> None:
 def print_grid(grid: Grid) -> None:
     """Print a table with its title above and its caption below.
 
-    Columns narrow down to their longest words, those of numbers to their longest number, and then give up the space
-    beside it.  Where that is wider than the terminal the table is wider too: a terminal breaks such lines, and a file
-    or a pipe keeps them whole.
+    To fit the terminal, text columns shrink to their longest word and number columns to their longest number, and then
+    the padding is dropped.  If that is still too wide, the table exceeds the width of the terminal, which wraps the
+    lines; in a file or pipe they stay whole.
     """
     table = Table()
     for at, heading in enumerate(grid.headings):
@@ -98,7 +98,7 @@ def _longest_text(column: Column) -> int:
 
 
 def _longest_part(column: Column) -> int:
-    """What is to stay on one line: a word, and in a column of numbers a number with its spread."""
+    """Width of the longest unbreakable part: a word, or, in a number column, a number with its uncertainty."""
     words = str(column.header).split()
     for cell in map(str, column.cells):
         words += [cell] if column.justify == "right" else cell.split()

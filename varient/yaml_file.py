@@ -1,4 +1,4 @@
-"""YAML and JSON files as plain data: what JSON can hold, each key once, in bounds; one reader for all of them."""
+"""Reader of YAML and JSON files: values that JSON can represent, no duplicate keys, limited size."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from yaml.constructor import ConstructorError
 
 _MOST_BYTES = 2 ** 24
 _MOST_VALUES = 100_000
-"""Aliases written out; a few lines of them can stand for more values than any memory holds."""
-_MOST_DIGITS = 63
-"""Of an integer, in bits: what other readers of JSON keep."""
+"""Limit of the number of values with aliases expanded: a few lines of nested aliases can exceed any memory."""
+_MOST_BITS = 63
+"""Limit of the size of an integer in bits, which other JSON readers keep exactly."""
 
 _DEEP = "nested too deeply"
 _TAGS = tuple(f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float", "str", "seq", "map"))
@@ -21,15 +21,15 @@ _MERGE = "tag:yaml.org,2002:merge"
 
 
 class ConfigError(ValueError):
-    """A config that cannot be used; the message names file, key and expectation."""
+    """A config cannot be used; the message names the file, the key and what is expected."""
 
 
 def read_yaml(path: Path) -> Any:
-    """What a YAML or JSON file says: dicts, lists, strings, numbers, truth values and None.
+    """Content of a YAML or JSON file: dicts, lists, strings, numbers, booleans and None.
 
     Raises:
-        ConfigError: a file that is missing, unreadable, not UTF-8, not YAML, too large, with a key twice, or with
-            values that JSON does not have; one line.
+        ConfigError: the file is missing, unreadable, not UTF-8, not YAML or too large, or it has duplicate keys or
+            values that JSON cannot represent; the message is one line.
     """
     try:
         with path.open("rb") as file:
@@ -39,17 +39,21 @@ def read_yaml(path: Path) -> Any:
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
     if len(data) > _MOST_BYTES:
-        raise ConfigError(f"{path}: larger than {_MOST_BYTES // 2 ** 20} MiB; this is no config")
+        raise ConfigError(f"{path}: larger than {_MOST_BYTES // 2 ** 20} MiB; this is not a config")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: not a text in UTF-8 (byte {error.start})") from None
-    # JSON has tabs between its values, and none within them, where YAML has none at all.
+        raise ConfigError(f"{path}: not UTF-8 text (byte {error.start})") from None
+    # JSON allows tabs between values (never inside them), YAML does not.
     return parse_yaml(text.replace("\t", " ") if path.suffix == ".json" else text, str(path))
 
 
 def parse_yaml(text: str, origin: str) -> Any:
-    """The same of a text; ``origin`` opens the message.  Raises as `read_yaml`."""
+    """Parse a text as `read_yaml` does; error messages begin with ``origin``.
+
+    Raises:
+        ConfigError: as `read_yaml`.
+    """
     try:
         loader = _Loader(text)
         node = loader.get_single_node()
@@ -64,17 +68,17 @@ def parse_yaml(text: str, origin: str) -> Any:
 
 
 def shortened(value: object) -> str:
-    """A value for a message of one line, a long one with its middle left out."""
+    """The `repr` of a value for a one-line message; the middle of a long one is replaced by "..."."""
     return _SHORT.repr(value)
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses keys that occur twice, and every tag but those of JSON's values and of merges (<<)."""
+    """YAML loader that refuses duplicate keys and all tags except those of JSON values and of merge keys (<<)."""
 
     yaml_constructors: ClassVar = {tag: yaml.SafeLoader.yaml_constructors[tag] for tag in _TAGS}
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        """Here, because merges have not been written out yet: a key may override one that it merges."""
+        """Check for duplicate keys before merge keys are expanded: a key may override a merged one."""
         node = super().compose_mapping_node(anchor)
         first: dict[str, int] = {}
         for key, _ in node.value:
@@ -86,30 +90,30 @@ class _Loader(yaml.SafeLoader):
         return node
 
     def _name_of(self, key: yaml.Node) -> str:
-        """A key as JSON has it, where 16 and "16" are one."""
+        """A key as JSON text, where 16 and "16" are the same."""
         if key.tag == _MERGE:
             return key.value
         name = self.construct_object(key) if isinstance(key, yaml.ScalarNode) else None
         if isinstance(name, bool) or not isinstance(name, str | int):
-            raise ConstructorError(None, None, "a key must be a text, in quotes where it looks like something else, or "
-                                               "an integer", key.start_mark)
+            raise ConstructorError(None, None, "a key must be a string (quoted if it looks like another type) or an "
+                                               "integer", key.start_mark)
         return str(name)
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
-        """A value; what cannot be one is told with its line."""
+        """Construct a value; the error for an invalid one names its line."""
         try:
             value = super().construct_object(node, deep)
-        except (ValueError, KeyError):  # of !!int, !!float and !!bool before other words
+        except (ValueError, KeyError):  # explicit tags !!int, !!float and !!bool on invalid text
             raise ConstructorError(None, None, f"{shortened(node.value)} cannot be read as "
                                                f"{node.tag.rpartition(':')[2]}", node.start_mark) from None
-        if isinstance(value, int) and value.bit_length() > _MOST_DIGITS:
-            raise ConstructorError(None, None, f"an integer beyond {_MOST_DIGITS} bits", node.start_mark)
+        if isinstance(value, int) and value.bit_length() > _MOST_BITS:
+            raise ConstructorError(None, None, f"an integer beyond {_MOST_BITS} bits", node.start_mark)
         return value
 
     def _refuse(self, node: yaml.Node) -> None:
         kind = node.tag.rpartition(":")[2]
-        raise ConstructorError(None, None, f"a value of the kind {shortened(kind)}; there are texts (in quotes where "
-                                           "they look like something else), numbers, true and false, null, lists and "
+        raise ConstructorError(None, None, f"unsupported value type {shortened(kind)}; supported are strings (quoted "
+                                           "if they look like another type), numbers, true, false, null, lists and "
                                            "mappings", node.start_mark)
 
 
@@ -117,10 +121,10 @@ _Loader.add_constructor(None, _Loader._refuse)
 
 
 def _count_values(node: yaml.Node, known: dict[int, int | None]) -> int:
-    """Values below and with a node, aliases written out; an alias of what it stands in has no end."""
+    """Number of values in a node including itself, with aliases expanded; recursive aliases are refused."""
     if id(node) in known:
         if (count := known[id(node)]) is None:
-            raise ConstructorError(None, None, "an alias stands within what it repeats", node.start_mark)
+            raise ConstructorError(None, None, "an alias refers to a value that contains it", node.start_mark)
         return count
     known[id(node)] = None
     children = node.value if isinstance(node, yaml.CollectionNode) else ()
@@ -128,7 +132,7 @@ def _count_values(node: yaml.Node, known: dict[int, int | None]) -> int:
         children = [child for pair in node.value for child in pair]
     known[id(node)] = count = 1 + sum(_count_values(child, known) for child in children)
     if count > _MOST_VALUES:
-        raise ConstructorError(None, None, f"stands for more than {_MOST_VALUES:,} values", node.start_mark)
+        raise ConstructorError(None, None, f"expands to more than {_MOST_VALUES:,} values", node.start_mark)
     return count
 
 

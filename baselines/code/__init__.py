@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 FORMS = "code-n<N>, free-code-n<N>"
 
 class Source(Strict):
-    """Where a network comes from: a file of the user's or a training."""
+    """Source of a network: a file of the user or a training."""
 
     weights: UserFile | None = None
     training: BaseTraining | None = None
@@ -75,7 +75,7 @@ class Settings(Strict):
 
 
 @dataclass(frozen=True)
-class Part:
+class CodeNetwork:
     """One of CoDe's networks and what makes it.
 
     Attributes:
@@ -98,14 +98,14 @@ class Part:
 
     @property
     def depends(self) -> tuple[str, ...]:
-        """Config sections that it depends on; guidance and other pairs are none of them."""
+        """Config sections that it depends on, without guidance and other pairs."""
         own = {"small": ("refiner", "small"), "drafter": (f"pairs.{self.drafted}.drafter",),
                "refiner": ("refiner", "small", f"pairs.{self.drafted}.refiner")}[self.role]
         return ("data", "patch_nums", "tokenizer", "transformer", "base", *(f"systems.code.{key}" for key in own))
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """Networks that its training reads; a fine-tuned one starts from the last."""
+        """Networks that its training reads; a fine-tuning starts from the last one."""
         return {"small": ("tokenizer",), "drafter": ("tokenizer", "base"),
                 "refiner": ("tokenizer", "base", "code-small")}[self.role]
 
@@ -182,22 +182,22 @@ def networks(config: ExperimentConfig, settings: Settings) -> Sequence[Network]:
     """
     if len(settings.temperatures) != len(config.patch_nums):
         raise ValueError(f"systems.code.temperatures: {len(settings.temperatures)} for {len(config.patch_nums)} scales")
-    parts = [Part("small", len(config.patch_nums), settings.small)]
+    parts = [CodeNetwork("small", len(config.patch_nums), settings.small)]
     for drafted, pair in settings.pairs.items():
-        parts += [Part("drafter", drafted, pair.drafter), Part("refiner", drafted, pair.refiner)]
+        parts += [CodeNetwork("drafter", drafted, pair.drafter), CodeNetwork("refiner", drafted, pair.refiner)]
     return [Network(part.name, partial(_make, config, settings, part), code=("varient.baselines.code.training",),
                     depends=part.depends, needs=part.needs, released=part.source.weights,
                     check=partial(_check, config, settings, part)) for part in parts]
 
 
-def _make(config: ExperimentConfig, settings: Settings, part: Part, run_dir: Path, output: Path) -> None:
+def _make(config: ExperimentConfig, settings: Settings, part: CodeNetwork, run_dir: Path, output: Path) -> None:
     from varient.baselines.code.training import make_network
 
     make_network(config, settings, part, run_dir, output)
 
 
-def _check(config: ExperimentConfig, settings: Settings, part: Part) -> None:
+def _check(config: ExperimentConfig, settings: Settings, part: CodeNetwork) -> None:
     from varient.models.official import check_transformer
 
-    assert part.source.weights is not None  # nobody asks where there is no file to check
+    assert part.source.weights is not None  # only called for networks with a file
     check_transformer(config, part.source.weights, part.spec(config, settings))

@@ -1,4 +1,4 @@
-"""CoDe's two networks on their way through the scales, and the sampler that holds them."""
+"""Collaborative decoding with CoDe's two networks, and its sampler."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from varient.models.quantizer import MultiScaleQuantizer
 from varient.models.transformer import VAR, initialize
 from varient.models.vqvae import VQVAE
 from varient.plan import DepthPlan
-from varient.sampling import DrawTokens, Generated, Guidance, Readout, generate, image_uniforms
+from varient.sampling import Generated, Guidance, Readout, SampledReadout, generate, image_uniforms
 from varient.systems.pipeline import decode_f_hat, default_device, ready
 from varient.systems.protocol import CountedCache
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Collaboration:
-    """What the two networks leave behind.
+    """Result of a collaborative decoding.
 
     Attributes:
         drafted: tokens and latent of the scales 1..N, with the drafter's cache counts.
@@ -40,7 +40,7 @@ class Collaboration:
 
     @property
     def kv_peak_bytes(self) -> int:
-        """Most bytes of keys and values at once: the drafter's cache is freed before the refiner starts."""
+        """Peak bytes of the KV caches; the drafter's cache is freed before the refiner starts."""
         return max(self.drafted.cache.peak_bytes, self.refined.cache.peak_bytes)
 
 
@@ -48,15 +48,15 @@ def collaborate(drafter: VAR, refiner: VAR, quantizer: MultiScaleQuantizer, labe
                 readout: Readout, *, guidance: Guidance, cache_policy: CachePolicy = "lean",
                 on_logits: Callable[[int, Tensor], None] | None = None,
                 on_cache: Callable[[CountedCache], None] | None = None) -> Collaboration:
-    """Generate a batch with N drafted scales; the refiner takes in the tokens of N + 1 scales at once.
+    """Generate a batch with N drafted scales; the refiner's first pass processes N + 1 scales.
 
-    Unlike the authors' code, the refiner does not draw tokens for the drafted scales only to drop them: each token has
-    its own uniform number here, so there is no stream to keep in step.
+    Unlike in the authors' code, the refiner does not sample and discard tokens of the drafted scales.  That would only
+    keep a shared random stream in step, while here each token has its own uniform number.
 
     Args:
         label_B: classes, int64, on the CPU.
         drafted_scales: N, 1..K-1.
-        readout: draws the tokens of both networks.
+        readout: samples the tokens of both networks.
         on_cache: is handed the drafter's cache and then the refiner's.
 
     Raises:
@@ -94,7 +94,7 @@ class CodeSampler:
                 cache_policy: CachePolicy | None = None,
                 on_cache: Callable[[CountedCache], None] | None = None) -> Tensor:
         """f_hat (B, C, H, W), float32."""
-        readout = DrawTokens(self.tokenizer.quantize, image_uniforms(seed, indices, self.drafter.pyramid.length))
+        readout = SampledReadout(self.tokenizer.quantize, image_uniforms(seed, indices, self.drafter.pyramid.length))
         return collaborate(self.drafter, self.refiner, self.tokenizer.quantize, torch.as_tensor(labels),
                            self.drafted_scales, readout, guidance=self.guidance, cache_policy=cache_policy or "lean",
                            on_cache=on_cache).refined.f_hat_BCHW

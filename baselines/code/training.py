@@ -20,10 +20,10 @@ from varient.training.loop import fit
 from varient.training.tokens import Batch, TokenBatches, mixed_classes, prediction_divergence, token_loss
 
 if TYPE_CHECKING:
-    from varient.baselines.code import Part, Settings
+    from varient.baselines.code import CodeNetwork, Settings
 
 
-def make_network(config: ExperimentConfig, settings: Settings, part: Part, run_dir: Path, output: Path) -> None:
+def make_network(config: ExperimentConfig, settings: Settings, part: CodeNetwork, run_dir: Path, output: Path) -> None:
     """Train one of CoDe's networks, or import it where the config names a released file.
 
     Raises:

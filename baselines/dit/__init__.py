@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 FORMS = "dit-<size>, dit-<size>-<steps>"
 
-# Of the config, what the weights depend on: guidance and steps are free to change without a new training.
+# Config sections that the weights depend on: changes of guidance and steps do not require a new training.
 _SECTIONS = ("data", "systems.dit.model", "systems.dit.space")
 
 
@@ -86,8 +86,8 @@ def resolve(name: str, config: ExperimentConfig, settings: Settings) -> DiTSyste
     if not 2 <= steps <= 1000:
         raise ValueError(f"system {name!r}: DiT takes 2..1000 steps")
     latent_side(config, settings)
-    # The row of the tables is the one without a number, whatever the experiment takes for it; a size of our own stands
-    # for that of the tables.
+    # The tables' row is the id without a number of steps, for any number in the experiment's settings; a size that the
+    # authors do not have corresponds to the size in the tables.
     size = settings.size if settings.size in RELEASED_SIZES else "xl2"
     in_table = found.steps is None or steps == TABLE_STEPS
     return DiTSystem(name, steps, str(DiTId(size, None if in_table else steps)), config, settings)

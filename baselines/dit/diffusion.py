@@ -3,8 +3,8 @@
 Written from the equations of DDPM (arXiv 2006.11239) and Improved DDPM (arXiv 2102.09672).  diffusers' scheduler
 draws the noise of a step itself, for a whole batch; ours is drawn per image, and training needs the posteriors anyway.
 
-Shapes: B images, C channels, H x W positions; T steps.  A *step* counts 0..T-1 within the process at hand, a *time*
-0..999 within the one that the network was trained on.
+Shapes: B images, C channels, H x W positions; T steps.  A *step* is 0..T-1 in the sampling process, a *time* is
+0..999 in the process that the network was trained on.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ FIRST_BETA, LAST_BETA = 1e-4, 0.02
 
 @dataclass(frozen=True)
 class Reverse:
-    """p(x_{t-1} | x_t) as predicted: a Gaussian, and the image that it points to; all (B, C, H, W)."""
+    """Predicted Gaussian p(x_{t-1} | x_t), and the predicted x_0; all tensors (B, C, H, W)."""
 
     mean_BCHW: Tensor
     log_variance_BCHW: Tensor
@@ -67,10 +67,10 @@ class Diffusion:
         return mean_BCHW, self._at(self._log_posterior_T, step_B)
 
     def reverse(self, prediction: Tensor, xt_BCHW: Tensor, step_B: Tensor) -> Reverse:
-        """What the network's output (B, 2C, H, W) says about the step before.
+        """Reverse distribution from the network's output (B, 2C, H, W).
 
-        Its second half mixes the largest and smallest sensible log variance (Improved DDPM, Eq. 15), -1 for the
-        smallest and 1 for the largest.
+        The second half of the output interpolates between the smallest (-1) and the largest (1) log variance (Improved
+        DDPM, Eq. 15).
         """
         noise_BCHW, mix_BCHW = prediction.chunk(2, dim=1)
         x0_BCHW = (self._at((1 / self._signal_T).sqrt(), step_B) * xt_BCHW
@@ -83,8 +83,8 @@ class Diffusion:
     def losses(self, prediction: Tensor, x0_BCHW: Tensor, step_B: Tensor, noise_BCHW: Tensor) -> tuple[Tensor, Tensor]:
         """Both parts of the hybrid loss for each image: squared error (B,), variational bound in bits a value (B,).
 
-        The bound teaches the variance alone: the predicted noise enters it without a gradient (Improved DDPM, Sec.
-        3.1).  The authors' code adds both with weight 1.
+        The bound trains only the variance: the predicted noise is detached in it (Improved DDPM, Sec. 3.1).  The
+        authors' code adds both parts with weight 1.
         """
         xt_BCHW = self.noised(x0_BCHW, step_B, noise_BCHW)
         predicted_BCHW, mix_BCHW = prediction.chunk(2, dim=1)
@@ -111,7 +111,7 @@ def respaced_times(steps: int) -> Tensor:
     if not 2 <= steps <= TRAIN_STEPS:
         raise ValueError(f"{steps} steps: the process has 2..{TRAIN_STEPS}")
     stride, position, times = (TRAIN_STEPS - 1) / (steps - 1), 0.0, []
-    for _ in range(steps):  # summed, not multiplied: roundings then fall as they do for the authors
+    for _ in range(steps):  # summed, not multiplied, for the same rounding as in the authors' code
         times.append(round(position))
         position += stride
     return torch.tensor(times)

@@ -1,7 +1,7 @@
 """The DiT transformer: diffusers' blocks around one embedding of time and class.
 
-diffusers gives every block its own copy of that embedding, which the authors' network has once, drops labels inside
-each copy on its own, and spaces the frequencies of time differently from the authors.  All three are undone here.
+diffusers differs from the authors in three ways, which are undone here: every block has its own copy of that embedding,
+each copy drops labels independently, and the frequencies of the time embedding are spaced differently.
 
 Shapes: B images, C channels, H x W positions (pixels or latent), D hidden size.
 """
@@ -59,7 +59,7 @@ class DiT(nn.Module):
         """
         self._condition.value_BD = self.embedder(time_B, label_B, hidden_dtype=x_BCHW.dtype)
         prediction = self.network(x_BCHW, timestep=time_B, class_labels=label_B, return_dict=False)[0]
-        del self._condition.value_BD  # it would keep the pass's graph alive
+        del self._condition.value_BD  # it would keep the graph of this pass in memory
         return prediction
 
     @property
@@ -69,7 +69,7 @@ class DiT(nn.Module):
 
 
 class _Condition:
-    """Stands where diffusers' blocks have an embedding of their own and hands them the one of this pass."""
+    """Replaces the embedding in each of diffusers' blocks and returns the one computed once per pass."""
 
     value_BD: Tensor
 

@@ -15,13 +15,13 @@ from varient.baselines.dit.settings import Settings
 from varient.config import ExperimentConfig
 from varient.models.build import without_weights
 from varient.models.checkpoint import CheckpointError, check_fit, load_strictly, save_weights
-from varient.models.nested import AVERAGED, WEIGHTS, Family, StateDict, telling_look
+from varient.models.nested import AVERAGED, WEIGHTS, ExpectedWeights, StateDict, telling_look
 from varient.models.official import describe_import, read_state_dict
 
 POSITION_TOLERANCE = 1e-5
 """Largest difference of a file's sine-cosine table to ours; another order of coordinates differs by 1 and more."""
 
-FAMILY = Family("a DiT", (*AVERAGED, *WEIGHTS), "DiT's authors sample from the averaged weights")
+DIT_WEIGHTS = ExpectedWeights("a DiT", (*AVERAGED, *WEIGHTS), "DiT's authors sample from the averaged weights")
 
 _OUTSIDE = {
     "x_embedder.proj": "network.pos_embed.proj",
@@ -66,7 +66,7 @@ def check_network(config: ExperimentConfig, settings: Settings) -> None:
 def read_released(path: Path, *, verified: bool = True) -> StateDict:
     """A flat state dict from a .pt file, read without running code in it.
 
-    Of a training checkpoint the averaged weights are taken; a log line says what stayed behind.
+    From a training checkpoint the averaged weights are used; a warning lists what is ignored.
 
     Args:
         verified: compare the file's checksums first.
@@ -74,7 +74,7 @@ def read_released(path: Path, *, verified: bool = True) -> StateDict:
     Raises:
         CheckpointError: no such file, a damaged one, or one with other content.
     """
-    return read_state_dict(path, FAMILY, verified=verified)
+    return read_state_dict(path, DIT_WEIGHTS, verified=verified)
 
 
 def load_released(model: DiT, tensors: dict[str, Tensor], origin: str, *, values: bool = True) -> None:

@@ -58,9 +58,9 @@ def guided_prediction(network: Callable[[Tensor, Tensor, Tensor], Tensor], x_BCH
 
 
 @torch.no_grad()
-def draw(predict: Callable[[Tensor, int], Tensor], diffusion: Diffusion, x_BCHW: Tensor,
-         noise: Callable[[], Tensor], on_step: Callable[[int, Tensor, Reverse], None] | None = None) -> Tensor:
-    """All steps of the process, from noise to images (B, C, H, W), nothing clipped on the way.
+def denoise(predict: Callable[[Tensor, int], Tensor], diffusion: Diffusion, x_BCHW: Tensor,
+            noise: Callable[[], Tensor], on_step: Callable[[int, Tensor, Reverse], None] | None = None) -> Tensor:
+    """Run all steps of the reverse process, from noise to images (B, C, H, W), without clipping.
 
     Args:
         predict: (x_t, time) -> noise and variance (B, 2C, H, W).
@@ -97,8 +97,8 @@ class DiTSampler:
     """The system with its networks in memory; see `varient.systems.protocol.Sampler`.
 
     Attributes:
-        vae: decoder of the latents; None where the network draws pixels.
-        decoded_at_once: images in the decoder together.
+        vae: decoder of the latents; None if the network generates pixels.
+        decoded_at_once: number of images per pass through the decoder.
     """
 
     network: DiT
@@ -131,12 +131,12 @@ class DiTSampler:
         noise = ImageNoise(seed, indices, (self.network.channels, self.side, self.side), weight.device)
 
         def predict(x_BCHW: Tensor, time: int) -> Tensor:
-            # The state stays in float32 whatever the weights are: a step changes it by little.
+            # The state is float32 for any dtype of the weights, because each step changes it only a little.
             return guided_prediction(self.network, x_BCHW.to(weight.dtype), time, label_B, num_classes,
                                      self.guidance).float()
 
-        x_BCHW = draw(predict, Diffusion(self.steps, weight.device), noise(), noise)
-        check_finite([finite_sum(x_BCHW)], self.network)  # what is not finite stays so from step to step
+        x_BCHW = denoise(predict, Diffusion(self.steps, weight.device), noise(), noise)
+        check_finite([finite_sum(x_BCHW)], self.network)  # non-finite values persist through all later steps
         return x_BCHW
 
     @torch.no_grad()
@@ -201,8 +201,10 @@ def load_vae(folder: Path) -> AutoencoderKL:
 
 
 def _with_exact_norms(vae: AutoencoderKL) -> AutoencoderKL:
-    """The same VAE, its norms reading torch's default layout: diffusers' attention leaves channels-last behind, where
-    they lose digits (see `varient.models.vqvae.EntryConv`).
+    """Make the VAE's norms convert inputs to torch's default layout.
+
+    diffusers' attention returns channels-last tensors, for which GroupNorm is inaccurate (see
+    `varient.models.vqvae.EntryConv`).
     """
     for module in vae.modules():
         if isinstance(module, nn.GroupNorm):

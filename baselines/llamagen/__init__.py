@@ -1,4 +1,4 @@
-"""LlamaGen (Sun et al., 2024): a Llama that draws an image token by token, row by row.  The family `systems.llamagen`.
+"""LlamaGen (Sun et al., 2024): a Llama that generates an image token by token, row by row.  Family `systems.llamagen`.
 
 | id | what runs |
 |---|---|
@@ -48,7 +48,7 @@ class LlamaGen:
 
     @property
     def published_as(self) -> str:
-        """Id at the size of its authors; sizes of our own stand for XXL, the one in the paper's tables."""
+        """Id at its authors' size; other sizes correspond to XXL, the one in the paper's tables."""
         return self.name if self.settings.size in RELEASED_SIZES else str(LlamaGenId("xxl"))
 
     @property

@@ -21,12 +21,12 @@ from varient.baselines.llamagen.transformer import Transformer
 from varient.config import ExperimentConfig
 from varient.models.build import without_weights
 from varient.models.checkpoint import CheckpointError, load_strictly, save_weights
-from varient.models.nested import AVERAGED, WEIGHTS, Family, StateDict, telling_look
+from varient.models.nested import AVERAGED, WEIGHTS, ExpectedWeights, StateDict, telling_look
 from varient.models.official import describe_import, read_state_dict
 
 _REASON = "LlamaGen's authors sample from 'model'"
-TRANSFORMER_FAMILY = Family("a LlamaGen transformer", (*WEIGHTS, *AVERAGED), _REASON)
-TOKENIZER_FAMILY = Family("a LlamaGen tokenizer", (*WEIGHTS, *AVERAGED), _REASON)
+TRANSFORMER_WEIGHTS = ExpectedWeights("a LlamaGen transformer", (*WEIGHTS, *AVERAGED), _REASON)
+TOKENIZER_WEIGHTS = ExpectedWeights("a LlamaGen tokenizer", (*WEIGHTS, *AVERAGED), _REASON)
 
 # What a saved transformer may hold besides weights: tables and storage that follow from its shape.
 _TRANSFORMER_BUFFER = re.compile(r"freqs_cis|causal_mask|layers\.\d+\.attention\.kv_cache\.[kv]_cache")
@@ -43,7 +43,7 @@ _TOKENIZER_NAMES = (
 _DECODER_STAGE = re.compile(r"decoder\.conv_blocks\.(\d+)\.(res|attn|upsample)\.")
 
 
-def read_released(path: Path, family: Family = TRANSFORMER_FAMILY, *, verified: bool = True) -> StateDict:
+def read_released(path: Path, expected: ExpectedWeights = TRANSFORMER_WEIGHTS, *, verified: bool = True) -> StateDict:
     """The state dict in a released file, unwrapped, read without running any code in it.
 
     Args:
@@ -52,7 +52,7 @@ def read_released(path: Path, family: Family = TRANSFORMER_FAMILY, *, verified: 
     Raises:
         CheckpointError: no such file, a damaged one, or one without a state dict in it.
     """
-    return read_state_dict(path, family, verified=verified)
+    return read_state_dict(path, expected, verified=verified)
 
 
 def load_transformer(model: Transformer, tensors: dict[str, Tensor], origin: str, *,
@@ -95,7 +95,7 @@ def import_tokenizer(settings: Settings, output: Path) -> None:
     """
     source, model = settings.tokenizer.weights, build_tokenizer(settings)
     assert source is not None  # settings without any have a training
-    tensors = read_released(source, TOKENIZER_FAMILY)
+    tensors = read_released(source, TOKENIZER_WEIGHTS)
     left_out = load_tokenizer(model, tensors, str(source))
     save_weights(output, model, _description("llamagen-tokenizer", source, tensors, left_out))
 
@@ -121,7 +121,7 @@ def check_tokenizer(settings: Settings) -> None:
     """
     source = settings.tokenizer.weights
     assert source is not None  # settings without any have a training
-    tensors = read_released(source, TOKENIZER_FAMILY, verified=False)
+    tensors = read_released(source, TOKENIZER_WEIGHTS, verified=False)
     load_tokenizer(without_weights(lambda: build_tokenizer(settings)), tensors, str(source), values=False)
 
 

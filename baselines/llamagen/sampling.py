@@ -16,7 +16,7 @@ from varient.baselines.llamagen.settings import Settings
 from varient.baselines.llamagen.tokenizer import Tokenizer, to_uint8
 from varient.baselines.llamagen.transformer import Transformer
 from varient.config import CachePolicy
-from varient.sampling import check_finite, draw, filter_logits, finite_sum, image_uniforms
+from varient.sampling import check_finite, filter_logits, finite_sum, image_uniforms, sample_tokens
 from varient.systems.protocol import CountedCache
 
 NewCache = Callable[[CountedCache], None]
@@ -57,7 +57,7 @@ def generate(model: Transformer, label_B: Tensor, protocol: Settings, uniform_BL
             on_logits(i, logits_BV)
         sums.append(finite_sum(logits_BV))  # a filter may drop a NaN
         logits_BV = keep_likely(logits_BV / protocol.temperature, protocol.top_k, protocol.top_p)
-        idx_B1 = draw(logits_BV.unsqueeze(1), uniform_BL[:, i:i + 1])
+        idx_B1 = sample_tokens(logits_BV.unsqueeze(1), uniform_BL[:, i:i + 1])
         tokens.append(idx_B1)
         x_R1C = model.embed_tokens(idx_B1.repeat(2 if guided else 1, 1))
     check_finite(sums, model)
@@ -92,7 +92,7 @@ class LlamaGenSampler:
 
     Attributes:
         image_size: side of the images that come out.
-        decoded_at_once: images in the decoder together: a whole batch would set the peak of memory.
+        decoded_at_once: number of images per pass through the decoder, to limit peak memory.
     """
 
     model: Transformer

@@ -50,9 +50,9 @@ def train_tokenizer(config: ExperimentConfig, settings: Settings, output: Path) 
 
 @torch.no_grad()
 def restart_unused_codes(tokenizer: Tokenizer, image_B3SS: Tensor) -> int:
-    """Move codes that none of the images use onto latents of the images; return how many moved.
+    """Replace codes that no image uses by latents of the images; return the number of replaced codes.
 
-    At the first step this amounts to initialising the codebook from data.
+    At the first step this initialises the codebook from data.
     """
     latent_Bcss = tokenizer.encode_latent(image_B3SS)
     code_Vc = tokenizer.quantize.embedding.weight

@@ -25,13 +25,13 @@ NORM_EPS = 1e-5
 ROTARY_BASE = 10000.0
 
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
-"""(layer, q_RHlc, k_RHlc, v_RHlc) -> out_RHlc: attention over what the tokens at hand may see in that layer."""
+"""(layer, q_RHlc, k_RHlc, v_RHlc) -> out_RHlc: attention over all tokens that are visible in that layer."""
 
 
 class Transformer(nn.Module):
     """Class-conditional next-token transformer.
 
-    The class row ``num_classes`` stands for "no class"; it is what classifier-free guidance compares with.
+    Label ``num_classes`` means "no class"; it is the unconditional input of classifier-free guidance.
     """
 
     def __init__(self, shape: TransformerShape, *, side: int, vocab_size: int, num_classes: int) -> None:
@@ -160,9 +160,9 @@ class RMSNorm(nn.Module):
 def rotary_table(side: int, head_dim: int) -> Tensor:
     """Cosines and sines (1 + side^2, c / 2, 2) of the class token and the tokens of a grid, row by row, float32.
 
-    The first half of the c / 2 pairs of channels turns with the row, the second with the column.  The class token's
-    row is zero, not one: its query and key vanish, so that it sees itself alone and all see it with score 0.  That is
-    how the released networks were trained.
+    The first half of the c / 2 channel pairs encodes the row, the second half the column.  The entry of the class token
+    is zero instead of the identity rotation, so that its query and key are zero and all tokens attend to it with score
+    0.  The released networks were trained in this way.
     """
     half = head_dim // 2
     frequency_f = 1 / ROTARY_BASE ** (torch.arange(0, half, 2).float() / half)

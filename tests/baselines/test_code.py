@@ -15,7 +15,7 @@ from varient.baselines.code.decoding import collaborate
 from varient.cost.kv_accounting import kv_peaks_in_tokens, passes
 from varient.plan import DepthPlan
 from varient.pyramid import Pyramid
-from varient.sampling import DrawTokens, Guidance, generate, image_uniforms
+from varient.sampling import Guidance, SampledReadout, generate, image_uniforms
 
 
 @pytest.mark.parametrize("policy", ["lean", "reference"])
@@ -26,7 +26,7 @@ def test_drafting_and_refining_match_the_released_code(run, policy):
     drafter, refiner = case.transformer("sd/draft/", "draft"), case.transformer("sd/refine/", "refine")
     tokenizer, seen = case.tokenizer(), {}
     quantizer = tokenizer.quantize
-    readout = (DrawTokens(quantizer, image_uniforms(0, range(2), quantizer.pyramid.length)) if run == "greedy"
+    readout = (SampledReadout(quantizer, image_uniforms(0, range(2), quantizer.pyramid.length)) if run == "greedy"
                else Race(quantizer, case["sampled/exp_noise"]))
     guidance = Guidance(case.config["cfg"], setting["top_k"], setting["top_p"], tuple(setting["temp"]))
     result = collaborate(drafter, refiner, quantizer, case["in/label_B"], drafted_scales, readout, guidance=guidance,
@@ -52,7 +52,7 @@ def test_what_the_drafter_hands_over_matches_the_released_code():
 @pytest.mark.parametrize("drafted_scales", [1, 2, 3, 4])
 def test_a_network_that_refines_its_own_draft_is_itself(drafted_scales):
     model, quantizer = tiny_transformer(), tiny_tokenizer().quantize
-    readout, labels = DrawTokens(quantizer, image_uniforms(2, range(4), TINY_PYRAMID.length)), torch.arange(4)
+    readout, labels = SampledReadout(quantizer, image_uniforms(2, range(4), TINY_PYRAMID.length)), torch.arange(4)
     alone = generate(model, quantizer, labels, DepthPlan.full(6, 5), Guidance(), readout)
     together = collaborate(model, model, quantizer, labels, drafted_scales, readout, guidance=Guidance())
     assert torch.equal(together.refined.idx_BL, alone.idx_BL)
@@ -63,7 +63,7 @@ def test_a_network_that_refines_its_own_draft_is_itself(drafted_scales):
 @pytest.mark.parametrize("drafted_scales", [1, 3, 4])
 def test_both_caches_count_what_the_cost_model_says(drafted_scales, policy):
     drafter, refiner, quantizer = tiny_transformer(), tiny_transformer(depth=3), tiny_tokenizer().quantize
-    readout = DrawTokens(quantizer, image_uniforms(0, range(4), TINY_PYRAMID.length))
+    readout = SampledReadout(quantizer, image_uniforms(0, range(4), TINY_PYRAMID.length))
     result = collaborate(drafter, refiner, quantizer, torch.arange(4), drafted_scales, readout, cache_policy=policy,
                          guidance=Guidance())
     token_layer_bytes = 8 * 16 * (4 + 4)  # guided rows, width, float32 keys and values
@@ -76,7 +76,7 @@ def test_both_caches_count_what_the_cost_model_says(drafted_scales, policy):
 
 def test_impossible_divisions_of_work_are_refused():
     model, quantizer = tiny_transformer(), tiny_tokenizer().quantize
-    readout = DrawTokens(quantizer, image_uniforms(0, [0], TINY_PYRAMID.length))
+    readout = SampledReadout(quantizer, image_uniforms(0, [0], TINY_PYRAMID.length))
     for drafted_scales in (0, 5):
         with pytest.raises(ValueError, match="the drafter takes 1..4 scales"):
             collaborate(model, model, quantizer, torch.tensor([0]), drafted_scales, readout, guidance=Guidance())
@@ -87,6 +87,6 @@ def test_impossible_divisions_of_work_are_refused():
     with pytest.raises(ValueError, match="4 drafted tokens: they must fill whole scales"):
         generate(model, quantizer, torch.tensor([0]), DepthPlan.full(6, 5), Guidance(), readout,
                  drafted_BL=torch.zeros(1, 4, dtype=torch.long))
-    with pytest.raises(ValueError, match=r"scales 1..3 enter together"):
+    with pytest.raises(ValueError, match=r"scales 1..3 are processed together"):
         generate(model, quantizer, torch.tensor([0]), DepthPlan.bridge(6, 3, 2, 5), Guidance(), readout,
                  drafted_BL=torch.zeros(1, 2, dtype=torch.long))

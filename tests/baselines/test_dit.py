@@ -14,7 +14,7 @@ from varient.baselines.dit import training
 from varient.baselines.dit.diffusion import Diffusion
 from varient.baselines.dit.network import DiT, build_network, initialize
 from varient.baselines.dit.released import load_released, read_released
-from varient.baselines.dit.sampling import Guidance, ImageNoise, draw, guided_prediction, load_vae
+from varient.baselines.dit.sampling import Guidance, ImageNoise, denoise, guided_prediction, load_vae
 from varient.baselines.dit.settings import Shape
 from varient.config import DataConfig
 from varient.cost.parameters import dit_parameters
@@ -92,9 +92,9 @@ def test_respaced_steps_match_the_released_code(case):
 
 def test_sampling_matches_the_released_code_step_by_step(case, network):
     noise, seen = iter(case["in/ddpm_noise"][:, :2]), []
-    draw(lambda x_BCHW, time: guided_prediction(network, x_BCHW, time, case["in/cfg_y"], NO_CLASS, Guidance()),
-         Diffusion(5), case["in/ddpm_z"], lambda: next(noise),
-         on_step=lambda step, x_BCHW, reverse: seen.append((x_BCHW, reverse.x0_BCHW)))
+    denoise(lambda x_BCHW, time: guided_prediction(network, x_BCHW, time, case["in/cfg_y"], NO_CLASS, Guidance()),
+            Diffusion(5), case["in/ddpm_z"], lambda: next(noise),
+            on_step=lambda step, x_BCHW, reverse: seen.append((x_BCHW, reverse.x0_BCHW)))
     assert len(seen) == 5
     for k, (x_BCHW, x0_BCHW) in enumerate(seen):
         _assert_relative(x_BCHW, case["out/ddpm_sample"][k, :2])

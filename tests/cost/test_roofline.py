@@ -45,7 +45,7 @@ from varient.models.vqvae import VQVAE
 from varient.paper import paper_table
 from varient.plan import DepthPlan
 from varient.pyramid import VAR_256, Pyramid
-from varient.sampling import DrawTokens, Guidance, generate, image_uniforms
+from varient.sampling import Guidance, SampledReadout, generate, image_uniforms
 
 AUTOCAST = PRECISIONS["fp16-autocast"]
 
@@ -171,7 +171,7 @@ def test_parameters_of_the_baselines_and_the_papers_column():
 @pytest.mark.parametrize("settings", [{}, {"shared_aln": True}])
 def test_flops_equal_torchs_count_of_a_generation(plan, cfg, settings):
     model, quantizer, images = tiny_transformer(**settings), tiny_tokenizer().quantize, 3
-    readout = DrawTokens(quantizer, image_uniforms(1, range(images), TINY_PYRAMID.length))
+    readout = SampledReadout(quantizer, image_uniforms(1, range(images), TINY_PYRAMID.length))
     # Plain products: torch before 2.15 does not count its fused attention on a CPU.
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         generate(model, quantizer, torch.arange(images), plan, Guidance(cfg=cfg), readout)
@@ -498,7 +498,7 @@ def test_neither_torch_nor_pandas_is_needed():
 @pytest.mark.parametrize(("arguments", "message"), [
     (["--system", "var-d31"], "released depths at 256 x 256 are 16, 20, 24, 30"),
     (["--system", "gan"], "system 'gan' is unknown; known forms: var-d<D>"),
-    (["--system", "free-d8-full"], "'-full' belongs to ids that begin with variant-"),
+    (["--system", "free-d8-full"], "'-full' is only for ids that begin with variant-"),
     (["--system", "variant-d1"], "d = 1"),
     (["--system", "variant-d8-n11"], "N = 11 is outside 0..10"),
     (["--system", "code-n10"], "the drafter takes 1..9 scales"),

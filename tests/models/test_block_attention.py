@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from varient.config import TransformerSpec, load_config
 from varient.models import transformer
-from varient.models.block_attention import attend_in_blocks, blocks_of
+from varient.models.block_attention import attend_in_ranges, query_ranges
 from varient.models.transformer import VAR, initialize
 from varient.plan import DepthPlan
 from varient.pyramid import VAR_256, Pyramid
@@ -33,7 +33,7 @@ def _visible(tokens: list[int]) -> Tensor:
 
 
 def _bounds(pyramid: Pyramid, scales: int) -> list[tuple[int, int, bool]]:
-    blocks = blocks_of([pyramid.tokens(k) for k in range(1, scales + 1)])
+    blocks = query_ranges([pyramid.tokens(k) for k in range(1, scales + 1)])
     return [(begin, end, visible_lt is not None) for begin, end, visible_lt in blocks]
 
 
@@ -48,13 +48,13 @@ def test_the_digits_are_one_block():
     pyramid = load_config(ROOT / "workflow/config/digits.yaml").pyramid
     assert _bounds(pyramid, 10) == [(0, 65, True)]
     tokens = [pyramid.tokens(k) for k in pyramid.scales]
-    assert torch.equal(blocks_of(tokens)[0].visible_lt, _visible(tokens))
+    assert torch.equal(query_ranges(tokens)[0].visible_lt, _visible(tokens))
 
 
 @given(scale_tokens, limits)
 def test_blocks_cover_all_tokens_and_see_what_the_scale_mask_allows(tokens, limit):
     visible_ll, before = _visible(tokens), 0
-    for begin, end, visible_lt in blocks_of(tokens, shared_tokens=limit):
+    for begin, end, visible_lt in query_ranges(tokens, shared_tokens=limit):
         assert begin == before < end
         block_lt = torch.ones(end - begin, end, dtype=torch.bool) if visible_lt is None else visible_lt
         assert torch.equal(block_lt, visible_ll[begin:end, :end])
@@ -72,8 +72,8 @@ def test_attention_in_blocks_and_its_gradients_are_those_of_one_masked_call(toke
     generator = torch.Generator().manual_seed(seed)
     draw = torch.randn(4, 2, 2, sum(tokens), 8, generator=generator)
     q, k, v = (part.clone().requires_grad_() for part in draw[:3])
-    blocks = blocks_of(tokens, shared_tokens=limit)
-    found = attend_in_blocks(F.scaled_dot_product_attention, q, k, v, blocks)
+    blocks = query_ranges(tokens, shared_tokens=limit)
+    found = attend_in_ranges(F.scaled_dot_product_attention, q, k, v, blocks)
     wanted = F.scaled_dot_product_attention(q, k, v, _visible(tokens))
     assert_close(found, wanted.detach(), 1e-5)
     pairs = zip(torch.autograd.grad(found, (q, k, v), draw[3]), torch.autograd.grad(wanted, (q, k, v), draw[3]),
@@ -87,7 +87,7 @@ def _logits_and_gradients(model: VAR, plan: DepthPlan, limit: int) -> tuple[Tens
     torch.manual_seed(5)
     x_BLv = quantizer.teacher_input(torch.randint(32, (2, TINY_PYRAMID.length)))
     model.zero_grad()
-    with mock.patch.object(transformer, "blocks_of", lambda tokens, device: blocks_of(tokens, device, limit)):
+    with mock.patch.object(transformer, "query_ranges", lambda tokens, device: query_ranges(tokens, device, limit)):
         logits_BLV = model(torch.arange(2), x_BLv, plan)
     logits_BLV.square().mean().backward()
     return logits_BLV.detach(), {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
@@ -139,7 +139,7 @@ def test_full_only_layers_see_bridge_tokens_alone_and_no_layer_what_comes_later(
                                   DepthPlan.window(4, 3, 4, 6, 10), DepthPlan.full(4, 8)])
 def test_the_papers_scales_in_blocks_are_those_in_one_call(plan):
     calls, found, _ = _watched(plan)
-    with mock.patch.object(transformer, "blocks_of", lambda tokens, device: blocks_of(tokens, device, ONE_CALL)):
+    with mock.patch.object(transformer, "query_ranges", lambda tokens, device: query_ranges(tokens, device, ONE_CALL)):
         dense_calls, wanted, _ = _watched(plan)
     assert len(calls) > len(dense_calls)
     assert_close(found, wanted.detach(), 1e-6 * wanted.abs().max().item())
@@ -155,7 +155,7 @@ def test_half_precision_reaches_the_kernel_as_before():
 
     x_BLv = torch.randn(2, TINY_PYRAMID.length - 1, 8, generator=torch.Generator().manual_seed(1))
     dense = model(torch.arange(2), x_BLv)
-    with (mock.patch.object(transformer, "blocks_of", lambda tokens, device: blocks_of(tokens, device, 0)),
+    with (mock.patch.object(transformer, "query_ranges", lambda tokens, device: query_ranges(tokens, device, 0)),
           mock.patch.object(F, "scaled_dot_product_attention", watch)):
         found = model(torch.arange(2), x_BLv)
     assert dtypes == {torch.bfloat16}

@@ -7,7 +7,7 @@ from conftest import TINY_PYRAMID, tiny_tokenizer, tiny_transformer
 from varient.models.kv_cache import LeanCache, ReferenceCache
 from varient.plan import DepthPlan
 from varient.pyramid import VAR_256
-from varient.sampling import DrawTokens, Guidance, generate, image_uniforms
+from varient.sampling import Guidance, SampledReadout, generate, image_uniforms
 
 MIB_PER_TOKEN_LAYER = 128 * 1920 * 2 * 2 / 2 ** 20
 """VAR-d30 at batch 64: 128 guided rows, width 1920, keys and values, 2 bytes each."""
@@ -48,7 +48,7 @@ def test_lean_ends_empty_and_reference_keeps_everything():
 def test_both_policies_give_the_same_tokens(dtype):
     """Also where they store keys differently: the kernel casts float32 keys to the compute dtype at use."""
     model, quantizer = tiny_transformer().to(dtype), tiny_tokenizer().quantize
-    readout = DrawTokens(quantizer, image_uniforms(1, range(16), TINY_PYRAMID.length))
+    readout = SampledReadout(quantizer, image_uniforms(1, range(16), TINY_PYRAMID.length))
     labels = torch.arange(16) % 5
     for plan in (DepthPlan.full(6, 5), DepthPlan.bridge(6, 3, 2, 5), DepthPlan.window(6, 3, 1, 2, 5)):
         lean, reference = (generate(model, quantizer, labels, plan, Guidance(), readout, cache_policy=policy)

@@ -2,15 +2,15 @@ import pytest
 import torch
 from conftest import golden
 
-from varient.baselines.dit.released import FAMILY as DIT
-from varient.baselines.llamagen.checkpoints import TOKENIZER_FAMILY, TRANSFORMER_FAMILY
+from varient.baselines.dit.released import DIT_WEIGHTS as DIT
+from varient.baselines.llamagen.checkpoints import TOKENIZER_WEIGHTS, TRANSFORMER_WEIGHTS
 from varient.models.checkpoint import CheckpointError
 from varient.models.nested import StateDict, flat_state_dict, unwrap
-from varient.models.official import VAR_FAMILY, VQVAE_FAMILY
+from varient.models.official import VAR_WEIGHTS, VQVAE_WEIGHTS
 
-CASES = {"var": (VAR_FAMILY, "var_tf_l2", "sd/"), "vqvae": (VQVAE_FAMILY, "vqvae_k10_qsr4", "sd/"),
-         "dit": (DIT, "dit_tiny", "sd/"), "llamagen": (TRANSFORMER_FAMILY, "llamagen_gpt", "sd/gpt/"),
-         "llamagen-vq": (TOKENIZER_FAMILY, "llamagen_vq", "sd/")}
+CASES = {"var": (VAR_WEIGHTS, "var_tf_l2", "sd/"), "vqvae": (VQVAE_WEIGHTS, "vqvae_k10_qsr4", "sd/"),
+         "dit": (DIT, "dit_tiny", "sd/"), "llamagen": (TRANSFORMER_WEIGHTS, "llamagen_gpt", "sd/gpt/"),
+         "llamagen-vq": (TOKENIZER_WEIGHTS, "llamagen_vq", "sd/")}
 FAMILIES = list(CASES)
 
 
@@ -148,7 +148,7 @@ def test_several_networks_of_others_are_named_by_their_parameters(name):
 def test_a_dict_that_holds_itself_ends():
     content = {"epoch": 3}
     content["model"] = content
-    _refused(content, VAR_FAMILY, "an unknown layout")
+    _refused(content, VAR_WEIGHTS, "an unknown layout")
 
 
 def test_a_flat_file_takes_no_wrapper():

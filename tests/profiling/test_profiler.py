@@ -127,7 +127,7 @@ def test_bad_input_ends_in_one_line_and_leaves_nothing(arguments, message, tmp_p
 @pytest.mark.parametrize(("changes", "message"), [
     ({"batch_size": 0}, "batch size 0 is below 1"),
     ({"precision": "fp8"}, "precision 'fp8' is unknown; known: fp32, fp16, bf16"),
-    ({"cache_policy": "big"}, "cache policy 'big' is unknown to var-d6; known: lean, reference"),
+    ({"cache_policy": "big"}, "var-d6 has no cache policy 'big'; known: lean, reference"),
 ])
 def test_what_cannot_be_profiled_is_refused_before_anything_starts(smoke, changes, message):
     with pytest.raises(ValueError, match=message):

@@ -35,16 +35,16 @@ def test_ids(name, weights, plan, steps):
     ("variant-d5", "trains supernets for d = 16, 8, 4, 2"),
     ("variant-d16-n11", "N = 11 is outside"),
     ("free-d31", "d = 31 is above"),
-    ("free-d8-full", "'-full' belongs to ids that begin with variant-"),
+    ("free-d8-full", "'-full' is only for ids that begin with variant-"),
     ("dit", "unknown; known forms"),
     ("variant-d8-fast", "supernet.recipes has no 'fast'; it has p0, p10"),
-    ("free-d8-p50", "'-<recipe>' belongs to ids that begin with variant-"),
-    ("free-d8-e5", "'-e<epoch>' belongs to"),
+    ("free-d8-p50", "'-<recipe>' is only for ids that begin with variant-"),
+    ("free-d8-e5", "'-e<epoch>' is only for"),
     ("variant-d8-e7", "keeps the weights after epochs 5, 20"),
     ("variant-d8-end3", "keeps the weights after epochs 5, 20"),
     ("variant-d8-end4", "keeps the weights after epochs 5, 20"),
-    ("variant-d8-r1to3", "'-r<first>to<last>' belongs to ids that begin with free-"),
-    ("free-d8-r4to11", "leaves r1-r10"),
+    ("variant-d8-r1to3", "'-r<first>to<last>' is only for ids that begin with free-"),
+    ("free-d8-r4to11", "is not within r1-r10"),
 ])
 def test_unknown_ids_say_what_there_is(name, message):
     with pytest.raises(ValueError, match=message):

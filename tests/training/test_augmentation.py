@@ -12,7 +12,7 @@ from torchvision.transforms import transforms
 
 from varient.config import NO_AUGMENTATION, Augmentation, RandAugment
 from varient.models.vqvae import from_uint8
-from varient.training.augmentation import AugmentedImages, EncodedImages, Preprocessing, augment, draw
+from varient.training.augmentation import AugmentedImages, EncodedImages, Preprocessing, augment, random_numbers
 from varient.training.data import LabeledImages, Visit
 from varient.training.image_folder import ImageFolder
 
@@ -53,13 +53,13 @@ def test_evaluation_pixels_are_those_of_vars_pipeline(height, width):
     theirs = transforms.Compose([transforms.Resize(18, interpolation=transforms.InterpolationMode.LANCZOS),
                                  transforms.CenterCrop((16, 16)), transforms.PILToTensor()])
     photo = _photo(height, width)
-    ours = augment(photo, SIZE, NO_AUGMENTATION, draw(0, 0, 0))
+    ours = augment(photo, SIZE, NO_AUGMENTATION, random_numbers(0, 0, 0))
     assert torch.equal(ours, theirs(Image.fromarray(photo.permute(1, 2, 0).numpy())))
 
 
 def test_images_of_the_right_size_are_left_alone():
     photo = _photo(8, 8)
-    assert torch.equal(augment(photo, SAME_SIZE, NO_AUGMENTATION, draw(0, 0, 0)), photo)
+    assert torch.equal(augment(photo, SAME_SIZE, NO_AUGMENTATION, random_numbers(0, 0, 0)), photo)
 
 
 def test_random_crops_are_windows_of_the_resized_image_and_all_occur():
@@ -67,14 +67,15 @@ def test_random_crops_are_windows_of_the_resized_image_and_all_occur():
     crop_only = Augmentation(flip=0, randaugment=None)
     windows = {photo[:, top:top + 16, left:left + 16].numpy().tobytes(): (top, left)
                for top in range(3) for left in range(5)}
-    found = {windows[augment(photo, SIZE, crop_only, draw(0, 0, index)).numpy().tobytes()] for index in range(200)}
+    found = {windows[augment(photo, SIZE, crop_only, random_numbers(0, 0, index)).numpy().tobytes()]
+             for index in range(200)}
     assert len(found) == 15
 
 
 def test_half_of_the_images_are_mirrored():
     photo = _photo(8, 8)
     flip_only = Augmentation(random_crop=False, randaugment=None)
-    results = [augment(photo, SAME_SIZE, flip_only, draw(0, 0, index)) for index in range(400)]
+    results = [augment(photo, SAME_SIZE, flip_only, random_numbers(0, 0, index)) for index in range(400)]
     mirrored = [torch.equal(result, photo.flip(-1)) for result in results]
     assert all(same or torch.equal(result, photo) for same, result in zip(mirrored, results, strict=True))
     assert 160 < sum(mirrored) < 240
@@ -84,11 +85,12 @@ def test_randaugment_changes_pixels_and_is_a_switch():
     photo = _photo(18, 18)
     without = Augmentation(random_crop=False, flip=0, randaugment=None)
     with_it = Augmentation(random_crop=False, flip=0)
-    plain = augment(photo, SIZE, without, draw(0, 0, 0))
-    changed = [not torch.equal(augment(photo, SIZE, with_it, draw(0, 0, index)), plain) for index in range(40)]
+    plain = augment(photo, SIZE, without, random_numbers(0, 0, 0))
+    changed = [not torch.equal(augment(photo, SIZE, with_it, random_numbers(0, 0, index)), plain)
+               for index in range(40)]
     assert sum(changed) > 30
     gentle = Augmentation(random_crop=False, flip=0, randaugment=RandAugment(num_ops=1, magnitude=0))
-    assert any(torch.equal(augment(photo, SIZE, gentle, draw(0, 0, index)), plain) for index in range(20))
+    assert any(torch.equal(augment(photo, SIZE, gentle, random_numbers(0, 0, index)), plain) for index in range(20))
 
 
 def test_pixels_hang_on_seed_epoch_and_index_alone():
@@ -116,12 +118,12 @@ def test_the_generators_of_the_training_step_are_left_alone(monkeypatch):
 
 
 def test_draws_of_flip_do_not_hang_on_mixup():
-    assert draw(1, 2, 3, mixup=0.2)[:2] == draw(1, 2, 3)[:2] and draw(1, 2, 3).weight == 1
-    assert len({draw(*key).torch_seed for key in [(0, 0, 1), (0, 1, 0), (1, 0, 0), (0, 0, 0)]}) == 4
+    assert random_numbers(1, 2, 3, mixup=0.2)[:2] == random_numbers(1, 2, 3)[:2] and random_numbers(1, 2, 3).weight == 1
+    assert len({random_numbers(*key).torch_seed for key in [(0, 0, 1), (0, 1, 0), (1, 0, 0), (0, 0, 0)]}) == 4
 
 
 def test_weights_follow_beta():
-    weights = np.array([draw(0, 0, index, mixup=0.2).weight for index in range(4000)])
+    weights = np.array([random_numbers(0, 0, index, mixup=0.2).weight for index in range(4000)])
     assert weights.min() >= 0 and weights.max() <= 1
     assert abs(weights.mean() - 0.5) < 0.02
     assert abs(weights.var() - 0.25 / 1.4) < 0.01  # Beta(a, a) has variance 1 / (4 (2a + 1))
@@ -137,7 +139,7 @@ def test_pixels_and_labels_are_mixed_with_the_same_weight(batch_size, step):
     mixed = batch.mixed()
     assert mixed.shape == (batch_size, 3, 16, 16) and mixed.dtype == torch.float32 and mixed.abs().max() <= 1
     for row, index in enumerate(visit.indices.tolist()):
-        weight = draw(0, visit.epoch, index, 0.2).weight
+        weight = random_numbers(0, visit.epoch, index, 0.2).weight
         assert float(batch.mix.weight[row]) == pytest.approx(weight)
         second = batch.images[batch.partners[row]]
         partner = next(other for other in range(12) if torch.equal(images.image(other, visit.epoch), second))

@@ -162,7 +162,7 @@ def test_settings_that_the_images_do_not_fit_are_refused(files, change, message)
     ("data", {"resize": 1}, "data: resize: for imagenet only"),
     ("data", {"checksums": {"labels": "0" * 64}}, r"data.checksums.labels.*train-labels-idx1-ubyte"),
     ("data", {"checksums": {LABELS: "0" * 32}}, f"data.checksums.{LABELS}: .*64"),
-    ("evaluation", {"protocol": "digits"}, "evaluation.protocol = 'digits' does not score fashion-mnist"),
+    ("evaluation", {"protocol": "digits"}, "evaluation.protocol = 'digits' cannot score fashion-mnist"),
 ])
 def test_wrong_settings_are_refused(section, change, message):
     settings = load_config(ROOT / "workflow/config/fashion.yaml").model_dump(mode="json")

@@ -116,7 +116,7 @@ def test_kept_weights_are_copied_if_they_are_the_supernets_own(experiment, files
     with pytest.raises(CheckpointError, match="epoch-2.safetensors: damaged"):
         copy_kept_weights(output, 2, tmp_path / "again.safetensors")
     kept.unlink()
-    with pytest.raises(CheckpointError, match="they are gone; delete .*supernet-d2.safetensors to train it again"):
+    with pytest.raises(CheckpointError, match="are missing; delete .*supernet-d2.safetensors to train it again"):
         copy_kept_weights(output, 2, tmp_path / "again.safetensors")
     assert not (tmp_path / "again.safetensors").exists()
 
@@ -274,10 +274,10 @@ def test_a_nested_subnet_depends_on_the_depths_it_is_chosen_through(experiment):
 
 
 @pytest.mark.parametrize(("recipe", "message"), [
-    ({"full": {}}, "no recipe can be called 'full'"),
-    ({"end1": {}}, "no recipe can be called 'end1'"),
+    ({"full": {}}, "a recipe cannot be named 'full'"),
+    ({"end1": {}}, "a recipe cannot be named 'end1'"),
     ({"n7": {}}, "should match pattern"),
-    ({"both": {"ratio": 0.5, "automatic": True}}, "a fixed ratio has no phases to find"),
+    ({"both": {"ratio": 0.5, "automatic": True}}, "a recipe with a fixed ratio cannot be automatic"),
     ({"high": {"bridge": 11}}, "bridge N = 11 is above the 10 scales"),
     ({"often": {"ratio": 1.5}}, "less than or equal to 1"),
 ])

@@ -22,7 +22,7 @@ from varient.models.transformer import VAR
 from varient.models.vqvae import from_uint8
 from varient.systems.registry import resolve_system
 from varient.training import tokens as tokens_module
-from varient.training.augmentation import AugmentedImages, Preprocessing, draw
+from varient.training.augmentation import AugmentedImages, Preprocessing, random_numbers
 from varient.training.base import train_base
 from varient.training.curves import read_curves
 from varient.training.data import Mix, batch_indices, load_images, successors
@@ -286,7 +286,7 @@ def test_a_batch_holds_the_mixed_pixels_tokens_and_both_labels(root, tokenizer):
     assert 0 < dropped.sum() < BATCH
     assert torch.equal(batch.label_B, torch.where(dropped, 3, folder.labels[indices]))
     assert torch.equal(batch.mix.labels, torch.where(dropped, 3, folder.labels[partners]))
-    weight = torch.tensor([draw(0, 1, index, 0.2).weight for index in indices.tolist()], dtype=torch.float32)
+    weight = torch.tensor([random_numbers(0, 1, index, 0.2).weight for index in indices.tolist()], dtype=torch.float32)
     assert torch.equal(batch.mix.weight, weight)
     first, second = (from_uint8(torch.stack([pixels.image(index, 1) for index in chosen.tolist()]))
                      for chosen in (indices, partners))
@@ -480,7 +480,7 @@ def test_many_images_held_out_come_in_several_batches(smoke, tmp_path):
 
 def test_settings_of_folders_are_no_part_of_digits(smoke):
     assert set(smoke.data.model_dump()) == {"source", "image_size", "num_classes", "holdout", "root"}
-    with pytest.raises(ConfigError, match="data: augmentation, resize: for imagenet only, digits are used as they are"):
+    with pytest.raises(ConfigError, match="data: augmentation, resize: for imagenet only; data.source is digits"):
         parse_config(smoke.model_dump(mode="json") | {"data": smoke.data.model_dump(mode="json") | {
             "resize": 1, "augmentation": None}}, "test")
     imagenet = load_config(ROOT / "workflow/config/imagenet256.yaml").data

@@ -1,7 +1,7 @@
 """The `varient` command.
 
-Commands only parse, call one function of the library and report; heavy imports happen inside them, so that `--help` and
-a wrong config answer at once.
+A command only parses its arguments, calls one function of the library and prints the result.  Heavy imports happen
+inside the commands, so that `--help` and the error for a wrong config appear at once.
 """
 
 from varient.cli import answers, stages

@@ -1,4 +1,4 @@
-"""What every command is registered by: foreseeable errors are one line, and results replace nothing that is read."""
+"""Registration of commands: expected errors are reported in one line, and outputs must not overwrite inputs."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from varient.settings import Wanted, read_settings
 from varient.yaml_file import shortened
 
 Paths = Callable[..., Iterable[Path | None]]
-"""What a command reads or writes, from its arguments by name."""
+"""Function of a command's keyword arguments that returns paths it reads or writes."""
 
 _RESULTS = ("output", "summary")
 _READ_IN = {"update": "*.safetensors", "found_in": "records/*.json"}
-"""What is read of folders that results lie in too; of other folders it is everything."""
+"""Arguments that name a folder which may also receive results: pattern of the files read there (else all)."""
 
 load_experiment = functools.cache(read_experiment)
-"""Read once in a command: a pipe can give a config too."""
+"""Cached for the duration of a command, because a config from a pipe can be read only once."""
 
 
 _LEAST = {"count": 1, "seed": 0, "shard": 0, "workers": 0, "runners_up": 0}
-"""Of the numbers among arguments; the others are told by the library, which knows what they are of."""
+"""Lower bounds of numeric arguments; bounds that depend on more than the argument are checked by the library."""
 _MOST = {"batch": 2 ** 20, "count": 10_000, "depth": 1000, "workers": 1024}
-"""Of numbers that things are counted out by; the others are held to 31 bits."""
+"""Upper bounds of numeric arguments that become lengths of loops or lists; for the others, 31 bits."""
 
 
 def _check_numbers(arguments: dict[str, Any]) -> None:
@@ -54,20 +54,22 @@ def _run_weights(**arguments: Any) -> list[Path]:
     return list(folder.glob("*.safetensors")) if folder else []
 
 
-def verb(group: typer.Typer, name: str | None = None, *, panel: str = MAKE, hidden: bool = False,
+def command(group: typer.Typer, name: str | None = None, *, panel: str = MAKE, hidden: bool = False,
          device: Wanted | None = None,
          writes: Paths | None = None, fills: Paths | None = None,
          reads: Paths = _run_weights) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Register a command whose foreseeable errors end in one line on stderr and exit code 1, and whose results take the
-    place of nothing that it reads (`varient.files.check_outputs`): every path among its arguments that is no result,
-    and all that its config names.
+    """Register a command: expected errors become one line on stderr and exit code 1, and its outputs are checked first.
+
+    Outputs must not overwrite inputs (`varient.files.check_outputs`).  Inputs are all paths among the arguments that
+    are not outputs, and all files that the config names.
 
     Args:
-        panel: of `--help`.
-        device: what it computes on where neither its option `--device` nor VARIENT_DEVICE says; None: on nothing.
-        writes: files; default its arguments `output` and `summary`.
-        fills: folders; default none.
-        reads: besides its arguments; default the weights in its run folder.
+        panel: panel of `--help`.
+        device: default device if neither the option `--device` nor VARIENT_DEVICE is set; None: the command does not
+            compute.
+        writes: returns the output files; default: the arguments `output` and `summary`.
+        fills: returns the output folders; default: none.
+        reads: returns further inputs; default: the weights in the run folder.
     """
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -76,7 +78,7 @@ def verb(group: typer.Typer, name: str | None = None, *, panel: str = MAKE, hidd
             load_experiment.cache_clear()
             for stream in (sys.stdout, sys.stderr):
                 if isinstance(stream, io.TextIOWrapper):
-                    stream.reconfigure(errors="replace")  # a terminal that has no ± is no reason to fail
+                    stream.reconfigure(errors="replace")  # the terminal's encoding may lack "±"
             try:
                 if kwargs.get("device") and device:
                     os.environ[VARIABLE] = kwargs["device"]
@@ -110,7 +112,7 @@ def verb(group: typer.Typer, name: str | None = None, *, panel: str = MAKE, hidd
 
 def _out_of_memory(error: BaseException) -> str:
     told = " ".join(str(error).split())[:200]
-    return f"varient: memory ran out{f' ({told})' if told else ''}; a smaller batch needs less"
+    return f"varient: out of memory{f' ({told})' if told else ''}; a smaller batch needs less"
 
 
 def _given(paths: Iterable[Path | None]) -> list[Path]:

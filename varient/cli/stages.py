@@ -1,4 +1,4 @@
-"""Commands that the rules of the workflow call, one a stage."""
+"""Commands that the rules of the workflow call, one for each stage."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from varient.cli.app import app, train
-from varient.cli.guard import load_experiment, verb
+from varient.cli.guard import command, load_experiment
 from varient.cli.options import (
     AsJson,
     Config,
@@ -30,9 +30,9 @@ from varient.targets import figure_files, table_files
 from varient.terminal import print_answer
 
 
-@verb(train, "tokenizer")
-def train_tokenizer_verb(config: Config, output: Output) -> None:
-    """The multi-scale VQVAE, or its import from a released file where the config names one."""
+@command(train, "tokenizer")
+def train_tokenizer_command(config: Config, output: Output) -> None:
+    """Train the multi-scale VQVAE, or import it if the config names a released file."""
     from varient.models.checkpoint import save_weights
     from varient.models.official import import_tokenizer
     from varient.training.tokenizer import train_tokenizer
@@ -45,21 +45,21 @@ def train_tokenizer_verb(config: Config, output: Output) -> None:
     wrote(output)
 
 
-@verb(train, "classifier")
-def train_classifier_verb(config: Config, role: Annotated[str, typer.Option(help="features or judge")],
+@command(train, "classifier")
+def train_classifier_command(config: Config, role: Annotated[str, typer.Option(help="features or judge")],
                           output: Output) -> None:
-    """The classifier that supplies features, or the one that judges."""
+    """Train the classifier that computes features, or the judge that measures class accuracy."""
     from varient.training.classifier import train_classifier
 
     train_classifier(load_experiment(config), role, output)
     wrote(output)
 
 
-@verb(app, "cache-tokens", device="cpu", writes=lambda **_: (), fills=lambda output, **_: [output])
-def cache_tokens_verb(config: Config, tokenizer: Path,
+@command(app, "cache-tokens", device="cpu", writes=lambda **_: (), fills=lambda output, **_: [output])
+def cache_tokens_command(config: Config, tokenizer: Path,
                       output: Annotated[Path, typer.Option("--output", "-o", help="folder to fill")],
                       workers: Annotated[int, typer.Option(help="processes that read images")] = 0) -> None:
-    """Tokens of an ImageNet folder, made once for many trainings; started again, it goes on where it was."""
+    """Encode an ImageNet folder to tokens once for many trainings; an interrupted run is resumed."""
     from varient.training.tokens import cache_tokens
 
     cache_tokens(load_experiment(config), tokenizer, output, workers)
@@ -68,13 +68,13 @@ def cache_tokens_verb(config: Config, tokenizer: Path,
 
 def _check_json(dry_run: str | None, as_json: bool) -> None:
     if as_json and not dry_run:
-        raise ValueError("--json goes with --dry-run: a training itself prints no document")
+        raise ValueError("--json needs --dry-run")
 
 
-@verb(train, "base")
-def train_base_verb(config: Config, tokenizer: Path, output: Output, tokens: Tokens = None,
+@command(train, "base")
+def train_base_command(config: Config, tokenizer: Path, output: Output, tokens: Tokens = None,
                     dry_run: DryRun = None, as_json: AsJson = False) -> None:
-    """The full network, or its import from a released file where the config names one."""
+    """Train the full network, or import it if the config names a released file."""
     from varient.models.checkpoint import save_weights
     from varient.models.official import import_transformer
     from varient.training.base import train_base
@@ -98,13 +98,13 @@ def train_base_verb(config: Config, tokenizer: Path, output: Output, tokens: Tok
     wrote(output)
 
 
-@verb(train, "supernet", device="cpu")
-def train_supernet_verb(config: Config, depth: Annotated[int, typer.Option(help="d of the subnet")], tokenizer: Path,
+@command(train, "supernet", device="cpu")
+def train_supernet_command(config: Config, depth: Annotated[int, typer.Option(help="d of the subnet")], tokenizer: Path,
                         base: Path, output: Output,
-                        recipe: Annotated[str | None, typer.Option(help="of the config; default the paper's")] = None,
-                        seed: Annotated[int, typer.Option(help="added to the experiment's")] = 0,
+                        recipe: Annotated[str | None, typer.Option(help="recipe; default: the paper's")] = None,
+                        seed: Annotated[int, typer.Option(help="added to the experiment's seed")] = 0,
                         tokens: Tokens = None, dry_run: DryRun = None, as_json: AsJson = False) -> None:
-    """The full network together with one subnet, in three phases; or with several, or as a recipe says."""
+    """Train the full network together with its subnet, in three phases or by a recipe of the config."""
     from varient.training.recipes import Supernet
     from varient.training.supernet import train_supernet
 
@@ -122,10 +122,10 @@ def train_supernet_verb(config: Config, depth: Annotated[int, typer.Option(help=
     wrote(output)
 
 
-@verb(app, "epoch-weights", reads=lambda supernet, **_: [supernet.parent / f"training-{supernet.stem}"])
+@command(app, "epoch-weights", reads=lambda supernet, **_: [supernet.parent / f"training-{supernet.stem}"])
 def epoch_weights(supernet: Path, epoch: Annotated[int, typer.Option(help="end of phase 1 or 2")],
                   output: Output) -> None:
-    """The weights of a supernet as they were after an epoch; its training kept them."""
+    """Copy the weights that the training of a supernet kept after an epoch."""
     from varient.training.supernet import copy_kept_weights
 
     copy_kept_weights(supernet, epoch, output)
@@ -140,10 +140,10 @@ def _needed_networks(config: Path, name: str, run_dir: Path | None, **_: Any) ->
     return [run_folder(experiment, run_dir) / f"{need}.safetensors" for need in needs]
 
 
-@verb(train, "network", reads=_needed_networks)
-def train_network_verb(config: Config, name: Annotated[str, typer.Argument(help="e.g. code-refiner-n6")],
+@command(train, "network", reads=_needed_networks)
+def train_network_command(config: Config, name: Annotated[str, typer.Argument(help="e.g. code-refiner-n6")],
                        output: Output, run_dir: RunDir = None) -> None:
-    """A network of another system family, from scratch or imported where the config names a released file."""
+    """Train a network of another system family, or import it if the config names a released file."""
     from varient.systems.registry import networks_of
 
     experiment = load_experiment(config)
@@ -154,10 +154,10 @@ def train_network_verb(config: Config, name: Annotated[str, typer.Argument(help=
     wrote(output)
 
 
-@verb(app, device="auto")
+@command(app, device="auto")
 def generate(config: Config, system: Annotated[str, typer.Option(help="e.g. variant-d16-n7")],
              shard: Annotated[int, typer.Option()], output: Output, run_dir: RunDir = None) -> None:
-    """One shard of a system's images, as a sample archive."""
+    """Generate one shard of a system's images, as a sample archive."""
     from varient.generation import generate_shard
 
     experiment = load_experiment(config)
@@ -165,23 +165,23 @@ def generate(config: Config, system: Annotated[str, typer.Option(help="e.g. vari
     wrote(output)
 
 
-@verb(app)
+@command(app)
 def real(config: Config, split: Annotated[str, typer.Option(help="train, holdout or test")], output: Output) -> None:
-    """The real images of a split, as a sample archive."""
+    """Write the real images of a split, as a sample archive."""
     from varient.evaluation.reference import archive_real_images
 
     archive_real_images(load_experiment(config), split, output)
     wrote(output)
 
 
-@verb(app, device="auto")
+@command(app, device="auto")
 def reconstruct(config: Config, tokenizer: Path,
                 samples: Annotated[list[Path], typer.Argument(help="real images: archives, or a folder of PNGs")],
                 reference: Annotated[list[Path], typer.Option(help="real images, or ADM's reference batch")],
                 output: Output, run_dir: RunDir = None,
                 device: Annotated[str | None, typer.Option(help="auto, cpu or cuda; default: VARIENT_DEVICE")]
                 = None) -> None:
-    """FID of real images rebuilt from their first k scales, for each k: where a layout puts the information."""
+    """Compute FID of real images reconstructed from their first k scales, for each k."""
     from varient.evaluation.reconstruction import score_reconstructions
     from varient.systems.pipeline import default_device
 
@@ -195,12 +195,12 @@ def reconstruct(config: Config, tokenizer: Path,
     wrote(output)
 
 
-@verb(app, "profile-worker", hidden=True)
+@command(app, "profile-worker", hidden=True)
 def profile_worker(config: Config, wanted: Annotated[str, typer.Argument(help="configuration, JSON")],
                    run_dir: Annotated[Path, typer.Option()], output: Output,
-                   parent: Annotated[int, typer.Option(help="the process that starts this one, which ends with it")]) \
+                   parent: Annotated[int, typer.Option(help="pid of the parent process; this process ends with it")]) \
         -> None:
-    """The process that `profile` starts."""
+    """Measure in the process that `profile` starts."""
     from varient.profiling.process import die_with
 
     die_with(parent)  # also while it waits for a GPU
@@ -210,10 +210,10 @@ def profile_worker(config: Config, wanted: Annotated[str, typer.Argument(help="c
     profile_here(load_experiment(config), Configuration(**json.loads(wanted)), run_dir, output)
 
 
-@verb(app, writes=lambda output, **_: table_files(output))
+@command(app, writes=lambda output, **_: table_files(output))
 def table(config: Config, number: int, output: Output, scores: Scores = None, profiles: Profiles = None,
           reconstruction: Reconstruction = None, found_in: FoundIn = None) -> None:
-    """One of the paper's tables from records: csv, md and tex beside each other."""
+    """Write one of the paper's tables from records, as csv, md and tex."""
     from varient.report.tables import render
     from varient.results import Results
 
@@ -222,11 +222,11 @@ def table(config: Config, number: int, output: Output, scores: Scores = None, pr
         wrote(path)
 
 
-@verb(app, writes=lambda output, **_: figure_files(output))
+@command(app, writes=lambda output, **_: figure_files(output))
 def figure(config: Config, name: Annotated[str, typer.Argument(help="fig1 .. fig7, quality-cost or kv-live")],
-           output: Annotated[Path, typer.Option("--output", "-o", help="stem of the .png and the .pdf")],
+           output: Annotated[Path, typer.Option("--output", "-o", help="stem of the .png and .pdf files")],
            scores: Scores = None, profiles: Profiles = None, found_in: FoundIn = None, run_dir: RunDir = None) -> None:
-    """One figure from records, training curves and samples: png and pdf beside each other."""
+    """Draw one figure from records, training curves and samples, as png and pdf."""
     from varient.report.figures import render
     from varient.results import Results
 
@@ -236,11 +236,11 @@ def figure(config: Config, name: Annotated[str, typer.Argument(help="fig1 .. fig
         wrote(path)
 
 
-@verb(app)
+@command(app)
 def opening(claims: Annotated[Path, typer.Argument(help="claims.csv")],
             table2: Annotated[Path, typer.Argument(help="table2.csv")], output: Output,
             summary: Annotated[Path, typer.Option(help="HTML page with the evidence")]) -> None:
-    """The first page of the report (reStructuredText) and its summary, from verdicts and Table 2."""
+    """Write the first page of the report (reStructuredText) and its summary, from the verdicts and Table 2."""
     from varient.report.opening import write_opening
 
     write_opening(claims, table2, output, summary)
@@ -248,9 +248,9 @@ def opening(claims: Annotated[Path, typer.Argument(help="claims.csv")],
     wrote(summary)
 
 
-@verb(app)
+@command(app)
 def ablations(config: Config, output: Output, scores: Scores = None) -> None:
-    """The arms of the ablations with their scores, as CSV."""
+    """Write the arms of the ablations with their scores, as CSV."""
     from varient.results import Results, write_ablations
 
     write_ablations(load_experiment(config), Results.read(scores or []), output)

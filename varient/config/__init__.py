@@ -1,7 +1,7 @@
 """The experiment config: one validated, frozen tree of settings.  Imports neither torch nor pandas.
 
-A config holds science (sizes, depths, epochs, seeds, guidance); threads, partitions and devices belong to the
-command line or the workflow profile.  Weights are either trained here or read from a file of the user.
+A config holds everything that defines the experiment (sizes, depths, epochs, seeds, guidance); threads, partitions and
+devices belong to the environment or the workflow profile.  Weights are either trained or read from a file of the user.
 """
 
 from varient.config.data import NO_AUGMENTATION, Augmentation, DataConfig, FashionFile, RandAugment, Split

@@ -1,4 +1,4 @@
-"""The config as a whole: sections that must fit each other, its digest, and how it is read."""
+"""The config as a whole: consistency checks between sections, digest, and reading from a file."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ from varient.plan import DepthPlan, nested_layers
 from varient.pyramid import Pyramid
 from varient.yaml_file import ConfigError, read_yaml, shortened
 
-# Where files lie that trainings read.  What is in them counts otherwise: the identity of a training holds its folder's
-# images (`TokenBatches.digests`) and the hashes of the networks it reads; released weights are inputs of the
-# workflow's rules, and rules that read images name their folder.
+# Paths of input files, which do not enter the digest.  Their contents are tracked elsewhere: the identity of a training
+# contains its images (`TokenBatches.digests`) and the hashes of the networks it reads; released weights are inputs of
+# the workflow's rules, and rules that read images have the folder as a parameter.
 _PLACES = (("data", "root"), ("tokenizer", "weights"), ("base", "weights"))
 
 
 class ExperimentConfig(Strict):
-    """One experiment; the same DAG runs all of them."""
+    """The settings of one experiment; all experiments run through the same DAG."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
     seed: Count = 0
@@ -53,19 +53,19 @@ class ExperimentConfig(Strict):
     sampling: SamplingConfig
     evaluation: EvaluationConfig
     profiling: ProfilingConfig = ProfilingConfig()
-    systems: dict[str, dict[str, Any]] = Field({}, description="settings of further system families, each under its "
-                                                               "name; the family validates them")
+    systems: dict[str, dict[str, Any]] = Field({}, description="settings of further system families by family name; "
+                                                               "each family validates its own")
     ablations: AblationConfig | None = None
-    rows: tuple[Id, ...] = Field((), description="ids of the systems that Table 2 shows besides VAR and its subnets")
+    rows: tuple[Id, ...] = Field((), description="ids of the systems in Table 2 besides VAR and its subnets")
 
     @field_validator("systems", mode="before")
     @classmethod
     def _as_json_has_it(cls, systems: Any) -> Any:
-        """Keys as text: stages read the config from JSON, and must find what the YAML said."""
+        """Convert keys to text: stages read the config from JSON and must get the same values as from YAML."""
         try:
             return json.loads(json.dumps(systems, allow_nan=False))
         except (TypeError, ValueError, RecursionError) as error:
-            raise ValueError(f"holds what JSON does not have: {error}") from None
+            raise ValueError(f"contains a value that JSON cannot represent: {error}") from None
 
     @property
     def pyramid(self) -> Pyramid:
@@ -73,10 +73,10 @@ class ExperimentConfig(Strict):
         return Pyramid(self.patch_nums)
 
     def recipe(self, name: str | None) -> Recipe:
-        """The recipe of that name; None names the paper's.
+        """The recipe of the given name; None is the paper's training.
 
         Raises:
-            ValueError: there is none.
+            ValueError: there is no such recipe.
         """
         if name is None:
             return Recipe()
@@ -86,7 +86,7 @@ class ExperimentConfig(Strict):
         return self.supernet.recipes[name]
 
     def plan(self, subnet_depth: int | None = None, bridge: int | None = None) -> DepthPlan:
-        """The plan of subnet d with bridge N (defaults: the full network, the config's N)."""
+        """The depth plan of the subnet of depth d with bridge size N (defaults: the full network, the config's N)."""
         depth, num_scales = self.transformer.depth, len(self.patch_nums)
         if subnet_depth is None or subnet_depth == depth:
             return DepthPlan.full(depth, num_scales)
@@ -94,22 +94,22 @@ class ExperimentConfig(Strict):
         return DepthPlan.bridge(depth, subnet_depth, bridge, num_scales, self.subnet_layers(subnet_depth))
 
     def subnet_layers(self, subnet_depth: int) -> tuple[int, ...] | None:
-        """Layers of the subnet of depth d; None where they are Eq. 2's."""
+        """Layers of the subnet of depth d; None if they are those of Eq. 2."""
         if self.supernet.selection == "nested":
             return nested_layers(self.transformer.depth, subnet_depth, self.supernet.depths)
         return None
 
     def counterpart(self, paper_depth: int) -> int | None:
-        """The depth here that stands for a subnet depth of the paper (of 30 layers), or None where there is none."""
+        """The subnet depth here that corresponds to one of the paper (30 layers), or None if there is none."""
         depth = self.supernet.counterparts.get(paper_depth, paper_depth)
         return depth if depth in self.supernet.depths else None
 
     def digest(self, *sections: str) -> str:
-        """SHA-256 over the seed and the named sections (default: all), to tell whether a result is still current.
+        """SHA-256 over the seed and the named sections (default: all), which tells whether a result is up to date.
 
-        A dot names a section of a section, as in `systems.dit`; one that is absent counts as empty.  Where the
-        images, the tokenizer's and the base network's released weights lie is left out: a training knows them by names
-        and sizes, or by hashes, and goes on wherever they are mounted.
+        A dot separates nested sections, as in `systems.dit`; an absent section counts as empty.  The paths of the
+        images and of the released weights of tokenizer and base network are not included: their contents are tracked
+        elsewhere, so that they may be moved without invalidating results.
         """
         settings = self.model_dump(mode="json")
         for section, place in _PLACES:
@@ -126,7 +126,7 @@ class ExperimentConfig(Strict):
         if remainder or self.pyramid.patch_nums[-1] != latent:
             raise ValueError(
                 f"patch_nums ends at {self.patch_nums[-1]}, but images of {self.data.image_size} pixels and a "
-                f"tokenizer that halves {len(self.tokenizer.model.ch_mult) - 1} times need a latent side of "
+                f"tokenizer that halves them {len(self.tokenizer.model.ch_mult) - 1} times need a latent side of "
                 f"{self.data.image_size / self.tokenizer.model.downsampling:g}")
         if self.tokenizer.model.in_channels != 3:
             raise ValueError(f"tokenizer.model.in_channels = {self.tokenizer.model.in_channels}: images have 3")
@@ -143,8 +143,7 @@ class ExperimentConfig(Strict):
         return self
 
     def check_batches(self, settings: BaseModel, section: str = "") -> None:
-        """See that no training somewhere in ``settings`` wants larger batches than there are images, where that is
-        known.
+        """Check that no batch size in ``settings`` exceeds the number of training images, if that is known.
 
         Raises:
             ValueError: one does.
@@ -176,7 +175,7 @@ class ExperimentConfig(Strict):
                                  f"more{hint}")
 
     def _check_subnets(self) -> None:
-        """See that each subnet, recipe and counterpart can be had."""
+        """Check each subnet, recipe and counterpart."""
         supernet = self.supernet
         if len(set(supernet.depths)) < len(supernet.depths):
             raise ValueError("supernet.depths names a depth twice")
@@ -189,29 +188,29 @@ class ExperimentConfig(Strict):
                 raise ValueError(f"supernet.phases has no entry for depth {depth}")
         for paper_depth, depth in supernet.counterparts.items():
             if depth and depth not in supernet.depths:
-                raise ValueError(f"supernet.counterparts: {paper_depth} -> {depth}, which is none of supernet.depths; "
-                                 "0 says that there is none")
+                raise ValueError(f"supernet.counterparts: {paper_depth} -> {depth}, which is not in supernet.depths; "
+                                 "0 means no counterpart")
         for name, recipe in supernet.recipes.items():
             if recipe.bridge is not None and recipe.bridge > len(self.patch_nums):
                 raise ValueError(f"supernet.recipes.{name}: bridge N = {recipe.bridge} is above the "
                                  f"{len(self.patch_nums)} scales")
             if recipe.automatic and recipe.ratio is not None:
-                raise ValueError(f"supernet.recipes.{name}: a fixed ratio has no phases to find")
+                raise ValueError(f"supernet.recipes.{name}: a recipe with a fixed ratio cannot be automatic")
             if strangers := sorted(set(recipe.phases) - set(supernet.depths)):
-                raise ValueError(f"supernet.recipes.{name}.phases: {strangers[0]} is none of supernet.depths")
+                raise ValueError(f"supernet.recipes.{name}.phases: {strangers[0]} is not in supernet.depths")
 
     def _check_ablations(self) -> None:
-        """See that the arms are of subnets that are trained, and of zones that there are."""
+        """Check that the ablations use depths of trained subnets and existing scales."""
         if not (settings := self.ablations):
             return
         for name, depth in (("depth", settings.depth), *(("evolution", depth) for depth in settings.evolution)):
             if depth not in self.supernet.depths:
-                raise ValueError(f"ablations.{name}: {depth} is none of supernet.depths = "
+                raise ValueError(f"ablations.{name}: {depth} is not in supernet.depths = "
                                  f"{', '.join(map(str, self.supernet.depths))}")
         num_scales = len(self.patch_nums)
         for first, last in settings.zones:
             if not first <= last <= num_scales:
-                raise ValueError(f"ablations.zones: [{first}, {last}] is no zone of the scales 1..{num_scales}")
+                raise ValueError(f"ablations.zones: [{first}, {last}] is not a zone of the scales 1..{num_scales}")
 
     @model_validator(mode="after")
     def _inputs_named(self) -> ExperimentConfig:
@@ -219,15 +218,17 @@ class ExperimentConfig(Strict):
             if (part.weights is None) == (part.training is None):
                 raise ValueError(f"{name} needs exactly one of 'weights' (a file) and 'training' (settings)")
         if self.data.source == "fashion-mnist" or (self.data.source == "imagenet" and self.base.training):
-            _ = self.data.folder  # has the check
+            _ = self.data.folder  # raises if it is missing
         if self.data.in_memory and self.evaluation.trains_its_network and self.evaluation.protocol != self.data.source:
-            raise ValueError(f"evaluation.protocol = {self.evaluation.protocol!r} does not score {self.data.source}, "
-                             f"whose own is {self.data.source!r}")
+            raise ValueError(f"evaluation.protocol = {self.evaluation.protocol!r} cannot score {self.data.source}; "
+                             f"use {self.data.source!r}")
         return self
 
 
 def parse_config(settings: object, origin: str) -> ExperimentConfig:
-    """Validate settings read from ``origin`` (a file name for the message); `varient.experiment` checks what they name.
+    """Validate settings that were read from ``origin`` (a file name for the message).
+
+    The systems that they name are checked by `varient.experiment`.
 
     Raises:
         ConfigError: one line for each wrong key.
@@ -239,7 +240,7 @@ def parse_config(settings: object, origin: str) -> ExperimentConfig:
 
 
 def error_lines(error: ValidationError, section: str = "") -> list[str]:
-    """One line for each wrong key: where, what is wrong, and what was found there; of very many, the first."""
+    """One line for each invalid key (up to a limit): the key, what is wrong with it, and its value."""
     lines = []
     for e in error.errors(include_url=False)[:_MOST_LINES]:
         place = ".".join(filter(None, [section, *(shortened(str(key))[1:-1] for key in e["loc"])])) or "config"
@@ -254,7 +255,7 @@ _MOST_LINES = 20
 
 
 def _trainings(settings: BaseModel, section: str) -> Iterator[tuple[str, Optimizer]]:
-    """Every training that settings hold, with its place."""
+    """All training settings within ``settings``, each with its key."""
     for name, value in settings:
         place = f"{section}.{name}" if section else name
         parts = value.items() if isinstance(value, dict) else ()
@@ -269,6 +270,6 @@ def load_config(path: Path) -> ExperimentConfig:
     """Read and validate a YAML or JSON config.
 
     Raises:
-        ConfigError: a file that `read_yaml` refuses, or wrong keys.
+        ConfigError: as `read_yaml`, or invalid keys.
     """
     return parse_config(read_yaml(path), str(path))

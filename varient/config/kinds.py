@@ -1,4 +1,4 @@
-"""Kinds of numbers, paths and names that settings have, and the model that all sections are."""
+"""Types of numbers, paths and names in settings, and the base model of all sections."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 
 def _number(value: Any) -> Any:
-    """Python takes true for 1; in a config it is a slip."""
+    """Refuse booleans, which Python would accept as 0 and 1."""
     if isinstance(value, bool):
         raise ValueError(f"expected a number, got {json.dumps(value)}")
     return value
@@ -25,44 +25,44 @@ Positive = Annotated[Whole, Field(ge=1)]
 Count = Annotated[Whole, Field(ge=0)]
 Rate = Annotated[Real, Field(gt=0)]
 Weight = Annotated[Real, Field(ge=0)]
-Batch = Annotated[Positive, Field(le=2 ** 20)]
-"""Images at once, which are listed."""
+BatchSize = Annotated[Positive, Field(le=2 ** 20)]
+"""Images per batch; limited, because lists of this length are created."""
 Depth = Annotated[Positive, Field(le=1000)]
-"""Layers, which are listed for each scale."""
+"""Number of layers; limited, because lists of this length are created."""
 Epochs = Annotated[Count, Field(le=100_000)]
 Decay = Annotated[Real, Field(ge=0, lt=1)]
 Id = Annotated[str, Field(max_length=100)]
 Precision = Literal["fp32", "fp16", "bf16"]
 CachePolicy = Literal["lean", "reference", "static", "none"]
-"""What a system's KV cache does; VAR-like systems know the first two (`varient.models.kv_cache`)."""
+"""Policy of a system's KV cache; VAR-like systems support the first two (`varient.models.kv_cache`)."""
 
 
 def _writable_in_a_line(value: Any) -> Any:
     if value == "":
-        raise ValueError("an empty path names nothing")
+        raise ValueError("the path is empty")
     if any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in str(value)):
-        raise ValueError("a path may hold no line break and no other control character")
+        raise ValueError("a path must not contain line breaks or other control characters")
     return value
 
 
 def _no_placeholder(path: Path) -> Path:
     if found := _PLACEHOLDER.search(str(path)):
-        raise ValueError(f"the workflow would read {found[0]} in the path of a file as a placeholder: name the file "
-                         "otherwise, or give a link to it")
+        raise ValueError(f"the workflow would read {found[0]} in this path as a placeholder: rename the file, or use a "
+                         "link to it")
     return path
 
 
 _PLACEHOLDER = re.compile(r"\{\s*[.\w]+\s*(,([^{}]|\{\d+(,\d+)?\})*)?\}|<[a-z][a-z0-9_]*>")
-"""A wildcard or path variable of Snakemake's, which has no way to write either for itself."""
+"""A wildcard or path variable of Snakemake, which offers no way to escape them."""
 
 UserPath = Annotated[Path, BeforeValidator(_writable_in_a_line)]
-"""Where something of the user's lies."""
+"""Path of a user's file or folder."""
 UserFile = Annotated[UserPath, AfterValidator(_no_placeholder)]
-"""A file of the user's, or a folder of such, that rules of the workflow have as input."""
+"""Path of a user's file or folder that is an input of a rule of the workflow."""
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
 class Strict(BaseModel):
-    """Knows its keys, and no number that is none or infinite."""
+    """Base of all config sections: frozen, unknown keys and non-finite numbers are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)

@@ -1,4 +1,4 @@
-"""Settings of the networks and of their training: tokenizer, base network, supernets, ablations."""
+"""Settings of the networks and their training: tokenizer, base network, supernets, ablations."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class TokenizerSpec(Strict):
     norm_groups: Positive = 32
     using_sa: bool = True
     using_mid_sa: bool = True
-    share_quant_resi: Annotated[Count, Field(le=100)] = Field(4, description="phi convolutions: one (1), some (n), "
-                                                                                   "one for each scale (0)")
+    share_quant_resi: Annotated[Count, Field(le=100)] = Field(4, description="number of phi convolutions; 1: shared by "
+                                                                              "all scales, 0: one per scale")
     quant_resi: Share = 0.5
     using_znorm: bool = False
     commitment: Weight = Field(0.25, description="beta, weight of the commitment loss")
@@ -37,7 +37,7 @@ class TokenizerSpec(Strict):
 
     @property
     def downsampling(self) -> int:
-        """Pixels of the image for one position of the latent, along a side."""
+        """Downsampling factor: pixels per latent position along a side."""
         return 2 ** (len(self.ch_mult) - 1)
 
 
@@ -52,11 +52,11 @@ class TransformerSpec(Strict):
     shared_aln: bool = Field(False, description="one adaLN projection for all blocks (VAR-d36 at 512 pixels)")
     norm_eps: Rate = 1e-6
     cond_drop_rate: Share = 0.1
-    drop_path_rate: Decay = Field(0.0, description="stochastic depth of the last block in training")
+    drop_path_rate: Decay = Field(0.0, description="stochastic depth rate of the last block in training")
 
     @classmethod
     def released(cls, depth: int) -> TransformerSpec:
-        """The shape of the released VAR-d<depth> at 256 x 256: width 64 d, d heads, drop path 0.1 d / 24."""
+        """Shape of the released VAR-d<depth> for 256 x 256 pixels: width 64 d, d heads, drop path 0.1 d / 24."""
         return cls(depth=depth, embed_dim=64 * depth, num_heads=depth, drop_path_rate=0.1 * depth / 24)
 
     @model_validator(mode="after")
@@ -67,7 +67,7 @@ class TransformerSpec(Strict):
 
 
 class Optimizer(Strict):
-    """AdamW and its learning rate over time."""
+    """Settings of AdamW and its learning rate schedule."""
 
     learning_rate: Rate
     batch_size: Positive
@@ -89,11 +89,11 @@ class BaseTraining(Optimizer):
     """Training of the full network from scratch."""
 
     epochs: Annotated[Epochs, Field(ge=1)]
-    precision: Precision = Field("fp32", description="of matrix products, by autocast; weights stay fp32")
+    precision: Precision = Field("fp32", description="precision of autocast; weights stay fp32")
 
 
 class ClassifierTraining(Optimizer):
-    """Training of the small classifiers whose features and verdicts replace Inception's on small images."""
+    """Training of the small classifiers that replace Inception for small images."""
 
     epochs: Annotated[Epochs, Field(ge=1)]
     feature_dim: Positive = 64
@@ -102,8 +102,8 @@ class ClassifierTraining(Optimizer):
 class SupernetTraining(Optimizer):
     """Fine-tuning of the full network with one subnet (Sec. 3.3, Algorithm 1)."""
 
-    batches_per_epoch: Positive | None = Field(None, description="shortens an epoch; null passes over all data")
-    precision: Precision = Field("fp32", description="of matrix products, by autocast; the paper's is fp16 (Table 6)")
+    batches_per_epoch: Positive | None = Field(None, description="batches per epoch; null: a full pass over the data")
+    precision: Precision = Field("fp32", description="precision of autocast; fp16 in the paper (Table 6)")
 
 
 class TokenizerConfig(Strict):
@@ -119,60 +119,60 @@ class BaseConfig(Strict):
 
 def _some_epoch(phases: tuple[int, int, int]) -> tuple[int, int, int]:
     if not any(phases):
-        raise ValueError("three phases of no epoch are no training")
+        raise ValueError("all three phases have 0 epochs; at least one needs an epoch")
     return phases
 
 
 Phases = Annotated[tuple[Epochs, Epochs, Epochs], AfterValidator(_some_epoch)]
 Subnet = Annotated[Depth, Field(ge=2)]
-"""d of a subnet: Eq. 2 keeps the first and the last layer."""
+"""d of a subnet, at least 2: Eq. 2 keeps the first and the last layer."""
 
 
 class Recipe(Strict):
-    """A way to train a supernet that differs from the paper's in what is said here."""
+    """A supernet training that differs from the paper's in the settings given here."""
 
-    ratio: Share | None = Field(None, description="p(subnet) at every epoch in place of the three phases (Fig. 2a)")
-    bridge: Count | None = Field(None, description="N in training and sampling; 0 is the skip-all design (Table 5)")
-    phases: dict[Depth, Phases] = Field({}, description="d -> epochs, in place of the paper's")
-    automatic: bool = Field(False, description="find the ends of the phases from validation losses, in as many epochs")
-    distillation: Share = Field(0.0, description="weight of the full network's logits as target of subnet batches, "
-                                                 "the rest being the true tokens")
-    shared: bool = Field(False, description="one supernet for all depths, each subnet batch drawing one of them")
-    validate_every: Epochs = Field(0, description="epochs between losses of subnet and full network on held-out images "
-                                                 "(Fig. 2b); 0: none; `automatic` takes 1")
+    ratio: Share | None = Field(None, description="fixed p(subnet) instead of the three phases (Fig. 2a)")
+    bridge: Count | None = Field(None, description="N in training and sampling; 0: the skip-all design (Table 5)")
+    phases: dict[Depth, Phases] = Field({}, description="d -> epochs of the phases, instead of supernet.phases")
+    automatic: bool = Field(False, description="set the ends of the phases by validation losses; same total of epochs")
+    distillation: Share = Field(0.0, description="weight of the distillation loss (target: the full network's logits) "
+                                                 "in subnet batches; the rest is the cross-entropy")
+    shared: bool = Field(False, description="one supernet for all depths; each subnet batch trains a random one")
+    validate_every: Epochs = Field(0, description="epochs between validations of subnet and full network (Fig. 2b); 0: "
+                                                 "no validation; `automatic` uses 1")
 
 
 RecipeName = Annotated[str, Field(pattern=f"^{RECIPE.pattern}$")]
-"""Ids hold it among other parts, so `varient.experiment` refuses those that could be taken for another part."""
+"""Part of system ids; `varient.experiment` refuses names that could be read as another part of an id."""
 
 
 class SupernetConfig(Strict):
-    """The subnets and the three phases of each (Table 7)."""
+    """Settings of the supernets: the subnets and the three phases of each (Table 7)."""
 
-    depths: tuple[Subnet, ...] = Field(min_length=1, description="d of each supernet; one is trained for each")
+    depths: tuple[Subnet, ...] = Field(min_length=1, description="subnet depths d; one supernet is trained for each")
     bridge: Count = Field(6, description="N: scales 1..N run at full depth")
     selection: Selection = "equidistant"
     phases: dict[Depth, Phases] = Field(description="d -> epochs of phases 1, 2, 3 (Table 7)")
-    counterparts: dict[Depth, Count] = Field({}, description="d of the paper's 30 layers -> d here, where they differ")
-    recipes: dict[RecipeName, Recipe] = Field({}, description="further ways of training, by the name in their ids")
+    counterparts: dict[Depth, Count] = Field({}, description="d in the paper (30 layers) -> corresponding d here")
+    recipes: dict[RecipeName, Recipe] = Field({}, description="variants of the training by their names in system ids")
     training: SupernetTraining
 
     def phases_of(self, depth: int, recipe: Recipe) -> tuple[int, int, int]:
-        """Epochs of the three phases of a subnet; of a shared supernet, those of its shallowest subnet."""
+        """Epochs of the three phases of a training; for a shared supernet, those of its shallowest subnet."""
         depth = self.paced_by(depth, recipe)
         return recipe.phases.get(depth) or self.phases[depth]
 
     def paced_by(self, depth: int, recipe: Recipe) -> int:
-        """The d whose phases a training has: its own, or that of the shallowest subnet where it is shared."""
+        """The d whose phases a training uses: ``depth``, or the smallest one for a shared supernet."""
         return min(self.depths) if recipe.shared else depth
 
     def kept_epochs(self, depth: int, recipe: Recipe) -> tuple[int, ...]:
-        """E_1 and E_2, after which a training keeps its weights (Fig. 2c, Fig. 7); fixed ratios do so too."""
+        """Epochs after which a training keeps its weights: E_1 and E_2 (Fig. 2c, Fig. 7), also for fixed ratios."""
         first, second, third = self.phases_of(depth, recipe)
         return tuple(sorted({first, first + second} - {0, first + second + third}))
 
     def end_of_phase(self, phase: int, depth: int, recipe: Recipe) -> int | None:
-        """E_1, E_2 or the last epoch; None for a phase that has no epochs, and so no end of its own."""
+        """E_1, E_2 or the last epoch; None for a phase without epochs."""
         epochs = self.phases_of(depth, recipe)[:phase]
         return sum(epochs) if len(epochs) == phase and epochs[-1] else None
 
@@ -181,15 +181,15 @@ Trainings = Annotated[Positive, Field(le=100)]
 
 
 class AblationConfig(Strict):
-    """What is compared beyond Tables 2 and 4; which records that takes says `varient.ablations`."""
+    """The ablations; `varient.ablations` lists the systems of each comparison."""
 
-    depth: Subnet = Field(description="d of the arms that have one")
-    seeds: Trainings = Field(3, description="trainings of the three phases and of the arm without a bridge")
-    ratios: dict[RecipeName, Trainings] = Field({}, description="recipe of a fixed p(subnet) -> trainings (Fig. 2a)")
-    stages: tuple[RecipeName, ...] = Field((), description="those also scored at the end of phase 1 (Fig. 2c)")
-    evolution: tuple[Subnet, ...] = Field((), description="d of the subnets scored at each phase's end (Fig. 7)")
+    depth: Subnet = Field(description="d of the arms, unless a setting below names others")
+    seeds: Trainings = Field(3, description="number of seeds of the three-phase training and of skip_all")
+    ratios: dict[RecipeName, Trainings] = Field({}, description="fixed-ratio recipe -> number of seeds (Fig. 2a)")
+    stages: tuple[RecipeName, ...] = Field((), description="recipes also scored at the end of phase 1 (Fig. 2c)")
+    evolution: tuple[Subnet, ...] = Field((), description="d of the subnets scored at the end of each phase (Fig. 7)")
     skip_all: RecipeName | None = Field(None, description="recipe without a bridge (Table 5)")
     extensions: tuple[RecipeName, ...] = Field((), description="recipes beyond the paper")
-    zones: tuple[tuple[Positive, Positive], ...] = Field((), description="first and last scale of each (Table 1)")
-    zone_depths: tuple[Subnet, ...] = Field((), description="untrained subnets that are put into the zones")
+    zones: tuple[tuple[Positive, Positive], ...] = Field((), description="first and last scale of each zone (Table 1)")
+    zone_depths: tuple[Subnet, ...] = Field((), description="d of the untrained subnets that run in the zones")
     bridges: tuple[Positive, ...] = Field((), description="N of the grid d x N (Table 8)")

@@ -1,11 +1,11 @@
-"""Whether an experiment can run here, before anything does: files, images, devices, disk, and what it would take.
+"""Checks, before anything runs, whether an experiment can run here: files, images, devices, disk, expected cost.
 
-    findings    what was looked at: fine, worth a note, or a problem with what to do about it
-    inputs      the user's files and images
-    machine     versions, device, driver, memory
-    storage     the run folder, and disk
-    outlook     what each target would make: trainings, rows, hours, bytes
-    examine     all of it
+    findings    result of one check: fine, a note, or a problem with its solution
+    inputs      checks of the user's files and images
+    machine     checks of versions, device, driver, memory
+    storage     checks of the run folder and the disk
+    outlook     expected cost of each target: trainings, rows, hours, bytes
+    examine     all checks together
 """
 
 from varient.doctor.examine import Diagnosis, blocking, examine

@@ -1,4 +1,4 @@
-"""All checks of an experiment, in the order in which a person would mend things."""
+"""All checks of an experiment, in the order in which problems should be fixed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from varient.doctor.storage import check_disk, check_run_folder
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """Whether an experiment is ready, and what its targets would take."""
+    """Result of all checks: whether an experiment is ready, and the expected cost of its targets."""
 
     experiment: str
     findings: tuple[Finding, ...]
@@ -25,25 +25,25 @@ class Diagnosis:
 
     @property
     def ready(self) -> bool:
-        """No problem was found."""
+        """Whether no problem was found."""
         return not self.problems
 
     @property
     def problems(self) -> list[Finding]:
-        """What is to be mended."""
+        """The problems that must be fixed."""
         return [finding for finding in self.findings if finding.level == "problem"]
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-able: sizes in bytes, times in hours."""
+        """As a JSON-serializable dict: sizes in bytes, times in hours."""
         return {"experiment": self.experiment, "ready": self.ready, "findings": [asdict(it) for it in self.findings],
                 "targets": [asdict(target) for target in self.targets]}
 
 
 def examine(config: ExperimentConfig, run_dir: Path) -> Diagnosis:
-    """Look at everything; nothing is written, computed or downloaded.
+    """Run all checks; nothing is written, computed or downloaded.
 
     Raises:
-        ValueError: VARIENT_DEVICE or CUDA_VISIBLE_DEVICES cannot be used.
+        ValueError: VARIENT_DEVICE or CUDA_VISIBLE_DEVICES is invalid.
     """
     machine = Machine.here()
     outlook = Outlook(config, run_dir, machine.known_gpu, len(machine.gpus) or 1)

@@ -1,4 +1,4 @@
-"""What was looked at, and what was found."""
+"""Result of one check."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ Level = Literal["ok", "note", "problem"]
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at.
+    """Result of one check.
 
     Attributes:
-        subject: a setting, a file, a device.
-        level: a problem is something that the paper's experiment cannot be run with as it is.
-        text: what was found, and of a problem what to do; one line.
-        blocks: jobs that meet it would fail one after the other, and nothing else of the workflow would stop them.
+        subject: the setting, file or device that was checked.
+        level: fine, note or problem; with a problem the experiment cannot run, or not as in the paper.
+        text: what was found and, for a problem, what to do; one line.
+        blocks: the problem would make job after job fail, and no other check of the workflow would stop them.
     """
 
     subject: str

@@ -1,4 +1,4 @@
-"""The user's files and images: whether they are there, of the layout that is read, and the published ones."""
+"""Checks of the user's files and images: whether they exist, have the expected layout and match published hashes."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from varient.systems.registry import networks_of, resolve_system, user_files
 from varient.yaml_file import parse_yaml
 
 ILSVRC2012 = {"train": 1_281_167, "val": 50_000}
-"""Images of ImageNet-1k, by split."""
+"""Number of images of ImageNet-1k by split."""
 _THREADS = 16
 
 
 class Input(NamedTuple):
-    """A file of the user's.
+    """A file of the user.
 
     Attributes:
-        setting: of the config, that names it.
-        check: looks into it and says what is there; raises ValueError or OSError where it cannot be used.
+        setting: key in the config that names it.
+        check: reads it and returns a description; raises ValueError or OSError if it cannot be used.
     """
 
     setting: str
@@ -36,7 +36,7 @@ class Input(NamedTuple):
 
 
 def check_inputs(config: ExperimentConfig) -> Iterator[Finding]:
-    """Findings on each file and on the folder of images."""
+    """Check each file of the user and the folder of images."""
     yield from check_files(inputs_of(config))
     yield from _check_images(config)
 
@@ -56,7 +56,7 @@ def check_files(inputs: Iterable[Input]) -> Iterator[Finding]:
 
 
 def inputs_of(config: ExperimentConfig) -> list[Input]:
-    """The files that a config names, without those of data.root; each once."""
+    """The files that a config names, each once, without those in data.root."""
     found: list[Input] = []
     for setting, part, name in (("tokenizer.weights", config.tokenizer, "check_tokenizer"),
                                 ("base.weights", config.base, "check_transformer")):
@@ -85,13 +85,13 @@ def _check_var(config: ExperimentConfig, function: str, path: Path) -> str:
 
 def _check_network(check: Callable[[], None] | None) -> str:
     if check is None:
-        return "is there; its family does not say how to look into it"
+        return "exists; its system family has no check of the content"
     check()
     return "names and shapes fit"
 
 
 def _check_beside_weights(path: Path) -> str:
-    """Of files such as diffusers' config.json and safetensors the header is read."""
+    """Check a file that a system reads besides its weights; of JSON and safetensors files the header is read."""
     if path.suffix != ".safetensors":
         return "is there"
     from varient.models.checkpoint import read_description
@@ -120,7 +120,7 @@ def _check_reference(config: ExperimentConfig, path: Path) -> str:
         if images.side != config.data.image_size:
             wrong.append(f"{path}: images of side {images.side}, data.image_size = {config.data.image_size}")
         if protocol.num_reference and len(images) != protocol.num_reference:
-            wrong.append(f"{path}: {len(images)} images, published precision and recall are against "
+            wrong.append(f"{path}: {len(images)} images; published precision and recall use "
                          f"{protocol.num_reference}")
     if wrong:
         raise ValueError("; ".join(wrong))
@@ -128,7 +128,10 @@ def _check_reference(config: ExperimentConfig, path: Path) -> str:
 
 
 def _compare_hash(given: Input, said: str) -> Iterator[Finding]:
-    """A file that only has the name of a published one makes results of unknown weights; jobs go on all the same."""
+    """Compare with the published hash: a different file of the same name gives results of unknown weights.
+
+    This does not block the jobs.
+    """
     from varient.paper.released import PUBLISHED_SHA256
 
     expected = PUBLISHED_SHA256.get(given.path.name)
@@ -137,8 +140,8 @@ def _compare_hash(given: Input, said: str) -> Iterator[Finding]:
     elif (found := sha256_of(given.path)).startswith(expected):
         yield fine(given.setting, f"{given.path}: {said}; the published file (SHA-256)")
     else:
-        yield problem(given.setting, f"{given.path}: SHA-256 {found[:16]}..., the published file of that name has "
-                                     f"{expected[:16]}...: another file, or a damaged one")
+        yield problem(given.setting, f"{given.path}: SHA-256 {found[:16]}..., but the published file of that name has "
+                                     f"{expected[:16]}...: a different or damaged file")
 
 
 def _check_images(config: ExperimentConfig) -> Iterator[Finding]:
@@ -165,7 +168,7 @@ def _check_fashion_mnist(config: ExperimentConfig) -> Iterator[Finding]:
     except FashionMnistError as error:
         yield problem("data.root", str(error))
     else:
-        yield fine("data.root", f"{config.data.folder}: the four files, with the hashes that are expected")
+        yield fine("data.root", f"{config.data.folder}: the four files, with the expected hashes")
 
 
 def _check_split(config: ExperimentConfig, split: Path) -> Iterator[Finding]:

@@ -1,4 +1,4 @@
-"""What the experiment would run on: versions, device, driver, memory."""
+"""Checks of the machine: versions, device, driver, memory."""
 
 from __future__ import annotations
 
@@ -20,34 +20,34 @@ from varient.profiling.nvml import Gpu, NvmlError, driver_cuda
 
 PACKAGES = {"torch": (), "torchvision": (), "accelerate": ("trainings",), "diffusers": ("dit",),
             "snakemake": ("workflow",)}
-"""Packages that an extra brings, and what needs them; without such a need, everything."""
+"""Required packages, and the settings that need them; an empty tuple: always needed."""
 
 
 @dataclass(frozen=True)
 class Machine:
-    """The GPUs that this process would see; none where it computes on the CPU."""
+    """The GPUs that this process would use; none if it computes on the CPU."""
 
     gpus: tuple[VisibleGpu, ...]
 
     @classmethod
     def here(cls) -> Machine:
-        """This one.
+        """The machine that this process runs on.
 
         Raises:
-            ValueError: VARIENT_DEVICE or CUDA_VISIBLE_DEVICES cannot be used.
+            ValueError: VARIENT_DEVICE or CUDA_VISIBLE_DEVICES is invalid.
         """
         return cls(() if wanted_device() == "cpu" else tuple(visible_gpus()))
 
     @cached_property
     def known_gpu(self) -> str | None:
-        """Id of the first GPU in the cost model, by the words of its name."""
+        """Id of the first GPU in the cost model, found by its name; None if it is unknown there."""
         name = self.gpus and _opened(self.gpus[0])
         words = (name.name() or "").lower().split() if name else []
         return next((key for key in known_devices() if key in "".join(words).replace("-", "")), None)
 
 
 def check_versions(config: ExperimentConfig) -> Iterator[Finding]:
-    """Findings on the packages that the experiment needs."""
+    """Check the packages that the experiment needs."""
     yield fine("python", platform.python_version())
     for package, needs in PACKAGES.items():
         if "dit" in needs and "dit" not in config.systems:
@@ -62,7 +62,7 @@ def check_versions(config: ExperimentConfig) -> Iterator[Finding]:
 
 
 def check_devices(config: ExperimentConfig, machine: Machine) -> Iterator[Finding]:
-    """Findings on what images are drawn on."""
+    """Check the devices on which images are generated."""
     wanted, half = wanted_device(), config.sampling.precision != "fp32"
     if not machine.gpus:
         yield from _check_cpu(wanted, config.sampling.precision if half else None)
@@ -71,8 +71,8 @@ def check_devices(config: ExperimentConfig, machine: Machine) -> Iterator[Findin
     for gpu in machine.gpus:
         opened = _opened(gpu)
         if opened is None:
-            yield problem(gpu.token, "NVML does not know it: nobody can tell whether the GPU is shared, or measure "
-                                     "memory on it; it needs the driver's libnvidia-ml", blocks=True)
+            yield problem(gpu.token, "NVML does not list it, so it cannot be checked whether the GPU is shared or "
+                                     "how much memory is used; this needs the driver's libnvidia-ml", blocks=True)
         else:
             total = opened.total_bytes()
             memory = f"{total / MIB:,.0f} MiB" if total else "memory unknown"
@@ -81,7 +81,7 @@ def check_devices(config: ExperimentConfig, machine: Machine) -> Iterator[Findin
 
 
 def check_memory(config: ExperimentConfig, machine: Machine, outlook: Outlook) -> Iterator[Finding]:
-    """Whether batches and trainings fit each GPU, by the cost model."""
+    """Check by the cost model whether batches and trainings fit into the memory of each GPU."""
     totals = [total for gpu in machine.gpus if (opened := _opened(gpu)) and (total := opened.total_bytes())]
     if not totals:
         return
@@ -96,37 +96,37 @@ def check_memory(config: ExperimentConfig, machine: Machine, outlook: Outlook) -
                       if what in plans else "a smaller sampling.batch_size takes less")
             yield problem("memory", f"{what} needs {needed:,.0f} MiB, the smallest GPU has {smallest:,.0f}: {advice}")
     if all(needed <= smallest for needed in (peaks | plans).values()):
-        most = f"; the most is {max((peaks | plans).values()):,.0f} MiB" if peaks or plans else ""
+        most = f"; the largest needs {max((peaks | plans).values()):,.0f} MiB" if peaks or plans else ""
         yield fine("memory", f"{len(peaks) + len(plans)} batches and trainings fit {smallest:,.0f} MiB{most}")
 
 
 def _check_cpu(wanted: str, half: str | None) -> Iterator[Finding]:
     if wanted == "cuda":
-        yield problem(VARIABLE, "is cuda, but NVML shows no GPU here: is the driver there, with its libnvidia-ml?",
+        yield problem(VARIABLE, "is cuda, but NVML finds no GPU here; is the driver with libnvidia-ml installed?",
                       blocks=True)
     elif half:
-        asked = f"; {VARIABLE}=cpu asks for that, and it would take very long" if wanted == "cpu" else ""
-        yield problem("sampling.precision", f"{half} is for a GPU, and this is a CPU{asked}",
+        asked = f"; {VARIABLE}=cpu allows that, but it would be very slow" if wanted == "cpu" else ""
+        yield problem("sampling.precision", f"{half} needs a GPU, and the device is a CPU{asked}",
                       blocks=wanted != "cpu")
     else:
         yield fine("device", "the CPU")
 
 
 def _check_driver() -> Iterator[Finding]:
-    """CUDA of one major version runs on any driver of that version or a later one."""
+    """Check the driver: torch needs one that supports the major version of CUDA it is built for, or a later one."""
     import torch
 
     built, driver = torch.version.cuda, driver_cuda()
     if built is None:
         yield problem("torch", f"{torch.__version__} is built without CUDA, and there are GPUs", blocks=True)
     elif driver is None:
-        yield note("driver", "does not tell its version of CUDA")
+        yield note("driver", "does not report its CUDA version")
     elif driver[0] < int(built.split(".")[0]):
-        yield problem("driver", f"is too old: it serves CUDA {driver[0]}.{driver[1]}, and torch {torch.__version__} is "
-                                f"built for CUDA {built}: take a newer driver, or another torch "
+        yield problem("driver", f"is too old: it supports CUDA {driver[0]}.{driver[1]}, but torch {torch.__version__} "
+                                f"is built for CUDA {built}; install a newer driver or another torch "
                                 "(docs/running-at-scale.md#drivers)", blocks=True)
     else:
-        yield fine("driver", f"serves CUDA {driver[0]}.{driver[1]}, torch {torch.__version__} is built for {built}")
+        yield fine("driver", f"supports CUDA {driver[0]}.{driver[1]}, torch {torch.__version__} is built for {built}")
 
 
 def _check_locks(machine: Machine) -> Iterator[Finding]:

@@ -1,8 +1,8 @@
-"""What each target of the workflow would make: trainings, rows, hours on the GPUs of this machine, and bytes on disk.
+"""Expected cost of each target of the workflow: trainings, rows, hours on the GPUs of this machine, bytes on disk.
 
-Networks and rows that are there already are left out.  Hours are predictions of the cost model (`varient.cost`) and
-assume its utilisation; they are known for networks of the paper's size on GPUs that it knows.  Images are counted
-without the image decoder, as in Table 2.
+Existing networks and rows are not counted.  Hours are predictions of the cost model (`varient.cost`) at its assumed
+utilisation, for networks of the paper's size on GPUs that it knows.  Generation is counted without the image decoder,
+as in Table 2.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ from varient.training.recipes import Supernet, supernet_of
 
 FLOAT_BYTES = 4
 KEPT_STATES, COPIES_IN_A_STATE = 3, 3
-"""A training keeps its newest states, each with weights and AdamW's two moments."""
+"""Copies of the weights that a training keeps on disk: each saved state holds weights and AdamW's two moments."""
 FEATURES = {"adm": 2048 + 1008 + 2023, "torch-fidelity": 2048 + 1008, "clean-fid": 2048}
-"""Numbers that scoring keeps of an image, by protocol; a classifier's are few."""
+"""Feature values that scoring stores for each image, by protocol; those of a classifier are negligible."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """A file of the workflow, and what it takes from here on.
+    """A target file of the workflow, and the remaining cost to produce it.
 
     Attributes:
         trainings, imports: networks to be trained, and to be imported from files.
-        rows: systems whose images are to be drawn.
-        training_hours, sampling_hours: None where they cannot be predicted for some of them.
-        sampling_jobs: processes that start and load networks for it.
-        sample_bytes: of images and features.
-        weight_bytes: of networks, with those that a training keeps of its way.
-        state_bytes: most that a training keeps while it runs.
+        rows: systems whose images have to be generated.
+        training_hours, sampling_hours: None if one of them cannot be predicted.
+        sampling_jobs: number of processes that load networks and generate images.
+        sample_bytes: size of images and features.
+        weight_bytes: size of networks, including weights that trainings keep after phases.
+        state_bytes: largest size of the saved states of a running training.
     """
 
     name: str
@@ -61,22 +61,22 @@ class Target:
 
     @property
     def disk_bytes(self) -> int:
-        """Most that is on the disk at once."""
+        """Largest disk usage at any time."""
         return self.sample_bytes + self.weight_bytes + self.state_bytes
 
 
 def trains_on(config: ExperimentConfig) -> tuple[str, ...]:
-    """Splits of a folder of images that trainings read."""
+    """Splits of the image folder that trainings read."""
     recipes = [config.recipe(name) for name in (None, *config.supernet.recipes)]
     return ("train", "val") if any(recipe.validate_every or recipe.automatic for recipe in recipes) else ("train",)
 
 
 @dataclass(frozen=True)
 class Outlook:
-    """What an experiment would take with so many of a GPU.
+    """Expected cost of an experiment on a number of GPUs of one model.
 
     Attributes:
-        gpu: id of the cost model's; None for a CPU or another GPU, for which no hours are predicted.
+        gpu: id of the GPU in the cost model; None for a CPU or an unknown GPU, for which no hours are predicted.
     """
 
     config: ExperimentConfig
@@ -86,7 +86,7 @@ class Outlook:
 
     @cached_property
     def targets(self) -> tuple[Target, ...]:
-        """Tables that need records, and all of it."""
+        """The tables that need records, and everything together."""
         by_table = {number: set(needs.score) | set(needs.profile) for number, table in TABLES.items()
                     if (needs := table.needs(self.config))}
         everything = set().union(*by_table.values(), {arm.system for arm in arms(self.config)}
@@ -96,12 +96,12 @@ class Outlook:
                   if systems), self._target("all", everything))
 
     def costs(self) -> Iterator[SystemCost]:
-        """Of a batch of each row, where the cost model knows it."""
+        """Cost of a batch of each row that the cost model knows."""
         everything = self.targets[-1]
         yield from filter(None, map(self._cost, everything.rows))
 
     def plans(self) -> Iterator[TrainingPlan]:
-        """Of each training that is to come, where the cost model knows it."""
+        """Plan of each remaining training that the cost model knows."""
         yield from filter(None, map(self._plan, self.targets[-1].trainings))
 
     def _target(self, name: str, systems: Iterable[str]) -> Target:
@@ -125,7 +125,7 @@ class Outlook:
         return (self.run_dir / f"records/score-{system}.json").exists()
 
     def _networks(self, systems: Iterable[str]) -> set[str]:
-        """Networks that systems need and that are not there, with those that their trainings start from."""
+        """Missing networks that systems need, including those that their trainings start from."""
         waiting = [name for system in systems for name in resolve_system(system, self.config).weights]
         found: set[str] = set()
         while waiting:
@@ -160,7 +160,7 @@ class Outlook:
         return 1 + len(self.config.supernet.kept_epochs(supernet.depth, self.config.recipe(supernet.recipe)))
 
     def _parameters(self, name: str) -> int:
-        """Of a network; one of another family counts by its file, where it has one."""
+        """Number of parameters of a network; for other families, estimated from the size of the file, if any."""
         if name == "base" or SupernetId.parse(name):
             return count_transformer(self.config, self.config.transformer)
         released = self._released(name)
@@ -173,7 +173,7 @@ class Outlook:
         setting = setting_of(f"{self._any_gpu}:{self.gpus}", self.config.supernet.training if supernet else training)
         try:
             return plan_supernet(self.config, supernet, setting) if supernet else plan_base(self.config, setting)
-        except ValueError:  # the GPUs do not divide the batch: the training says so
+        except ValueError:  # the number of GPUs does not divide the batch: the training reports that
             return None
 
     def _cost(self, system: str) -> SystemCost | None:
@@ -188,7 +188,7 @@ class Outlook:
 
     @property
     def _any_gpu(self) -> str:
-        """What memory is asked of: it is the same for all."""
+        """A GPU for questions about memory, which do not depend on the GPU model."""
         return self.gpu or PAPER_DEVICE
 
     def _training_hours(self, name: str) -> float | None:

@@ -1,4 +1,4 @@
-"""A diagnosis as an answer: problems last, nearest to the prompt."""
+"""Output of `varient doctor`; problems come last, nearest to the prompt."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ _ORDER = ("ok", "note", "problem")
 
 
 def diagnosis_answer(diagnosis: Diagnosis) -> Answer:
-    """What each target takes, then all findings and whether the experiment is ready."""
+    """Output with the cost of each target, all findings, and whether the experiment is ready."""
     targets = Grid(
-        f"{diagnosis.experiment}: what is to come",
+        f"{diagnosis.experiment}: expected cost",
         ("target", "trainings", "training h", "imports", "rows", "jobs", "sampling h", "disk GiB"),
         [(target.name, str(len(target.trainings)), _hours(target.training_hours), str(len(target.imports)),
           str(len(target.rows)), str(target.sampling_jobs), _hours(target.sampling_hours),
           f"{target.disk_bytes / GIB:.1f}")
          for target in diagnosis.targets],
-        caption="Hours are predictions for the GPUs here (networks of the paper's size, image decoder left out); "
-                "-: nothing is predicted.")
+        caption="Hours are predictions for the GPUs here (networks of the paper's size, without image decoder); "
+                "-: no prediction.")
     findings = Grid(
-        f"{diagnosis.experiment}: what was looked at", ("", "what", "found"),
+        f"{diagnosis.experiment}: checks", ("", "checked", "found"),
         [(finding.level, finding.subject, finding.text)
          for finding in sorted(diagnosis.findings, key=lambda finding: _ORDER.index(finding.level))],
         words=("what", "found"))

@@ -1,4 +1,4 @@
-"""The folder of the experiment's networks, and the disk below it."""
+"""Checks of the experiment's run folder and of the disk space."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from varient.doctor.findings import Finding, fine, problem
 from varient.doctor.outlook import Target
 
 MADE_BY = ("data", "patch_nums", "tokenizer", "transformer", "base", "supernet", "systems", "seed")
-"""Sections of a config that decide what networks are."""
+"""Sections of a config that determine the networks."""
 
 
 def check_run_folder(config: ExperimentConfig, run_dir: Path) -> Iterator[Finding]:
-    """Findings on the configs that a run folder was filled by."""
+    """Check whether a run folder belongs to this config, by the configs kept in it."""
     subject, own = "run folder", json.loads(config.model_dump_json())
     kept = sorted(run_dir.glob("config-*.json"), key=lambda path: path.stat().st_mtime)
     if not kept:
@@ -30,22 +30,22 @@ def check_run_folder(config: ExperimentConfig, run_dir: Path) -> Iterator[Findin
         yield problem(subject, f"{kept[-1]}: damaged; remove it")
         return
     if name != config.name:
-        yield problem(subject, f"{run_dir} was filled by another experiment, {name!r} ({kept[-1].name}): take another "
+        yield problem(subject, f"{run_dir} belongs to another experiment, {name!r} ({kept[-1].name}): use another "
                                "folder, or move that one away")
     elif differing:
-        yield problem(subject, f"{run_dir} was filled with other settings of {', '.join(differing)} ({kept[-1].name}): "
-                               "what depends on them is made again; to keep it, give the experiment another name")
+        yield problem(subject, f"{run_dir} was made with other settings of {', '.join(differing)} ({kept[-1].name}): "
+                               "results that depend on them are made again; to keep them, rename the experiment")
     else:
-        yield fine(subject, f"{run_dir}: of this experiment")
+        yield fine(subject, f"{run_dir}: belongs to this experiment")
 
 
 def check_disk(run_dir: Path, everything: Target) -> Iterator[Finding]:
-    """Whether there is room for all that the experiment makes."""
+    """Check whether there is enough disk space for the remaining files of the experiment."""
     place = next(path for path in (run_dir, *run_dir.absolute().parents) if path.exists())
     free = shutil.disk_usage(place).free
     parts = {"samples and features": everything.sample_bytes, "networks": everything.weight_bytes,
              "states of a training": everything.state_bytes}
     needed = ", ".join(f"{what} {size / GIB:.1f} GiB" for what, size in parts.items() if size)
-    text = f"{free / GIB:.1f} GiB free below {run_dir}; all that is to come needs {everything.disk_bytes / GIB:.1f} GiB"
+    text = f"{free / GIB:.1f} GiB free below {run_dir}; the remaining files need {everything.disk_bytes / GIB:.1f} GiB"
     text += f" ({needed})" if needed else ""
     yield fine("disk", text) if everything.disk_bytes <= free else problem("disk", f"too small: {text}")

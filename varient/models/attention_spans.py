@@ -1,9 +1,10 @@
-"""Which scales share a call of attention; torch-free, because the cost model counts the same calls.
+"""Grouping of scales into spans that share one attention call.  Imports no torch, because the cost model uses it too.
 
-A call costs time whatever its size, so small scales share one, with a mask: at most `SHARED_TOKENS` in a span, of
-which the mask then forbids less than half.  The ten scales of VAR at 256 x 256 are five spans (r1-r6, r7, r8, r9, r10)
-with 0.63 of the products of one masked call over all 680 tokens; a subnet's bridge zone r1-r6 is one, and so are all 65
-tokens of the digits.  Spans depend on scales alone, never on the batch, so that an image's result does not either.
+Each attention call has a fixed overhead, so small consecutive scales share a masked call: a span has at most
+`SHARED_TOKENS` tokens, unless it is a single scale.  The ten scales of VAR at 256 x 256 form five spans (r1-r6, r7, r8,
+r9, r10), which take 0.63 of the multiplications of one masked call over all 680 tokens.  The bridge zone r1-r6 is one
+span, and so are all 65 tokens of the digits experiment.  Spans depend only on the scales and not on the batch, so the
+result of an image does not depend on the batch either.
 """
 
 from __future__ import annotations
@@ -12,25 +13,35 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 SHARED_TOKENS = 128
-"""Within 5 % of the fastest of seven limits at all of 13 sizes (15 to 2240 tokens, 1 to 64 rows times heads), there and
-back on one CPU thread; 256 does as well, one call for all takes up to 1.6 times as long and one a scale 2.1 times
-(benchmarks/records/training-attention.json)."""
+"""Chosen by a benchmark of seven limits: within 5 % of the fastest for all 13 sizes (15 to 2240 tokens, 1 to 64 rows
+times heads; forward and backward pass on one CPU thread).  256 is as fast; a single call for all scales takes up to 1.6
+times as long, one call per scale 2.1 times (benchmarks/records/training-attention.json)."""
 
 
 class Span(NamedTuple):
-    """Consecutive scales whose queries share a call: ``scales`` has the tokens of each, ``begin`` those before them."""
+    """Consecutive scales whose queries share an attention call.
+
+    Attributes:
+        begin: number of tokens before the first of the scales.
+        scales: number of tokens of each scale.
+    """
 
     begin: int
     scales: tuple[int, ...]
 
     @property
     def end(self) -> int:
-        """Tokens up to and with the last of the scales, which are the keys of the call."""
+        """Number of tokens up to and including the last of the scales; these are the keys of the call."""
         return self.begin + sum(self.scales)
 
 
 def spans_of(tokens: Sequence[int], shared_tokens: int = SHARED_TOKENS) -> list[Span]:
-    """The spans of consecutive scales with so many ``tokens`` each; 0 ``shared_tokens`` gives each scale its own."""
+    """Group consecutive scales into spans.
+
+    Args:
+        tokens: number of tokens of each scale.
+        shared_tokens: limit of the tokens in a span of several scales; 0: one span per scale.
+    """
     spans: list[Span] = []
     for scale_tokens in tokens:
         last = spans[-1] if spans else None

@@ -1,8 +1,8 @@
-"""Which attention calls cover the tokens of several scales, so that little is computed that the scale mask forbids.
+"""Block-causal attention over the tokens of several scales, split into calls that compute few masked products.
 
-A token sees its own scale and the earlier ones.  The keys of consecutive scales are therefore a prefix of all keys:
-what lies behind it is never computed, and a block of a single scale needs no mask at all.  Which scales share a block
-is said in `varient.models.attention_spans`.
+A token attends to its own scale and earlier ones.  The keys of a range of scales are therefore a prefix of all keys:
+later keys are not computed, and a range of a single scale needs no mask.  `varient.models.attention_spans` decides
+which scales share a range.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ Attention = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
 
 
 class QueryRange(NamedTuple):
-    """Queries of consecutive scales: the tokens begin <= i < end, which see no key from ``end`` on."""
+    """Queries of consecutive scales: the tokens begin <= i < end, which attend only to keys before ``end``."""
 
     begin: int
     end: int
     visible_lt: Tensor | None
-    """Which of them see which keys 0..end; None: each sees all."""
+    """Attention mask, bool (end - begin, end); None: no mask."""
 
 
-def blocks_of(tokens: Sequence[int], device: torch.device | None = None,
+def query_ranges(tokens: Sequence[int], device: torch.device | None = None,
               shared_tokens: int = SHARED_TOKENS) -> list[QueryRange]:
-    """The blocks of consecutive scales with so many ``tokens`` each; 0 ``shared_tokens`` gives each scale its own."""
+    """The query ranges of consecutive scales with the given numbers of tokens; arguments as in `spans_of`."""
     return [
         QueryRange(span.begin, span.end, _visible(span.begin, span.scales, device) if len(span.scales) > 1 else None)
         for span in spans_of(tokens, shared_tokens)
@@ -38,7 +38,7 @@ def blocks_of(tokens: Sequence[int], device: torch.device | None = None,
 
 
 def _visible(begin: int, shared: Sequence[int], device: torch.device | None) -> Tensor:
-    """For each of the queries of scales with ``shared`` tokens: whether it sees each key up to the last of them."""
+    """Attention mask, bool (queries, keys), of scales with ``shared`` tokens each that begin after ``begin`` tokens."""
     visible_lt = torch.ones(sum(shared), begin + sum(shared), dtype=torch.bool, device=device)
     row = 0
     for scale_tokens in shared:
@@ -47,10 +47,10 @@ def _visible(begin: int, shared: Sequence[int], device: torch.device | None) -> 
     return visible_lt
 
 
-def attend_in_blocks(attention: Attention, q_BHlc: Tensor, k_BHlc: Tensor, v_BHlc: Tensor,
+def attend_in_ranges(attention: Attention, q_BHlc: Tensor, k_BHlc: Tensor, v_BHlc: Tensor,
                      blocks: Sequence[QueryRange]) -> Tensor:
-    """Attention of all queries, block by block."""
-    if len(blocks) == 1:  # no slices: each would cost a copy on the way back
+    """Attention (B, H, l, c) of all queries, range by range."""
+    if len(blocks) == 1:  # no slices: each would cost a copy in the backward pass
         return attention(q_BHlc, k_BHlc, v_BHlc, blocks[0].visible_lt)
     return torch.cat([attention(q_BHlc[:, :, begin:end], k_BHlc[:, :, :end], v_BHlc[:, :, :end], visible_lt)
                       for begin, end, visible_lt in blocks], dim=2)

@@ -16,7 +16,7 @@ from varient.models.classifier import Classifier
 from varient.models.transformer import VAR
 from varient.models.vqvae import VQVAE
 
-Network = TypeVar("Network", bound=nn.Module)
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
 def build_tokenizer(config: ExperimentConfig) -> VQVAE:
@@ -45,7 +45,7 @@ def build_classifier(config: ExperimentConfig) -> Classifier:
     """An untrained classifier for the experiment's images.
 
     Raises:
-        ValueError: the experiment's protocol has none.
+        ValueError: the experiment's protocol uses no trained classifier.
     """
     feature_dim = config.evaluation.classifier_training.feature_dim
     return Classifier(feature_dim, config.data.num_classes, config.data.image_size)
@@ -56,21 +56,21 @@ def load_classifier(config: ExperimentConfig, path: Path) -> Classifier:
     return _trained(lambda: build_classifier(config), path)
 
 
-def without_weights(build: Callable[[], Network]) -> Network:
-    """A network of shapes alone, on the meta device: initial weights, two billion for VAR-d30, are not drawn."""
-    with torch.device("meta"), _Undrawn():
+def without_weights(build: Callable[[], ModuleT]) -> ModuleT:
+    """Build a network on the meta device, without allocating or initialising its weights."""
+    with torch.device("meta"), _NoInit():
         return build()
 
 
-def _trained(build: Callable[[], Network], path: Path) -> Network:
-    """A network with the weights of a file, frozen."""
+def _trained(build: Callable[[], ModuleT], path: Path) -> ModuleT:
+    """Build a network, load its weights and freeze it."""
     network = without_weights(build)
     load_weights(path, network)
     return network.eval().requires_grad_(False)
 
 
-class _Undrawn(TorchFunctionMode):
-    """`torch.nn.init` leaves tensors as they are; on the meta device it would load torch's compiler, for 1.5 s."""
+class _NoInit(TorchFunctionMode):
+    """Disables `torch.nn.init`; on the meta device it would import torch's compiler, which takes 1.5 s."""
 
     def __torch_function__(self, function: Callable[..., Any], types: Any, args: tuple = (),
                            kwargs: dict[str, Any] | None = None) -> Any:

@@ -1,7 +1,8 @@
 """Weight files of our own: safetensors with a description and a digest, loaded strictly.
 
-The header of a file has one entry, ``varient``: a JSON object, the description, with the XXH3-128 digest of description
-and tensors among its fields.  It is one entry because safetensors writes several in a random order.
+The header of a file has one metadata entry, ``varient``: the description as a JSON object, which includes the XXH3-128
+digest of description and tensors.  There is only one entry because safetensors writes several in random order, which
+would make the files irreproducible.
 """
 
 from __future__ import annotations
@@ -28,20 +29,20 @@ log = logging.getLogger(__name__)
 
 
 class CheckpointError(ValueError):
-    """A weight file that is missing, damaged or of another shape; the message names file, key and expectation."""
+    """A weight file is missing, damaged or has wrong shapes; the message names file, key and what is expected."""
 
     def __init__(self, message: str) -> None:
-        """Names out of a damaged file are no reason for a second line."""
+        """Keep the message on one line, even if it contains names from a damaged file."""
         super().__init__(printable(message))
 
 
 def printable(text: str) -> str:
-    """One line, whatever bytes a name in an untrusted file is made of."""
+    """Escape all non-printable characters, such as line breaks in names from untrusted files."""
     return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
 
 
 def save_weights(path: Path, model: nn.Module, description: dict) -> None:
-    """Write the parameters and buffers of ``model``; ``description`` (JSON) travels in the file's header."""
+    """Write the parameters and buffers of ``model``, with a JSON-serializable ``description`` in the file's header."""
     save_tensors(path, model.state_dict(), description)
 
 
@@ -76,7 +77,7 @@ def load_weights(path: Path, model: nn.Module) -> dict:
 
 
 def check_weights(path: Path) -> dict:
-    """The description of a file, once its tensors are known to be those that were written.
+    """Verify the digest of a file's tensors and return its description.
 
     Raises:
         CheckpointError: no such file, or a damaged one.
@@ -85,7 +86,7 @@ def check_weights(path: Path) -> dict:
 
 
 def read_description(path: Path) -> dict:
-    """What `save_weights` was told about the weights; no tensor is read.
+    """The description that was passed to `save_weights`; no tensor is read.
 
     Raises:
         CheckpointError: no such file, or a damaged one.
@@ -95,13 +96,14 @@ def read_description(path: Path) -> dict:
 
 
 def check_kind(path: Path, *kinds: str, form: str) -> str:
-    """Which of the kinds (`varient.models.file_kind`) a file is, by its first bytes.
+    """Detect the kind of a file (`varient.models.file_kind`) by its first bytes.
 
     Args:
-        form: what it should be, for the message.
+        kinds: accepted kinds.
+        form: description of the expected format, for the message.
 
     Raises:
-        CheckpointError: no such file, one that cannot be read, or another kind.
+        CheckpointError: the file is missing, cannot be read, or is of another kind.
     """
     try:
         kind = kind_of(path)
@@ -115,12 +117,13 @@ def check_kind(path: Path, *kinds: str, form: str) -> str:
 
 
 def load_strictly(model: nn.Module, tensors: Mapping[str, Tensor], origin: str, *, values: bool = True) -> None:
-    """Load a state dict whose keys and shapes must be the model's own and whose values must be finite.
+    """Load a state dict whose keys and shapes must match the model's and whose values must be finite.
 
-    A model on the meta device takes copies of the tensors for its own, in its dtypes; any other is filled in place.
+    A model on the meta device gets copies of the tensors in the model's dtypes; any other model is filled in place.
 
     Args:
-        values: False only compares keys, shapes and kinds, and leaves the model as it is.
+        origin: beginning of error messages.
+        values: False only compares keys, shapes and dtype kinds, and does not change the model.
 
     Raises:
         CheckpointError: as `check_fit`.
@@ -130,7 +133,7 @@ def load_strictly(model: nn.Module, tensors: Mapping[str, Tensor], origin: str, 
     if not values:
         return
     if any(tensor.is_meta for tensor in own.values()):
-        # Copies: a file maps its tensors to any address, and kernels may round otherwise off a cache line.
+        # Copies, because mapped tensors may be unaligned, and kernels may then round differently.
         tensors = {name: tensor.detach().to(own[name].dtype, copy=True) for name, tensor in tensors.items()}
         model.load_state_dict(tensors, strict=True, assign=True)
     else:
@@ -139,11 +142,11 @@ def load_strictly(model: nn.Module, tensors: Mapping[str, Tensor], origin: str, 
 
 def check_fit(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], origin: str, network: str, *,
               values: bool = True) -> None:
-    """Compare a state dict with the one of a network: keys, shapes, kinds of numbers, and that all of them are finite.
+    """Check that a state dict fits a network: keys, shapes, dtype kinds, and finite values.
 
     Args:
-        expected: of the network; may be on the meta device.
-        values: whether to look at the numbers, which reads all of them.
+        expected: state dict of the network; may be on the meta device.
+        values: whether to check that values are finite, which reads all of them.
 
     Raises:
         CheckpointError: names the differences, at most six of each kind.
@@ -158,15 +161,15 @@ def check_fit(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], ori
                             for name, tensor in shared.items() if not _is_like(tensor, expected[name])],
     }
     _refuse(wrong, f"{origin} does not fit {network}")
-    if values:  # in the network's dtype, one by one: a float64 may be beyond float32
+    if values:  # in the network's dtype, because a float64 value may overflow in float32
         check_finite_tensors(shared, origin, expected)
 
 
 def check_finite_tensors(tensors: Mapping[str, Tensor], origin: str, like: Mapping[str, Tensor] | None = None) -> None:
-    """Compare all values with NaN and infinity.
+    """Check that no value is NaN or infinite.
 
     Args:
-        like: tensors in whose dtypes the values must be finite too.
+        like: tensors of the same names, in whose dtypes the values must be finite.
 
     Raises:
         CheckpointError: names the tensors, at most six.
@@ -177,7 +180,7 @@ def check_finite_tensors(tensors: Mapping[str, Tensor], origin: str, like: Mappi
 
 
 def kind_of_tensor(tensor: Tensor) -> str:
-    """What a tensor holds, and how, in words."""
+    """Dtype kind and storage of a tensor in words, for messages."""
     if tensor.is_meta:
         return "without values"
     if tensor.is_quantized:
@@ -190,7 +193,7 @@ def kind_of_tensor(tensor: Tensor) -> str:
 
 
 def is_plain(tensor: Tensor) -> bool:
-    """Whether it holds its numbers one by one, and they are real."""
+    """Whether a tensor is dense, real and completely stored."""
     return kind_of_tensor(tensor) in ("floating point", "integer", "boolean")
 
 
@@ -207,7 +210,7 @@ def _is_like(tensor: Tensor, expected: Tensor) -> bool:
 
 
 def _is_finite(tensor: Tensor) -> bool:
-    # Smallest and largest value: a NaN is passed on, and nothing as large as the tensor is made.
+    # aminmax propagates NaN and allocates no tensor of this size.
     if not tensor.is_floating_point() or tensor.numel() == 0:
         return True
     return all(value.isfinite() for value in tensor.aminmax())
@@ -224,29 +227,29 @@ def _listed(names: list[str]) -> str:
 
 
 def _write(path: Path, tensors: dict[str, Tensor], description: dict) -> None:
-    description = json.loads(json.dumps(description))  # as it will be read: lists for tuples
+    description = json.loads(json.dumps(description))  # as it will be read back: tuples become lists
     entry = json.dumps(description | {_DIGEST: _digest(tensors, description)}, sort_keys=True)
     with atomic_path(path) as temporary:
         try:
             save_file(tensors, temporary, metadata={_ENTRY: entry})
-        except SafetensorError as error:  # how safetensors tells of a full disk
+        except SafetensorError as error:  # raised by safetensors if the disk is full
             raise OSError(str(error)) from None
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict]:
-    """Tensors, still mapped to the file, and description, if they are those that were written."""
+    """Memory-mapped tensors and description, after verifying the digest."""
     with _opened(path) as file:
         description, expected = _split_entry(path, file.metadata())
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
     if expected is None:
-        log.warning("%s was written without a digest of its tensors: damage to them would not be seen", path)
+        log.warning("%s was written without a digest of its tensors: damaged tensors would not be detected", path)
     elif _digest(tensors, description) != expected:
         raise CheckpointError(f"{path}: damaged: its tensors are not those that were written; make the file again")
     return tensors, description
 
 
 def _split_entry(path: Path, metadata: dict[str, str] | None) -> tuple[dict, str | None]:
-    """Description, and digest where there is one."""
+    """Description, and digest if there is one."""
     try:
         description = json.loads((metadata or {}).get(_ENTRY, "{}"))
         return description, description.pop(_DIGEST, None)
@@ -255,9 +258,9 @@ def _split_entry(path: Path, metadata: dict[str, str] | None) -> tuple[dict, str
 
 
 def _digest(tensors: Mapping[str, Tensor], description: dict) -> str:
-    """Of the description and of each tensor's name, dtype, shape and bytes, in the order of the names.
+    """Digest of the description and of each tensor's name, dtype, shape and bytes, in the order of the names.
 
-    XXH3 is no proof against forgery, which a digest inside the file could not be; it costs 3 % of loading from memory.
+    It detects damage, not forgery (no digest inside the file could).  XXH3 adds 3 % to loading from the page cache.
     """
     digest = xxhash.xxh3_128(json.dumps(description, sort_keys=True).encode())
     for name in sorted(tensors):

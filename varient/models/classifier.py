@@ -1,4 +1,4 @@
-"""A small convolutional classifier: on small images its features and verdicts stand in for Inception's."""
+"""A small convolutional classifier, which replaces Inception for small images."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from torch.nn import functional as F
 class Classifier(nn.Module):
     """Images (B, 3, S, S) of uint8 values 0..255 -> features (B, feature_dim) and logits (B, num_classes).
 
-    Features leave a batch norm without affine part, so over real images each has mean 0 and variance 1: that fixes
-    the scale of FID, which grows with the square of the features.
+    Features are the output of a batch norm without affine parameters, so over real images each has mean 0 and variance
+    1.  This fixes the scale of FID, which grows with the square of the features.
     """
 
     def __init__(self, feature_dim: int, num_classes: int, image_size: int) -> None:

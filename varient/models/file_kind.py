@@ -1,4 +1,4 @@
-"""What a file is, by its first bytes: an error page saved under the name of a checkpoint should be called one."""
+"""Detection of a file's kind by its first bytes, for example of an HTML error page that was saved as a checkpoint."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _HEAD = 512
 _ZIP = b"PK\x03\x04"
 _PICKLE = b"\x80"
 _TORCH_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
-"""The number that torch pickled first in its old format; the pickle's own two bytes stand before it."""
+"""Magic number at the beginning of torch's old format, after the two bytes of the pickle protocol."""
 
 _SIGNATURES = (
     (b"version https://git-lfs", "a Git LFS pointer, not the file it stands for (`git lfs pull` fetches that)"),
@@ -40,15 +40,15 @@ _SIGNATURES = (
 
 
 def kind_of(path: Path) -> str:
-    """One of the kinds above, or another in words; of a zip archive the list of members is read, else the first bytes.
+    """One of the kinds above, or another kind in words, from the first bytes (or the member list of a zip archive).
 
     Raises:
-        OSError: no such file, or one that cannot be read.
+        OSError: the file is missing or cannot be read.
     """
     mode = path.stat().st_mode
     if stat.S_ISDIR(mode):
         return "a folder"
-    if not stat.S_ISREG(mode):  # reading a pipe might wait for ever
+    if not stat.S_ISREG(mode):  # reading a pipe could block
         return "no regular file"
     with path.open("rb") as file:
         head = file.read(_HEAD)
@@ -56,7 +56,7 @@ def kind_of(path: Path) -> str:
         return "an empty file"
     if head.startswith(_ZIP):
         return _kind_of_zip(path)
-    # First, because the length of its header, which a safetensors file begins with, may look like any other signature.
+    # First, because a safetensors file begins with the length of its header, which may equal any other signature.
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 2 ** 32:
         return SAFETENSORS
     if head.startswith(_PICKLE):
@@ -76,7 +76,7 @@ def _kind_of_zip(path: Path) -> str:
     try:
         with zipfile.ZipFile(path) as archive:
             names = [PurePosixPath(name) for name in archive.namelist()]
-    except Exception:  # which one a damaged directory raises is nobody's promise
+    except Exception:  # zipfile raises many types of exceptions for a damaged directory
         return "a zip archive that is truncated or damaged (a download that was cut short?)"
     if any(name.name == "constants.pkl" for name in names):
         return TORCH_SCRIPT
@@ -103,10 +103,10 @@ def _kind_of_text(path: Path, head: bytes) -> str:
 
 
 def _decoded(head: bytes) -> str | None:
-    """Text, or None where the bytes are none."""
+    """The bytes as UTF-8 text, or None if they are not text."""
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):
         return head[:len(head) // 2 * 2].decode("utf-16", errors="replace")
-    for cut in range(4 if len(head) == _HEAD else 1):  # a character may be cut at the end
+    for cut in range(4 if len(head) == _HEAD else 1):  # the last character may be incomplete
         try:
             text = head[:len(head) - cut].decode("utf-8-sig")
         except UnicodeDecodeError:

@@ -1,13 +1,13 @@
-"""Keys and values of the scales already generated, kept for the scales to come.
+"""KV caches: keys and values of generated scales, stored for later scales.
 
-Two policies, the same tokens out:
+Two policies, which generate the same tokens:
 
-* `ReferenceCache` does what the released VAR code does: every layer that ran keeps every scale, by concatenation.
-* `LeanCache` (the default) keeps an entry exactly as long as some later scale will read it: nothing for a layer's
-  last scale beyond the layer in flight, and a layer outside I_d is dropped as it finishes its last bridge scale.
+* `ReferenceCache` works like the released VAR code: each layer stores all its scales, by concatenation.
+* `LeanCache` (the default) stores an entry only as long as a later scale reads it.  The entries of a layer's last scale
+  are not stored, and all entries of a layer outside I_d are freed when it finishes the last bridge scale.
 
-Shapes: R rows (images, doubled under classifier-free guidance), H heads, l tokens of the scale at hand,
-t tokens that the queries see, c channels a head.
+Shapes: R rows (images, doubled with classifier-free guidance), H heads, l tokens of the current scale, t tokens that
+the queries attend to, c channels per head.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ CachePolicy = Literal["lean", "reference"]
 
 
 class ReferenceCache:
-    """All scales of all layers that ran, concatenated; keys in the float32 that normalisation leaves them in.
+    """Cache of all scales in each layer, by concatenation; keys are float32, the output dtype of their normalisation.
 
-    With 16-bit weights an entry so takes 6 bytes a channel, as in the released code under autocast.
+    With 16-bit weights an entry therefore takes 6 bytes per channel, as in the released code under autocast.
 
     Attributes:
-        live_bytes: bytes of the entries kept.
+        live_bytes: bytes of the stored entries.
         peak_bytes: largest ``live_bytes`` so far.
-        scratch_bytes: most bytes of copies beside the entries: the old storage of a layer while it is concatenated.
+        scratch_bytes: peak bytes of temporary copies: the old storage of a layer while it is concatenated.
     """
 
     @property
     def held_bytes(self) -> int:
-        """Bytes of storage that the cache holds now."""
+        """Bytes of allocated storage."""
         return self.live_bytes
 
     def __init__(self, plan: DepthPlan, pyramid: Pyramid) -> None:
@@ -59,18 +59,20 @@ class ReferenceCache:
 
 
 class LeanCache:
-    """Entries live as long as they will be read, in the compute dtype; a layer's storage is allocated once a zone.
+    """Cache that frees entries after their last use; entries have the compute dtype.
+
+    The storage of a layer is allocated once per zone, that is, per run of scales with the same layers.
 
     Attributes:
-        live_bytes: bytes of the entries alive now, those of the layer in flight included.
+        live_bytes: bytes of live entries, including those of the layer being computed.
         peak_bytes: largest ``live_bytes`` so far.
-        scratch_bytes: most bytes of copies beside the entries, of one layer: its last scale joins stored and new
-            entries for the attention kernel, and storage that grows at a new zone is copied.
+        scratch_bytes: peak bytes of temporary copies of one layer: at its last scale, stored and new entries are
+            concatenated for the attention kernel; at a new zone, storage is copied to grow.
     """
 
     @property
     def held_bytes(self) -> int:
-        """Bytes of storage that the cache holds now, room for the rest of the zone included."""
+        """Bytes of allocated storage, including unused space for the rest of the zone."""
         return _num_bytes(*self._storage.values())
 
     def __init__(self, plan: DepthPlan, pyramid: Pyramid) -> None:
@@ -98,7 +100,7 @@ class LeanCache:
         return store[0, :, :, :end], store[1, :, :, :end]
 
     def _finish(self, layer: int, key_RHlc: Tensor, value_RHlc: Tensor) -> tuple[Tensor, Tensor]:
-        """The layer's last scale: its entries serve the attention in flight and are gone after it."""
+        """Handle the layer's last scale: its entries are used by the current attention call and not stored."""
         self.live_bytes -= _num_bytes(key_RHlc, value_RHlc)
         if layer not in self._storage:
             return key_RHlc, value_RHlc
@@ -110,7 +112,7 @@ class LeanCache:
         return key_RHtc, value_RHtc
 
     def _room(self, layer: int, k: int, like_RHlc: Tensor) -> Tensor:
-        """The layer's storage, grown at the start of a zone to hold what the layer stores until the zone's end."""
+        """The layer's storage, enlarged at the start of a zone for all entries until the end of the zone."""
         scales = self._scales_of[layer]
         capacity = sum(self._pyramid.tokens(s) for s in scales[:-1] if s <= self._zone_end[k])
         store = self._storage.get(layer)
@@ -144,7 +146,7 @@ def new_cache(policy: CachePolicy, plan: DepthPlan, pyramid: Pyramid) -> KVCache
 
 
 def _zone_ends(plan: DepthPlan) -> dict[int, int]:
-    """Scale -> last scale of its zone; a zone is a run of scales that run the same layers."""
+    """Scale -> last scale of its zone; a zone is a run of scales with the same layers."""
     ends = {}
     for _, zone in groupby(range(1, plan.num_scales + 1), key=plan.layers):
         scales = list(zone)

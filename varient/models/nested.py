@@ -1,4 +1,7 @@
-"""Weights in the files of trainers: under known names, with known prefixes, and never chosen in silence."""
+"""Extraction of a network's state dict from training checkpoints, which nest it under various keys and prefixes.
+
+A warning reports which state dict was used and what was ignored.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +16,9 @@ from torch import Tensor
 from varient.models.checkpoint import CheckpointError, is_plain, kind_of_tensor, printable
 
 WEIGHTS = ("model", "module", "state_dict", "model_state_dict", "net", "network", "weights")
-"""Names that trainers put a network's weights under."""
+"""Keys under which trainers store a network's weights."""
 AVERAGED = ("ema", "model_ema", "ema_model", "ema_state_dict", "state_dict_ema")
-"""Names for their average over training."""
+"""Keys of weights that are averaged over training."""
 
 _LOOKS = (
     ("a LlamaGen transformer", {"cls_embedding.embedding_table.weight"}),
@@ -27,9 +30,9 @@ _LOOKS = (
 _TRAINERS = (("a VAR training checkpoint", {"trainer"}), ("a DiT training checkpoint", {"model", "ema", "opt"}))
 _UNKNOWN = "an unknown layout"
 
-# What wraps a module, or one inside it, and adds itself to the names: torch.compile, FSDP, recomputation.
+# Prefixes that torch.compile, FSDP and activation checkpointing add to names of modules or submodules.
 _WRAPPERS = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
-# What wraps a whole network: DDP, and torch's averaging, which adds a counter.
+# Prefix of DDP and of torch's weight averaging, which also adds a counter.
 _PREFIX, _COUNTER = "module.", "n_averaged"
 _DEEPEST = 4
 _NAMED_KEYS = 6
@@ -38,13 +41,13 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Family:
-    """Whose weights are wanted, and where they may stand.
+class ExpectedWeights:
+    """The network whose weights are expected in a file, and the keys that they may be nested under.
 
     Attributes:
-        network: what they look like, in the words of `looks_like`.
-        wrappers: names that they may stand under, also one under another, the most wanted first.
-        reason: why in that order.
+        network: the network in the words of `looks_like`.
+        wrappers: keys that the weights may be under, possibly several levels deep, in order of preference.
+        reason: reason for this order, for the warning.
     """
 
     network: str
@@ -53,11 +56,11 @@ class Family:
 
 
 class StateDict(dict[str, Tensor]):
-    """A flat state dict that knows where in a file it was.
+    """A flat state dict with its location in a file.
 
     Attributes:
-        taken: the place, names joined by dots; empty where the file is the state dict.
-        left_out: what stood beside it.
+        taken: keys that it was nested under, joined by dots; empty if the whole file is the state dict.
+        left_out: other keys of the file, which are ignored.
     """
 
     def __init__(self, tensors: Mapping[str, Tensor], taken: str = "", left_out: Iterable[str] = ()) -> None:
@@ -66,40 +69,40 @@ class StateDict(dict[str, Tensor]):
 
 
 def looks_like(names: Iterable[str]) -> str:
-    """Which network has these parameters, in words."""
+    """The network that has parameters of these names, in words."""
     names = set(names)
     return next((network for network, marks in _LOOKS if marks <= names), _UNKNOWN)
 
 
 @contextmanager
 def telling_look(names: Iterable[str]) -> Iterator[None]:
-    """Errors about weights that do not fit say what the file looks like."""
+    """Add to a `CheckpointError` which network the file seems to contain."""
     try:
         yield
     except CheckpointError as error:
         raise CheckpointError(f"{error} (the file looks like {looks_like(names)})") from None
 
 
-def unwrap(content: object, family: Family, origin: str) -> StateDict:
-    """The state dict of a family in what a trainer saved; a warning says what else stood there.
+def unwrap(content: object, expected: ExpectedWeights, origin: str) -> StateDict:
+    """Extract the expected state dict from the content of a checkpoint; a warning reports what is ignored.
 
-    Where no weights look like the family's, but the file holds those of a single network, they are returned for the
-    network to say what does not fit.
+    If the file contains a single network of another kind, its weights are returned, so that loading them reports which
+    names and shapes do not fit.
 
     Raises:
-        CheckpointError: no weights, several networks of which none is the family's, or weights that are not a flat
-            dict of plain tensors.
+        CheckpointError: there are no weights, there are several networks but not the expected one, or the weights are
+            not a flat dict of plain tensors.
     """
     if not isinstance(content, dict):
         raise CheckpointError(f"{origin}: expected a state dict, found {type(content).__name__}")
-    places = list(_places(content, family.wrappers))
-    fitting = [path for path, names in places if looks_like(names) == family.network]
+    places = list(_places(content, expected.wrappers))
+    fitting = [path for path, names in places if looks_like(names) == expected.network]
     if not fitting and len(places) == 1:
         fitting = [places[0][0]]
     if not fitting:
-        raise CheckpointError(f"{origin}: expected a state dict of {family.network}, flat or under "
-                              f"{', '.join(family.wrappers)}; found {_found(content)}")
-    taken = min(fitting, key=lambda path: [family.wrappers.index(key) for key in path])
+        raise CheckpointError(f"{origin}: expected a state dict of {expected.network}, flat or under "
+                              f"{', '.join(expected.wrappers)}; found {_found(content)}")
+    taken = min(fitting, key=lambda path: [expected.wrappers.index(key) for key in path])
     tensors, left_out = content, []
     for depth, key in enumerate(taken):
         left_out += [".".join((*taken[:depth], str(other))) for other in tensors if other != key]
@@ -107,15 +110,15 @@ def unwrap(content: object, family: Family, origin: str) -> StateDict:
     place = ".".join(taken)
     flat, counters = _flat(tensors, f"{origin}: {place}" if place else origin)
     left_out = sorted(left_out) + counters
-    _report(origin, place, left_out, family.reason if len(fitting) > 1 else "")
+    _report(origin, place, left_out, expected.reason if len(fitting) > 1 else "")
     return StateDict(flat, place, left_out)
 
 
 def flat_state_dict(content: object, origin: str) -> StateDict:
-    """A state dict that stands alone in its file.
+    """Validate the content of a file that is a plain state dict.
 
     Raises:
-        CheckpointError: something else than a flat dict of plain tensors.
+        CheckpointError: the content is not a flat dict of plain tensors.
     """
     if not isinstance(content, dict):
         raise CheckpointError(f"{origin}: expected a state dict, found {type(content).__name__}")
@@ -124,7 +127,7 @@ def flat_state_dict(content: object, origin: str) -> StateDict:
 
 def _places(content: dict, wrappers: tuple[str, ...], path: tuple[str, ...] = ()
             ) -> Iterator[tuple[tuple[str, ...], set[str]]]:
-    """Where tensors stand, and their names without prefixes; of a dict of tensors alone nothing below is looked at."""
+    """Find nested dicts with tensors: their key paths, and the tensor names without prefixes."""
     tensors = [isinstance(value, Tensor) for value in content.values()]
     inner = [key for key in wrappers if isinstance(content.get(key), dict)] if len(path) < _DEEPEST else []
     if (any(tensors) and (all(tensors) or not inner)) or not (content or path):
@@ -134,7 +137,7 @@ def _places(content: dict, wrappers: tuple[str, ...], path: tuple[str, ...] = ()
 
 
 def _plain_names(names: Iterable[Any]) -> dict[str, Any]:
-    """Names of a network alone -> those of the file, prefixes and all."""
+    """Parameter names without wrapper prefixes -> names in the file."""
     inside = {name: ".".join(part for part in str(name).split(".") if part not in _WRAPPERS) for name in names}
     while (named := [plain for plain in inside.values() if plain != _COUNTER]) and all(
             plain.startswith(_PREFIX) for plain in named):
@@ -143,7 +146,7 @@ def _plain_names(names: Iterable[Any]) -> dict[str, Any]:
 
 
 def _flat(content: dict, origin: str) -> tuple[dict[str, Tensor], list[str]]:
-    """Tensors under the names of the network alone, and what counts no parameter."""
+    """Tensors by parameter names without prefixes, and the names of counters, which are not parameters."""
     for name, value in content.items():
         if not isinstance(name, str):
             raise CheckpointError(f"{origin}: expected a flat dict of tensors, but its key {name!r:.60} is "
@@ -171,7 +174,7 @@ def _report(origin: str, place: str, left_out: list[str], reason: str) -> None:
 
 
 def _found(content: dict) -> str:
-    """What stands in a file, for an error message."""
+    """Description of a file's content, for an error message."""
     everywhere = tuple(dict.fromkeys((*content, *WEIGHTS, *AVERAGED, "trainer", "var_wo_ddp", "vae_local")))
     places = [(".".join(map(str, path)), looks_like(names)) for path, names in _places(content, everywhere)]
     if places:

@@ -1,7 +1,7 @@
-"""Released checkpoint layouts, mapped strictly onto our modules.
+"""Strict loading of the released VAR checkpoints.
 
-The released VAR files are flat state dicts whose parameter names are ours, plus buffers that follow from the
-architecture; those are left out, and checked where they could tell of another one.  Sources: huggingface.co
+They are flat state dicts with the parameter names used here, plus buffers that follow from the architecture.  The
+buffers are not loaded; those that would reveal a different architecture are checked.  Sources: huggingface.co
 FoundationVision/var, code at VAR 78b9539.
 """
 
@@ -19,7 +19,7 @@ from varient.config import ExperimentConfig, TransformerSpec
 from varient.files import sha256_of
 from varient.models.build import build_tokenizer, build_transformer, without_weights
 from varient.models.checkpoint import CheckpointError, load_strictly
-from varient.models.nested import AVERAGED, WEIGHTS, Family, StateDict, telling_look, unwrap
+from varient.models.nested import AVERAGED, WEIGHTS, ExpectedWeights, StateDict, telling_look, unwrap
 from varient.models.torch_file import read_torch_file
 from varient.models.transformer import VAR
 from varient.models.vqvae import VQVAE
@@ -29,31 +29,32 @@ _VAR_BUFFER = re.compile(r"lvl_1L|attn_bias_for_masking|blocks\.\d+\.attn\.zero_
 _VQVAE_BUFFER = re.compile(r"quantize\.ema_vocab_hit_SV")
 
 _REASON = "VAR's authors sample from the weights as trained"
-VAR_FAMILY = Family("a VAR transformer", ("trainer", "var_wo_ddp", "var", *WEIGHTS, *AVERAGED), _REASON)
-VQVAE_FAMILY = Family("a VAR VQVAE", ("trainer", "vae_local", "vae_wo_ddp", "vae", "vqvae", *WEIGHTS, "vae_ema",
-                                      *AVERAGED), _REASON)
+VAR_WEIGHTS = ExpectedWeights("a VAR transformer", ("trainer", "var_wo_ddp", "var", *WEIGHTS, *AVERAGED), _REASON)
+VQVAE_WEIGHTS = ExpectedWeights("a VAR VQVAE", ("trainer", "vae_local", "vae_wo_ddp", "vae", "vqvae", *WEIGHTS,
+                                                "vae_ema", *AVERAGED), _REASON)
 
 log = logging.getLogger(__name__)
 
 
-def read_state_dict(path: Path, family: Family = VAR_FAMILY, *, verified: bool = True) -> StateDict:
-    """The weights of a family in a file of torch, flat or as a trainer leaves them; no code in it is run.
+def read_state_dict(path: Path, expected: ExpectedWeights = VAR_WEIGHTS, *, verified: bool = True) -> StateDict:
+    """Read the expected weights from a torch file, flat or nested in a training checkpoint, without running code in it.
 
-    The tensors' bytes stay in the file until they are copied.
+    The tensors are memory-mapped.
 
     Args:
-        verified: compare the file's checksums first.
+        verified: verify the file's checksums first.
 
     Raises:
-        CheckpointError: no such file, a damaged one, or one without such weights.
+        CheckpointError: the file is missing, damaged or has no such weights.
     """
-    return unwrap(read_torch_file(path, mapped=True, verified=verified), family, str(path))
+    return unwrap(read_torch_file(path, mapped=True, verified=verified), expected, str(path))
 
 
 def describe_import(path: Path, tensors: StateDict) -> dict[str, Any]:
-    """Where weights came from, for the description of the file that they go into.
+    """Provenance of imported weights, for the description of the weight file.
 
-    ``released`` is "known" for a file with a published hash; one that only has the name of such a file is warned of.
+    ``released`` is "known" for a file with a published hash.  A warning is logged for a file that has the name of a
+    published one and another hash.
     """
     digest = sha256_of(path)
     expected = PUBLISHED_SHA256.get(path.name, digest)
@@ -65,13 +66,13 @@ def describe_import(path: Path, tensors: StateDict) -> dict[str, Any]:
 
 
 def load_var(model: VAR, tensors: dict[str, Tensor], origin: str, *, values: bool = True) -> None:
-    """Fill a transformer from the released layout.
+    """Load weights in the released layout into a transformer.
 
     Args:
-        values: as `load_strictly`.
+        values: as in `load_strictly`.
 
     Raises:
-        CheckpointError: keys or shapes that differ, or a file made for other scales.
+        CheckpointError: keys or shapes differ, or the file is for other scales.
     """
     buffers, weights = _split(tensors, _VAR_BUFFER)
     levels_1L = buffers.get("lvl_1L")
@@ -86,13 +87,13 @@ def load_var(model: VAR, tensors: dict[str, Tensor], origin: str, *, values: boo
 
 
 def load_vqvae(model: VQVAE, tensors: dict[str, Tensor], origin: str, *, values: bool = True) -> None:
-    """Fill a tokenizer from the released layout; the code-usage counter is left out.
+    """Load weights in the released layout into a tokenizer, without the code-usage counter.
 
     Args:
-        values: as `load_strictly`.
+        values: as in `load_strictly`.
 
     Raises:
-        CheckpointError: keys or shapes that differ.
+        CheckpointError: keys or shapes differ.
     """
     _, weights = _split(tensors, _VQVAE_BUFFER)
     with telling_look(tensors):
@@ -100,17 +101,17 @@ def load_vqvae(model: VQVAE, tensors: dict[str, Tensor], origin: str, *, values:
 
 
 def check_tokenizer(config: ExperimentConfig, source: Path) -> None:
-    """See that a file holds the experiment's tokenizer, by names and shapes; no weights are read.
+    """Check by names and shapes that a file contains the experiment's tokenizer; no weights are read.
 
     Raises:
         CheckpointError: it does not.
     """
-    tensors = read_state_dict(source, VQVAE_FAMILY, verified=False)
+    tensors = read_state_dict(source, VQVAE_WEIGHTS, verified=False)
     load_vqvae(without_weights(lambda: build_tokenizer(config)), tensors, str(source), values=False)
 
 
 def check_transformer(config: ExperimentConfig, source: Path, spec: TransformerSpec | None = None) -> None:
-    """See that a file holds a transformer of that shape, by default the experiment's base, by names and shapes.
+    """Check by names and shapes that a file contains a transformer of this shape (default: the experiment's base).
 
     Raises:
         CheckpointError: it does not.
@@ -121,7 +122,7 @@ def check_transformer(config: ExperimentConfig, source: Path, spec: TransformerS
 
 def import_tokenizer(config: ExperimentConfig, source: Path) -> tuple[VQVAE, dict]:
     """The experiment's tokenizer from a released file, and a description of where it came from."""
-    model, tensors = build_tokenizer(config), read_state_dict(source, VQVAE_FAMILY)
+    model, tensors = build_tokenizer(config), read_state_dict(source, VQVAE_WEIGHTS)
     load_vqvae(model, tensors, str(source))
     return model, {"kind": "tokenizer", **describe_import(source, tensors)}
 

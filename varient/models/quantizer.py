@@ -1,7 +1,7 @@
 """Multi-scale residual vector quantizer: one codebook, K token maps, each adding detail to what came before.
 
-Shapes: B images, C = z_channels, H x W latent, p side of the scale at hand, L tokens of all scales, V = vocab_size.
-Latents are float32 of no fixed range; token indices are int64 in 0..V-1, scale-major, then row-major.
+Shapes: B images, C = z_channels, H x W latent, p side of the current scale, L tokens of all scales, V = vocab_size.
+Latents are float32 without a fixed range; token indices are int64 in 0..V-1, scale by scale, each in row-major order.
 Follows VAR (FoundationVision/VAR at 78b9539, models/quant.py); parameter names are those of its released weights.
 """
 
@@ -15,13 +15,13 @@ from torch.nn import functional as F
 from varient.config import TokenizerSpec
 from varient.pyramid import Pyramid
 
-# Scales 3 and 8 of 10 lie exactly between two ticks, so the choice hangs on float64 rounding in the released code;
-# torch float32 decides otherwise and decodes a wrong image.  Hence a table for the one case that has weights.
+# Scales 3 and 8 of 10 lie exactly between two ticks, so the choice depends on float64 rounding in the released code;
+# float32 would choose differently and decode a wrong image.  Hence a table for the one case with released weights.
 _RELEASED_PHI_OF_10_SCALES = (0, 0, 1, 1, 1, 2, 2, 3, 3, 3)
 
 
 def phi_indices(num_phis: int, num_scales: int) -> tuple[int, ...]:
-    """Which phi convolution serves scale k = 1..K: the one whose tick is nearest to (k-1)/(K-1).
+    """Index of the phi convolution of each scale k = 1..K: the one whose tick is nearest to (k-1)/(K-1).
 
     Ticks are spread evenly over [1/(3n), 1 - 1/(3n)] for n = 4 phis, over [1/(2n), 1 - 1/(2n)] for other n.
     ``num_phis`` = 0 gives each scale its own.
@@ -70,14 +70,14 @@ class MultiScaleQuantizer(nn.Module):
         return holder["qresi"] if "qresi" in holder else holder["qresi_ls"][index]
 
     def detail(self, k: int, h_BCpp: Tensor) -> Tensor:
-        """What scale k adds to f_hat (B, C, H, W); ``h_BCpp`` holds that scale's codebook vectors."""
+        """Contribution (B, C, H, W) of scale k to f_hat, from that scale's codebook vectors ``h_BCpp``."""
         if k < self.pyramid.num_scales:
             side = self.pyramid.patch_nums[-1]
             h_BCpp = F.interpolate(h_BCpp, size=(side, side), mode="bicubic")
         return self.phi(self.phi_of_scale[k - 1])(h_BCpp)
 
     def next_input(self, k: int, f_hat_BCHW: Tensor) -> Tensor:
-        """The un-embedded tokens (B, p*p, C) that the transformer reads at scale k+1, from f_hat after scale k."""
+        """Input (B, p*p, C) of the transformer at scale k+1, before embedding, from f_hat after scale k."""
         side = self.pyramid.side(k + 1)
         down_BCpp = F.interpolate(f_hat_BCHW, size=(side, side), mode="area")
         return down_BCpp.flatten(2).transpose(1, 2)
@@ -96,7 +96,7 @@ class MultiScaleQuantizer(nn.Module):
         return self.embedding(idx_Bl).transpose(1, 2).unflatten(2, (side, side))
 
     def quantize_residual(self, k: int, rest_BCHW: Tensor) -> tuple[Tensor, Tensor]:
-        """Tokens (B, p*p) of scale k for what is left of the latent, and their codebook vectors (B, C, p, p)."""
+        """Tokens (B, p*p) of scale k for the residual of the latent, and their codebook vectors (B, C, p, p)."""
         side = self.pyramid.side(k)
         down_BCpp = rest_BCHW
         if k < self.pyramid.num_scales:

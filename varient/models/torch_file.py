@@ -1,4 +1,4 @@
-"""The one reader of files that `torch.save` wrote, whoever sent them: checked first, read without running code."""
+"""Safe reader of untrusted `torch.save` files: the archive is checked first and loaded without running code."""
 
 from __future__ import annotations
 
@@ -15,47 +15,47 @@ from varient.models.checkpoint import CheckpointError, check_kind
 from varient.models.file_kind import OLD_TORCH, TORCH
 
 MAX_PICKLE_BYTES = 2 ** 26
-"""Of the pickle beside the tensors' bytes: names, shapes and settings; a training's is below one MB."""
+"""Size limit of the pickle (names, shapes and settings, without tensor data); a training checkpoint's is below 1 MB."""
 
 _FORM = "torch checkpoint"
 _BLOCK = 2 ** 20
-# What trainers save beside weights and torch does not know: their command line, names and plain values.
+# Types that trainers store besides weights and torch does not allow by default: command-line arguments, plain values.
 _PLAIN = [argparse.Namespace]
 
 log = logging.getLogger(__name__)
 
 
 def read_torch_file(path: Path, *, mapped: bool = False, verified: bool = True) -> object:
-    """What `torch.save` wrote, on the CPU.
+    """Load the content of a `torch.save` file on the CPU.
 
-    A file is read once for its checksums, which torch does not compare, and only then by torch; what it may make of
-    memory is bounded by the file's own size.
+    The checksums, which torch does not verify, are verified before torch reads the file.  Memory use is bounded by the
+    size of the file.
 
     Args:
-        mapped: leave the tensors' bytes in the file, which must not change then, until they are copied; a file of
-            torch before 1.6 is read all the same.
-        verified: compare the checksums, which reads all of the file; for a look at names and shapes it can wait.
+        mapped: memory-map the tensors; the file must not change meanwhile.  Files of torch before 1.6 cannot be mapped
+            and are read.
+        verified: verify the checksums, which reads the whole file.
 
     Raises:
-        CheckpointError: no such file, something else than a torch checkpoint, a damaged one, or one that holds more
-            than tensors and plain values.
+        CheckpointError: the file is missing, damaged, not a torch checkpoint, or contains more than tensors and plain
+            values.
     """
     kind = check_kind(path, TORCH, OLD_TORCH, form=_FORM)
     if kind == TORCH:
         _check_members(path, verified)
     else:
-        log.warning("%s is %s, which has no checksums: a damaged tensor in it would not be seen", path, OLD_TORCH)
+        log.warning("%s is %s, which has no checksums: damaged tensors would not be detected", path, OLD_TORCH)
     try:
         with torch.serialization.safe_globals(_PLAIN), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped and kind == TORCH)
-    except Exception as error:  # a damaged pickle may raise any
+    except Exception as error:  # a damaged pickle may raise any type
         raise CheckpointError(f"{path}: not a readable {_FORM}, or one that holds more than tensors "
                               f"({_reason(error)})") from None
 
 
 def _check_members(path: Path, verified: bool) -> None:
-    """Compare the sizes of a zip archive's members, which torch stores as they are, and their checksums if wanted."""
+    """Check the sizes of a zip archive's members, which torch stores uncompressed, and, if ``verified``, their CRCs."""
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
@@ -65,7 +65,7 @@ def _check_members(path: Path, verified: bool) -> None:
             if not verified:
                 return
             if not any(member.CRC for member in members):
-                log.warning("%s was written without checksums: a damaged tensor in it would not be seen", path)
+                log.warning("%s was written without checksums: damaged tensors would not be detected", path)
                 return
             for member in members:
                 with archive.open(member) as file:
@@ -73,12 +73,12 @@ def _check_members(path: Path, verified: bool) -> None:
                         pass
     except CheckpointError:
         raise
-    except Exception as error:  # so may a damaged archive
+    except Exception as error:  # a damaged archive may raise any type
         raise CheckpointError(f"{path}: not a readable {_FORM}, but a damaged one ({_reason(error)})") from None
 
 
 def _wrong_sizes(members: list[zipfile.ZipInfo], file_size: int) -> str:
-    """Why an archive is none of torch's, or nothing; packed or overlapping members could be of any size."""
+    """Why an archive was not written by torch, or ""; compressed or overlapping members could expand to any size."""
     if any(member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1 for member in members):
         return "it has packed or encrypted members, and torch writes none"
     if sum(member.file_size for member in members) > file_size:
@@ -90,7 +90,7 @@ def _wrong_sizes(members: list[zipfile.ZipInfo], file_size: int) -> str:
 
 
 def _reason(error: Exception) -> str:
-    """One line; torch's own advice, to read an untrusted file without restraint, is not passed on."""
+    """The reason in one line, without torch's advice to load with ``weights_only=False``, which is unsafe."""
     text = str(error).strip()
     if foreign := re.search(r"GLOBAL ([\w.]+)", text):
         return f"it asks for {foreign[1]}, which is no part of plain weights and could run code"

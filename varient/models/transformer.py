@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from varient.config import TransformerSpec
-from varient.models.block_attention import attend_in_blocks, blocks_of
+from varient.models.block_attention import attend_in_ranges, query_ranges
 from varient.plan import DepthPlan
 from varient.pyramid import Pyramid
 
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
     from varient.models.kv_cache import KVCache
 
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
-"""(layer, q_BHlc, k_BHlc, v_BHlc) -> out_BHlc: attention over what the tokens at hand may see in that layer."""
+"""(layer, q_BHlc, k_BHlc, v_BHlc) -> out_BHlc: attention over all tokens that are visible in that layer."""
 
 
 class VAR(nn.Module):
     """Class-conditional next-scale transformer (Eq. 1).
 
-    The class row ``num_classes`` stands for "no class"; it is what classifier-free guidance compares with.
+    Label ``num_classes`` means "no class"; it is the unconditional input of classifier-free guidance.
     """
 
     no_weight_decay = ("pos_start", "pos_1LC", "lvl_embed", "scale_mul_1H11", "ada_gss")
@@ -65,11 +65,11 @@ class VAR(nn.Module):
         return {layer: self.blocks[layer].modulation(class_BC, shared) for layer in layers}
 
     def embed_start(self, class_BC: Tensor) -> Tensor:
-        """Tokens (B, l, C) that enter at scale 1: the class vector at each start position."""
+        """Input tokens (B, l, C) of scale 1: the class vector at each start position."""
         return class_BC.unsqueeze(1).float() + self.pos_start.float() + self._positions(1, 1)
 
     def embed_scale(self, k: int, x_Blv: Tensor) -> Tensor:
-        """Tokens (B, l, C) that enter at scale k >= 2, from the quantizer's `next_input` (B, l, v)."""
+        """Input tokens (B, l, C) of scale k >= 2, from the quantizer's `next_input` (B, l, v)."""
         return self.word_embed(x_Blv.to(self.word_embed.weight.dtype)).float() + self._positions(k, k)
 
     def _positions(self, first: int, last: int) -> Tensor:
@@ -82,15 +82,15 @@ class VAR(nn.Module):
         """Logits (B, l, V), float32."""
         return self.head(self.head_nm(x_BlC, class_BC).to(self.head.weight.dtype)).float()
 
-    # -- the two ways through the blocks -----------------------------------------------------------------------
+    # -- forward passes through the blocks ---------------------------------------------------------------------
 
     def forward(self, label_B: Tensor, x_BLv: Tensor, plan: DepthPlan | None = None,
                 class_BC: Tensor | None = None) -> Tensor:
         """Teacher-forced logits (B, L, V) of all scales.
 
-        The zone rule: a token passes only the layers that ``plan`` gives its scale; in other layers it is neither
-        computed nor visible.  Attention is causal between scales and full inside a scale.  A plan of fewer scales than
-        the network has stops after its last one, and so do the logits.
+        A token is processed only by the layers that ``plan`` lists for its scale; in other layers it is neither
+        computed nor visible to other tokens.  Attention is causal between scales and full within a scale.  If the plan
+        has fewer scales than the network, the logits end with the plan's last scale.
 
         Args:
             label_B: classes 0..num_classes, int64.
@@ -119,12 +119,12 @@ class VAR(nn.Module):
 
     def _stretch(self, x_BlC: Tensor, class_BC: Tensor, layers: Sequence[int], scales: Sequence[int]) -> Tensor:
         """Consecutive layers over the tokens of the same scales."""
-        blocks = blocks_of([self.pyramid.tokens(k) for k in scales], x_BlC.device)
+        blocks = query_ranges([self.pyramid.tokens(k) for k in scales], x_BlC.device)
 
         def attend(layer: int, q_BHlc: Tensor, k_BHlc: Tensor, v_BHlc: Tensor) -> Tensor:
-            # The kernel's dtype first: the blocks share their keys, which would be cast once for each.
+            # Cast to the kernel's dtype first: the query ranges share keys, which would be cast once for each range.
             q_BHlc, k_BHlc = q_BHlc.to(v_BHlc.dtype), k_BHlc.to(v_BHlc.dtype)
-            return attend_in_blocks(self.blocks[layer].attn.softmax_attention, q_BHlc, k_BHlc, v_BHlc, blocks)
+            return attend_in_ranges(self.blocks[layer].attn.softmax_attention, q_BHlc, k_BHlc, v_BHlc, blocks)
 
         modulation = self.modulation(class_BC, layers)
         for layer in layers:
@@ -136,7 +136,8 @@ class VAR(nn.Module):
         """Hidden states (B, l, C) of scale k after the layers of the plan; reads and extends the cache.
 
         Args:
-            visible_ll: which of the tokens at hand see which; None means all.  For scales that enter together.
+            visible_ll: attention mask, bool, among the current tokens, for scales that are processed together; None: no
+                mask.
         """
 
         def attend(layer: int, q_BHlc: Tensor, k_BHlc: Tensor, v_BHlc: Tensor) -> Tensor:
@@ -148,7 +149,7 @@ class VAR(nn.Module):
         return x_BlC
 
     def visible(self, last: int) -> Tensor:
-        """Which tokens of the scales 1..last see which (bool, l x l): those of their own and of earlier scales."""
+        """Attention mask (bool, l x l) of the scales 1..last: tokens attend to their own and to earlier scales."""
         scale_l = self.scale_of_token()[:self.pyramid.end(last)]
         return scale_l[:, None] >= scale_l[None, :]
 
@@ -189,7 +190,7 @@ class Block(nn.Module):
         return x_BlC + self._drop(h_BlC * gamma2)
 
     def _drop(self, h_BlC: Tensor) -> Tensor:
-        """Stochastic depth: in training, leave the branch out for a share of the rows."""
+        """Stochastic depth: in training, drop the residual branch for a random share of the rows."""
         if not self.training or self.drop_path == 0:
             return h_BlC
         keep = 1 - self.drop_path
@@ -197,7 +198,7 @@ class Block(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Attention with l2-normalised queries and keys and a learned scale a head, or with the plain 0.25 / sqrt(c)."""
+    """Attention with l2-normalised queries and keys and a learned scale per head, or with the fixed 0.25 / sqrt(c)."""
 
     MAX_LOG_SCALE = math.log(100)
 
@@ -217,7 +218,7 @@ class SelfAttention(nn.Module):
         bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
         qkv = F.linear(x_BlC.to(bias.dtype), self.mat_qkv.weight, bias).unflatten(2, (3, self.num_heads, self.head_dim))
         q_BHlc, k_BHlc, v_BHlc = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-        if self.l2_norm:  # in float32, whatever the weights are: autocast does the same
+        if self.l2_norm:  # in float32 for any dtype of the weights, as under autocast
             scale_1H11 = self.scale_mul_1H11.float().clamp_max(self.MAX_LOG_SCALE).exp()
             q_BHlc = F.normalize(q_BHlc.float(), dim=-1) * scale_1H11
             k_BHlc = F.normalize(k_BHlc.float(), dim=-1)
@@ -270,7 +271,7 @@ def initialize(model: VAR, *, gamma: float = 1e-5) -> None:
     """Initial weights for training from scratch, drawn from torch's global generator; VAR's scheme.
 
     Args:
-        gamma: factor on the adaLN weights that open the residual branches; VAR uses 1e-5 to 1e-3 by depth.
+        gamma: factor on the adaLN weights of the residual gates; VAR uses 1e-5 to 1e-3 depending on depth.
     """
     width, depth = model.spec.embed_dim, model.spec.depth
     std = math.sqrt(1 / width / 3)

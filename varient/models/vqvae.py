@@ -68,10 +68,10 @@ def from_uint8(image: Tensor) -> Tensor:
 
 
 class EntryConv(nn.Conv2d):
-    """The convolution by which images or latents enter: it reads them in torch's default layout, whatever theirs is.
+    """First convolution of encoder or decoder, which converts its input to torch's default memory layout.
 
-    Images stacked from files and latents looked up in a codebook are channels-last, and layers hand that on.  There
-    torch's GroupNorm on a CPU loses digits: at mean / std = 30 it is off by 1e-3 to 2e-2, by size, in place of 3e-6.
+    Images stacked from files and latents looked up in a codebook are channels-last, and layers keep that layout.  In
+    it, torch's GroupNorm on a CPU is inaccurate: at mean / std = 30 its error is 1e-3 to 2e-2 instead of 3e-6.
     """
 
     def forward(self, x: Tensor) -> Tensor:

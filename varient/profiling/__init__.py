@@ -1,1 +1,1 @@
-"""Profiling: what a system costs in time and memory."""
+"""Measurement of latency and memory."""

@@ -1,4 +1,4 @@
-"""Timing a repeated step: warm-up dropped, raw repeats kept, median and spread told."""
+"""Timing of a repeated step: warm-up, raw repeats, median and interquartile range."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ Step = Callable[[], object]
 
 
 def time_repeats(step: Step, device: torch.device, *, warmup: int, repeats: int, label: str) -> list[float]:
-    """Seconds of each of ``repeats`` runs of ``step``, after ``warmup`` runs that do not count.
+    """Seconds of each of ``repeats`` runs of ``step``, after ``warmup`` runs that are not timed.
 
-    On a GPU a pair of events around each run, read after one synchronisation at the end, so that waiting for the host
-    between the runs is no part of them; on a CPU the wall clock.
+    On a GPU each run is timed by a pair of CUDA events, which are read after one synchronisation at the end; on a CPU
+    by the wall clock.
 
     Args:
         label: shown beside the progress bar.
@@ -31,7 +31,7 @@ def time_repeats(step: Step, device: torch.device, *, warmup: int, repeats: int,
 
 
 def measure(step: Step, device: torch.device, *, warmup: int, repeats: int, label: str) -> Latency:
-    """Time a step as `time_repeats` does; on a CPU with the CPU seconds of the process, which no other process adds to.
+    """Time a step as `time_repeats` does; on a CPU, also record the CPU time of the process, excluding other processes.
     """
     cpu_s = []
 
@@ -45,7 +45,7 @@ def measure(step: Step, device: torch.device, *, warmup: int, repeats: int, labe
 
 
 def load_1min() -> float | None:
-    """The machine's load average over the last minute; None where the system does not tell."""
+    """The machine's load average over the last minute; None if the system does not provide it."""
     try:
         return os.getloadavg()[0]
     except OSError:
@@ -58,7 +58,7 @@ def usable_cores() -> int:
 
 
 def summarise(repeats_s: list[float], cpu_s: list[float] | None = None) -> Latency:
-    """Median and distance between the quartiles; one repeat alone has no spread."""
+    """Median and interquartile range; the latter is None for a single repeat."""
     spread = None
     if len(repeats_s) > 1:
         lower, _, upper = statistics.quantiles(repeats_s, n=4)
@@ -85,4 +85,4 @@ def _by_events(step: Step, rounds: tqdm, device: torch.device) -> list[float]:
         end.record()
         pairs.append((begin, end))
     torch.cuda.synchronize(device)
-    return [begin.elapsed_time(end) / 1000 for begin, end in pairs]  # events tell milliseconds
+    return [begin.elapsed_time(end) / 1000 for begin, end in pairs]  # elapsed_time is in milliseconds

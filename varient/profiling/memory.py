@@ -1,4 +1,4 @@
-"""Memory of this process: tensors counted one by one, the CUDA allocator, and what the operating system sees."""
+"""Memory of this process: bytes of tensors, of the CUDA allocator, and resident memory."""
 
 from __future__ import annotations
 
@@ -20,15 +20,14 @@ _ATTENTION = "aten::_scaled_dot_product_"
 
 
 def stored_bytes(*networks: nn.Module) -> int:
-    """Bytes of the parameters and buffers of some networks."""
+    """Bytes of the parameters and buffers of the given networks."""
     return sum(tensor.numel() * tensor.element_size() for tensor in _stored(networks))
 
 
 def peak_rss_bytes() -> int | None:
-    """Largest resident memory of this process so far, interpreter and libraries included; None outside Linux.
+    """Peak resident memory of this process so far, including interpreter and libraries; None if not on Linux.
 
-    From /proc, not from `getrusage`: the latter's ``ru_maxrss`` begins with the size of the process that started this
-    one.
+    Read from /proc, because ``ru_maxrss`` of `getrusage` starts at the size of the parent process.
     """
     status = Path("/proc/self/status")
     found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text("utf-8")) if status.exists() else None
@@ -36,12 +35,12 @@ def peak_rss_bytes() -> int | None:
 
 
 def cap_allocator(cap_bytes: int, device: torch.device) -> None:
-    """Let the CUDA allocator take no more than ``cap_bytes``, as if the card were smaller.
+    """Limit the CUDA allocator to ``cap_bytes``, to emulate a smaller GPU.
 
-    The CUDA context (some hundred MiB, outside the allocator) comes on top.
+    The CUDA context (a few hundred MiB, outside the allocator) is not included.
 
     Raises:
-        ValueError: a CPU, or a cap above the card's memory.
+        ValueError: the device is a CPU, or the cap is above the memory of the GPU.
     """
     if device.type != "cuda":
         raise ValueError("a memory cap emulates a smaller GPU and needs one; there is none here")
@@ -53,9 +52,9 @@ def cap_allocator(cap_bytes: int, device: torch.device) -> None:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out: the GPU's, or the host's.
+    """Whether an error is an out-of-memory error of the GPU or the host.
 
-    PyTorch has a type of its own for the CUDA allocator alone; other parts tell it in their messages.
+    PyTorch has an exception type only for the CUDA allocator; other cases are recognised by their messages.
     """
     told = ("DefaultCPUAllocator: can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
     return (isinstance(error, (torch.OutOfMemoryError, MemoryError))
@@ -63,14 +62,13 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 class MemoryWatch(TorchDispatchMode):
-    """Follows memory operation by operation while it is entered; slow, so never while something is timed.
+    """Context manager that tracks memory after each operation.  It is slow and must not be active during timing.
 
-    On a CPU it counts the storages of the tensors that operations read and return, each from its first sight until it
-    is freed; what a kernel takes and returns within one operation it does not see.  On a GPU it asks the allocator,
-    which knows that too.
+    On a CPU it counts the storages of all tensors that operations read or return, each from its first use until it is
+    freed; workspace inside a kernel is not counted.  On a GPU it reads the allocator's peak, which includes workspace.
 
     Args:
-        networks: whose parameters and buffers are left out of all counts.
+        networks: networks whose parameters and buffers are excluded from all counts.
 
     Attributes:
         attention: fused kernels of attention that ran, as torch names them; torch chooses by device, dtype and shape.
@@ -100,16 +98,16 @@ class MemoryWatch(TorchDispatchMode):
 
 
 class StorageAccount:
-    """Bytes of the storages seen so far and still alive, those of some networks left out."""
+    """Counts the bytes of live storages seen so far, except those of the given networks."""
 
     def __init__(self, networks: Iterable[nn.Module]) -> None:
         self._alive_bytes = 0
-        # The networks' own storages are known from the start and cost nothing; the references keep their ids unique.
+        # The networks' storages are registered with 0 bytes; the references keep their ids from being reused.
         self._kept = [tensor.untyped_storage() for tensor in _stored(networks)]
         self._known: dict[int, weakref.ref | None] = {id(storage): None for storage in self._kept}
 
     def alive_bytes(self, operands: object) -> int:
-        """Bytes alive after an operation on, and with, these operands."""
+        """Live bytes after an operation, including its operands and results."""
         for tensor in tree_iter(operands):
             if isinstance(tensor, Tensor):
                 self._meet(tensor.untyped_storage())
@@ -129,7 +127,7 @@ class StorageAccount:
 
 
 class AllocatorAccount:
-    """Bytes that the CUDA allocator hands out at the worst moment of an operation, those of some networks left out."""
+    """Peak bytes allocated by the CUDA allocator during an operation, except those of the given networks."""
 
     def __init__(self, networks: Iterable[nn.Module], device: torch.device) -> None:
         self._device = device
@@ -137,7 +135,7 @@ class AllocatorAccount:
         torch.cuda.reset_peak_memory_stats(device)
 
     def alive_bytes(self, operands: object) -> int:
-        """Most bytes alive since the last call."""
+        """Peak of the live bytes since the last call."""
         worst_bytes = torch.cuda.max_memory_allocated(self._device)
         torch.cuda.reset_peak_memory_stats(self._device)
         return worst_bytes - self._stored_bytes

@@ -1,6 +1,6 @@
-"""One GPU as the NVIDIA driver sees it (NVML): who computes on it, and how much of its memory is taken.
+"""State of a GPU according to the NVIDIA driver (NVML): processes on it and memory in use.
 
-Drivers, containers and slices of a GPU (MIG) answer some questions only; what is not answered is None, with a reason.
+Some drivers, containers and MIG devices answer only some queries; an unanswered query gives None, with a reason.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ class GpuBusyError(OSError):
 
 
 class Gpu:
-    """A GPU, or a slice of one, by its UUID; make it before this process touches the GPU.
+    """A GPU or MIG device, by its UUID.  Create it before this process uses the GPU, so that other processes are seen.
 
     Args:
-        uuid: "GPU-..." or "MIG-..." as `nvidia-smi -L` prints it, or without the first word as torch may.
+        uuid: "GPU-..." or "MIG-..." as printed by `nvidia-smi -L`, or without this prefix, as in torch.
 
     Attributes:
-        uuid: with its first word.
-        unanswered: what the driver did not tell -> why.
+        uuid: the UUID with its prefix.
+        unanswered: queries that the driver did not answer -> reason.
 
     Raises:
         NvmlError: no NVML on this machine, or no such GPU.
@@ -45,28 +45,28 @@ class Gpu:
         self._before = set(self.processes() or ())
 
     def processes(self) -> dict[int, int | None] | None:
-        """Processes that compute on the GPU: pid -> bytes, None where the driver does not tell; None for no answer.
+        """Processes that compute on the GPU: pid -> bytes (None if unknown); None if the driver does not answer.
 
-        In a container the driver may list them, this one too, under their pids on the host.
+        In a container the pids may be those on the host, also for this process.
         """
         listed = self._ask("processes", lambda: pynvml.nvmlDeviceGetComputeRunningProcesses(self._handle))
         return None if listed is None else {process.pid: process.usedGpuMemory for process in listed}
 
     def require_idle(self) -> None:
-        """See that nobody else computed on the GPU when this object was made.
+        """Check that no other process was using the GPU when this object was created.
 
         Raises:
-            GpuBusyError: some other process did.
+            GpuBusyError: another process was.
         """
         if others := sorted(self._before - _own_pids()):
             raise GpuBusyError(f"{self.uuid} is busy with other processes (pid {', '.join(map(str, others))}); a "
                                "profile needs the GPU for itself")
 
     def require_undisturbed(self) -> None:
-        """Ask after measuring.
+        """Check after a measurement that no other process has used the GPU meanwhile.
 
         Raises:
-            GpuBusyError: more processes than this one compute on it.
+            GpuBusyError: another process computes on it.
         """
         pids = sorted(self.processes() or ())
         if len(pids) > 1:
@@ -74,9 +74,9 @@ class Gpu:
                                f"{', '.join(map(str, pids))}); the measurement is void")
 
     def process_bytes(self) -> int | None:
-        """Memory that the driver books for this process, context and libraries included; None where it does not tell.
+        """Memory of this process according to the driver, including CUDA context and libraries; None if unknown.
 
-        In a container this process may have another pid; the one that has come, or the only one, is then this one.
+        In a container the driver may list this process under another pid; then the new or only process is taken.
         """
         processes = self.processes()
         if processes is None:
@@ -84,16 +84,16 @@ class Gpu:
         own = _own_pids() & processes.keys() or processes.keys() - self._before or set(processes)
         used = processes[own.pop()] if len(own) == 1 else None
         if used is None:
-            self.unanswered["process memory"] = "this process is not listed, or without its memory"
+            self.unanswered["process memory"] = "this process is not listed, or listed without its memory"
         return used
 
     def device_bytes(self) -> int | None:
-        """Memory taken on the whole GPU or slice, by whomever; what the driver keeps for itself is not counted."""
+        """Memory used on the whole GPU or MIG device by all processes, without memory reserved by the driver."""
         return self._ask("memory", lambda: pynvml.nvmlDeviceGetMemoryInfo(
             self._handle, version=pynvml.nvmlMemory_v2).used)
 
     def total_bytes(self) -> int | None:
-        """Memory of the GPU or slice."""
+        """Total memory of the GPU or MIG device."""
         return self._ask("memory", lambda: pynvml.nvmlDeviceGetMemoryInfo(self._handle).total)
 
     def name(self) -> str | None:
@@ -105,7 +105,7 @@ class Gpu:
         return self._ask("driver", pynvml.nvmlSystemGetDriverVersion)
 
     def _ask(self, what: str, question: Callable[[], Answer]) -> Answer | None:
-        """The answer, or None with the reason kept; bindings older than the question lack it, as drivers may."""
+        """The answer to a query, or None with the reason stored; old drivers and old bindings lack some queries."""
         try:
             return question()
         except (pynvml.NVMLError, AttributeError, TypeError) as error:
@@ -114,7 +114,7 @@ class Gpu:
 
 
 def driver_cuda() -> tuple[int, int] | None:
-    """The version of CUDA that the driver serves, major and minor; None for no driver, or one that does not tell."""
+    """The CUDA version that the driver supports, (major, minor); None without a driver, or if it does not report it."""
     try:
         pynvml.nvmlInit()
         served = pynvml.nvmlSystemGetCudaDriverVersion_v2()
@@ -131,12 +131,12 @@ def _found(names: list[str]) -> tuple[str, object]:
             return name, pynvml.nvmlDeviceGetHandleByUUID(name)
         except pynvml.NVMLError as error:
             reason = error
-    raise NvmlError(f"NVML cannot be used for {names[0]} ({reason}): it needs the NVIDIA driver's libnvidia-ml, and "
-                    "without it nobody can tell whether the GPU is shared or how much of its memory is taken")
+    raise NvmlError(f"NVML cannot be used for {names[0]} ({reason}): it needs the NVIDIA driver's libnvidia-ml; "
+                    "otherwise it cannot be checked whether the GPU is shared or how much of its memory is used")
 
 
 def _own_pids() -> set[int]:
-    """The pids of this process: its own, and those in the namespaces that it can see."""
+    """The pids of this process: its own, and those in the visible pid namespaces."""
     status = Path("/proc/self/status")
     found = re.search(r"^NSpid:\s+(.*)$", status.read_text("utf-8"), re.MULTILINE) if status.exists() else None
     return {os.getpid(), *(map(int, found[1].split()) if found else ())}

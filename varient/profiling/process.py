@@ -1,4 +1,4 @@
-"""What a measuring process owes to the one that started it, and how its end is read."""
+"""Helpers for the profiling process: ending together with its parent, and detecting out-of-memory kills."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ _PR_SET_PDEATHSIG = 1
 
 
 def die_with(parent: int) -> None:
-    """Have the kernel kill this process once the process ``parent``, which started it, has ended; Linux alone can."""
+    """Have the kernel kill this process when its parent process ``parent`` ends; works only on Linux."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it ended before the kernel was told
+        if os.getppid() != parent:  # the parent ended before prctl was called
             os.kill(os.getpid(), signal.SIGKILL)
 
 
 def oom_kills(root: Path = Path("/")) -> int:
-    """Processes that the kernel has killed for want of memory: in this process's control group, else on the machine.
+    """Number of processes that the kernel's OOM killer has killed, in this process's cgroup or else on the machine.
 
-    0 where the kernel does not count them.
+    0 if the kernel does not count them.
     """
     for counter in (*_group_counters(root), root / "proc/vmstat"):
         found = re.search(r"^oom_kill (\d+)$", counter.read_text("utf-8"), re.MULTILINE) if counter.exists() else None
@@ -33,9 +33,9 @@ def oom_kills(root: Path = Path("/")) -> int:
 
 
 def _group_counters(root: Path) -> list[Path]:
-    """Files that may hold the count for the control group, in its second version and in its first.
+    """Files that may hold the count for the cgroup, for cgroups v2 and v1.
 
-    In a container a group's path may be that on the host, while the group lies at the root.
+    In a container the listed path may be the one on the host while the cgroup is mounted at the root.
     """
     groups = root / "proc/self/cgroup"
     found = []

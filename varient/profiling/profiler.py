@@ -1,6 +1,6 @@
-"""One configuration of a system, profiled in a process of its own: latency and memory, or that memory ran out.
+"""Profiling of one configuration of a system: latency and memory, or the fact that memory ran out.
 
-A process of its own, because what ran before would show in the resident memory and in the allocator's caches.
+Each configuration runs in a fresh process, because earlier work would affect resident memory and allocator caches.
 """
 
 from __future__ import annotations
@@ -51,10 +51,10 @@ class Configuration:
     """What to profile.
 
     Attributes:
-        batch_size: images.
-        precision: of the transformer's weights.
-        random_weights: draw them from the experiment's seed in place of loading trained ones.
-        memory_cap_bytes: hold the CUDA allocator to it; None for the whole card.
+        batch_size: number of images.
+        precision: dtype of the transformer's weights.
+        random_weights: use random weights from the experiment's seed instead of trained ones.
+        memory_cap_bytes: limit of the CUDA allocator; None: the whole GPU.
 
     Raises:
         ValueError: a batch below 1, or an unknown precision.
@@ -76,7 +76,7 @@ class Configuration:
     def of(cls, config: ExperimentConfig, system: str, *, batch_size: int | None = None,
            precision: str | None = None, cache_policy: str | None = None, random_weights: bool = False,
            memory_cap_bytes: int | None = None) -> Configuration:
-        """A configuration with the experiment's settings where nothing is said (None).
+        """A configuration; arguments that are None are taken from the experiment's settings.
 
         Raises:
             ValueError: as the class, an unknown system, or a cache policy that the system does not have.
@@ -85,7 +85,7 @@ class Configuration:
         if cache_policy is None:
             cache_policy = settings.cache_policy if settings.cache_policy in policies else policies[0]
         if cache_policy not in policies:
-            raise ValueError(f"cache policy {cache_policy!r} is unknown to {system}; known: {', '.join(policies)}")
+            raise ValueError(f"{system} has no cache policy {cache_policy!r}; known: {', '.join(policies)}")
         return cls(system, settings.batch_size if batch_size is None else batch_size,
                    _precision_named(precision or settings.precision), cache_policy, random_weights, memory_cap_bytes)
 
@@ -98,21 +98,21 @@ def _precision_named(name: str) -> Precision:
 
 def profile_in_fresh_process(config_path: Path, config: ExperimentConfig, wanted: Configuration, run_dir: Path,
                              output: Path) -> ProfileRecord:
-    """Start a process that profiles ``wanted`` and writes the record; one that the kernel kills for want of memory
-    makes a record too.
+    """Profile ``wanted`` in a fresh process that writes the record.
 
-    Run it alone on the machine: other work shows in the spread.
+    If the OOM killer kills that process, an out-of-memory record is written.  Nothing else should run on the machine,
+    because it would increase the spread.
 
     Args:
         config_path: the file that ``config`` was read from.
-        run_dir: where trained weights are.
+        run_dir: folder of the trained weights.
 
     Raises:
         ValueError: unknown system.
         SystemExit: the process stopped with an error, which it has printed.
         ChildProcessError: the process crashed or was killed.
     """
-    resolve_system(wanted.system, config)  # a wrong name is told before a process starts
+    resolve_system(wanted.system, config)  # report a wrong name before a process is started
     command = [sys.executable, "-m", "varient", "profile-worker", "--config", config_path, "--run-dir", run_dir,
                "--output", output, "--parent", os.getpid(), json.dumps(asdict(wanted))]
     kills = oom_kills()
@@ -120,12 +120,12 @@ def profile_in_fresh_process(config_path: Path, config: ExperimentConfig, wanted
     if status == -signal.SIGKILL and oom_kills() > kills:
         torch.set_num_threads(config.profiling.threads)  # as in the process whose record this is
         record = _out_of_memory(config, wanted, run_dir,
-                                "killed by the operating system (SIGKILL) for want of memory")
+                                "killed by the operating system (SIGKILL): out of memory")
         write_record(output, record)
         return record
     if status == -signal.SIGKILL:
-        raise ChildProcessError(f"{wanted.system}: the profiling process was killed (SIGKILL), and not for want of "
-                                "memory, as far as the kernel counts that; there is no record")
+        raise ChildProcessError(f"{wanted.system}: the profiling process was killed (SIGKILL), but not by the OOM "
+                                "killer as far as the kernel reports; no record was written")
     if status < 0:
         raise ChildProcessError(f"{wanted.system}: the profiling process crashed ({signal.Signals(-status).name})")
     if status > 0:
@@ -137,9 +137,9 @@ def profile_here(config: ExperimentConfig, wanted: Configuration, run_dir: Path,
     """Profile ``wanted`` in this process and write the record.
 
     Raises:
-        ValueError: unknown system, unusable weights, or a memory cap that the device cannot have.
-        NvmlError: a GPU whose driver does not answer.
-        GpuBusyError: a GPU that another process computes on.
+        ValueError: unknown system, unusable weights, or a memory cap that is not possible on the device.
+        NvmlError: NVML cannot be used for the GPU.
+        GpuBusyError: another process computes on the GPU.
     """
     torch.set_num_threads(config.profiling.threads)
     untouched = _untouched_gpu()
@@ -148,7 +148,7 @@ def profile_here(config: ExperimentConfig, wanted: Configuration, run_dir: Path,
     gpu = None
     if device.type == "cuda":
         uuid = str(torch.cuda.get_device_properties(device).uuid)
-        # torch may count in another order than the driver
+        # torch and the driver may number GPUs differently
         gpu = untouched if untouched is not None and uuid in untouched.uuid else Gpu(uuid)
         gpu.require_idle()
     if wanted.memory_cap_bytes is not None:
@@ -159,29 +159,28 @@ def profile_here(config: ExperimentConfig, wanted: Configuration, run_dir: Path,
         if not is_out_of_memory(error):
             raise
         if gpu:
-            gpu.require_undisturbed()  # else memory may have run out by another's doing
+            gpu.require_undisturbed()  # otherwise another process may have used up the memory
         record = _out_of_memory(config, wanted, run_dir, str(error).splitlines()[0] if str(error) else "host memory")
     write_record(output, record)
     return record
 
 
 def _untouched_gpu() -> Gpu | None:
-    """The GPU that this process would take, as it is before torch touches it: later this process is one of those on it.
-    """
+    """The GPU that this process will use, queried before torch initialises it and adds this process to its list."""
     visible = visible_gpus() if wanted_device() != "cpu" else ()
     try:
         return Gpu(visible[0].uuid) if visible else None
-    except NvmlError:  # no matter where torch computes on the CPU; where it does not, it is told then
+    except NvmlError:  # irrelevant if torch uses the CPU; otherwise the error is raised later
         return None
 
 
 def _measured(config: ExperimentConfig, wanted: Configuration, run_dir: Path, device: torch.device,
               gpu: Gpu | None) -> ProfileRecord:
     settings = config.profiling
-    batch = _Batch(config, wanted, run_dir)
+    batch = _Workload(config, wanted, run_dir)
     networks = batch.sampler.networks
 
-    # Watched first and timed afterwards: watching is slow, and it warms up what the timed runs use.
+    # Memory is measured before time: tracking it is slow, and it also warms up what the timed runs use.
     latents, generation, cache_and_activations = _watch_generation(batch, device)
     decoder_peak_bytes = _watch_decoding(batch.sampler, latents, device)
     parameter_bytes = stored_bytes(*networks)
@@ -204,8 +203,8 @@ def _measured(config: ExperimentConfig, wanted: Configuration, run_dir: Path, de
                    memory=parts | whole | {"rss_mib": _mib(peak_rss_bytes())})
 
 
-class _Batch:
-    """One batch of labels, drawn again and again from the same seeds."""
+class _Workload:
+    """The batch that is generated repeatedly: always the same labels and seeds."""
 
     def __init__(self, config: ExperimentConfig, wanted: Configuration, run_dir: Path) -> None:
         torch.manual_seed(config.seed)  # of random weights
@@ -220,10 +219,10 @@ class _Batch:
                                     on_cache=on_cache)
 
 
-def _watch_generation(batch: _Batch, device: torch.device) -> tuple[Tensor, MemoryWatch, dict[str, float]]:
+def _watch_generation(batch: _Workload, device: torch.device) -> tuple[Tensor, MemoryWatch, dict[str, float]]:
     """The latents, what was watched, and what of its peak are caches and activations.
 
-    A system may have caches one after the other (CoDe's two networks); their largest counts.
+    A system may have several caches one after the other (CoDe's two networks); the largest one counts.
     """
     peaks = [(0, 0)]
     with MemoryWatch(batch.sampler.networks, device) as watch:
@@ -243,7 +242,7 @@ def _watch_generation(batch: _Batch, device: torch.device) -> tuple[Tensor, Memo
 
 
 def _watch_decoding(sampler: Sampler, latents: Tensor, device: torch.device) -> int:
-    """The peak in bytes without parameters."""
+    """Peak bytes, without parameters, while latents are decoded."""
     with MemoryWatch(sampler.networks, device) as watch:
         sampler.decode(latents)
     return watch.peak_bytes
@@ -266,7 +265,7 @@ def _record(config: ExperimentConfig, wanted: Configuration, run_dir: Path, *, r
             attention: Iterable[str] = (), memory: dict[str, float | None] | None = None) -> ProfileRecord:
     system = resolve_system(wanted.system, config)
     weights = () if wanted.random_weights else system.weights
-    parameters = system.parameters()  # by formula: a network that does not fit is counted too
+    parameters = system.parameters()  # by formula, so that it works for networks that do not fit into memory
     cap_mib = _mib(wanted.memory_cap_bytes)
     return ProfileRecord(
         system=wanted.system, status="out_of_memory" if reason else "ok", reason=reason, steps=system.steps,

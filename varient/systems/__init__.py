@@ -1,1 +1,1 @@
-"""What a row of a table is: ids, the protocol that every system follows, the families that are installed, and VAR's."""
+"""Systems, the rows of the tables: their ids, the protocol they follow, the registry of families, and VAR's family."""

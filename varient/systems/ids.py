@@ -1,20 +1,20 @@
-"""Ids of systems.  No other module knows how they are written (`varient.systems.names` has the names of supernets).
+"""Ids of systems: parsing and formatting.  `varient.systems.names` does the same for names of supernets.
 
 | id | weights | which layers run |
 |---|---|---|
 | `var-d30` | base | all |
-| `variant-d16`, `variant-d16-n7` | supernet of d = 16 | all at the first N scales (6 unless said), then I_16 |
+| `variant-d16`, `variant-d16-n7` | supernet of d = 16 | all at the first N scales (default: the config's), then I_16 |
 | `variant-d16-full` | supernet of d = 16 | all |
-| `variant-d16-p50-s1` | trained by the recipe `p50`, and with seed 1 | as `variant-d16` |
-| `variant-d16-e5`, `variant-d16-end1` | after epoch 5; at the end of phase 1 | as `variant-d16` |
-| `free-d16`, `free-d16-n7` | base: no training of its own | as `variant-d16` |
+| `variant-d16-p50-s1` | supernet trained by the recipe `p50` with seed 1 | as `variant-d16` |
+| `variant-d16-e5`, `variant-d16-end1` | supernet after epoch 5; at the end of phase 1 | as `variant-d16` |
+| `free-d16`, `free-d16-n7` | base, without further training | as `variant-d16` |
 | `free-d16-r4to6` | base | I_16 at r4-r6, all elsewhere (Table 1) |
 | `code-n6`, `free-code-n6` | CoDe's drafter and refiner: fine-tuned, or as they are | |
-| `dit-xl2`, `dit-xl2-250` | DiT of that size, in the steps of the experiment or in so many | |
-| `llamagen-xxl` | LlamaGen of that size | |
+| `dit-xl2`, `dit-xl2-250` | DiT of this size, with the experiment's number of steps or with 250 | |
+| `llamagen-xxl` | LlamaGen of this size | |
 
-An id of VAR is a kind, a depth and suffixes in the order of `SUFFIXES`.  A new suffix is one entry there, a field of
-`VarId`, and what it does in `VarId.plan`.  Reading and writing are inverse: `str(parse(text)) == text`.
+An id of VAR consists of a kind, a depth and suffixes in the order of `SUFFIXES`.  To add a suffix, add an entry there,
+a field of `VarId`, and its effect in `VarId.plan`.  Parsing and formatting are inverse: `str(parse(text)) == text`.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class _Recipe(Word):
-    """The name of a recipe that no other suffix could be taken for."""
+    """The name of a recipe, which must not match any other suffix."""
 
     @property
     def pattern(self) -> str:
@@ -65,29 +65,29 @@ SUFFIXES = (
     Suffix("full", "full", ("variant",), "full"),
     Suffix("window", "r{}to{}", ("free",), "r<first>to<last>"),
 )
-"""All suffixes of VAR's ids, in the order in which they are written."""
+"""All suffixes of VAR's ids, in their order within an id."""
 
 _EXCLUSIVE = (("epoch", "phase"), ("bridge", "full", "window"))
-"""Fields of which an id has one at most."""
+"""Groups of mutually exclusive fields."""
 
 
 @dataclass(frozen=True)
 class VarId:
-    """Id of VAR or of a subnet of it.
+    """Id of VAR or of one of its subnets.
 
     Attributes:
         kind: `var`, `variant` or `free`.
-        depth: D of `var`, else d of the subnet.
-        recipe: name of the way its supernet was trained; None is the paper's.
-        seed: of that training, added to the experiment's.
-        epoch: after which the supernet's weights are taken; None for the last.
-        phase: the same by the phase that ends there, 1 or 2.
-        bridge: N; None for the experiment's.
+        depth: D for `var`, else d of the subnet.
+        recipe: name of the recipe by which the supernet was trained; None: the paper's.
+        seed: seed of that training, added to the experiment's seed.
+        epoch: use the supernet's weights after this epoch; None: after the last.
+        phase: use the weights at the end of this phase, 1 or 2.
+        bridge: N; None: the experiment's.
         full: all layers at all scales.
         window: first and last scale at which the subnet runs (Table 1).
 
     Raises:
-        ValueError: fields that exclude each other, or that its kind does not have.
+        ValueError: fields that exclude each other, or that ids of this kind cannot have.
     """
 
     kind: Kind
@@ -106,17 +106,17 @@ class VarId:
         present = {suffix.field: suffix for suffix in given(SUFFIXES, self)}
         for suffix in present.values():
             if self.kind not in suffix.kinds:
-                raise ValueError(f"system {self}: '-{suffix.example}' belongs to ids that begin with "
+                raise ValueError(f"system {self}: '-{suffix.example}' is only for ids that begin with "
                                  f"{' or '.join(f'{kind}-' for kind in suffix.kinds)}")
         for names in _EXCLUSIVE:
             if len(clash := [present[name].example for name in names if name in present]) > 1:
-                raise ValueError(f"system {self}: has {' and '.join(clash)}, of which one excludes the other")
+                raise ValueError(f"system {self}: {' and '.join(clash)} cannot be combined")
         if self.window and self.window[0] > self.window[1]:
             raise ValueError(f"system {self}: the last scale of its window is before the first")
 
     @classmethod
     def parse(cls, text: str) -> VarId | None:
-        """The id that is written so; None where it is not one of VAR's.
+        """Parse an id; None if it is not one of VAR's.
 
         Raises:
             ValueError: as the class.
@@ -132,12 +132,12 @@ class VarId:
 
     @property
     def of_supernet(self) -> bool:
-        """Whether it draws with the weights of a supernet."""
+        """Whether it uses the weights of a supernet."""
         return self.kind == "variant"
 
     @property
     def free(self) -> bool:
-        """Whether it is put together without a training of its own."""
+        """Whether it needs no training besides the base network."""
         return self.kind == "free"
 
     @property
@@ -152,11 +152,11 @@ class VarId:
         Args:
             depth: D of the network.
             num_scales: K.
-            bridge: N where the id does not say.
-            subnet: layers of the subnet of depth d; None for those of Eq. 2.
+            bridge: N if the id does not contain it.
+            subnet: d -> layers of the subnet; None for those of Eq. 2.
 
         Raises:
-            ValueError: a depth, a bridge or a window that the network does not have.
+            ValueError: depth, bridge or window do not fit the network.
         """
         if not self.is_subnet or self.depth == depth:
             return DepthPlan.full(depth, num_scales)
@@ -168,7 +168,7 @@ class VarId:
 
 @dataclass(frozen=True)
 class CodeId:
-    """Id of CoDe with N drafted scales; free of training, or fine-tuned for this N."""
+    """Id of CoDe with N drafted scales; ``free``: networks as they are, otherwise fine-tuned for this N."""
 
     drafted: int
     free: bool = False
@@ -187,7 +187,7 @@ class CodeId:
 
 @dataclass(frozen=True)
 class DiTId:
-    """Id of a DiT of some size; ``steps`` is None for those of the experiment."""
+    """Id of a DiT of a size; ``steps`` is None for the experiment's number of steps."""
 
     size: str
     steps: int | None = None
@@ -207,7 +207,7 @@ class DiTId:
 
 @dataclass(frozen=True)
 class LlamaGenId:
-    """Id of a LlamaGen of some size."""
+    """Id of a LlamaGen of a size."""
 
     size: str
 
@@ -228,7 +228,7 @@ SystemId = VarId | CodeId | DiTId | LlamaGenId
 
 
 def parse(text: str) -> SystemId | None:
-    """The id that is written so; None for ids of other families.
+    """Parse an id; None for ids of other families.
 
     Raises:
         ValueError: as `VarId`.
@@ -238,17 +238,17 @@ def parse(text: str) -> SystemId | None:
 
 
 def base_system(config: ExperimentConfig) -> str:
-    """The id of an experiment's full network before any supernet's training."""
+    """The id of an experiment's full network before any supernet training."""
     return str(VarId("var", config.transformer.depth))
 
 
 def is_recipe_name(text: str) -> bool:
-    """Whether a recipe can be called so: ids have its name among their suffixes."""
+    """Whether a recipe can have this name, which is a suffix of ids."""
     return re.fullmatch(_RECIPE.pattern, text, re.ASCII) is not None
 
 
 def forms() -> str:
-    """How VAR's ids are written, for messages."""
+    """The forms of VAR's ids, for messages."""
     kinds: dict[Kind, str] = {"var": "D", "variant": "d", "free": "d"}
     return ", ".join(f"{kind}-d<{letter}>" + "".join(f"[-{s.example}]" for s in SUFFIXES if kind in s.kinds)
                      for kind, letter in kinds.items())

@@ -1,8 +1,8 @@
-"""Names of supernets, and the parts that they share with ids (`varient.systems.ids`).
+"""Names of supernets, and the suffixes that they share with ids (`varient.systems.ids`).
 
 `supernet-d16`; `supernet-d16-p50-s1`, trained by the recipe `p50` with seed 1; `supernet-multi`, for all depths;
-`supernet-d16-e5`, as it was after epoch 5.  Trainings need these names and no ids, so that another kind of row is no
-reason to train again.
+`supernet-d16-e5`, its weights after epoch 5.  Trainings import this module and not the ids, so that the workflow does
+not repeat them when a kind of id is added.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import Field, dataclass, fields
 from typing import Any, ClassVar, Literal, Protocol, get_args
 
 Kind = Literal["var", "variant", "free"]
-"""Of an id: the full network, a trained subnet (or the full network of its supernet), an untrained subnet."""
+"""Kinds of ids: the base network, a trained subnet (or the full network of its supernet), an untrained subnet."""
 KINDS: tuple[Kind, ...] = get_args(Kind)
 Value = int | tuple[int, ...] | bool | str
 """What a suffix says."""
@@ -23,13 +23,13 @@ FROM_0, FROM_1 = r"(?:0|[1-9][0-9]*)", r"[1-9][0-9]*"
 
 @dataclass(frozen=True)
 class Suffix:
-    """One optional part of an id, written behind a dash.
+    """One optional part of an id, after a dash.
 
     Attributes:
-        field: of `VarId` (and of `SupernetId`) that holds its value.
-        form: how it is written, `{}` for each number; without one it is a flag, whose value is True.
-        kinds: of ids that may have it.
-        example: for messages.
+        field: field of `VarId` (and of `SupernetId`) that holds its value.
+        form: its text with `{}` for each number; without `{}` it is a flag, whose value is True.
+        kinds: kinds of ids that may have it.
+        example: text for messages.
         number: regular expression of its numbers.
     """
 
@@ -41,16 +41,16 @@ class Suffix:
 
     @property
     def pattern(self) -> str:
-        """Regular expression of what may stand behind the dash."""
+        """Regular expression of the text after the dash."""
         return self.number.join(map(re.escape, self.form.split("{}")))
 
     def read(self, text: str) -> Value:
-        """The value that a text of `pattern` stands for."""
+        """Convert a text that matches `pattern` to a value."""
         numbers = tuple(map(int, re.findall(r"\d+", text)))
         return (numbers if len(numbers) > 1 else numbers[0]) if numbers else True
 
     def write(self, value: Any) -> str:
-        """The text of a value."""
+        """Convert a value to text."""
         return self.form.format(*(value if isinstance(value, tuple) else (value,)))
 
 
@@ -76,8 +76,8 @@ class SupernetId:
     """Name of a supernet's weights.
 
     Attributes:
-        depth: d; None where one supernet serves all depths.
-        recipe, seed, epoch: as of `VarId`.
+        depth: d; None for a supernet of all depths.
+        recipe, seed, epoch: as in `VarId`.
     """
 
     depth: int | None
@@ -89,7 +89,7 @@ class SupernetId:
 
     @classmethod
     def parse(cls, text: str) -> SupernetId | None:
-        """The name that is written so; None where it is not one of a supernet's."""
+        """Parse a name; None if it is not the name of a supernet."""
         match = re.fullmatch(rf"supernet(-d(?P<depth>{FROM_1}))?" + pattern_of(cls.SUFFIXES), text, re.ASCII)
         if not match or match["depth"] is match["recipe"] is None:
             return None
@@ -105,12 +105,12 @@ def supernet_pattern() -> str:
 
 
 def pattern_of(suffixes: tuple[Suffix, ...]) -> str:
-    """Regular expression of suffixes in their order, each optional, with a group for each field."""
+    """Regular expression of optional suffixes in this order, with one named group per field."""
     return "".join(rf"(?:-(?P<{suffix.field}>{suffix.pattern}))?" for suffix in suffixes)
 
 
 def values_of(suffixes: tuple[Suffix, ...], match: re.Match[str]) -> dict[str, Any]:
-    """Values of the suffixes that a match of `pattern_of` has, by field."""
+    """Values of the suffixes present in a match of `pattern_of`, by field."""
     return {suffix.field: suffix.read(match[suffix.field]) for suffix in suffixes if match[suffix.field]}
 
 
@@ -121,11 +121,11 @@ class Named(Protocol):
 
 
 def given(suffixes: tuple[Suffix, ...], named: Named) -> list[Suffix]:
-    """The suffixes whose field says something else than its default."""
+    """The suffixes whose fields differ from their defaults."""
     defaults = {field.name: field.default for field in fields(named)}
     return [suffix for suffix in suffixes if getattr(named, suffix.field) != defaults[suffix.field]]
 
 
 def written(suffixes: tuple[Suffix, ...], named: Named) -> str:
-    """The suffixes of a dataclass, each behind a dash."""
+    """The suffixes of a dataclass as text, each after a dash."""
     return "".join(f"-{suffix.write(getattr(named, suffix.field))}" for suffix in given(suffixes, named))

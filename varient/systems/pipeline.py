@@ -1,4 +1,4 @@
-"""VAR under a plan, with its networks in memory: labels -> latents -> images."""
+"""VAR with a depth plan and its networks in memory: labels -> latents -> images."""
 
 from __future__ import annotations
 
@@ -16,33 +16,34 @@ from varient.models.float32 import keep_float32
 from varient.models.transformer import VAR, initialize
 from varient.models.vqvae import VQVAE, to_uint8
 from varient.plan import DepthPlan
-from varient.sampling import DrawTokens, Guidance, generate, image_uniforms
+from varient.sampling import Guidance, SampledReadout, generate, image_uniforms
 from varient.systems.protocol import CountedCache
 
 DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-"""Dtypes that the transformer's weights may be held in."""
+"""Dtypes of the transformer's weights."""
 
-_NO_GPU = (f"torch {torch.__version__} is built for CUDA {torch.version.cuda}, and the driver must be new enough for it"
+_NO_GPU = (f"torch {torch.__version__} is built for CUDA {torch.version.cuda} and needs a driver that supports it"
            if torch.version.cuda else f"torch {torch.__version__} is built without CUDA")
 
 
 def default_device(precision: Precision = "fp32") -> torch.device:
-    """What VARIENT_DEVICE says, and where it says nothing the first GPU that torch sees, or the CPU.
+    """The device in VARIENT_DEVICE; if it is not set, the first GPU that torch sees, or else the CPU.
 
     Args:
-        precision: of the work; in 16 bits only a GPU is fast, so a CPU has to be asked for by name.
+        precision: precision of the computation.  16-bit precision is slow on a CPU, so it must be requested explicitly
+            with VARIENT_DEVICE=cpu.
 
     Raises:
-        ValueError: a GPU is asked for and torch sees none, or 16 bits would silently run on a CPU.
+        ValueError: a GPU is requested and torch sees none, or 16-bit precision without a GPU was not requested.
     """
     wanted, sees_gpu = wanted_device(), torch.cuda.is_available()
     if wanted == "cuda" and not sees_gpu:
         raise ValueError(f"{VARIABLE} = cuda, but torch sees no GPU here ({_NO_GPU})")
     if wanted == "auto" and not sees_gpu and precision != "fp32":
-        raise ValueError(f"{precision} is for a GPU, and torch sees none here ({_NO_GPU}); {VARIABLE}=cpu runs it on "
-                         "the CPU all the same")
+        raise ValueError(f"{precision} needs a GPU, and torch sees none here ({_NO_GPU}); set {VARIABLE}=cpu to run it "
+                         "on the CPU anyway")
     if wanted == "cpu" or not sees_gpu:
-        leave_gpus()  # others may wait for them
+        leave_gpus()  # other processes may be waiting for them
         return torch.device("cpu")
     keep_float32()
     return torch.device("cuda", 0)
@@ -55,7 +56,7 @@ def named_device(device: torch.device) -> str:
 
 @dataclass(frozen=True)
 class Pipeline:
-    """What turns labels into images."""
+    """Sampler of VAR: tokenizer, transformer, depth plan and guidance (`varient.systems.protocol.Sampler`)."""
 
     model: VAR
     tokenizer: VQVAE
@@ -72,20 +73,20 @@ class Pipeline:
                 cache_policy: CachePolicy | None = None,
                 on_cache: Callable[[CountedCache], None] | None = None) -> Tensor:
         """f_hat (B, C, H, W), float32."""
-        readout = DrawTokens(self.tokenizer.quantize, image_uniforms(seed, indices, self.model.pyramid.length))
+        readout = SampledReadout(self.tokenizer.quantize, image_uniforms(seed, indices, self.model.pyramid.length))
         return generate(self.model, self.tokenizer.quantize, torch.as_tensor(labels), self.plan, self.guidance, readout,
                         cache_policy=cache_policy or "lean", on_cache=on_cache).f_hat_BCHW
 
     def decode(self, latents: Tensor) -> Tensor:
-        """uint8 images (B, 3, S, S) of f_hat."""
+        """Decode latents f_hat (B, C, H, W) to uint8 images (B, 3, S, S)."""
         return decode_f_hat(self.tokenizer, latents, self.decoded_at_once, self.model.pos_1LC.dtype)
 
 
 @torch.no_grad()
 def decode_f_hat(tokenizer: VQVAE, f_hat_BCHW: Tensor, at_once: int, dtype: torch.dtype) -> Tensor:
-    """uint8 images (B, 3, S, S) of latents, a few at a time: a whole batch would set the peak of memory.
+    """Decode latents (B, C, H, W) to uint8 images (B, 3, S, S), ``at_once`` at a time to limit peak memory.
 
-    With a 16-bit ``dtype`` the decoder runs under autocast, as in every public sampler of VAR.
+    With a 16-bit ``dtype`` the decoder runs under autocast, as in all public samplers of VAR.
     """
     with torch.autocast(f_hat_BCHW.device.type, dtype, enabled=dtype != torch.float32):
         return torch.cat([to_uint8(tokenizer.decode_latent(part).float()) for part in f_hat_BCHW.split(at_once)])
@@ -98,7 +99,7 @@ def load_pipeline(config: ExperimentConfig, tokenizer: Path, weights: Path, plan
 
 
 def random_pipeline(config: ExperimentConfig, plan: DepthPlan, precision: Precision = "fp32") -> Pipeline:
-    """The experiment's networks with random weights: what they cost does not depend on the values."""
+    """The experiment's networks with random weights, for measurements that do not depend on the values."""
     with default_device(precision):  # a CPU takes half a minute to draw two billion weights
         model = build_transformer(config)
         initialize(model, gamma=1.0)

@@ -1,6 +1,6 @@
-"""What a system is to everybody else: a row of a table before its networks are loaded, and with them in memory.
+"""Interfaces of systems: `System` (before its networks are loaded), `Sampler` (with its networks) and `Family`.
 
-A *system* turns class labels into images.  It comes from a *family*, which knows its ids, its settings in the config,
+A *system* turns class labels into images.  It belongs to a *family*, which defines its ids, its settings in the config,
 and the weight files that it adds to an experiment.
 """
 
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 NAME = re.compile(r"[a-z0-9-]+")
-"""What ids of rows and names of networks are made of."""
+"""Pattern of system ids and network names."""
 
 
 class CountedCache(Protocol):
-    """Keys and values kept between steps, counted by the cache itself.
+    """A KV cache that counts its own memory.
 
     Attributes:
-        held_bytes: storage held now.
-        peak_bytes: most bytes of live entries so far.
-        scratch_bytes: most bytes of copies beside the entries so far.
+        held_bytes: bytes of allocated storage.
+        peak_bytes: peak bytes of live entries so far.
+        scratch_bytes: peak bytes of temporary copies so far.
     """
 
     held_bytes: int
@@ -47,28 +47,32 @@ class Sampler(Protocol):
     def latents(self, labels: Sequence[int], indices: Sequence[int], seed: int, *,
                 cache_policy: CachePolicy | None = None,
                 on_cache: Callable[[CountedCache], None] | None = None) -> Tensor:
-        """Whatever the image decoder reads, for a batch of B images; the part of the work that Table 2 times.
+        """Generate latents, the input of the image decoder, for a batch of B images.  Table 2 times this part.
 
         Args:
-            labels: classes 0..num_classes-1.
-            indices: of the images; an image is a function of (seed, index) and its label, whatever the batch.
-            cache_policy: one of the system's; None means its first.
-            on_cache: is handed each KV cache as it is made.
+            labels: classes 0..num_classes-1, one per image.
+            indices: indices of the images.  An image depends on (seed, index) and its label only, not on the batch.
+            seed: the experiment's seed.
+            cache_policy: one of the system's cache policies; None: the first.
+            on_cache: called with each KV cache when it is created.
+
+        Returns:
+            Tensor (B, ...) for `decode`.
         """
 
     def decode(self, latents: Tensor) -> Tensor:
-        """uint8 images (B, 3, S, S) of latents (B, ...)."""
+        """Decode latents (B, ...) to uint8 images (B, 3, S, S)."""
 
 
 class System(Protocol):
     """A row of a table, before anything is loaded.
 
     Attributes:
-        name: its id, lower case, as in `variant-d16-n7`.
-        steps: passes through its networks as the paper prints them, "10" or "6+4".
+        name: its id in lower case, such as `variant-d16-n7`.
+        steps: number of passes through its networks as the paper prints it, "10" or "6+4".
         weights: names of the networks that it reads, `runs/<experiment>/<name>.safetensors`.
-        cache_policies: what its KV cache can do, the default first; "none" for a system without a cache.
-        published_as: id of the same system at the size of its authors, whose published numbers stand beside ours.
+        cache_policies: supported policies of its KV cache, the default first; "none" for a system without a cache.
+        published_as: id of the same system at its authors' size, whose published numbers are shown beside ours.
     """
 
     name: str
@@ -76,39 +80,39 @@ class System(Protocol):
     weights: tuple[str, ...]
     cache_policies: tuple[CachePolicy, ...]
     published_as: str
-    # A system that reads files of the user's besides its weights has `files`, a tuple of their paths (`user_files`).
+    # Optional attribute `files`: paths of the user's files that the system reads besides its weights (`user_files`).
 
     def parameters(self) -> dict[str, int]:
-        """Parameters of each network that takes steps (not of the image decoder), without building it in memory."""
+        """Number of parameters of each network except the image decoder, without building the network."""
 
     def protocol(self) -> dict[str, Any]:
-        """All that decides what it draws from given weights: guidance, filters, steps.  Goes into the archives."""
+        """All settings besides the weights that determine the images (guidance, filters, steps); stored in archives."""
 
     def load(self, run_dir: Path | None, precision: Precision) -> Sampler:
-        """The system with its networks from ``run_dir``, on the GPU where there is one.
+        """Load the system with its networks, on the device of this process.
 
         Args:
-            run_dir: None keeps random weights, drawn from torch's global generator: costs do not depend on values.
-            precision: of the weights of the networks that take steps.
+            run_dir: folder of the weights.  None: random weights from torch's global generator, for measurements.
+            precision: dtype of the weights of all networks except the image decoder.
 
         Raises:
-            CheckpointError: weights that are missing or do not fit.
-            ValueError: a precision that the system cannot have.
+            CheckpointError: weights are missing or do not fit.
+            ValueError: the system does not support the precision.
         """
 
 
 @dataclass(frozen=True)
 class Network:
-    """A weight file of an experiment, `runs/<experiment>/<name>.safetensors`, and what it is made from.
+    """A weight file of an experiment, `runs/<experiment>/<name>.safetensors`, and how to produce it.
 
     Attributes:
         name: stem of the file.
-        make: trains or imports it: (run_dir, output) -> None.
-        code: modules whose sources make it; the workflow makes it again when they change.
-        depends: config sections that it depends on, dots for sections of sections.
-        needs: names of networks that are made before it.
-        released: file of the user's that it is imported from; None where it is trained.
-        check: sees that this file has the layout and shapes, without reading its weights; raises CheckpointError.
+        make: function that trains or imports it: (run_dir, output) -> None.
+        code: modules that produce it; the workflow reruns ``make`` when their sources change.
+        depends: config sections that it depends on; a dot separates nested sections.
+        needs: names of networks that must exist before it.
+        released: file of the user that it is imported from; None if it is trained.
+        check: checks names and shapes in ``released`` without reading the weights; raises CheckpointError.
     """
 
     name: str
@@ -121,22 +125,22 @@ class Network:
 
 
 class Family(Protocol):
-    """What an entry point names: a module (or object) with these.
+    """Interface of a family: the module (or object) that an entry point names.
 
     Attributes:
-        FORMS: the ids that it knows, for messages.
-        Settings: model of its section in the config, `systems.<family>`; an experiment without that section has no rows
-            of the family.  None: the family has no section, and every experiment has its rows.
+        FORMS: the forms of its ids, for messages.
+        Settings: pydantic model of its config section `systems.<family>`; the family is enabled in experiments that
+            have this section.  None: the family has no section and is always enabled.
     """
 
     FORMS: str
     Settings: type[BaseModel] | None
 
     def resolve(self, name: str, config: ExperimentConfig, settings: Any) -> System | None:
-        """The system of that id, or None where the id is not one of the family's.
+        """The system with this id, or None if the id does not belong to the family.
 
         Raises:
-            ValueError: an id of the family's that the experiment does not have.
+            ValueError: the id belongs to the family, but the experiment has no such system.
         """
 
     def networks(self, config: ExperimentConfig, settings: Any) -> Sequence[Network]:

@@ -1,4 +1,4 @@
-"""VAR and its subnets as a family of systems; what their ids mean is said in `varient.systems.ids`."""
+"""VAR and its subnets as a family of systems; `varient.systems.ids` defines their ids."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ Settings = None
 
 @dataclass(frozen=True)
 class VARSystem:
-    """VAR under a plan.
+    """VAR with a depth plan.
 
     Attributes:
-        name: the id it was asked by.
-        network: `base` or `supernet-d<d>`.
+        name: its id.
+        network: name of its weights, such as `base` or `supernet-d<d>`.
         plan: layers per scale.
         published_as: its id at the paper's size.
     """
@@ -42,26 +42,26 @@ class VARSystem:
 
     @property
     def steps(self) -> str:
-        """Passes through the transformer, as `DepthPlan.steps`."""
+        """Number of passes through the transformer, as `DepthPlan.steps`."""
         return self.plan.steps
 
     @property
     def weights(self) -> tuple[str, ...]:
-        """Tokenizer and transformer."""
+        """Names of the weights of tokenizer and transformer."""
         return "tokenizer", self.network
 
     def parameters(self) -> dict[str, int]:
-        """Those of the transformer."""
+        """Number of parameters of the transformer."""
         return {self.network: count_transformer(self.config, self.config.transformer)}
 
     def protocol(self) -> dict[str, Any]:
-        """Layers per scale and the experiment's guidance."""
+        """Layers per scale, and guidance and filters of the experiment."""
         settings = self.config.sampling
         return {"layers_per_scale": self.plan.layers_per_scale, "cfg": settings.cfg, "top_k": settings.top_k,
                 "top_p": settings.top_p}
 
     def load(self, run_dir: Path | None, precision: Precision) -> Pipeline:
-        """Tokenizer, transformer and plan together."""
+        """Load tokenizer and transformer."""
         from varient.systems.pipeline import load_pipeline, random_pipeline
 
         if run_dir is None:
@@ -71,7 +71,7 @@ class VARSystem:
 
 
 def count_transformer(config: ExperimentConfig, spec: TransformerSpec) -> int:
-    """Parameters of a VAR transformer of the given shape over the experiment's tokens."""
+    """Number of parameters of a VAR transformer of the given shape over the experiment's tokens."""
     tokenizer = config.tokenizer.model
     return var_parameters(spec, config.pyramid, num_classes=config.data.num_classes, vocab_size=tokenizer.vocab_size,
                           z_channels=tokenizer.z_channels)
@@ -83,10 +83,10 @@ def networks(config: ExperimentConfig, settings: None) -> Sequence[Network]:
 
 
 def resolve(name: str, config: ExperimentConfig, settings: None) -> VARSystem | None:
-    """The system of that id in the experiment.
+    """The system with this id in the experiment.
 
     Raises:
-        ValueError: an id that asks for what the experiment does not have.
+        ValueError: the experiment has no such depth, recipe, epoch, bridge or window.
     """
     if (found := VarId.parse(name)) is None:
         return None
@@ -108,10 +108,10 @@ def resolve(name: str, config: ExperimentConfig, settings: None) -> VARSystem | 
 
 
 def _epoch(found: VarId, config: ExperimentConfig) -> int | None:
-    """After which the weights are taken; None for the last.
+    """Epoch after which the weights are taken; None: the last.
 
     Raises:
-        ValueError: its training does not keep them.
+        ValueError: the training does not keep the weights of this epoch.
     """
     settings, recipe = config.supernet, config.recipe(found.recipe)
     if found.phase is None and found.epoch is None:
@@ -125,7 +125,7 @@ def _epoch(found: VarId, config: ExperimentConfig) -> int | None:
 
 
 def _paper_depth(depth: int, config: ExperimentConfig) -> int:
-    """The paper's depth that one stands for here."""
+    """The paper's depth that corresponds to a depth of this experiment."""
     paper_depths = {config.transformer.depth: DEPTH}
     paper_depths |= {here: paper for paper, here in config.supernet.counterparts.items() if here}
     return paper_depths.get(depth, depth)

@@ -1,12 +1,11 @@
-"""Training pixels on the fly: VAR's resize and crop, flip, RandAugment, Mixup, and their encoding.
+"""Augmentation and encoding of training images on the fly: VAR's resize and crop, flip, RandAugment, Mixup.
 
-The paper names RandAugment and Mixup (Table 6) but not what they mean for a target of discrete tokens.  Our reading:
-pixels are augmented before the tokenizer, and mixed with the same weight as the class embeddings.  Order: resize, crop
+The paper names RandAugment and Mixup (Table 6) but does not say how they apply to discrete token targets.  Here pixels
+are augmented before the tokenizer, and Mixup uses the same weight for pixels and class embeddings.  Order: resize, crop
 (both as in VAR, FoundationVision/VAR at 78b9539, utils/data.py), flip, RandAugment, Mixup.
 
-What becomes of an image depends on (seed, epoch, its index) alone.  torchvision draws from torch's global generator,
-which is therefore set for each image and restored after it; threads of one process must not do this at once, worker
-processes may.
+The result depends on (seed, epoch, image index) only.  torchvision uses torch's global generator, which is therefore
+seeded for each image and restored afterwards.  This is safe in worker processes, but not in several threads.
 """
 
 from __future__ import annotations
@@ -33,19 +32,19 @@ Encode = Callable[[Tensor], Tensor]
 
 
 class Preprocessing(Strict):
-    """How an image of any size becomes a square: the shorter side to round(resize * image_size), LANCZOS; a crop."""
+    """Resizing of the shorter side to round(resize * image_size) pixels (LANCZOS), and the size of the square crop."""
 
     image_size: Positive = Field(description="side of the crop in pixels")
-    resize: float = Field(1.125, ge=1, description="VAR's mid_reso; 1 keeps images that have the size already")
+    resize: float = Field(1.125, ge=1, description="VAR's mid_reso; 1: no margin for the crop")
 
 
-class Draws(NamedTuple):
+class RandomNumbers(NamedTuple):
     """The random numbers of one image in one epoch.
 
     Attributes:
-        torch_seed: 32 bits (torch's CPU generator takes no more), for what torchvision draws.
-        flip: uniform in [0, 1); the image is mirrored where this is below the probability.
-        weight: of the image itself in its mixture, 0..1.
+        torch_seed: 32-bit seed (the limit of torch's CPU generator) for torchvision's transforms.
+        flip: uniform in [0, 1); the image is flipped if this is below the flip probability.
+        weight: Mixup weight of the image itself, 0..1.
     """
 
     torch_seed: int
@@ -53,25 +52,26 @@ class Draws(NamedTuple):
     weight: float
 
 
-def draw(seed: int, epoch: int, index: int, mixup: float = 0) -> Draws:
-    """The draws of image ``index`` in ``epoch``; flip and torch_seed are the same whatever ``mixup``."""
+def random_numbers(seed: int, epoch: int, index: int, mixup: float = 0) -> RandomNumbers:
+    """The random numbers of image ``index`` in ``epoch``; flip and torch_seed do not depend on ``mixup``."""
     generator = np.random.default_rng((seed, epoch, index))
-    return Draws(int(generator.integers(2 ** 32)), generator.random(),
-                 generator.beta(mixup, mixup) if mixup else 1.0)
+    return RandomNumbers(int(generator.integers(2 ** 32)), generator.random(),
+                         generator.beta(mixup, mixup) if mixup else 1.0)
 
 
-def augment(image_3HW: Tensor, preprocessing: Preprocessing, augmentation: Augmentation, draws: Draws) -> Tensor:
-    """One image (3, H, W), uint8, as the network sees it before mixing (3, S, S), uint8.
+def augment(image_3HW: Tensor, preprocessing: Preprocessing, augmentation: Augmentation,
+            numbers: RandomNumbers) -> Tensor:
+    """Augment one image (3, H, W), uint8, except for Mixup; returns (3, S, S), uint8.
 
-    torch's global generator is left as it was.
+    The state of torch's global generator is restored.
     """
     size = preprocessing.image_size
     image = F.to_pil_image(image_3HW)  # torchvision has LANCZOS for PIL images only
     image = F.resize(image, [round(preprocessing.resize * size)], interpolation=InterpolationMode.LANCZOS)
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(draws.torch_seed)  # torch.manual_seed would seed the GPU as well
+        torch.default_generator.manual_seed(numbers.torch_seed)  # torch.manual_seed would seed the GPU as well
         image = v2.RandomCrop(size)(image) if augmentation.random_crop else F.center_crop(image, [size, size])
-        if draws.flip < augmentation.flip:
+        if numbers.flip < augmentation.flip:
             image = F.horizontal_flip(image)
         if augmentation.randaugment:
             image = v2.RandAugment(augmentation.randaugment.num_ops, augmentation.randaugment.magnitude)(image)
@@ -79,13 +79,13 @@ def augment(image_3HW: Tensor, preprocessing: Preprocessing, augmentation: Augme
 
 
 class PixelBatch(NamedTuple):
-    """The images of a visit before mixing, which is left to the device that encodes them.
+    """The images of a batch before Mixup, which is applied on the device that encodes them.
 
     Attributes:
-        images: (B + E, 3, S, S), uint8: the B of the visit, then those that are mixed in and are not among them.
+        images: (B + E, 3, S, S), uint8: the B images of the batch, then Mixup partners that are not among them.
         labels: (B,), int64.
-        partners: (B,), int64, rows of ``images`` that are mixed in, or None.
-        mix: their labels, and the weights of the first images, or None.
+        partners: (B,), int64, row in ``images`` of each image's Mixup partner; None without Mixup.
+        mix: labels of the partners and weights of the first images; None without Mixup.
     """
 
     images: Tensor
@@ -94,7 +94,7 @@ class PixelBatch(NamedTuple):
     mix: Mix | None
 
     def mixed(self, device: torch.device | str = "cpu") -> Tensor:
-        """The images that the tokenizer sees (B, 3, S, S), float32 in [-1, 1]."""
+        """The images after Mixup (B, 3, S, S), float32 in [-1, 1], on ``device``."""
         pixels = from_uint8(self.images.to(device, non_blocking=True))
         first = pixels[:len(self.labels)]
         if self.mix is None or self.partners is None:
@@ -106,8 +106,8 @@ class PixelBatch(NamedTuple):
 class AugmentedImages:
     """The images of a source, augmented anew in each epoch.
 
-    An image is mixed with the one that the epoch visits after it: uniform over the data like any random partner, yet
-    all but one of a batch are read only once.
+    The Mixup partner of an image is the next one in the epoch's order.  It is uniformly distributed over the data, but
+    nearly all partners are in the same batch, so that they are not read twice.
 
     Raises:
         ValueError: a label out of range.
@@ -130,7 +130,8 @@ class AugmentedImages:
 
     def image(self, index: int, epoch: int) -> Tensor:
         """Image ``index`` as it is in ``epoch``, before mixing (3, S, S), uint8."""
-        return augment(self.source.load(index), self.preprocessing, self.augmentation, draw(self.seed, epoch, index))
+        return augment(self.source.load(index), self.preprocessing, self.augmentation,
+                       random_numbers(self.seed, epoch, index))
 
     def pixels(self, visit: Visit) -> PixelBatch:
         """The images of a visit."""
@@ -141,7 +142,7 @@ class AugmentedImages:
         here = set(chosen)
         extra = [index for index in dict.fromkeys(partners.tolist()) if index not in here]
         row_of = {index: row for row, index in enumerate([*chosen, *extra])}
-        weight = [draw(self.seed, epoch, index, self.augmentation.mixup).weight for index in chosen]
+        weight = [random_numbers(self.seed, epoch, index, self.augmentation.mixup).weight for index in chosen]
         return PixelBatch(self._stack([*chosen, *extra], epoch), labels,
                           torch.tensor([row_of[index] for index in partners.tolist()]),
                           Mix(self.labels[partners], torch.tensor(weight, dtype=torch.float32)))
@@ -150,13 +151,13 @@ class AugmentedImages:
         """The images of each visit, in order.
 
         Args:
-            visits: may be endless; with workers it is read ahead.
-            workers: processes that prepare a batch each; 0 works here.  They change nothing but the time.
+            visits: may be infinite; with workers it is read ahead.
+            workers: number of worker processes, each of which prepares whole batches; 0: none.  The result is the same.
 
         Raises:
-            ValueError: what the source says of an image that it cannot read.
+            ValueError: the source cannot read an image.
         """
-        # The loader draws a seed for its workers, by default from the global generator, whose draws belong to the step.
+        # A separate generator, because DataLoader takes the workers' seed from the global one, which the step uses.
         loader = DataLoader(_Visited(self), sampler=visits, batch_size=None, collate_fn=_as_it_is, num_workers=workers,
                             generator=torch.Generator())
         for batch in loader:
@@ -169,13 +170,13 @@ class AugmentedImages:
 
 
 class EncodedImages:
-    """Augmented images, encoded when they are visited: `TrainingImages` of which nothing can be kept.
+    """`TrainingImages` that are augmented and encoded on the fly.
 
     Args:
-        encode: the tokenizer, on ``device``.
-        device: where images are mixed and encoded; tokens stay there.
-        workers: processes that read and augment.
-        at_once: images in the tokenizer together.
+        encode: the tokenizer's encoder, on ``device``.
+        device: device of Mixup and encoding, and of the resulting tokens.
+        workers: number of worker processes that read and augment images.
+        at_once: number of images per pass through the tokenizer.
     """
 
     def __init__(self, pixels: AugmentedImages, encode: Encode, *, device: torch.device | str = "cpu",
@@ -188,7 +189,7 @@ class EncodedImages:
 
     @property
     def identity(self) -> str:
-        """That of the pixels; the tokenizer is a part of the run's own."""
+        """Identity of the images; the identity of a training contains the tokenizer separately."""
         return self.pixels.identity
 
     def batches(self, visits: Iterable[Visit]) -> Iterator[TokenBatch]:
@@ -200,14 +201,14 @@ class EncodedImages:
 
 @torch.no_grad()
 def encode_in_parts(encode: Encode, image_B3SS: Tensor, at_once: int) -> Tensor:
-    """Tokens (B, L) of images (B, 3, S, S), float32 in [-1, 1], ``at_once`` together: an encoder's memory is large."""
+    """Encode images (B, 3, S, S), float32 in [-1, 1], to tokens (B, L), ``at_once`` at a time to limit memory."""
     return torch.cat([encode(part) for part in image_B3SS.split(at_once)])
 
 
 class _Visited(Dataset):
-    """Visits as the keys of a loader, whose workers so prepare whole batches.
+    """Dataset whose keys are visits, so that the workers of a DataLoader prepare whole batches.
 
-    What is wrong with an image is returned and not raised: a loader would bury the message under tracebacks.
+    Errors are returned instead of raised, because DataLoader would wrap the message in tracebacks.
     """
 
     def __init__(self, images: AugmentedImages) -> None:

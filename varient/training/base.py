@@ -22,8 +22,8 @@ def train_base(config: ExperimentConfig, tokenizer: Path, output: Path, cache: P
     """Train the full network, on images or on a cache of their tokens.
 
     Raises:
-        ValueError: a config that imports it, or hardware that is not there or cannot do what is asked.
-        ImageFolderError, TokenCacheError: images or a cache that are not as the config says.
+        ValueError: the config imports the network, or the requested hardware is missing or unsuitable.
+        ImageFolderError, TokenCacheError: images or cache do not match the config.
     """
     course = base_course(config)
     check_start(course.settings.batch_size, course.settings.precision, course.name)

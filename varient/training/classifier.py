@@ -15,10 +15,10 @@ from varient.training.data import batch_indices, load_images
 from varient.training.loop import fit
 
 ROLES = {"features": 0, "judge": 1}
-"""What each classifier is for -> offset of its seed.
+"""Role of each classifier -> offset of its seed.
 
-`features` supplies the features of FID, KID, precision and recall and the logits of IS; `judge`, trained from another
-seed, says whether a generated image is of the class that was asked for, so that no score grades itself.
+`features` computes the features of FID, KID, precision and recall and the logits of IS.  `judge`, trained from another
+seed, measures class accuracy, independently of the other scores.
 """
 
 

@@ -1,6 +1,6 @@
-"""What a training of the VAR transformer runs, and when: plans, schedule, epochs.
+"""Course of a training of the VAR transformer: depth plans, schedule, epochs.
 
-Trainings follow it and the costs of trainings are counted from it; imports no torch.
+Used by the trainings and by the cost model; imports no torch.
 """
 
 from __future__ import annotations
@@ -14,21 +14,22 @@ from varient.training.recipes import Supernet, schedule_of
 from varient.training.schedule import FixedRatioSchedule, Schedule
 
 PROBED_ROWS = 32
-"""Most rows of a part that a probe should differentiate: its graph outlives a backward, a training's does not."""
+"""Number of rows on which a gradient probe is computed: it retains its graph over several backward passes, so its
+memory use is higher than that of a training step."""
 
 
 @dataclass(frozen=True)
 class Course:
-    """A training of the transformer but for its weights and images.
+    """Settings of a training of the transformer, without weights and images.
 
     Attributes:
         name: of the weights.
         settings: of the optimizer.
-        schedule: how often a subnet takes the place of the full network.
+        schedule: probability of training a subnet instead of the full network.
         full: the plan of the full network.
-        subnets: d -> plan, of which a subnet batch draws one; none for plain training.
-        batches_per_epoch: None passes over all images.
-        distillation: weight of the full network's prediction as target of subnet batches.
+        subnets: d -> plan; each subnet batch trains a random one.  Empty for plain training.
+        batches_per_epoch: None: a full pass over the images.
+        distillation: weight of the distillation loss from the full network in subnet batches.
         validate_every: epochs between validations, 0 for none; an automatic schedule needs 1.
         keep_after: epochs after which the weights are kept.
     """
@@ -45,21 +46,21 @@ class Course:
 
     @property
     def layers(self) -> dict[str, list[int]]:
-        """Layers that the last scale of some subnet runs (`shared`) and the others (`full_only`), if there are both."""
+        """Layers that some subnet runs at the last scale (`shared`) and the others (`full_only`), if both exist."""
         shared = {layer for plan in self.subnets.values() for layer in plan.layers(plan.num_scales)}
         full_only = set(range(self.full.depth)) - shared
         return {"shared": sorted(shared), "full_only": sorted(full_only)} if shared and full_only else {}
 
     @property
     def bridge(self) -> int:
-        """N, the scales before the subnets begin; 0 where there is no such zone, or nothing but it."""
+        """N, the number of full-depth scales before the subnets begin; 0 if there are none or only such scales."""
         plan = next(iter(self.subnets.values()), self.full)
         scales = [k for k in range(1, plan.num_scales + 1) if len(plan.layers(k)) == plan.depth]
         return len(scales) if len(scales) < plan.num_scales else 0
 
     @property
     def probed(self) -> bool:
-        """Whether the gradients of the two zones are measured apart: there are two zones and two kinds of layers."""
+        """Whether gradients are probed for each zone: this needs two zones and two groups of layers."""
         return bool(self.bridge and self.layers)
 
 
@@ -79,7 +80,7 @@ def supernet_course(config: ExperimentConfig, supernet: Supernet) -> Course:
     """The fine-tuning of the full network together with its subnet, or its subnets.
 
     Raises:
-        ValueError: a depth without phases in the config, or a recipe that it does not have.
+        ValueError: the config has no phases for the depth, or no such recipe.
     """
     recipe = config.recipe(supernet.recipe)
     depths = config.supernet.depths if recipe.shared else (supernet.depth,)

@@ -1,4 +1,4 @@
-"""What is measured while training: one value a step and curve, for TensorBoard and for figures."""
+"""Training curves: one value per step and curve, for TensorBoard and for figures."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class Curves:
     left out an update); a loss function adds its own with `record`.
 
     Args:
-        gradient_groups: name -> beginnings of parameter names; each step records ``gradient_norm/<name>`` (before
-            clipping, 0 where no gradient reached the group).
-        probe: losses that are differentiated apart every ``probe_every`` steps, for the weights and the batch of that
-            step (of the first micro-batch of each process); records ``gradient_norm/<loss>/<group>``.  Under fp16
-            its losses are scaled; under fsdp there is no probe (a warning says so).
+        gradient_groups: name -> prefixes of parameter names; each step records ``gradient_norm/<name>`` (before
+            clipping; 0 if the group has no gradient).
+        probe: losses whose gradients are computed separately every ``probe_every`` steps, with the weights and the
+            batch of that step (first micro-batch of each process); records ``gradient_norm/<loss>/<group>``.  Its
+            losses are scaled under fp16; under fsdp the probe is disabled with a warning.
     """
 
     def __init__(self, gradient_groups: Mapping[str, Sequence[str]] | None = None, probe: Probe | None = None,
@@ -51,7 +51,7 @@ class Curves:
     # -- for loss functions ------------------------------------------------------------------------------------
 
     def record(self, name: str, value: Tensor | float) -> None:
-        """Add a value of the part at hand; the step's value is the mean over its parts.
+        """Add a value of the current part; the step's value is the mean over its parts.
 
         All parts of a step must record the same names.
         """
@@ -64,7 +64,7 @@ class Curves:
         """The parameters of each gradient group.
 
         Raises:
-            ValueError: a beginning that no parameter's name has.
+            ValueError: no parameter name has one of the prefixes.
         """
         named = dict(model.named_parameters())
         for group, begins in self.gradient_groups.items():
@@ -104,7 +104,7 @@ class Curves:
                 self._writer.add_scalar(name, value, step)
 
     def open(self, folder: Path, first_step: int) -> None:
-        """Begin TensorBoard's event file; what an earlier, killed run wrote from ``first_step`` on is void."""
+        """Open TensorBoard's event file; values from ``first_step`` on of an earlier, killed run are purged."""
         if is_main_process():
             from torch.utils.tensorboard import SummaryWriter
 
@@ -121,7 +121,7 @@ class Curves:
                 np.savez_compressed(file, **arrays)
 
     def close(self) -> None:
-        """End the event file."""
+        """Close the event file."""
         if self._writer:
             self._writer.close()
             self._writer = None
@@ -132,16 +132,16 @@ class Curves:
                 for name, (steps, series) in self._history.items()}
 
     def restore(self, state: dict[str, list[Tensor]]) -> None:
-        """Take the history of `state` in place of the present one."""
+        """Replace the history by that of `state`."""
         self._history = {name: (array("i", steps.tolist()), array("f", series.tolist()))
                          for name, (steps, series) in state.items()}
 
     def series(self, name: str) -> list[float]:
-        """The values of a curve in the steps done so far, float32."""
+        """The values of a curve in all steps so far, float32."""
         return list(self._history.get(name, ((), ()))[1])
 
     def count(self, name: str) -> int:
-        """In how many steps a curve was not 0."""
+        """Number of steps in which a curve was not 0."""
         return sum(value != 0 for value in self.series(name))
 
 
@@ -157,7 +157,7 @@ def read_curves(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
 
 
 def norm_of(gradients: Sequence[Tensor | None]) -> Tensor:
-    """L2 norm of gradients taken as one vector; sharded ones too, in one piece.  None counts as 0."""
+    """L2 norm of all gradients as one vector, also of sharded ones; None counts as 0."""
     present = [gradient for gradient in gradients if gradient is not None]
     norm = nn.utils.get_total_norm(present) if present else torch.zeros(())
     return norm.full_tensor() if isinstance(norm, DTensor) else norm
@@ -167,13 +167,13 @@ def probed_norms(losses: Mapping[str, Tensor], groups: Mapping[str, list[nn.Para
                  scale: float = 1.0) -> dict[str, Tensor]:
     """Norm of the gradient of each loss, averaged over the processes, in each group of parameters.
 
-    Of one loss after the other: a gradient is as large as the network, and two need not exist together.
+    The losses are processed one after the other, because each gradient is as large as the network.
 
     Args:
-        losses: scalars that may share a graph; it is freed on the way through the last of them.
-        groups: name -> parameters; none of them gets a ``grad``.
-        scale: the losses are multiplied by it on the way back and the norms divided: in 16 bits small gradients of the
-            logits would be flushed to zero.
+        losses: scalars that may share a graph, which is freed in the last backward pass.
+        groups: name -> parameters; their ``grad`` is not changed.
+        scale: loss scale; the losses are multiplied and the norms divided by it, because small gradients would
+            underflow in 16-bit precision.
     """
     norms: dict[str, Tensor] = {}
     last = len(losses) - 1
@@ -185,11 +185,11 @@ def probed_norms(losses: Mapping[str, Tensor], groups: Mapping[str, list[nn.Para
 
 def _gradient_norms(loss: Tensor, groups: Mapping[str, list[nn.Parameter]], processes: int, *,
                     keep_graph: bool) -> dict[str, Tensor]:
-    """Norm in each group of a loss's gradient, summed over the processes; the gradients are gone afterwards."""
+    """Norm of a loss's gradient in each group, summed over the processes; the gradients are freed."""
     parameters = list({id(p): p for members in groups.values() for p in members}.values())
     gradients = torch.autograd.grad(loss, parameters, retain_graph=keep_graph, allow_unused=True)
     if processes > 1:
-        for gradient in gradients:  # the same are None in all processes, which draw the same plan
+        for gradient in gradients:  # the same ones are None in all processes, because all run the same plan
             if gradient is not None:
                 torch.distributed.all_reduce(gradient)
     by_id = dict(zip(map(id, parameters), gradients, strict=True))

@@ -1,9 +1,9 @@
-"""What networks learn from, whatever its size: images with labels, the order of visits, and batches of tokens.
+"""Training data: images with labels, their order in training, and batches of tokens.
 
-`ImageSource` is where images come from one by one: memory, for digits and Fashion-MNIST (`LabeledImages`), or a folder
-of ImageNet's layout (`varient.training.image_folder`).  `TrainingImages` is what a trainer of transformers reads:
-tokens and labels of the images it visits.  Three things are that: `TokensInMemory`, pixels that are augmented and
-encoded on the fly (`varient.training.augmentation.EncodedImages`) and a `varient.training.token_cache.TokenCache`.
+`ImageSource` provides single images: from memory for digits and Fashion-MNIST (`LabeledImages`), or from a folder in
+ImageNet's layout (`varient.training.image_folder`).  `TrainingImages` provides tokens and labels to the training of a
+transformer.  It has three implementations: `TokensInMemory`, images that are augmented and encoded on the fly
+(`varient.training.augmentation.EncodedImages`), and `varient.training.token_cache.TokenCache`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch import Tensor
 from varient.config import DataConfig, Split
 from varient.training.fashion_mnist import read_fashion_mnist
 
-# The split belongs to the data set, not to the experiment: runs with other seeds stay comparable.
+# The seed of the split is fixed and not the experiment's, so that runs with different seeds are comparable.
 _SPLIT_SEED = 0
 
 
@@ -34,7 +34,7 @@ class Skip(NamedTuple):
 
 
 class ImageSource(Protocol):
-    """Images one by one, in an order that never changes."""
+    """Random access to single images in a fixed order."""
 
     @property
     def labels(self) -> Tensor:
@@ -42,7 +42,7 @@ class ImageSource(Protocol):
 
     @property
     def identity(self) -> str:
-        """SHA-256 that tells these images, in this order, from others."""
+        """SHA-256 that identifies these images and their order."""
 
     @property
     def skips(self) -> tuple[Skip, ...]:
@@ -79,7 +79,7 @@ class LabeledImages:
 
     @property
     def skips(self) -> tuple[Skip, ...]:
-        """None: what is in memory has been read."""
+        """Empty: images in memory were read already."""
         return ()
 
 
@@ -87,7 +87,7 @@ def load_images(data: DataConfig, split: str) -> LabeledImages:
     """The images of one split, all in memory.
 
     Raises:
-        ValueError: the source has no such images, or too many for memory.
+        ValueError: the source has no such split, or its images do not fit into memory.
     """
     if not data.in_memory:
         raise ValueError(f"data.source = {data.source!r} does not fit in memory: only digits and fashion-mnist are "
@@ -111,15 +111,15 @@ def _digits(data: DataConfig) -> tuple[Tensor, Tensor]:
 
 
 def _fashion_mnist(data: DataConfig, split: Split) -> tuple[Tensor, Tensor]:
-    """The 60,000 images that are divided, or the 10,000 of the test set."""
+    """The 60,000 images that are divided into train and holdout, or the 10,000 of the test set."""
     return read_fashion_mnist(data.folder, "t10k" if split == "test" else "train", data.checksums)
 
 
 def _chosen(data: DataConfig, labels: Tensor, split: Split) -> Tensor:
-    """Which images are of a split, in their order; ``data.holdout`` are held out, with the same class shares."""
+    """Indices of the images in a split, ascending; ``data.holdout`` images are held out, stratified by class."""
     from sklearn.model_selection import train_test_split
 
-    if not data.holdout < len(labels):  # of files that are not the published ones
+    if not data.holdout < len(labels):  # possible with files that are not the published ones
         raise ValueError(f"data.holdout = {data.holdout} must leave {data.source} on each side, of {len(labels)}")
     train, held_out = train_test_split(np.arange(len(labels)), test_size=data.holdout, stratify=labels.numpy(),
                                        random_state=_SPLIT_SEED)
@@ -127,10 +127,10 @@ def _chosen(data: DataConfig, labels: Tensor, split: Split) -> Tensor:
 
 
 def check_labels(labels: Tensor, num_classes: int, origin: str) -> None:
-    """Hold labels (N,) to int64 in 0..num_classes-1; ``origin`` opens the message.
+    """Check that labels (N,) are int64 in 0..num_classes-1; error messages begin with ``origin``.
 
     Raises:
-        ValueError: another type or shape, or the first label that is out of range.
+        ValueError: another dtype or shape, or a label out of range.
     """
     if labels.ndim != 1 or labels.dtype != torch.int64:
         raise ValueError(f"{origin}: labels are {labels.dtype} {tuple(labels.shape)}, expected int64 (N,)")
@@ -142,10 +142,10 @@ def check_labels(labels: Tensor, num_classes: int, origin: str) -> None:
 
 
 class Visit(NamedTuple):
-    """The images of one training step.
+    """The images of one training step, or of a part of it.
 
     Attributes:
-        epoch: passes over the data before this one; augmentation differs from epoch to epoch.
+        epoch: epoch, counted from 0; the augmentation depends on it.
         indices: (B,), int64.
     """
 
@@ -154,11 +154,11 @@ class Visit(NamedTuple):
 
 
 class Mix(NamedTuple):
-    """How images were mixed: pixels = weight * first + (1 - weight) * second; class embeddings must follow.
+    """Mixup of a batch: pixels = weight * first + (1 - weight) * second; class embeddings are mixed in the same way.
 
     Attributes:
-        labels: of the second images (B,), int64.
-        weight: of the first images (B,), float32, 0..1.
+        labels: labels of the second images (B,), int64.
+        weight: weights of the first images (B,), float32, 0..1.
     """
 
     labels: Tensor
@@ -166,13 +166,13 @@ class Mix(NamedTuple):
 
 
 class TokenBatch(NamedTuple):
-    """What is known of the images of a visit.
+    """Tokens and labels of the images of a visit.
 
     Attributes:
         tokens: (B, L), int64.
         labels: (B,), int64.
-        mix: None where no images are mixed.
-        inputs: the quantizer's `teacher_input` (B, L - tokens of scale 1, v), where it was kept.
+        mix: Mixup of the images, or None.
+        inputs: the quantizer's `teacher_input` (B, L - tokens of scale 1, v) if it is cached, else None.
     """
 
     tokens: Tensor
@@ -182,7 +182,7 @@ class TokenBatch(NamedTuple):
 
 
 class TrainingImages(Protocol):
-    """The images of a training as tokens; what a batch holds depends on its visit alone."""
+    """The training images as tokens; a batch depends only on its visit."""
 
     @property
     def labels(self) -> Tensor:
@@ -194,23 +194,23 @@ class TrainingImages(Protocol):
 
     @property
     def identity(self) -> str:
-        """SHA-256 of the images and all that is done to them before the trainer sees them; part of a run's own."""
+        """SHA-256 of the images and their preprocessing; part of the identity of a training."""
 
     def __len__(self) -> int:
-        """Images of an epoch."""
+        """Number of images."""
 
     def batches(self, visits: Iterable[Visit]) -> Iterator[TokenBatch]:
-        """A batch for each visit, in order; ``visits`` may be endless and is read ahead."""
+        """A batch for each visit, in order; ``visits`` may be infinite and is read ahead."""
 
 
 class TokensInMemory:
-    """Tokens (N, L), int64, with labels (N,), int64: `TrainingImages` that were encoded once.
+    """`TrainingImages` that were encoded once: tokens (N, L), int64, with labels (N,), int64.
 
     Args:
-        inputs: of the transformer (N, L - tokens of scale 1, v), to be given out with the tokens.
+        inputs: inputs of the transformer (N, L - tokens of scale 1, v), returned with the tokens.
 
     Raises:
-        ValueError: not as many labels as tokens, or a label out of range.
+        ValueError: the numbers of labels and tokens differ, or a label is out of range.
     """
 
     def __init__(self, tokens: Tensor, labels: Tensor, num_classes: int, inputs: Tensor | None = None) -> None:
@@ -238,25 +238,25 @@ class TokensInMemory:
 
 
 def batch_indices(step: int, *, num_items: int, batch_size: int, seed: int) -> Tensor:
-    """Items of training step ``step`` (B,): each epoch a new permutation, the incomplete last batch left out.
+    """Item indices (B,) of a training step: a new permutation in each epoch, without the incomplete last batch.
 
-    A pure function of its arguments, so a resumed run visits what an unbroken one would have.
+    A pure function of its arguments, so that a resumed run uses the same batches as an uninterrupted one.
 
     Raises:
-        ValueError: fewer items than a batch.
+        ValueError: there are fewer items than a batch needs.
     """
     steps_per_epoch = num_items // batch_size
     if steps_per_epoch == 0:
-        raise ValueError(f"batch_size = {batch_size} is above the {num_items} images there are")
+        raise ValueError(f"batch_size = {batch_size} is above the number of images, {num_items}")
     epoch, position = divmod(step, steps_per_epoch)
     order = _epoch_order(num_items, seed, epoch)
     return order[position * batch_size:(position + 1) * batch_size]
 
 
 def successors(indices: Tensor, epoch: int, *, num_items: int, seed: int) -> Tensor:
-    """For each item (B,) the one that `batch_indices` visits after it in that epoch (B,), the first after the last.
+    """For each item (B,), the next one (B,) in the epoch's order of `batch_indices`; the last is followed by the first.
 
-    All but the last of a batch have theirs in the same batch.
+    Within a batch, the successors of all items but the last are in the same batch.
     """
     order = _epoch_order(num_items, seed, epoch)
     return order[(_epoch_positions(num_items, seed, epoch)[indices] + 1) % num_items]
@@ -269,7 +269,7 @@ def _epoch_order(num_items: int, seed: int, epoch: int) -> Tensor:
 
 @lru_cache(maxsize=2)
 def _epoch_positions(num_items: int, seed: int, epoch: int) -> Tensor:
-    """Where each item stands in the order of an epoch."""
+    """Position of each item in the order of an epoch."""
     positions = torch.empty(num_items, dtype=torch.int64)
     positions[_epoch_order(num_items, seed, epoch)] = torch.arange(num_items)
     return positions

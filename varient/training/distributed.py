@@ -1,7 +1,7 @@
-"""Processes, devices and precision of a training, on `accelerate`: how the same step is spread over machines.
+"""Processes, devices and precision of a training, based on `accelerate`.
 
-A step's global batch is cut into processes x accumulation equal parts; losses and gradients are averaged over the
-parts, so the batch and the expected update stay what the config says, whatever the hardware.
+The global batch of a step is divided into (processes x gradient accumulation steps) equal parts.  Losses and gradients
+are averaged over the parts, so that the batch size and the expected update do not depend on the hardware.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ class Part:
     def rows(self, *whole: Tensor) -> tuple[Tensor, ...]:
         """This part's rows of tensors (B, ...) of the whole batch, on the device of the network.
 
-        Call it once in a loss, after the last draw that is made for the whole batch (which labels are dropped, whether
-        the subnet runs): these then agree in all parts.  What is drawn afterwards (stochastic depth) comes from a
-        stream of the part's own; otherwise all parts would leave out the same rows.
+        Call it once in a loss function, after all random numbers for the whole batch (dropped labels, choice of the
+        subnet) are drawn, which must be the same in all parts.  It reseeds torch's generator for this part, so that
+        later random numbers (stochastic depth) differ between the parts.
 
         Raises:
             ValueError: the parts would not be equal.
@@ -55,7 +55,7 @@ class Part:
             if len(tensor) % self.count:
                 raise ValueError(f"a batch of {len(tensor)} rows cannot be cut into {self.count} equal parts")
         if self.count > 1:
-            # torch's generator for CPUs reads 32 bits of a seed: mix first.
+            # torch's CPU generator uses only 32 bits of a seed, so all inputs are mixed first.
             stream = np.random.SeedSequence([self.seed, self.index]).generate_state(1)
             torch.manual_seed(int(stream[0]))
         slices = (slice(self.index * len(t) // self.count, (self.index + 1) * len(t) // self.count) for t in whole)
@@ -63,24 +63,24 @@ class Part:
 
 
 def is_main_process() -> bool:
-    """Whether this is the process that writes files: always, unless a launcher started several."""
+    """Whether this process writes the files; always true without a launcher."""
     if PartialState._shared_state:
         return PartialState().is_main_process
     return int(os.environ.get("RANK", "0")) == 0
 
 
 def started_processes() -> int:
-    """How many processes a launcher started, 1 without one; known before they meet."""
+    """Number of processes that a launcher started, 1 without one; known before the process group is initialised."""
     return int(os.environ.get("WORLD_SIZE") or 1)
 
 
 def from_main_process(function: Callable[[], T]) -> T:
-    """What a function returns in the main process, where alone it is called; what it raises is raised in all.
+    """Call a function in the main process only and return its result in all processes; exceptions are raised in all.
 
-    All processes must call this together.
+    A collective operation: all processes must call it.
 
     Args:
-        function: returns what can be pickled.
+        function: its result must be picklable.
     """
     told: list[Any] = [None, None]
     if is_main_process():
@@ -96,11 +96,11 @@ def from_main_process(function: Callable[[], T]) -> T:
 
 
 def check_start(batch_size: int, precision: Precision, title: str) -> None:
-    """Refuse what cannot be trained here, from the environment alone: before weights are loaded or images listed.
+    """Check the environment before weights are loaded or images listed.
 
     Raises:
-        ValueError: VARIENT_ values that cannot be used, hardware that is not there or cannot do what is asked, or
-            processes that do not divide the batch.
+        ValueError: invalid VARIENT_ variables, missing or unsuitable hardware, or the number of processes does not
+            divide the batch.
     """
     hardware = Hardware.from_environment()
     _check(hardware, precision)
@@ -118,7 +118,7 @@ def processes(hardware: Hardware, precision: Precision, model: nn.Module) -> Ite
     plugin = _sharding(model) if hardware.strategy == "fsdp" else None
     accelerator = Accelerator(
         cpu=hardware.device == "cpu", mixed_precision=_AUTOCAST[precision], fsdp_plugin=plugin,
-        # Given as a plugin, because a plain number would yield to accelerate's environment.
+        # Passed as a plugin, because accelerate's environment variables override a plain number.
         gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
         # A view of DDP's buckets: gradients are not held a second time.
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True, gradient_as_bucket_view=True)])
@@ -127,14 +127,14 @@ def processes(hardware: Hardware, precision: Precision, model: nn.Module) -> Ite
         if accelerator.device.type != hardware.device:
             raise ValueError(f"device = {hardware.device}, but accelerate's configuration chose {accelerator.device}")
         if plugin and accelerator.distributed_type == DistributedType.MULTI_CPU:
-            # accelerate shards on accelerators only, although FSDP2 runs on gloo as well.
+            # accelerate enables FSDP only on GPUs, although FSDP2 also works with gloo.
             accelerator.state.fsdp_plugin = plugin
             accelerator.state.distributed_type = DistributedType.FSDP
-            PartialState._shared_state["distributed_type"] = DistributedType.FSDP  # as it does; the other follows it
+            PartialState._shared_state["distributed_type"] = DistributedType.FSDP  # as accelerate does on GPUs
         yield accelerator
         ended_well = True
     finally:
-        # accelerate keeps its state for the life of the process; the next training may have another precision.
+        # accelerate's state is global; the next training in this process may have another precision.
         if plugin:
             os.environ.pop("ACCELERATE_USE_FSDP", None)
         alone = accelerator.num_processes == 1
@@ -144,7 +144,7 @@ def processes(hardware: Hardware, precision: Precision, model: nn.Module) -> Ite
         AcceleratorState._reset_state(reset_partial_state=alone)
         GradientState._reset_state()
         atexit.unregister(_leave)
-        if ended_well and not alone:  # after an error of this process alone, the others would not leave with it
+        if ended_well and not alone:  # after an error in this process only, the others would not join the barrier
             atexit.register(_leave)
 
 
@@ -173,7 +173,7 @@ def _check(hardware: Hardware, precision: Precision) -> None:
     for name, strategy in (("FSDP", "fsdp"), ("DEEPSPEED", None), ("MEGATRON_LM", None)):
         if os.environ.get(f"ACCELERATE_USE_{name}", "false").lower() == "true" and hardware.strategy != strategy:
             hint = "; for FSDP set VARIENT_STRATEGY=fsdp instead" if strategy else ""
-            raise ValueError(f"accelerate's configuration asks for {name}, which this training does not take from there"
+            raise ValueError(f"accelerate's configuration asks for {name}, which is not supported here"
                              f"{hint}")
 
 
@@ -183,12 +183,12 @@ def _leave() -> None:
 
 
 def _sharding(model: nn.Module) -> FullyShardedDataParallelPlugin:
-    """FSDP2 with one unit for each child of a block: a block's parts may be called by themselves, outside it."""
+    """FSDP2 plugin with one unit for each child of a block, because children may be called outside the block."""
     children = {type(child).__name__ for block in blocks(model) for child in block.children()
                 if any(parameter.ndim > 1 for parameter in child.parameters())}
     return FullyShardedDataParallelPlugin(
         fsdp_version=2, auto_wrap_policy="transformer_based_wrap", transformer_cls_names_to_wrap=sorted(children),
-        # Weights, gradients and their sums stay float32 and autocast does the rest, as under DDP.
+        # Weights, gradients and reductions stay float32, with autocast for the computation, as under DDP.
         mixed_precision_policy=MixedPrecisionPolicy(), cpu_ram_efficient_loading=False, reshard_after_forward=True)
 
 
@@ -196,7 +196,7 @@ def blocks(model: nn.Module) -> Sequence[nn.Module]:
     """The repeated blocks of a network: its ``blocks``.
 
     Raises:
-        ValueError: a network without.
+        ValueError: the network has no such list.
     """
     if not isinstance(getattr(model, "blocks", None), nn.ModuleList):
         raise ValueError(f"{type(model).__name__} has no list of 'blocks' to shard or to recompute")
@@ -205,20 +205,21 @@ def blocks(model: nn.Module) -> Sequence[nn.Module]:
 
 @contextmanager
 def recomputed(modules: Sequence[nn.Module]) -> Iterator[None]:
-    """Activation checkpointing: the modules keep only their inputs and run a second time on the way back."""
+    """Enable activation checkpointing of modules: they store only their inputs and are recomputed in the backward pass.
+    """
     for module in modules:
         module.forward = partial(checkpoint, module.forward, use_reentrant=False)
     try:
         yield
     finally:
         for module in modules:
-            del module.forward  # the class's own comes back
+            del module.forward  # restores the method of the class
 
 
 class Objective(nn.Module):
-    """What is computed with a network as a module around it: DDP, FSDP and autocast see one forward, batch to loss.
+    """Module that wraps a network and runs a function of it, so that DDP, FSDP and autocast see a single forward pass.
 
-    The functions that it runs close over the bare network.
+    The functions refer to the unwrapped network.
     """
 
     def __init__(self, model: nn.Module, accelerator: Accelerator) -> None:
@@ -226,17 +227,17 @@ class Objective(nn.Module):
         self.model, self.autocast = model, accelerator.autocast
 
     def forward(self, function: Callable[..., Tensor], *args: object) -> Tensor:
-        with self.autocast():  # accelerate adds it under DDP, but not under FSDP
+        with self.autocast():  # accelerate adds autocast under DDP, but not under FSDP
             return function(*args).float()
 
 
 def whole(value: Any) -> Any:
-    """A state with every sharded tensor in one piece on the CPU, in the main process; in the others, None for each.
+    """Gather all sharded tensors of a nested state on the CPU of the main process; other processes get None for each.
 
-    All processes must call it together.
+    A collective operation: all processes must call it.
     """
     if isinstance(value, DTensor):
-        piece = value.full_tensor()  # one after the other: a device never holds two
+        piece = value.full_tensor()  # one at a time, so that the device holds at most one full tensor
         return piece.cpu() if is_main_process() else None
     if isinstance(value, dict):
         return type(value)((key, whole(item)) for key, item in value.items())
@@ -244,7 +245,7 @@ def whole(value: Any) -> Any:
 
 
 def sharded_like(optimizer: torch.optim.Optimizer, state: dict) -> dict:
-    """An optimizer's state dict of whole tensors, cut as its parameters are."""
+    """Shard an optimizer's state dict of full tensors in the same way as its parameters."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     cut = {}
     for index, entries in state["state"].items():
@@ -256,7 +257,7 @@ def sharded_like(optimizer: torch.optim.Optimizer, state: dict) -> dict:
 
 
 def return_to_cpu(model: nn.Module) -> None:
-    """Bring a network back to the CPU, its shards in one piece: after FSDP one to save, no longer one to run."""
+    """Move a network to the CPU and gather its shards.  After FSDP it can be saved, but no longer run."""
     if not any(isinstance(parameter, DTensor) for parameter in model.parameters()):
         model.to("cpu")
         return

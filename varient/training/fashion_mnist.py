@@ -1,6 +1,6 @@
-"""Fashion-MNIST from a local folder: the four IDX files, packed or not, known by the hashes of what is in them.
+"""Fashion-MNIST from a local folder: the four IDX files, gzipped or not, verified by hashes of their unpacked content.
 
-Torch is imported to read them alone: the workflow asks before any job whether they are there.
+Torch is imported only when files are read, because the workflow checks at its start whether they exist.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ SHA256: dict[FashionFile, str] = {
     "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
     "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
 }
-"""Of the unpacked files: Debian packs the published ones again, without their names and times, to other hashes."""
+"""SHA-256 of the unpacked files; Debian recompresses the published ones, so hashes of the packed files differ."""
 
 _FILES: dict[str, dict[int, FashionFile]] = {"train": {3: "train-images-idx3-ubyte", 1: "train-labels-idx1-ubyte"},
                                              "t10k": {3: "t10k-images-idx3-ubyte", 1: "t10k-labels-idx1-ubyte"}}
-"""Images and labels of a part, by their dimensions."""
+"""File names of images (3 dimensions) and labels (1 dimension) of each part."""
 _GZIP = b"\x1f\x8b"
 _MAGIC = {3: b"\0\0\x08\x03", 1: b"\0\0\x08\x01"}
 _WHERE = "Debian's package dataset-fashion-mnist has it in /usr/share/datasets/fashion-mnist"
 
 
 class FashionMnistError(ValueError):
-    """A file that is missing, damaged or another one; the message names it."""
+    """A file is missing, damaged or has another hash; the message names it."""
 
 
 def read_fashion_mnist(root: Path, part: Literal["train", "t10k"],
@@ -45,10 +45,10 @@ def read_fashion_mnist(root: Path, part: Literal["train", "t10k"],
 
     Args:
         part: "train" is 60,000 images, "t10k" is 10,000.
-        checksums: SHA-256 of unpacked files that are not to be the published ones, by name.
+        checksums: file name -> SHA-256 of an unpacked file that replaces the published one.
 
     Raises:
-        FashionMnistError: a file is missing, damaged or another one.
+        FashionMnistError: a file is missing, damaged or has another hash.
     """
     wanted = {**SHA256, **checksums}
     images, labels = (_read(find_file(root, name), wanted[name], dimensions)
@@ -82,12 +82,12 @@ def _read(path: Path, sha256: str, dimensions: int) -> Tensor:
                                 f"{content[:4]!r}")
     if (found := hashlib.sha256(content).hexdigest()) != sha256:
         raise FashionMnistError(f"{path}: damaged or another file: its content has SHA-256 {found}, expected {sha256}")
-    with tempfile.NamedTemporaryFile() as unpacked:  # torchvision reads a file, and none that is packed
+    with tempfile.NamedTemporaryFile() as unpacked:  # torchvision reads only unpacked files
         unpacked.write(content)
         unpacked.flush()
         try:
             return read_sn3_pascalvincent_tensor(unpacked.name)
-        except (AssertionError, RuntimeError, ValueError):  # it only asserts
+        except (AssertionError, RuntimeError, ValueError):  # torchvision checks the sizes by assertions
             raise FashionMnistError(f"{path}: its header announces more or fewer bytes than follow") from None
 
 

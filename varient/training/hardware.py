@@ -1,4 +1,4 @@
-"""What a training may change without changing the experiment.  Imports no torch."""
+"""Execution settings of a training, which do not change the experiment.  Imports no torch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Device = Literal["cpu", "cuda"]
 
 @dataclass(frozen=True)
 class Hardware:
-    """What a run may change without changing the experiment; all but the device as in `varient.settings.Settings`."""
+    """Execution settings of a training; the fields are those of `varient.settings.Settings`, except for ``device``."""
 
     device: Device = "cpu"
     micro_batch: int | None = None
@@ -24,7 +24,7 @@ class Hardware:
 
     @classmethod
     def from_environment(cls) -> Hardware:
-        """What the VARIENT_ variables say; a training computes on the CPU unless it is told.
+        """Read the VARIENT_ variables; the default device of a training is the CPU.
 
         Raises:
             ConfigError: as `varient.settings.read_settings`.
@@ -36,7 +36,7 @@ class Hardware:
 
 
 def accumulation_steps(batch_size: int, processes: int, micro_batch: int | None, title: str) -> int:
-    """The fewest equal parts of a process's share of the batch that have at most ``micro_batch`` rows.
+    """Gradient accumulation steps: the smallest number of equal parts with at most ``micro_batch`` rows each.
 
     Raises:
         ValueError: the processes do not divide the batch.

@@ -1,8 +1,8 @@
 """Images in ImageNet's layout, ``<root>/<split>/<class>/<image>``, read one by one in a fixed order.
 
-What counts as a class or an image, and how classes are numbered, is `varient.image_tree`'s.  A listing of 1.28 million
-files takes minutes on a network disk, so it is kept in an index file.  The index is current as long as
-no folder's time of change differs; that a file was overwritten in place shows by its size when it is read.
+`varient.image_tree` defines which entries are classes and images, and how classes are numbered.  Listing 1.28 million
+files takes minutes on a network disk, so the listing is cached in an index file.  The index is valid as long as the
+modification times of all folders are unchanged; a file that was overwritten is detected by its size when it is read.
 """
 
 from __future__ import annotations
@@ -46,23 +46,22 @@ log = logging.getLogger(__name__)
 
 FolderSplit = Literal["train", "val"]
 
-# File systems keep times in ticks of up to two seconds: a folder that changed so shortly before it was listed may
-# change again without showing it.
+# File systems store times with a resolution of up to two seconds: a folder that was modified less than that before it
+# was listed may be modified again without a change of its time.
 _SETTLED_NS = 2_000_000_000
 _UNSETTLED = -1
 
 
 class ImageFolderError(ValueError):
-    """A folder that is not as the config says, or an image that cannot be read; the message names it."""
+    """A folder does not match the config, or an image cannot be read; the message names it."""
 
 
 class ImageFolder:
-    """The images of one split: an `ImageSource` of any size.
+    """`ImageSource` for one split of an image folder.
 
     Attributes:
         classes: names of the class folders, in the order of the labels.
-        ignored: entries that were left out, relative to the split's folder: files that are no images by their names,
-            and whatever is hidden.
+        ignored: skipped entries, relative to the split's folder: hidden entries and files without an image suffix.
     """
 
     def __init__(self, root: Path, split: FolderSplit, *, num_classes: int, index: Path,
@@ -70,16 +69,16 @@ class ImageFolder:
         """Read the index file, or list the folder and write it.
 
         Args:
-            num_classes: what the config says; the folder must agree.
-            index: the index file; it need not lie beside the images, which may be on a read-only disk.
-            skip_log: what to do about an unreadable image.  None: an error.  A path: the next readable image of its
-                class takes its place (after the last comes the first), and both are written there, a JSON object a
-                line.  Processes may share the file.
+            num_classes: number of classes that the folder must have.
+            index: path of the index file, outside the image folder, which may be read-only.
+            skip_log: None: an unreadable image is an error.  A path: the next readable image of its class (cyclically)
+                replaces it, and both are appended to this file, one JSON object per line.  Processes may share the
+                file.
 
         Raises:
-            ImageFolderError: no such folder, another number of classes, an empty class folder, classes that are named
-                by numbers other than 0..C-1 or that differ from those of the train split, images of a format that is
-                not read, links that lead nowhere or in circles.
+            ImageFolderError: the folder is missing, has another number of classes, an empty class folder, classes named
+                by numbers other than 0..C-1, other classes than the train split, unsupported image formats, or broken
+                or cyclic links.
         """
         self._folder, self._index_path, self._skip_log = root / split, index, skip_log
         listing = _read_index(index)
@@ -105,12 +104,12 @@ class ImageFolder:
 
     @property
     def identity(self) -> str:
-        """SHA-256 over the names of classes and images and the sizes of the files, wherever the folder lies."""
+        """SHA-256 over names of classes and images and file sizes; it does not depend on the folder's location."""
         return self._listing.digest
 
     @property
     def skips(self) -> tuple[Skip, ...]:
-        """Images of this very tree found unreadable so far, by any process that shares the log."""
+        """Images of this folder that were unreadable so far in any process that shares the log."""
         if self._skip_log is None or not self._skip_log.exists():
             return ()
         with self._skip_log.open(encoding="utf-8") as file:
@@ -125,13 +124,14 @@ class ImageFolder:
         return self._folder / self._listing.name(index)
 
     def load(self, index: int) -> Tensor:
-        """Image ``index`` (3, H, W), uint8, RGB: grey, palette and CMYK are converted by PIL, alpha is dropped and a
-        note of orientation is not heeded, as in VAR's loader.
+        """Image ``index`` (3, H, W), uint8, RGB.
+
+        Grey, palette and CMYK images are converted by PIL, alpha is dropped and EXIF orientation is ignored, as in VAR.
 
         Raises:
             IndexError: no such image.
-            ImageFolderError: the file is gone or of another size than the index says; or it is no image, truncated or
-                of more than 8 bits, and there is no ``skip_log`` or no readable image in its class.
+            ImageFolderError: the file is missing or its size differs from the index; or it is unreadable, truncated or
+                has more than 8 bits per channel, and there is no ``skip_log`` or no readable image in its class.
         """
         try:
             return self._read(index)
@@ -153,7 +153,7 @@ class ImageFolder:
         path = self.path(index)
         try:
             data = path.read_bytes()
-        except OSError as error:  # a disk that fails is no property of the image: never a reason to skip it
+        except OSError as error:  # a failing disk is not a defect of the image, so the image is not skipped
             raise ImageFolderError(f"{path}: could not be read ({error.strerror or error})") from None
         if len(data) != self._listing.sizes[index]:
             raise ImageFolderError(f"{path} has {len(data)} bytes, {self._listing.sizes[index]} when it was listed: "
@@ -183,19 +183,19 @@ class ImageFolder:
 
 
 class _Undecodable(Exception):
-    """Bytes that are no image we can use."""
+    """The bytes are not an image that can be used."""
 
 
 def _decode(data: bytes) -> Tensor:
     try:
         with Image.open(io.BytesIO(data)) as image:
-            if (bits := bits_a_channel(image)) > 8:  # PIL would clip 16 bits to 8, and so return another picture
+            if (bits := bits_a_channel(image)) > 8:  # PIL would clip 16 bits to 8, which changes the image
                 raise _Undecodable(f"mode {image.mode}: more than 8 bits a channel, namely {bits}")
             return pil_to_tensor(image.convert("RGB"))
     except (_Undecodable, MemoryError):
         raise
-    except Exception as error:  # what a decoder raises at broken bytes is of any type (SyntaxError, struct.error, ...)
-        # The address of the buffer, which PIL prints, would make two runs differ.
+    except Exception as error:  # decoders raise many types for damaged bytes (SyntaxError, struct.error, ...)
+        # PIL's message contains the address of the buffer, which would make the logs of two runs differ.
         reason = "no image format that PIL knows" if isinstance(error, UnidentifiedImageError) else str(error)
         raise _Undecodable(reason) from None
 
@@ -204,14 +204,15 @@ def _decode(data: bytes) -> Tensor:
 class _Listing:
     """Classes, images and folders of a split.
 
-    Names are one block of bytes and not a million strings: worker processes share it without copying.
+    Names are stored as one array of bytes instead of a million strings, so that forked workers share it without
+    copying.
 
     Attributes:
-        names: of the images, relative to the split's folder, one after the other, uint8.
-        name_ends: (N,), int64, where each name ends in ``names``.
-        sizes: of the files in bytes (N,), int64.
-        class_ends: (C,), int64, images up to and with each class.
-        folders: every folder listed, relative to the split's, with its time of change in ns, or `_UNSETTLED`.
+        names: concatenated names of the images, relative to the split's folder, uint8.
+        name_ends: (N,), int64, end of each name in ``names``.
+        sizes: file sizes in bytes (N,), int64.
+        class_ends: (C,), int64, number of images up to and including each class.
+        folders: each folder, relative to the split's folder -> its modification time in ns, or `_UNSETTLED`.
     """
 
     classes: tuple[str, ...]
@@ -300,7 +301,7 @@ _ARRAYS = ("names", "name_ends", "sizes", "class_ends")
 
 
 _RULE = 1
-"""Of listing; an index that was made by another rule is made anew."""
+"""Version of the listing rules; an index made by other rules is rebuilt."""
 
 
 def _write_index(path: Path, listing: _Listing) -> None:
@@ -312,7 +313,7 @@ def _write_index(path: Path, listing: _Listing) -> None:
 
 
 def _read_index(path: Path) -> _Listing | None:
-    """The listing of an index file, or None where it is missing, damaged or of another rule: then it is made anew."""
+    """The listing in an index file, or None if it is missing, damaged or was made by other rules."""
     try:
         described = json.loads(str(small_array(path, "described")))
         if described.pop("rule") != _RULE:

@@ -1,4 +1,4 @@
-"""The one optimisation loop: AdamW, clipping, learning rate over time, curves, exact resume, many processes."""
+"""The training loop: AdamW, gradient clipping, learning rate schedule, curves, exact resuming, multiple processes."""
 
 from __future__ import annotations
 
@@ -39,15 +39,15 @@ log = logging.getLogger(__name__)
 LossOfStep = Callable[[int], Tensor]
 LossOfPart = Callable[[int, Part], Tensor]
 Evaluate = Callable[[Callable[[], Tensor]], Tensor]
-"""Runs a function of the network as a loss is run, in every process together, but without gradients and draws."""
+"""Evaluates a function of the network in all processes like a loss, but without gradients or random numbers."""
 Validate = Callable[[int, Evaluate], None]
 
 MAX_SKIPS_IN_A_ROW = 25
-"""fp16 updates left out one after another before a training counts as diverged: the scale then fell by 2^25."""
+"""Number of consecutive skipped fp16 updates at which a training counts as diverged: the loss scale fell by 2^25."""
 
 
 class DivergedError(RuntimeError):
-    """The loss or its gradient is no finite number."""
+    """The loss or its gradient is not finite."""
 
 
 class BusyError(OSError):
@@ -55,7 +55,7 @@ class BusyError(OSError):
 
 
 def step_seed(seed: int, step: int) -> int:
-    """Seed of a step's draws; mixed, because torch's generator for CPUs reads 32 bits of it alone."""
+    """Seed of the random numbers of a step; hashed, because torch's CPU generator uses only 32 bits of a seed."""
     return int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0])
 
 
@@ -76,36 +76,37 @@ def fit(model: nn.Module, loss_of_step: LossOfStep | None = None, *, steps: int,
         finish: Callable[[list[float]], None] | None = None) -> list[float]:
     """Minimise a loss over the parameters of ``model``, in place.
 
-    All randomness of a step is drawn from torch's global generator, seeded with (seed, step) beforehand: nothing of it
-    needs to be stored, and a run that was killed and started again ends with the same weights as an unbroken one.
+    All random numbers of a step come from torch's global generator, which is seeded with (seed, step) before the step.
+    Random states therefore need not be stored, and a resumed training ends with the same weights as an uninterrupted
+    one.
 
     Args:
-        loss_of_step: the loss of a step's whole batch; one process on a CPU only, whatever ``hardware`` says.
-        loss_of_part: in place of it, the mean loss of one of the equal parts of a step's batch (see `Part.rows`).
-        work_dir: of this training alone; gets ``losses.json``, ``curves.npz``, TensorBoard's events and, until the
+        loss_of_step: the loss of a step's whole batch; runs only in one process on a CPU, regardless of ``hardware``.
+        loss_of_part: alternative to it: the mean loss of one of the equal parts of a step's batch (see `Part.rows`).
+        work_dir: folder of this training only, for ``losses.json``, ``curves.npz``, TensorBoard events and, until the
             end, resumable states.
-        identity: digest of everything the run depends on (parts separated by colons); states of another identity are
-            reported, not resumed.
-        before_step: called before each step in each process, for work outside the gradient.
-        validate: called after it with a function that evaluates functions of the network.
-        precision: of matrix products, by autocast; weights stay float32.  fp16 scales the loss, and an update whose
-            gradients overflow is left out, counted and recorded.
-        hardware: how to spread the work; default: from the environment, else this process on its CPU.
-        keep: newest states that are kept.
+        identity: digest of everything that the training depends on (parts separated by colons); states with another
+            identity are reported and not resumed.
+        before_step: called before each step in each process, for work without gradients.
+        validate: called after ``before_step`` with a function that evaluates functions of the network.
+        precision: precision of autocast; weights stay float32.  fp16 uses loss scaling; updates whose gradients
+            overflow are skipped and counted.
+        hardware: execution settings; default: from the environment.
+        keep: number of newest states that are kept.
         curves: what to record besides the standard curves.
-        output: the weight file that ``finish`` writes, with ``identity`` as the ``settings`` of its description; where
-            it is there already, nothing is trained.
-        finish: called with the losses in the main process once all steps are done and before the states are removed:
-            writing the result here, a full disk costs no training.
+        output: the weight file that ``finish`` writes, with ``identity`` as ``settings`` in its description.  If it
+            exists already, nothing is trained.
+        finish: called with the losses in the main process after the last step and before the states are removed, so
+            that a failed write (full disk) can be repeated without training again.
 
     Returns:
-        The loss of each step, averaged over its parts; nothing where ``output`` was there.
+        The loss of each step, averaged over its parts; empty if ``output`` existed.
 
     Raises:
-        ValueError: nothing to do (a training of no steps would pass initial weights off as trained), processes that do
-            not divide the batch, a whole-batch loss on more than one process, hardware that is not there.
-        BusyError: another training holds ``work_dir``.
-        DivergedError: a loss or gradient that is not finite, before it reaches the weights; saved states stay.
+        ValueError: there are no steps (initial weights would be saved as trained ones), the number of processes does
+            not divide the batch, a whole-batch loss is used with several processes, or hardware is missing.
+        BusyError: another training is using ``work_dir``.
+        DivergedError: a loss or gradient is not finite; it is raised before the update, and saved states are kept.
     """
     if steps < 1:
         raise ValueError(f"{title}: no training step; epochs times batches is 0 (is batch_size above the images?)")
@@ -139,7 +140,7 @@ def fit(model: nn.Module, loss_of_step: LossOfStep | None = None, *, steps: int,
 
 
 def _for_whole_batches(hardware: Hardware, title: str) -> Hardware:
-    """The one process on a CPU that a whole-batch loss runs on.
+    """Execution settings for a whole-batch loss: one process on a CPU.
 
     Raises:
         ValueError: a launcher started several.
@@ -155,12 +156,12 @@ def _for_whole_batches(hardware: Hardware, title: str) -> Hardware:
 
 
 def _of_whole_batches(loss_of_step: LossOfStep) -> LossOfPart:
-    """The loss of the one part that a batch then has."""
+    """Convert a whole-batch loss to the loss of a single part."""
     return lambda step, part: loss_of_step(step)
 
 
 def _is_finished(output: Path | None, work_dir: Path, identity: str) -> bool:
-    """Whether the result is there; clears what killed runs of the same training left half written."""
+    """Whether the result exists; removes temporary files that killed runs of this training left behind."""
     remove_unfinished(work_dir)
     if output is None:
         return False
@@ -170,7 +171,7 @@ def _is_finished(output: Path | None, work_dir: Path, identity: str) -> bool:
     except CheckpointError as error:
         log.warning("%s; it is made anew", error)
         return False
-    if finished:  # killed after its result was written, it left its states
+    if finished:  # a run that was killed after writing its result has left its states
         remove_training_states(states_folder(work_dir, identity))
     return finished
 
@@ -204,7 +205,7 @@ class _Run:
 
     def train(self, steps: int, keep: int, before_step: Callable[[int], None] | None, validate: Validate | None,
               finish: Callable[[list[float]], None] | None) -> list[float]:
-        """Resume, run the steps that are left, write the curves, hand over, clean up."""
+        """Resume, run the remaining steps, write the curves, call ``finish``, and clean up."""
         curves_path, save_every = self.work_dir / "curves.npz", self.hardware.save_every
         first_step = self._prepare()
         self.curves.open(self.work_dir / "tensorboard", first_step)
@@ -248,7 +249,7 @@ class _Run:
         return found
 
     def _prepare(self) -> int:
-        """Restore the newest state if there is one, spread the network; return the first step to do."""
+        """Restore the newest state, if any, and prepare the network for DDP or FSDP; return the first step to run."""
         state = self._newest_state()
         if state:  # before the network is cut into shards
             load_strictly(self.model, state["model"], str(self.folder))
@@ -267,7 +268,7 @@ class _Run:
         return state["step"]
 
     def _newest_state(self) -> dict | None:
-        """What the main process finds, in every process.
+        """The newest state as chosen by the main process, loaded in every process.
 
         Raises:
             OSError: another process cannot read the same file.
@@ -309,10 +310,10 @@ class _Run:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         for turn in range(self.accumulation):
-            if turn:  # draws for the whole batch are the same in each of its parts
+            if turn:  # random numbers for the whole batch must be the same in each part
                 torch.set_rng_state(drawn)
             last = turn == self.accumulation - 1
-            # fsdp shares out the gradients of each micro-batch at once: kept, they would be as large as the network.
+            # fsdp reduces gradients after each micro-batch: unsharded, they would be as large as the network.
             with nullcontext() if last or accelerator.is_fsdp2 else accelerator.no_sync(self.objective):
                 loss = self.objective(self.loss_of_part, step, self._part(step, turn))
                 curves.record("loss", loss)
@@ -323,15 +324,15 @@ class _Run:
         return values | probed | {"learning_rate": rate} | self._update(step)
 
     def _part(self, step: int, turn: int) -> Part:
-        """The part of a step's batch that this process computes in its ``turn``."""
+        """The part of a step's batch that this process computes in accumulation step ``turn``."""
         index, count = self.accelerator.process_index * self.accumulation + turn, self.accelerator.num_processes
         return Part(index, count * self.accumulation, seed=step_seed(self.seed, step), device=self.accelerator.device)
 
     def _update(self, step: int) -> dict[str, float]:
-        """Clip, step the optimizer, forget the gradients; returns the norms before clipping.
+        """Clip gradients, step the optimizer and reset the gradients; returns the norms before clipping.
 
-        Parameters without a gradient are skipped by AdamW: layers that a subnet leaves out neither decay nor coast on
-        old momentum.  DDP and FSDP keep it so: a parameter that no process used stays without one.
+        AdamW skips parameters without a gradient, so that layers that a subnet does not run get neither weight decay
+        nor momentum updates.  This also holds with DDP and FSDP: a parameter that no process used has no gradient.
         """
         optimizer, scaler = self.optimizer, self.accelerator.scaler
         if scaler:
@@ -359,10 +360,10 @@ class _Run:
         return values
 
     def _probed(self, step: int, probe: Probe) -> dict[str, float]:
-        """Norms of the gradients of the curves' probe, leaving no trace in weights, gradients and random states.
+        """Gradient norms of the curves' probe; weights, gradients and random states are not changed.
 
-        Where the scale of fp16 makes them overflow, as in the first steps of a training, a smaller one is tried: the
-        step's update is left out then, but a curve without its first point would be read wrongly.
+        If the gradients overflow at the fp16 loss scale, as in the first steps of a training, a smaller scale is used:
+        the update of such a step is skipped, but its point of the curve is still needed.
         """
         device, scaler = self.accelerator.device, self.accelerator.scaler
         scale = scaler.get_scale() if scaler else 1.0
@@ -378,7 +379,9 @@ class _Run:
 
 
 def _decay_groups(model: nn.Module, weight_decay: float) -> list[dict]:
-    """Matrices decay; biases, norms and what the model lists in ``no_weight_decay`` (parts of names) do not."""
+    """Parameter groups: matrices with weight decay; biases, norms and names that contain an entry of the model's
+    ``no_weight_decay`` without.
+    """
     exempt = getattr(model, "no_weight_decay", ())
     decayed: list[nn.Parameter] = []
     plain: list[nn.Parameter] = []

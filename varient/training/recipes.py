@@ -1,4 +1,4 @@
-"""Which supernets there are to train, and by which schedule each; imports no torch, the workflow asks it."""
+"""The supernets to train, and their schedules.  Imports no torch; the workflow uses it."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from varient.training.schedule import AutomaticSchedule, FixedRatioSchedule, Pro
 
 @dataclass(frozen=True)
 class Supernet:
-    """A supernet to train: what its weight file is called, and how it comes about.
+    """A supernet training: the name of its weight file and the settings that it depends on.
 
     Attributes:
-        depth: d; of a shared supernet, any.
-        recipe: name in the config; None is the paper's.
-        seed: added to the experiment's.
+        depth: d; for a shared supernet, any of its depths.
+        recipe: name of the recipe in the config; None: the paper's.
+        seed: added to the experiment's seed.
     """
 
     depth: int
@@ -24,14 +24,12 @@ class Supernet:
     seed: int = 0
 
     def weights(self, config: ExperimentConfig, epoch: int | None = None) -> str:
-        """Name of its weights, at the end or after an epoch: `supernet-multi` where one serves all depths, not
-        `supernet-d16-multi`.
-        """
+        """Name of its weights at the end, or after an epoch; without the depth if the supernet is shared."""
         shared = config.recipe(self.recipe).shared
         return str(SupernetId(None if shared else self.depth, self.recipe, self.seed, epoch))
 
     def depends(self, config: ExperimentConfig) -> tuple[str, ...]:
-        """Config sections that its weights depend on; other recipes are none of them, nor are other depths as a rule.
+        """Config sections that its weights depend on, without other recipes and, if it is not shared, other depths.
 
         Raises:
             ValueError: a recipe that the config does not have.

@@ -1,7 +1,7 @@
-"""When to train the subnet instead of the full network (Sec. 3.3, Algorithm 1).
+"""Schedules: the probability of training a subnet instead of the full network (Sec. 3.3, Algorithm 1).
 
-A schedule is a pure function of the epoch, 1..E, and of the validation losses of the epochs before it; the paper's own
-do not look at these.
+A schedule is a pure function of the epoch, 1..E, and of the validation losses of earlier epochs, which the paper's
+schedules ignore.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 
 class Validation(NamedTuple):
-    """Losses on images not trained on, after an epoch."""
+    """Validation losses after an epoch."""
 
     subnet: float
     full: float

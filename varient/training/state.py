@@ -1,7 +1,7 @@
-"""What a killed training needs to go on where it was: the newest whole file of the last few.
+"""Saved states for resuming a killed training; the newest undamaged one is used.
 
-States of one training lie in a folder named after its identity, so that a run with other settings, data or tokenizer
-finds none of them, and going back to the former settings finds them again.
+The states of a training are in a folder named after its identity.  A run with other settings, data or tokenizer
+therefore does not use them, and they are found again when the former settings are restored.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _FOLDERS = "states-"
 
 
 def states_folder(work_dir: Path, identity: str) -> Path:
-    """Where the states of an identity lie."""
+    """Folder of the states of an identity."""
     return work_dir / (_FOLDERS + hashlib.sha256(identity.encode()).hexdigest()[:12])
 
 
@@ -36,7 +36,7 @@ def save_training_state(folder: Path, state: dict, keep: int) -> Path:
     with atomic_path(path) as temporary:
         try:
             torch.save(state, temporary)
-        except RuntimeError as error:  # how torch tells of a full disk
+        except RuntimeError as error:  # raised by torch if the disk is full
             raise OSError(str(error).splitlines()[0]) from None
     write_text(folder / "identity", state["identity"])
     for old in _newest_first(folder)[keep:]:
@@ -45,7 +45,7 @@ def save_training_state(folder: Path, state: dict, keep: int) -> Path:
 
 
 def newest_training_state(folder: Path) -> dict | None:
-    """The newest state that is whole, or None; damaged ones are reported and passed over."""
+    """The newest undamaged state, or None; damaged states are reported and skipped."""
     for path in _newest_first(folder):
         state = read_training_state(path)
         if state is not None:
@@ -78,7 +78,7 @@ def report_other_states(work_dir: Path, identity: str, title: str) -> None:
 
 
 def remove_training_states(folder: Path) -> None:
-    """Remove the states of a finished training, and what a kill in the middle of a write left."""
+    """Remove the states of a finished training, and temporary files of interrupted writes."""
     remove_unfinished(folder)
     for path in [*_newest_first(folder), *folder.glob("identity")]:
         path.unlink(missing_ok=True)

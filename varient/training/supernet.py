@@ -20,10 +20,9 @@ def train_supernet(config: ExperimentConfig, supernet: Supernet, tokenizer: Path
     """Fine-tune the full network together with its subnet of depth d in three phases, or as a recipe says.
 
     Raises:
-        ValueError: a depth without phases in the config, a recipe that it does not have, or hardware that is not there
-            or cannot do what is asked.
-        CheckpointError: a base checkpoint of another shape.
-        ImageFolderError, TokenCacheError: images or a cache that are not as the config says.
+        ValueError: the config has no phases for the depth or no such recipe, or hardware is missing or unsuitable.
+        CheckpointError: the base checkpoint does not fit.
+        ImageFolderError, TokenCacheError: images or cache do not match the config.
     """
     course, seed = supernet_course(config, supernet), config.seed + supernet.seed
     check_start(course.settings.batch_size, course.settings.precision, course.name)
@@ -37,14 +36,14 @@ def train_supernet(config: ExperimentConfig, supernet: Supernet, tokenizer: Path
 
 
 def copy_kept_weights(supernet: Path, epoch: int, output: Path) -> None:
-    """The weights that the training of a supernet kept after an epoch, under the name of a network of their own.
+    """Copy the weights that the training of a supernet kept after an epoch to ``output``.
 
     Raises:
-        CheckpointError: it kept none, or those that lie there are damaged or another training's.
+        CheckpointError: there are no such weights, or they are damaged or belong to another training.
     """
     kept = supernet.parent / f"training-{supernet.stem}" / f"epoch-{epoch}.safetensors"
     if not kept.exists():
-        raise CheckpointError(f"{kept}: the training of {supernet} keeps its weights there, and they are gone; delete "
+        raise CheckpointError(f"{kept}: these weights of the training of {supernet} are missing; delete "
                               f"{supernet} to train it again")
     if check_weights(kept).get("settings") != read_description(supernet).get("settings"):
         raise CheckpointError(f"{kept} is of another training than {supernet}; delete both to train again")

@@ -1,9 +1,9 @@
-"""Tokens of a data set, encoded once and read by many runs: for training without augmentation other than the flip.
+"""Token cache: tokens of a data set, encoded once for many trainings whose only augmentation is the horizontal flip.
 
-A cache is a folder: ``manifest.json``, ``labels.npy`` (N,), int64, and shards ``tokens-00000.npy`` (n, V, L), uint16,
-where V counts the variants of an image: itself and, if asked for, its mirror image.  The manifest says what the tokens
-were made from and the hash of each file; it is written after every shard, so a build that was killed goes on with the
-shard that it was at and ends with the same bytes.
+A cache is a folder with ``manifest.json``, ``labels.npy`` (N,), int64, and shards ``tokens-00000.npy`` (n, V, L),
+uint16, where V is the number of variants of an image: itself and, optionally, its mirror image.  The manifest contains
+the provenance of the tokens and the hash of each file.  It is written after every shard, so that a killed build is
+resumed at the unfinished shard and gives the same bytes.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from tqdm import tqdm
 
 from varient.config import NO_AUGMENTATION, Positive, Strict
 from varient.files import atomic_path, only_writer, remove_unfinished, sha256_of, write_text
-from varient.training.augmentation import AugmentedImages, Encode, Preprocessing, draw, encode_in_parts
+from varient.training.augmentation import AugmentedImages, Encode, Preprocessing, encode_in_parts, random_numbers
 from varient.training.data import ImageSource, Skip, TokenBatch, Visit, check_labels
 
 _MANIFEST, _LABELS = "manifest.json", "labels.npy"
 
 
 class TokenCacheError(ValueError):
-    """A cache that is missing, unfinished, damaged or made from something else; the message names what differs."""
+    """A cache is missing, incomplete, damaged or does not match the data; the message names what differs."""
 
 
 class TokenCacheSpec(Strict):
-    """What the tokens of a cache are a function of."""
+    """Everything that the tokens of a cache depend on."""
 
     format: Literal["varient tokens 1"] = "varient tokens 1"
     tokenizer_sha256: str = Field(description="of the weight file")
@@ -74,12 +74,12 @@ class _Manifest(Strict):
 
 def build_token_cache(folder: Path, source: ImageSource, spec: TokenCacheSpec, encode: Encode, *,
                       device: torch.device | str = "cpu", workers: int = 0, at_once: int = 16) -> None:
-    """Encode all images of ``source``, or what is left of them, into ``folder``.
+    """Encode all images of ``source`` into ``folder``, or resume an interrupted build.
 
     Args:
-        encode: the tokenizer whose weight file ``spec`` names, on ``device``.
-        workers: processes that read images; 0 reads here.
-        at_once: images in the tokenizer together.
+        encode: the encoder of the tokenizer whose weight file ``spec`` names, on ``device``.
+        workers: number of worker processes that read images; 0: none.
+        at_once: number of images per pass through the tokenizer.
 
     Raises:
         TokenCacheError: the folder holds another cache or is being written by another process; ``spec`` does not
@@ -111,20 +111,20 @@ def build_token_cache(folder: Path, source: ImageSource, spec: TokenCacheSpec, e
 
 
 class TokenCache:
-    """A finished cache, opened: `TrainingImages` that are read from disk as they are visited."""
+    """`TrainingImages` that are read from a finished cache on disk."""
 
     def __init__(self, folder: Path, spec: TokenCacheSpec, *, flip: float = 0.0, seed: int = 0,
                  check_hashes: bool = True) -> None:
-        """Open a cache that must have been made from what ``spec`` says (its shards may have another size).
+        """Open a finished cache that matches ``spec`` (except for the shard size).
 
         Args:
-            flip: probability of the mirror image, drawn like that of `varient.training.augmentation`.
-            seed: of these draws.
-            check_hashes: read every file once.  Of several processes one will do; sizes are checked by all.
+            flip: probability of the mirror image, with the same random numbers as `varient.training.augmentation`.
+            seed: seed of these random numbers.
+            check_hashes: verify the hash of every file; one of several processes is enough.  All check the sizes.
 
         Raises:
-            TokenCacheError: no cache, one that is not finished, one made from something else, or a damaged file.
-            ValueError: ``flip`` without mirror images in the cache.
+            TokenCacheError: there is no cache, or it is incomplete, damaged or does not match.
+            ValueError: ``flip`` > 0, but the cache has no mirror images.
         """
         manifest = _read_manifest(folder)
         _check_spec(folder, manifest.spec, spec.model_copy(update={"shard_size": manifest.spec.shard_size}))
@@ -176,7 +176,7 @@ class TokenCache:
     def batches(self, visits: Iterable[Visit]) -> Iterator[TokenBatch]:
         """A batch for each visit."""
         for visit in visits:
-            flipped = torch.tensor([draw(self._seed, visit.epoch, int(index)).flip < self._flip
+            flipped = torch.tensor([random_numbers(self._seed, visit.epoch, int(index)).flip < self._flip
                                     for index in visit.indices] if self._flip else [False] * len(visit.indices))
             yield TokenBatch(self.tokens(visit.indices, flipped), self.labels[visit.indices], None)
 
@@ -193,7 +193,7 @@ def _variants(image_B3SS: Tensor, spec: TokenCacheSpec, encode: Encode) -> np.nd
 
 
 def _resumable(folder: Path, spec: TokenCacheSpec, labels: Tensor) -> _Manifest:
-    """The manifest to go on with: its shards are whole; what a killed build left beside them is removed."""
+    """The manifest of an interrupted build, after verifying its shards and removing other partial files."""
     if (folder / _MANIFEST).exists():
         manifest = _read_manifest(folder)
         _check_spec(folder, manifest.spec, spec)

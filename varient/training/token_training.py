@@ -31,12 +31,12 @@ from varient.training.tokens import (
 
 @dataclass
 class TokenTraining:
-    """Each batch runs a subnet's plan with the probability of its epoch, else all layers (Algorithm 1).
+    """Training whose batches run a subnet with the probability of the epoch, else the full network (Algorithm 1).
 
     Attributes:
-        model: with its initial weights.
-        tokens: what it learns from.
-        course: which plans it runs, and when.
+        model: the transformer with its initial weights.
+        tokens: the training data.
+        course: plans, schedule and optimizer settings.
     """
 
     model: VAR
@@ -53,10 +53,13 @@ class TokenTraining:
         self.curves = Curves(groups, probe=self._zone_losses if course.probed else None, probe_every=self.per_epoch)
 
     def run(self, output: Path, seed: int, description: dict, inputs: Sequence[str]) -> None:
-        """Train and write the weights; a stopped training goes on where it was, a finished one is left as it is.
+        """Train and write the weights; an interrupted training is resumed, a finished one is not repeated.
 
         Args:
-            inputs: digests of all that the result depends on, but for the images of a folder.
+            output: the weight file.
+            seed: seed of the training.
+            description: description of the weight file.
+            inputs: digests of everything that the result depends on, except the images of a folder.
         """
         course = self.course
         identity = ":".join([*inputs, *self.tokens.digests(held_out=course.validate_every > 0)])
@@ -89,8 +92,8 @@ class TokenTraining:
             self.curves.record(f"loss/{name}/r{k}", scale_loss)
         weight = self.course.distillation
         if weight and plan is not self.full:
-            # After the student's pass: autocast caches its 16-bit copies of the weights, and copies made under no_grad
-            # would cut the student off from its weights.
+            # After the student's forward pass: autocast caches 16-bit copies of the weights, and copies made under
+            # no_grad would not pass gradients to the weights.
             divergence = prediction_divergence(self._target(label_B, x_BLv, class_BC), logits_BLV)
             self.curves.record("loss/distillation", divergence)
             loss = (1 - weight) * loss + weight * divergence
@@ -98,7 +101,7 @@ class TokenTraining:
 
     @torch.no_grad()
     def _target(self, label_B: Tensor, x_BLv: Tensor, class_BC: Tensor | None) -> Tensor:
-        """Logits of the full network as it samples, with no branch left out by stochastic depth."""
+        """Logits of the full network in eval mode, that is, without stochastic depth."""
         self.model.eval()
         logits_BLV = self.model(label_B, x_BLv, self.full, class_BC)
         self.model.train()
@@ -109,13 +112,13 @@ class TokenTraining:
         probability = self.course.schedule.subnet_probability(step // self.per_epoch + 1, self._validation())
         plan = self.full
         if torch.rand(()).item() < probability:
-            # A single subnet takes no draw: the stream is that of a training that has only one.
+            # No random number is used for a single subnet, so that its training is the same as without this choice.
             chosen = int(torch.randint(len(self.subnets), ())) if len(self.subnets) > 1 else 0
             plan = self.subnets[chosen]
         return plan, self.tokens.batch(step, part)
 
     def _zone_losses(self, step: int, part: Part) -> dict[str, Tensor]:
-        """The two zones' shares of the loss of a part's first rows: their gradients add up to its own (Fig. 3b)."""
+        """The loss of a part's first rows, split into the sums over the two zones (Fig. 3b)."""
         plan, batch = self._batch(step, part)
         label_B, x_BLv, idx_BL, mix = batch.first(PROBED_ROWS)
         class_BC, end = mixed_classes(self.model, label_B, mix), self.model.pyramid.end(self.course.bridge)
@@ -124,19 +127,19 @@ class TokenTraining:
                 "flexible": token_loss(logits_BLV[:, end:], idx_BL[:, end:]) * (1 - end / idx_BL.shape[1])}
 
     def _validate(self, step: int, evaluate: Evaluate) -> None:
-        """Every so many epochs: losses on images not trained on, for schedules that look at them, and for figures."""
+        """Every ``validate_every`` epochs, compute validation losses for automatic schedules and for figures."""
         self.pending = []
         every = self.course.validate_every
         if not every or step == 0 or step % (every * self.per_epoch):
             return
         plans = (*self.subnets, self.full)
-        sums = torch.zeros(len(plans) + 1, dtype=torch.float64)  # of the losses, and of the images
+        sums = torch.zeros(len(plans) + 1, dtype=torch.float64)  # sums of losses, and the number of images
         for batch, images in self.tokens.held_out(next(self.model.parameters()).device):
             sums[:-1] += images * evaluate(partial(self._losses, batch, plans)).cpu().double()
             sums[-1] += images
-        sums = sum_over_processes(sums)  # each has a share of the images, and all must find the same
+        sums = sum_over_processes(sums)  # each process has a share of the images
         losses = (sums[:-1] / sums[-1]).tolist()
-        # Rounded as the curves keep them, so that a resumed run reads the same.
+        # Rounded to float32 as in the curves, so that a resumed run uses the same values.
         found = Validation(*(float(np.float32(loss)) for loss in (sum(losses[:-1]) / len(losses[:-1]), losses[-1])))
         self.pending = [found]
         for name, value in found._asdict().items():
@@ -147,6 +150,6 @@ class TokenTraining:
         return torch.stack([token_loss(self.model(batch.label_B, batch.x_BLv, plan), batch.idx_BL) for plan in plans])
 
     def _validation(self) -> list[Validation]:
-        """Of all epochs before this one: the curves', and what this step has found, which they get at its end."""
+        """Validation losses of all earlier epochs: those in the curves and those of this step."""
         series = (self.curves.series(f"validation/{name}") for name in Validation._fields)
         return [*map(Validation, *series), *self.pending]

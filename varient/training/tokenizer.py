@@ -1,4 +1,4 @@
-"""Training of the multi-scale VQVAE on small images: reconstruction and codebook loss, no adversary."""
+"""Training of the multi-scale VQVAE on small images, with reconstruction and codebook loss and no adversarial loss."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def train_tokenizer(config: ExperimentConfig, output: Path) -> None:
     """Train on the experiment's images and write the weights to ``output``.
 
     Raises:
-        ValueError: a config that imports it.
+        ValueError: the config imports the tokenizer.
     """
     settings = config.tokenizer.training
     if settings is None:
@@ -53,9 +53,9 @@ def train_tokenizer(config: ExperimentConfig, output: Path) -> None:
 
 @torch.no_grad()
 def restart_unused_codes(tokenizer: VQVAE, image_B3SS: Tensor) -> int:
-    """Move codes that none of the images use onto residuals that the images leave; return how many moved.
+    """Replace codes that no image uses by residuals of the images; return the number of replaced codes.
 
-    At the first step this amounts to initialising the codebook from data.
+    At the first step this initialises the codebook from data.
     """
     quantizer = tokenizer.quantize
     rest_BCHW = tokenizer.encode_latent(image_B3SS)

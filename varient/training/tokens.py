@@ -1,8 +1,7 @@
-"""What transformers over tokens learn from: encoded images, labels with some left out, and the loss.
+"""Training batches for transformers over tokens: encoded images, labels with label dropout, and the losses.
 
-Images in memory are encoded once and kept.  The images of a folder are augmented and encoded when they are visited, or
-their tokens are read from a cache (`cache_tokens`); each process, and each part of its batch, reads its own images
-alone.
+Images in memory are encoded once.  Images of a folder are augmented and encoded on the fly, or their tokens are read
+from a cache (`cache_tokens`); each process reads only the images of its own parts.
 """
 
 from __future__ import annotations
@@ -40,13 +39,13 @@ _WHOLE = Part()
 
 
 class Batch(NamedTuple):
-    """Rows that a transformer learns from, on its device.
+    """A training batch of a transformer, on its device.
 
     Attributes:
-        label_B: classes, num_classes where the label is left out, int64.
+        label_B: classes, num_classes where the label is dropped, int64.
         x_BLv: the quantizer's `teacher_input` (B, L - tokens of scale 1, v).
         idx_BL: tokens, int64.
-        mix: second classes (left out where the first is) and weights of the first, or None where nothing is mixed.
+        mix: Mixup: second classes (dropped together with the first) and weights of the first; None without Mixup.
     """
 
     label_B: Tensor
@@ -55,32 +54,33 @@ class Batch(NamedTuple):
     mix: Mix | None = None
 
     def first(self, rows: int) -> Batch:
-        """The first rows, all where there are fewer."""
+        """The first rows; all if there are fewer."""
         mix = self.mix and Mix(*(tensor[:rows] for tensor in self.mix))
         return Batch(self.label_B[:rows], self.x_BLv[:rows], self.idx_BL[:rows], mix)
 
 
 class TokenBatches:
-    """The training images as tokens, in batches that are a function of the step alone.
+    """The training images as tokens, in batches that depend only on the step.
 
     Attributes:
-        per_epoch: batches of an epoch; an incomplete last one is left out.
+        per_epoch: number of batches in an epoch, without an incomplete last one.
     """
 
     def __init__(self, config: ExperimentConfig, tokenizer_path: Path, batch_size: int, seed: int | None = None,
                  cache: Path | None = None) -> None:
-        """Encode images in memory, or open a folder or a cache of its tokens.
+        """Encode images in memory, or open an image folder or a token cache.
 
-        Lists of a folder's images and of its unreadable ones lie beside the tokenizer.
+        The index of the folder and the log of its unreadable images are stored beside the tokenizer.
 
         Args:
-            seed: of the order of the images and of their augmentation; by default the experiment's.
-            cache: folder that `cache_tokens` filled.
+            seed: seed of the order of the images and of their augmentation; default: the experiment's.
+            cache: folder made by `cache_tokens`.
 
         Raises:
-            ImageFolderError: a folder that is not as the config says.
-            TokenCacheError: a cache that is unfinished, damaged or of other images or settings.
-            ValueError: a cache for data that have none, no folder named, or fewer images than a batch.
+            ImageFolderError: the folder does not match the config.
+            TokenCacheError: the cache is incomplete, damaged or does not match the images or settings.
+            ValueError: a cache is given for data that cannot be cached, the config names no folder, or there are fewer
+                images than a batch needs.
         """
         self._tokenizer, self._data = load_tokenizer(config, tokenizer_path), config.data
         self._beside, self._seed = tokenizer_path.parent, config.seed if seed is None else seed
@@ -96,24 +96,24 @@ class TokenBatches:
             raise ValueError(f"batch_size = {batch_size} is above the {len(self._images)} images there are")
 
     def digests(self, held_out: bool = False) -> list[str]:
-        """Of what the batches (and the images not trained on) depend on and neither config nor tokenizer says."""
-        if self._data.in_memory:  # which a config names in full
+        """Digests of the images (and, if ``held_out``, validation images); empty if the config determines them."""
+        if self._data.in_memory:
             return []
         others = [open_folder(self._data, "val", self._beside).identity] if held_out else []
         return [self._images.identity, *others]
 
     def batch(self, step: int, part: Part = _WHOLE) -> Batch:
-        """The rows of a part of a training step; by default all of them, on the CPU.
+        """The rows of a part of a training step; by default the whole batch, on the CPU.
 
-        Which labels are dropped is drawn for the whole batch, from torch's global generator; `Part.rows` then leaves
-        that to the part's own stream.
+        Label dropout is drawn for the whole batch from torch's global generator; `Part.rows` then reseeds it for the
+        part.
 
         Raises:
             ImageFolderError: an image that cannot be read.
             ValueError: the parts would not be equal.
         """
         (dropped_B,) = part.rows(torch.rand(self._batch_size) < self._drop_rate)
-        # The encoder's precision is no matter of the trainer's: a token hangs on the last bits of a distance.
+        # The encoder must not run under the training's autocast: tokens depend on small differences of distances.
         with torch.autocast(torch.device(part.device).type, enabled=False):
             batch = self._complete(self._visited(step, part), part.device)
         label_B, mix = torch.where(dropped_B, self._data.num_classes, batch.label_B), batch.mix
@@ -122,10 +122,10 @@ class TokenBatches:
         return batch._replace(label_B=label_B, mix=mix)
 
     def held_out(self, device: torch.device | str = "cpu") -> Iterator[tuple[Batch, int]]:
-        """The images not trained on (holdout, or a folder's val), in batches; each process gets its share.
+        """Validation images (holdout, or a folder's val) in batches; each process gets its share.
 
-        With each batch comes how many of its images count: all, or none of one that is there because all processes
-        must have equally many batches (under fsdp they run the network together).
+        Each batch comes with the number of its images that count: all, or 0 for a padding batch.  Padding gives all
+        processes the same number of batches, because under fsdp they must run the network together.
         """
         if self._held_out is None:
             self._held_out = self._encode_held_out(device)
@@ -152,7 +152,7 @@ class TokenBatches:
         """The images of a part; asked for again, the same ones without reading them again."""
         wanted = _Turn(step, part.index, part.count)
         if self._present is None or self._present[0] != wanted:
-            if next(self._coming, None) != wanted:  # the first, or out of turn
+            if next(self._coming, None) != wanted:  # the first request, or not the expected next one
                 self._coming = _turns(wanted)
                 self._stream = self._on(part.device).batches(map(self._visit, _turns(wanted)))
                 next(self._coming)
@@ -164,7 +164,7 @@ class TokenBatches:
         return Visit(turn.step // self.per_epoch, indices.view(turn.parts, -1)[turn.number])
 
     def _on(self, device: torch.device | str) -> TokensInMemory | TokenCache | EncodedImages:
-        """The images as tokens; a part's device is not known before its first batch."""
+        """The images as tokens on ``device``, which is not known before the first batch."""
         return self._encoded(self._images, device) if isinstance(self._images, AugmentedImages) else self._images
 
     def _encoded(self, pixels: AugmentedImages, device: torch.device | str) -> EncodedImages:
@@ -189,7 +189,7 @@ class TokenBatches:
                 *[idle] * (math.ceil(len(shares) / processes) - len(batches))]
 
     def _complete(self, found: TokenBatch, device: torch.device | str) -> Batch:
-        """Images with the inputs of the transformer, on its device; labels as they are."""
+        """Add the inputs of the transformer and move everything to its device; labels are not changed."""
         idx_BL, x_BLv = found.tokens.to(device), found.inputs
         x_BLv = self._tokenizer.to(device).quantize.teacher_input(idx_BL) if x_BLv is None else x_BLv.to(device)
         mix = found.mix and Mix(*(tensor.to(device) for tensor in found.mix))
@@ -205,7 +205,7 @@ class _Turn(NamedTuple):
 
 
 def _turns(first: _Turn) -> Iterator[_Turn]:
-    """The parts that this process computes, from one of them on, without end: some of each step."""
+    """Infinite iterator over the parts that this process computes in each step, beginning with ``first``."""
     own = first.parts // _place()[1]
     begin = first.number - first.number % own
     for step in count(first.step):
@@ -214,18 +214,18 @@ def _turns(first: _Turn) -> Iterator[_Turn]:
 
 
 def _place() -> tuple[int, int]:
-    """Number of this process, and how many there are."""
+    """Rank of this process, and the number of processes."""
     if not torch.distributed.is_initialized():
         return 0, 1
     return torch.distributed.get_rank(), torch.distributed.get_world_size()
 
 
 def open_folder(data: DataConfig, split: FolderSplit, beside: Path) -> ImageFolder:
-    """A split of the experiment's folder; lists of its images and of its unreadable ones are kept in ``beside``.
+    """Open a split of the experiment's image folder; its index and its log of unreadable images are in ``beside``.
 
     Raises:
-        ImageFolderError: a folder that is not as the config says.
-        ValueError: the config names none.
+        ImageFolderError: the folder does not match the config.
+        ValueError: the config names no folder.
     """
     skip_log = beside / f"unreadable-{split}.jsonl" if data.unreadable == "skip" else None
     return ImageFolder(data.folder, split, num_classes=data.num_classes, index=beside / f"images-{split}.npz",
@@ -233,15 +233,15 @@ def open_folder(data: DataConfig, split: FolderSplit, beside: Path) -> ImageFold
 
 
 def cache_tokens(config: ExperimentConfig, tokenizer_path: Path, output: Path, workers: int = 0) -> None:
-    """Encode all training images of a folder into ``output``, or what is left of them; the device is VARIENT_DEVICE.
+    """Encode all training images of a folder into ``output``, or resume an interrupted run, on VARIENT_DEVICE.
 
     Args:
-        workers: processes that read images; 0 reads here.
+        workers: number of worker processes that read images; 0: none.
 
     Raises:
-        ImageFolderError: a folder that is not as the config says, or an image that cannot be read.
-        TokenCacheError: ``output`` holds other tokens or other things.
-        ValueError: data whose tokens cannot be kept, or no such device.
+        ImageFolderError: the folder does not match the config, or an image cannot be read.
+        TokenCacheError: ``output`` contains other tokens or other files.
+        ValueError: the tokens of the data cannot be cached, or there is no such device.
     """
     if not config.data.cacheable:
         raise ValueError(_no_cache(config.data))
@@ -279,7 +279,7 @@ def _augmented(data: DataConfig, source: ImageSource, augmentation: Augmentation
 
 
 def mixed_classes(model: VAR, label_B: Tensor, mix: Mix | None) -> Tensor | None:
-    """Class vectors (B, C) of mixed images, w emb(a) + (1 - w) emb(b); None where labels say all."""
+    """Class vectors (B, C) of mixed images, w emb(a) + (1 - w) emb(b); None without Mixup."""
     if mix is None:
         return None
     weight_B1 = mix.weight.unsqueeze(1)
@@ -304,7 +304,7 @@ def prediction_divergence(wanted_BLV: Tensor, given_BLV: Tensor) -> Tensor:
 
 
 def drop_labels(label_B: Tensor, rate: float, num_classes: int) -> Tensor:
-    """Labels with a share replaced by the "no class" row, which guidance needs trained."""
+    """Label dropout: replace labels by "no class" with probability ``rate``, as needed for classifier-free guidance."""
     return torch.where(torch.rand(label_B.shape) < rate, num_classes, label_B)
 
 

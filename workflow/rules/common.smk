@@ -23,7 +23,7 @@ from varient.training.fashion_mnist import SHA256 as FASHION_MNIST_FILES
 from varient.training.fashion_mnist import FashionMnistError, find_file
 from varient.training.recipes import supernet_of
 
-# The default experiment owns results/ and figures/; others have a folder of their own there.
+# Results of the default experiment are directly in results/ and figures/; others have subfolders.
 IS_DEFAULT = EXPERIMENT.name == DEFAULT_EXPERIMENT
 RESULTS = folder_of("results", EXPERIMENT.name)
 FIGURES = folder_of("figures", EXPERIMENT.name)
@@ -32,7 +32,7 @@ REPORT = "report.html" if IS_DEFAULT else f"{RESULTS}/report.html"
 OPENING = f"{RESULTS}/opening.rst"
 SUMMARY = f"{RESULTS}/summary.html"
 
-# What `all` builds, but for the report of it.
+# The outputs of `all`, except the report.
 RESULT_FILES = [
     *expand(
         f"{RESULTS}/table{{number}}.{{suffix}}",
@@ -47,7 +47,7 @@ RESULT_FILES = [
     *([f"{RESULTS}/ablations.csv"] if EXPERIMENT.ablations else []),
 ]
 
-# The paper's own experiment without a single record: what arithmetic and the cost model say of its tables.
+# The tables of the paper's own experiment, filled by arithmetic and the cost model without records.
 PAPER_SIZE = PAPER_EXPERIMENT
 PAPER_SIZE_TABLES = expand(
     f"results/{PAPER_SIZE}/table{{number}}.{{suffix}}",
@@ -55,13 +55,13 @@ PAPER_SIZE_TABLES = expand(
     suffix=["csv", "md", "tex"],
 )
 
-# Snakemake formats the path, folder of the project and all, which may have braces in it.
+# Snakemake formats the full path, which may contain braces.
 ENVIRONMENT = (
     str(Path(workflow.basedir, "environment.yml")).replace("{", "{{").replace("}", "}}")
 )
 
-# GPUs of a job, which limit nothing until `--resources gpu=N` or a profile says how many there are.  A launcher of
-# several processes (VARIENT_LAUNCH) takes one for each.
+# Number of GPUs of a job.  It has no effect unless `--resources gpu=N` or a profile sets the total.  A launcher
+# (VARIENT_LAUNCH) uses one GPU per process.
 try:
     GPU = 0 if wanted_device() == "cpu" else 1
     TRAINING_GPUS = training_gpus()
@@ -69,10 +69,10 @@ try:
 except ValueError as error:
     raise WorkflowError(str(error)) from None
 
-# Distances and covariances of Inception's features are work for several threads, those of a small classifier are not.
+# Distances and covariances of Inception features benefit from several threads, those of a small classifier do not.
 SCORING_THREADS = 1 if EXPERIMENT.evaluation.trains_its_network else 8
 
-# Real images as archives, and what samples are compared with: by default some of them.
+# Archives of the real images, and the reference of the scores, which is one of them by default.
 REAL = f"runs/{EXPERIMENT.name}/real"
 REFERENCE = (
     EXPERIMENT.evaluation.reference or f"{REAL}/{EXPERIMENT.data.reference_split}.npz"
@@ -82,11 +82,11 @@ TEST = [f"{REAL}/test.npz"] if "test" in EXPERIMENT.data.splits else []
 # Networks that system families add, by name.
 NETWORKS = networks_of(EXPERIMENT)
 
-# The config with all defaults, as every stage reads it, and all that parsing writes.
+# The config with all defaults, which every stage reads; the only file that parsing the workflow writes.
 CONFIG = keep_config(EXPERIMENT, Path("runs") / EXPERIMENT.name)
 
-# A job in a process of its own, as on Slurm, parses these files anew: by the config as it was when the workflow began,
-# whatever has become of the YAML since.
+# Jobs in their own processes, as on Slurm, parse these files again.  They use the kept config, even if the YAML file
+# has been edited since the workflow started.
 if workflow.is_main_process:
     workflow.config_settings.configfiles = [CONFIG.absolute()]
 
@@ -94,8 +94,8 @@ if workflow.is_main_process:
 def config_file(wildcards, input):
     """Params function: the file of the config.
 
-    Its name changes with any setting.  So it is no input, and it asks for `input`, which makes it what Snakemake calls
-    derived: no reason to run again.  Which stages do is decided by the digest of their own sections beside it.
+    Its name changes with any setting, so it must not trigger reruns: it is not an input, and as a function of `input`
+    it is a derived parameter, whose changes Snakemake ignores.  The digest of a stage's own sections triggers reruns.
     """
     return str(CONFIG)
 
@@ -130,15 +130,15 @@ def code_of(stage):
 
 
 def settings_of(*sections):
-    """Params function: digests of some sections, of the settings of the wildcards' system, and of what it draws by: its
-    layers at each scale, its guidance.  How its weights were trained shows in their files.
+    """Params function: digest of the given sections, the settings of the wildcards' system, and its sampling protocol
+    (layers at each scale, guidance).  Training settings are not included: they change the weight files.
     """
 
     def digest(wildcards):
         family = family_of(wildcards.system, EXPERIMENT)
         protocol = resolve_system(wildcards.system, EXPERIMENT).protocol()
-        drawn_by = hashlib.sha256(json.dumps(protocol, sort_keys=True).encode())
-        return f"{EXPERIMENT.digest(*sections, f'systems.{family}')}:{drawn_by.hexdigest()}"
+        sampled_by = hashlib.sha256(json.dumps(protocol, sort_keys=True).encode())
+        return f"{EXPERIMENT.digest(*sections, f'systems.{family}')}:{sampled_by.hexdigest()}"
 
     return digest
 
@@ -155,16 +155,16 @@ def supernet_options(supernet):
 
 
 def repeated(option, paths):
-    """Words of a command line: the option before each path.  A shell command quotes each of them (`:q`)."""
+    """Command-line arguments with the option before each path; shell commands quote each of them (`:q`)."""
     return [word for path in paths for word in (option, path)]
 
 
-# Folder of images.  A million files are no input of a rule, so its path stands for its content: another path runs the
-# rule again.  A training that was stopped checks names and sizes instead, and continues wherever they are mounted.  Params
-# take it from a function: Snakemake looks for wildcards in a plain string.  Fashion-MNIST is identified by its hashes.
+# Folder of images.  It has too many files for a rule's input, so its path is a parameter: another path reruns the rule.
+# A resumed training checks names and sizes of the images instead of the path.  The parameter is a function, because
+# Snakemake looks for wildcards in a plain string.  Fashion-MNIST is identified by its hashes.
 IMAGES = "" if EXPERIMENT.data.in_memory else str(EXPERIMENT.data.root or "")
 
-# Tokens of a folder whose augmentation, at most a flip, lets them be made once; the list stands for all their files.
+# Token cache of an image folder, for augmentation by flips at most; the copy of its manifest represents all its files.
 TOKENS = f"runs/{EXPERIMENT.name}/tokens"
 TOKEN_LIST = f"{TOKENS}.json" if EXPERIMENT.data.cacheable else []
 TOKENS_OPTION = ["--tokens", TOKENS] if EXPERIMENT.data.cacheable else []
@@ -214,7 +214,7 @@ def extractor_of(output):
 
 
 def needs_images(output, *splits):
-    """No input, but an error before any job where images of what is to be made are missing."""
+    """Input function without files: raises an error before the first job if images are missing for a missing output."""
     if not Path(output).exists():
         if EXPERIMENT.data.source == "imagenet":
             for split in splits:
@@ -226,7 +226,7 @@ def needs_images(output, *splits):
 
 @cache
 def check_fashion_mnist():
-    """Raise WorkflowError unless the four files are there; what is in them is seen by the training."""
+    """Raise WorkflowError unless the four files exist; the training verifies their content."""
     try:
         for name in FASHION_MNIST_FILES:
             find_file(EXPERIMENT.data.root, name)
@@ -236,9 +236,7 @@ def check_fashion_mnist():
 
 @cache
 def check_image_folder(split):
-    """Raise WorkflowError unless a split has a folder with images for each class; what is in the images is seen by the
-    training.
-    """
+    """Raise WorkflowError unless a split has a folder with images for each class; the training checks the images."""
     if EXPERIMENT.data.root is None:
         raise WorkflowError("data.root is missing: the ImageNet folder to train on")
     folder = EXPERIMENT.data.root / split
@@ -251,7 +249,7 @@ def check_image_folder(split):
 
 
 def supernet_images(wildcards):
-    """See `needs_images`: validation losses, where a recipe asks for them, are of the split val."""
+    """As `needs_images`; a recipe with validation also needs the split val."""
     recipe = EXPERIMENT.recipe(supernet(wildcards).recipe)
     splits = (
         ["train", "val"] if recipe.validate_every or recipe.automatic else ["train"]
@@ -285,10 +283,10 @@ def profile_records(wildcards):
     return records("profile", TABLES[int(wildcards.table)].needs(EXPERIMENT).profile)
 
 
-# Profiles of the paper's sizes, from a GPU.
+# Profiles at the paper's sizes, measured on a GPU.
 BENCHMARKS = sorted(map(str, Path("benchmarks/records").glob("profile-*.json")))
 
-# The record of what each scale holds, where Table 1 shows it.
+# The record of the reconstructions from the first scales, if Table 1 shows it.
 RECONSTRUCTION = (
     [f"runs/{EXPERIMENT.name}/records/reconstruction.json"]
     if TABLES[1].needs(EXPERIMENT).reconstruction
@@ -297,12 +295,12 @@ RECONSTRUCTION = (
 
 
 def reconstruction_record(wildcards):
-    """That record, for the table that shows it."""
+    """The reconstruction record, for Table 1."""
     return RECONSTRUCTION if wildcards.table == "1" else []
 
 
 def claim_records(wildcards):
-    """Score records that the verdicts look at: those of all tables and arms."""
+    """Score records that the verdicts use: those of all tables and arms."""
     shown = [
         name for number in TABLES for name in TABLES[number].needs(EXPERIMENT).score
     ]

@@ -1,5 +1,5 @@
 rule opening:
-    """What holds, what does not, what is open: the first page of the report and the five minutes behind it."""
+    """The first page of the report, and its summary of the verdicts."""
     input:
         claims=f"{RESULTS}/claims.csv",
         table2=f"{RESULTS}/table2.csv",
@@ -32,7 +32,7 @@ rule report_page:
         REPORT,
     log:
         f"runs/{EXPERIMENT.name}/logs/report_page.log",
-    localrule: True  # it reads what Snakemake knows of the jobs, which belongs to the machine that runs the workflow
+    localrule: True  # it reads Snakemake's metadata, which is on the machine that runs the workflow
     conda:
         ENVIRONMENT
     params:

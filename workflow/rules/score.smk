@@ -46,7 +46,7 @@ ruleorder: score_real > score
 
 
 rule reconstruct:
-    """FID of the real images rebuilt from their first scales: what Table 1 has to be read beside."""
+    """FID of the real images reconstructed from their first scales, shown with Table 1."""
     input:
         tokenizer="runs/{experiment}/tokenizer.safetensors",
         images=f"{REAL}/{EXPERIMENT.data.reference_split}.npz",
@@ -71,7 +71,7 @@ rule reconstruct:
 
 
 rule drift:
-    """Does the code still draw what it drew when results/baseline was accepted?"""
+    """Compare what the code generates with the accepted baseline in results/baseline."""
     input:
         baseline=expand(
             "results/baseline/{name}",

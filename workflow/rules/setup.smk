@@ -1,5 +1,5 @@
 rule real_images:
-    """The real images of a split as an archive: the reference of all scores, their floor, a test set."""
+    """The real images of a split as an archive, for the reference, the floor of the scores, or the test set."""
     input:
         images=lambda wildcards: needs_images(f"{REAL}/{wildcards.split}.npz"),
         code=stage_sources("varient.evaluation.reference"),

@@ -40,7 +40,7 @@ rule table:
 if EXPERIMENT.name != PAPER_SIZE:
 
     rule paper_size_table:
-        """A table of the paper's own experiment from whatever records of it are there: none is asked for."""
+        """A table of the paper's own experiment from the existing records; missing ones are not produced."""
         input:
             config=f"workflow/config/{PAPER_SIZE}.yaml",
             records=sorted(map(str, Path(f"runs/{PAPER_SIZE}/records").glob("*.json"))),
@@ -73,7 +73,7 @@ if EXPERIMENT.name != PAPER_SIZE:
 
 
 rule ablations:
-    """All arms with their scores in one file; what they mean for the paper's claims is another matter."""
+    """All arms of the ablations with their scores, in one file."""
     input:
         scores=ablation_records,
         code=stage_sources("varient.results"),

@@ -14,7 +14,7 @@ rule train_tokenizer:
         "runs/{experiment}/tokenizer.safetensors",
     log:
         "runs/{experiment}/logs/train_tokenizer.log",
-    priority: 20  # tokenizer, base and supernets are the longest way through the DAG
+    priority: 20  # tokenizer, base and supernets are the longest path through the DAG
     conda:
         ENVIRONMENT
     params:
@@ -25,7 +25,7 @@ rule train_tokenizer:
 
 
 rule train_classifier:
-    """`features` feeds the scores, `judge` says whether an image is of the class that was asked for."""
+    """`features` computes features for the scores, `judge` measures class accuracy."""
     input:
         images=lambda wildcards: needs_images(
             f"runs/{EXPERIMENT.name}/classifier-{wildcards.role}.safetensors"
@@ -46,8 +46,8 @@ rule train_classifier:
 
 
 rule cache_tokens:
-    """Tokens of a folder's images and of their mirror images.  Their folder is no output, because Snakemake would empty
-    it before the command could go on where it was stopped; what is declared is a copy of its manifest.
+    """Tokens of a folder's images and of their mirror images.  The output is a copy of the manifest and not the folder,
+    because Snakemake deletes outputs of an interrupted job, and the command could not be resumed.
     """
     input:
         tokenizer="runs/{experiment}/tokenizer.safetensors",
@@ -141,8 +141,8 @@ rule train_supernet:
 
 
 rule epoch_weights:
-    """A supernet as it was at the end of a phase.  Its training keeps these weights in a folder of its own, because
-    Snakemake removes a rule's outputs before the training could go on where it was stopped.
+    """A supernet's weights at the end of a phase.  Its training keeps them in its own folder, not as an output, because
+    Snakemake deletes outputs of an interrupted job, and the training could not be resumed.
     """
     input:
         "runs/{experiment}/{supernet}.safetensors",
@@ -157,7 +157,7 @@ rule epoch_weights:
 
 
 rule train_network:
-    """A network that a system family adds: CoDe's two, DiT, LlamaGen and its tokenizer, anybody's."""
+    """A network of another system family, such as CoDe, DiT or LlamaGen."""
     input:
         needs=lambda wildcards: weight_files(NETWORKS[wildcards.network].needs),
         released=lambda wildcards: given(
