@@ -29,7 +29,7 @@ RUN = ["--cores", "2", "--configfile", CONFIG, "--set-threads", "score=1"]
 
 def _environment(folder: Path) -> dict[str, str]:
     return os.environ | {"PYTHONPATH": f"{folder}{os.pathsep}{OFFLINE}", "VARIENT_DEVICE": "cpu",
-                         "OMP_NUM_THREADS": "1", "VARIENT_TEST_NETWORK_LOG": str(folder / "network.log")}
+                         "OMP_NUM_THREADS": "1", "OFFLINE_NETWORK_LOG": str(folder / "network.log")}
 
 
 def _snakemake(folder: Path, *arguments: str) -> subprocess.CompletedProcess:

@@ -23,7 +23,7 @@ def _audit(event: str, arguments: tuple) -> None:
     else:
         return
     if not _local(host):
-        with open(os.environ["VARIENT_TEST_NETWORK_LOG"], "a") as file:
+        with open(os.environ["OFFLINE_NETWORK_LOG"], "a") as file:
             file.write(f"{event} {host!r}: {' '.join(sys.argv)}\n")
         raise PermissionError(f"tests are offline: {event} {host!r}")
 
