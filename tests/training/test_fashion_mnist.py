@@ -149,7 +149,7 @@ def test_other_images_than_the_published_need_their_hashes(files):
 @pytest.mark.parametrize(("change", "message"), [
     ({"image_size": 8}, "fashion-mnist are 28 x 28 in 10 classes; data says image_size = 8"),
     ({"num_classes": 9}, "num_classes = 9"),
-    ({"holdout": 0}, "holdout = 0 must leave"),
+    ({"holdout": 0}, "holdout = 0 of the 60000 images"),
     ({"holdout": 200}, "holdout = 200 must leave"),
 ])
 def test_settings_that_the_images_do_not_fit_are_refused(files, change, message):
