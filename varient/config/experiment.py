@@ -158,7 +158,7 @@ class ExperimentConfig(Strict):
         settings = self.evaluation
         features = settings.num_features
         compared = (f"evaluation.classifier.feature_dim = {features}" if settings.trains_its_network else
-                    f"evaluation.protocol = {settings.protocol!r}, which compares {features} features,")
+                    f"evaluation.protocol = {settings.protocol!r}, of {features} features")
         hint = f" ({REHEARSAL!r} takes {INCEPTION_FEATURES[REHEARSAL] + 1})" if settings.protocol == "adm" else ""
         sets = {"sampling.num_images": self.sampling.num_images}
         if settings.trains_its_network:

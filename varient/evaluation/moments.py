@@ -1,4 +1,8 @@
-"""Mean and covariance of features, mergeable over shards, and the Fréchet distance between two of them."""
+"""Mean and covariance of features, mergeable over shards, and the Fréchet distance between two of them.
+
+The merging is not left to a library: NumPy and SciPy need all features at once, and the accumulators of metric packages
+add up raw products, whose difference to the squared mean loses digits.
+"""
 
 from __future__ import annotations
 

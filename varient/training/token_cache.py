@@ -4,6 +4,9 @@ A cache is a folder with ``manifest.json``, ``labels.npy`` (N,), int64, and shar
 uint16, where V is the number of variants of an image: itself and, optionally, its mirror image.  The manifest contains
 the provenance of the tokens and the hash of each file.  It is written after every shard, so that a killed build is
 resumed at the unfinished shard and gives the same bytes.
+
+The format is the project's own because its arrays are memory-mapped and read in any order; formats of data set
+libraries are streamed or copied, and do not check hashes of what they map.
 """
 
 from __future__ import annotations
