@@ -348,7 +348,7 @@ def test_batches_visit_every_image_once_an_epoch_in_a_new_order():
         visited = torch.cat(epoch)
         assert len(visited.unique()) == 20
     assert not torch.equal(torch.cat(epochs[0]), torch.cat(epochs[1]))
-    with pytest.raises(ValueError, match="batch_size = 30 is above the 21 images"):
+    with pytest.raises(ValueError, match="batch_size = 30 is above the number of images, 21"):
         batch_indices(0, num_items=21, batch_size=30, seed=0)
 
 
