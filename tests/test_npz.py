@@ -89,7 +89,7 @@ def test_files_that_are_no_npz(tmp_path, content):
     (tmp_path / "a.npz").write_bytes(content)
     for read in (member_names, lambda path: npz_array(path, "x"), lambda path: small_array(path, "x"),
                  lambda path: open_samples([path])):
-        with pytest.raises(SampleError, match=r"a\.npz: truncated, damaged, or not an \.npz"):
+        with pytest.raises(SampleError, match=r"a\.npz: truncated or damaged, or not an \.npz"):
             read(tmp_path / "a.npz")
     assert _read_index(tmp_path / "a.npz") is None
 

@@ -14,7 +14,7 @@ DRY_RUN = ["train", "supernet", "--config", str(ROOT / "workflow/config/imagenet
 
 
 @pytest.mark.parametrize(("arguments", "answers"), [
-    (["plan", "--memory", "12GiB"], ("2.05", "11004", "1.87", "fp16,", "lean", "cache", "paper,")),
+    (["plan", "--memory", "12GiB"], ("2.05", "9877", "1.87", "fp16,", "lean", "cache", "paper,")),
     (["cost", "--system", "code-n6"], ("2,320,303,876", "arithmetic", "272.61", "1.173")),
     (["cost", "--compare"], ("variant-d16", "llamagen-xxl,", "error")),
     (DRY_RUN, ("token-layers", "32,025,600", "365,600", "estimated", "±")),

@@ -107,7 +107,7 @@ def _reading(path: Path) -> Iterator[None]:
         raise SampleError(f"{path}: a folder, not an .npz") from None
     except Exception as error:  # zipfile, zlib, tokenize and NumPy raise many types of exceptions for damaged bytes
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise SampleError(f"{path}: truncated, damaged, or not an .npz file ({reason})") from None
+        raise SampleError(f"{path}: truncated or damaged, or not an .npz file ({reason})") from None
 
 
 class _Member(NamedTuple):

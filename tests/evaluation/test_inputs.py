@@ -352,7 +352,7 @@ def _refused(match, *paths, read=True):
 def test_truncated_npz(tmp_path, write, share):
     data = write(tmp_path / "a.npz").read_bytes()
     (tmp_path / "a.npz").write_bytes(data[:int(len(data) * share)])
-    _refused(r"a\.npz: (truncated, damaged, or not an|not an \.npz, or truncated)", tmp_path / "a.npz")
+    _refused(r"a\.npz: (truncated or damaged, or not an|not an \.npz, or truncated)", tmp_path / "a.npz")
 
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
@@ -363,7 +363,7 @@ def test_a_flipped_byte_in_an_npz(tmp_path, save):
     data = bytearray(path.read_bytes())
     data[100_000] ^= 0x40
     path.write_bytes(data)
-    _refused(r"a\.npz: truncated, damaged", path)
+    _refused(r"a\.npz: truncated or damaged", path)
 
 
 @pytest.mark.parametrize("share", [0, 0.1, 0.5, 0.9, 0.99])
