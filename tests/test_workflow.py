@@ -50,7 +50,8 @@ def _give(folder: Path, *splits: str) -> None:
         (folder / f"data/fashion-mnist/{name}.gz").touch()
 
 
-@pytest.mark.parametrize("config", ["digits", "digits_c", "fashion", "smoke", "imagenet256",
+@pytest.mark.parametrize("config", ["digits", "fashion", "smoke", pytest.param("digits_c", marks=pytest.mark.slow),
+                                    "imagenet256",
                                     pytest.param("imagenet256_var", marks=pytest.mark.slow)])
 def test_the_dag_of_every_shipped_config_resolves(copy, config):
     _give(copy, "train", "val")
@@ -66,6 +67,7 @@ def test_weight_files_that_are_missing_are_named_before_any_job(copy):
     assert "var_d30.pth" in result.stdout + result.stderr
 
 
+@pytest.mark.slow
 def test_what_every_job_would_fail_at_stops_the_workflow_before_the_first(copy):
     """Files that are none, and no GPU: one refusal names all of it, but no file that the target leaves out."""
     _give(copy)
@@ -81,6 +83,7 @@ def test_what_every_job_would_fail_at_stops_the_workflow_before_the_first(copy):
     assert "VARIENT_DEVICE" not in alone.stdout + alone.stderr  # an import needs no GPU
 
 
+@pytest.mark.slow
 def test_all_files_that_are_missing_are_named_in_one_run(copy):
     """Also a folder's; and none that is there, nor any where what is made of it is there."""
     _give(copy)
