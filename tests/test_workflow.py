@@ -51,8 +51,8 @@ def _give(folder: Path, *splits: str) -> None:
 
 
 @pytest.mark.parametrize("config", ["digits", "fashion", "smoke", pytest.param("digits_c", marks=pytest.mark.slow),
-                                    "imagenet256",
-                                    pytest.param("imagenet256_var", marks=pytest.mark.slow)])
+                                    *(pytest.param(name, marks=pytest.mark.slow)
+                                      for name in ("imagenet256", "imagenet256_var"))])
 def test_the_dag_of_every_shipped_config_resolves(copy, config):
     _give(copy, "train", "val")
     result = snakemake(copy, "-n", "--configfile", f"workflow/config/{config}.yaml")
@@ -223,7 +223,8 @@ def _files(folder: Path) -> dict[Path, tuple[bytes, int]]:
 
 
 @pytest.mark.parametrize("other", [
-    ["-n", "--config", "seed=77"], ["--summary", "--config", "sampling={cfg: 3.0}"]])
+    ["-n", "--config", "seed=77"],
+    pytest.param(["--summary", "--config", "sampling={cfg: 3.0}"], marks=pytest.mark.slow)])
 def test_a_look_at_another_plan_changes_no_file_of_a_run(copy, other):
     target = "runs/smoke/tokenizer.safetensors"
     assert snakemake(copy, "-n", *SMOKE, "--", target).returncode == 0

@@ -151,9 +151,14 @@ def test_a_network_beyond_all_memory_is_a_result(tmp_path):
 def endless(tmp_path):
     """A profile that does not end by itself, and its worker; both are gone afterwards."""
     config = _changed(tmp_path, profiling={"repeats": 100_000})
-    parent = subprocess.Popen(
-        _command(tmp_path / "profile.json", "--system", "var-d6", "--random-weights", config=config),
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=ROOT, start_new_session=True)
+    # What a shell starts in the background ignores SIGINT, and so would its children.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        parent = subprocess.Popen(
+            _command(tmp_path / "profile.json", "--system", "var-d6", "--random-weights", config=config),
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=ROOT, start_new_session=True)
+    finally:
+        signal.signal(signal.SIGINT, before)
     try:
         yield parent, _worker_of(parent.pid)
     finally:
