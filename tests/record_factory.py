@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from varient.config import ExperimentConfig
+from varient.cost.paper_systems import paper_system
 from varient.records import ProfileRecord, Provenance, ReconstructionRecord, ScoreRecord
 from varient.results import Results
 
@@ -32,6 +33,16 @@ def profile(system: str, repeats_s: Sequence[float], *, experiment: str = "digit
               "decoder_latency": latency, "warmup": 1, "memory": {"tensors_mib": 30.0, "kv_cache_mib": 1.0},
               "gpu_driver": None, "provenance": provenance(experiment, device)}
     return ProfileRecord(**values | changes)
+
+
+def cpu_profiles() -> list[ProfileRecord]:
+    """VAR-d30 and its subnet of 16 layers on a CPU with random weights, in turns."""
+    reference = {"median_s": 30.0, "iqr_s": None, "repeats_s": [30.0]}
+    shared = {"experiment": "imagenet256", "batch_size": 1, "cache_policy": "reference",
+              "num_parameters": sum(paper_system("var-d30").transformer_parameters),
+              "weights": "random, seed 0, drawn by torch 2.0 on cpu",
+              "memory": {"tensors_mib": 9000.0, "kv_cache_mib": 448.2421875}}
+    return [profile("var-d30", [30.0], **shared), profile("variant-d16", [20.0], reference=reference, **shared)]
 
 
 def reconstruction(config: ExperimentConfig, fids: Sequence[float],

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 import pytest
@@ -95,26 +96,48 @@ def _killed_in_the_middle(project: Path) -> None:
         running.wait()
 
 
-@pytest.mark.slow
-def test_the_papers_experiment_runs_on_stand_ins_and_shows_nothing_as_imagenets(project):
+class Run(NamedTuple):
+    """The whole experiment, killed in the middle and run again.
+
+    Attributes:
+        planned, left: jobs of each rule, before the first start and before the second.
+        remade: weights and shards that were there at the kill and were written once more.
+    """
+
+    project: Path
+    planned: dict[str, int]
+    left: dict[str, int]
+    remade: list[Path]
+
+
+@pytest.fixture(scope="module")
+def run(project) -> Run:
     planned = _jobs(_snakemake(project, "-n", *RUN).stdout)
-    papers = {"train_tokenizer", "train_base", "train_supernet", "epoch_weights", "train_network", "generate_shard",
-              "score", "profile", "table", "figure", "claims", "ablations", "opening", "report_page", "all"}
-    assert set(planned) == papers
     _killed_in_the_middle(project)
     kept = {path: path.stat().st_mtime_ns for path in project.glob("runs/imagenet256/*.safetensors")}
     kept |= {path: path.stat().st_mtime_ns for path in project.glob("runs/imagenet256/samples/*/shard-*.npz")}
     assert _snakemake(project, *RUN, "--unlock").returncode == 0
     resumed = _snakemake(project, *RUN, "--rerun-incomplete", "--show-failed-logs")
     assert resumed.returncode == 0, (resumed.stdout + resumed.stderr)[-5000:]
-    left = _jobs(resumed.stdout + resumed.stderr)
-    assert 0 < left["generate_shard"] < planned["generate_shard"]
     remade = [path for path, changed in kept.items() if path.stat().st_mtime_ns != changed]
-    assert len(remade) <= 2  # what was being written, on two cores
-    assert not (project / "network.log").exists()
-    again = _snakemake(project, "-n", *RUN)
+    return Run(project, planned, _jobs(resumed.stdout + resumed.stderr), remade)
+
+
+@pytest.mark.slow
+def test_a_killed_run_of_the_papers_experiment_continues_without_the_network(run):
+    papers = {"train_tokenizer", "train_base", "train_supernet", "epoch_weights", "train_network", "generate_shard",
+              "score", "profile", "table", "figure", "claims", "ablations", "opening", "report_page", "all"}
+    assert set(run.planned) == papers
+    assert 0 < run.left["generate_shard"] < run.planned["generate_shard"]
+    assert len(run.remade) <= 2  # what was being written, on two cores
+    assert not (run.project / "network.log").exists()
+    again = _snakemake(run.project, "-n", *RUN)
     assert "Nothing to be done" in again.stdout + again.stderr
 
+
+@pytest.mark.slow
+def test_the_papers_experiment_on_stand_ins_shows_nothing_as_imagenets(run):
+    project, planned = run.project, run.planned
     results, records = project / "results/imagenet256", project / "runs/imagenet256/records"
     config = load_config(project / CONFIG)
     scores = [read_record(path, ScoreRecord) for path in records.glob("score-*.json")]
@@ -142,14 +165,11 @@ def test_the_papers_experiment_runs_on_stand_ins_and_shows_nothing_as_imagenets(
 
 
 @pytest.mark.slow
-def test_records_of_stand_ins_that_were_edited_get_no_verdict_at_the_papers_size(project, tmp_path):
+def test_records_of_stand_ins_that_were_edited_get_no_verdict_at_the_papers_size(run, tmp_path):
     """Another device and 50,000 images, as if a GPU had drawn them: under their own config and under the paper's."""
-    folder = tmp_path / "runs/imagenet256/records"
+    project, folder = run.project, tmp_path / "runs/imagenet256/records"
     folder.mkdir(parents=True)
-    found = sorted(project.glob("runs/imagenet256/records/*.json"))
-    if not found:
-        pytest.skip("needs the run of the test before")
-    for path in found:
+    for path in sorted(project.glob("runs/imagenet256/records/*.json")):
         record = json.loads(path.read_text())
         record["provenance"] |= {"device": "NVIDIA H100"} | (
             {"sampled_on": "NVIDIA H100"} if record["kind"] == "score" else {})

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from varient.config import PROFILED, REHEARSAL, ExperimentConfig, TokenizerSpec
+from varient.config import PROFILED, REHEARSAL, CachePolicy, ExperimentConfig, TokenizerSpec
 from varient.cost.paper_systems import paper_system
 from varient.cost.parameters import vqvae_parameters
 from varient.paper import DEPTH
 from varient.paper.released import why_unknown
 from varient.pyramid import VAR_256
-from varient.records import ProfileRecord, ScoreRecord
+from varient.records import CPU, ProfileRecord, ScoreRecord
 from varient.results import Results
 from varient.systems.ids import VarId, base_system
 from varient.systems.lineage import imported_networks
@@ -100,6 +100,21 @@ def record_differences(config: ExperimentConfig, record: ScoreRecord | ProfileRe
     pairs |= {"seed": (record.provenance.seed, config.seed)}
     found = [f"{what} {here}, the config's {wanted}" for what, (here, wanted) in pairs.items() if here != wanted]
     return (*found, *(("made with other settings",) if record.provenance.settings != settings else ()))
+
+
+def on_cpu(benchmarks: Iterable[ProfileRecord], batch_size: int) -> dict[tuple[str, CachePolicy], ProfileRecord]:
+    """Profiles of the paper's networks with random weights in float32 on a CPU, by system and cache."""
+    return {(record.system, record.cache_policy): record for record in benchmarks
+            if record.batch_size == batch_size and record.precision == "fp32" and record.weights.startswith("random")
+            and record.provenance.made_on.startswith(CPU) and record.num_parameters == _published(record.system)}
+
+
+def _published(system: str) -> int | None:
+    """Parameters of a system at its authors' size; None for one that the cost model does not know."""
+    try:
+        return sum(paper_system(system).transformer_parameters)
+    except ValueError:
+        return None
 
 
 def marks(config: ExperimentConfig, results: Results) -> dict[str, str]:

@@ -7,6 +7,7 @@ import subprocess
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from statistics import median
 from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -186,6 +187,8 @@ class MachineLoad(Record):
     """Cores that the process may use."""
     threads: Positive
     """Compute threads of the process."""
+    others: Amount | None = None
+    """Cores that all other processes kept busy during the measurement, on average; None in older records."""
 
 
 class MemoryUse(Record):
@@ -254,6 +257,9 @@ class ProfileRecord(Record):
     """Generation of the latents from labels, with guidance, without the image decoder, as in the paper's Table 2."""
     decoder_latency: Latency | None
     """Decoding of the latents to uint8 images."""
+    reference: Latency | None = None
+    """Generation of the same batch by the experiment's full network, in turns with ``latency``: what a speedup is
+    relative to.  None for that network itself, where it does not fit beside the system, and in older records."""
     warmup: Count
     memory: MemoryUse
     load: MachineLoad | None = None
@@ -273,7 +279,17 @@ class ProfileRecord(Record):
         if (self.latency is not None, self.decoder_latency is not None, self.reason is None) != (fits, fits, fits):
             raise ValueError(f"status {self.status}: ok needs both latencies and no reason; out_of_memory needs a "
                              "reason and no latencies")
+        if self.reference and self.latency and len(self.reference.repeats_s) != len(self.latency.repeats_s):
+            raise ValueError("reference and latency have different numbers of repeats, so they took no turns")
         return self
+
+    @property
+    def speedup(self) -> float | None:
+        """The full network's time over the system's: the median over the turns.  None without a reference."""
+        if self.reference is None or self.latency is None:
+            return None
+        return median(full_s / own_s for full_s, own_s in zip(self.reference.repeats_s, self.latency.repeats_s,
+                                                              strict=True))
 
 
 RecordType = TypeVar("RecordType", bound=Record)

@@ -31,6 +31,8 @@ class Results:
     all_profiles: tuple[ProfileRecord, ...] = ()
     """All profiles, including several of one system with different batch sizes, caches or precisions."""
     reconstruction: ReconstructionRecord | None = None
+    benchmarks: tuple[ProfileRecord, ...] = ()
+    """Profiles of the paper's networks with random weights (`benchmarks/`), whatever the experiment."""
     remarks: tuple[str, ...] = ()
     """Reasons why records were left out, such as contradictions between them."""
     marks: tuple[str, ...] = ()
@@ -38,7 +40,7 @@ class Results:
 
     @classmethod
     def read(cls, scores: Sequence[Path], profiles: Sequence[Path] = (), reconstruction: Path | None = None,
-             found_in: Path | None = None) -> Results:
+             found_in: Path | None = None, benchmarks: Sequence[Path] = ()) -> Results:
         """Read record files.
 
         Args:
@@ -55,7 +57,7 @@ class Results:
         of_scales = reconstruction and read_record(reconstruction, ReconstructionRecord)
         of_scales = of_scales or next((record for record in found if isinstance(record, ReconstructionRecord)), None)
         return cls(by_score, {record.system: record for record in all_profiles}, all_profiles, of_scales,
-                   (*remarks, *damaged))
+                   tuple(read_record(path, ProfileRecord) for path in benchmarks), (*remarks, *damaged))
 
     @classmethod
     def found_in(cls, run_dir: Path) -> Results:
@@ -85,7 +87,7 @@ def comparable(experiment: str, results: Results) -> Results:
         remarks.append(f"reconstructions of {reconstruction.provenance.experiment}")
         reconstruction = None
     return Results({record.system: record for record in scores}, {record.system: record for record in profiles},
-                   tuple(profiles), reconstruction, (*remarks, *twice))
+                   tuple(profiles), reconstruction, results.benchmarks, (*remarks, *twice))
 
 
 def _own(experiment: str, records: Iterable[AnyRecord], remarks: list[str]) -> list[AnyRecord]:

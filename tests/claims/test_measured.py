@@ -2,9 +2,10 @@
 
 import pytest
 from claim_fixtures import DIGITS, IMAGENET, paper_size_score, profiles, scores
-from record_factory import of, profile
+from record_factory import cpu_profiles, of, profile
 
 from varient.claims import Verdict, judge
+from varient.results import Results
 
 pytestmark = pytest.mark.usefixtures("published")
 
@@ -112,3 +113,16 @@ def test_latency_at_the_papers_setting(changes, seconds, verdict):
 def test_a_measured_speedup_goes_before_the_printed_latencies():
     results = profiles(_l20("var-d30", 3.6), _l20("variant-d16", 3.0))
     assert _judge("table2-variant-d16-speedup", results).verdict is Verdict.NOT_REPRODUCED
+
+
+def test_times_that_other_work_disturbed_decide_nothing():
+    waited = {"median_s": 1.5, "iqr_s": 0.0, "repeats_s": [1.5], "cpu_s": [0.5]}
+    results = profiles(_l20("variant-d16", 1.5, latency=waited))
+    assert _judge("table2-variant-d16-latency_s", results, DIGITS).verdict is Verdict.OPEN
+
+
+def test_a_speedup_on_a_cpu_stands_beside_the_verdict():
+    alone = _judge("table2-variant-d16-speedup", profiles(), DIGITS)
+    judgement = _judge("table2-variant-d16-speedup", Results({}, {}, benchmarks=tuple(cpu_profiles())), DIGITS)
+    assert judgement.verdict is alone.verdict and "Measured 1.50" in judgement.evidence
+    assert "Measured" not in alone.evidence

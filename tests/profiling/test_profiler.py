@@ -96,6 +96,42 @@ def test_the_split_of_memory(smoke, tmp_path, system, policy):
     assert len(on_gpu) == 4 and set(on_gpu.values()) == {None} and memory.memory_cap_mib is None
 
 
+def test_the_full_network_takes_turns_with_every_other_system(smoke, tmp_path):
+    full, subnet = (profile_here(smoke, Configuration(system, 2, "fp32", "lean", random_weights=True), tmp_path,
+                                 tmp_path / "profile.json") for system in ("var-d6", "variant-d2"))
+    assert full.reference is None and full.speedup is None
+    assert len(subnet.reference.repeats_s) == len(subnet.latency.repeats_s) == smoke.profiling.repeats
+    ratios = [whole / own for whole, own in zip(subnet.reference.repeats_s, subnet.latency.repeats_s, strict=True)]
+    assert subnet.speedup == sorted(ratios)[len(ratios) // 2]
+
+
+def test_a_full_network_that_does_not_fit_beside_a_system_leaves_it_without_a_speedup(smoke, tmp_path, monkeypatch,
+                                                                                      capsys):
+    def load(name, config):
+        if name == "var-d6":
+            raise MemoryError
+        return resolve_system(name, config)
+
+    monkeypatch.setattr(profiler, "resolve_system", load)
+    wanted = Configuration("variant-d2", 2, "fp32", "lean", random_weights=True)
+    record = profile_here(smoke, wanted, tmp_path, tmp_path / "profile.json")
+    assert record.status == "ok" and record.latency and record.reference is None and record.speedup is None
+    assert "var-d6 does not fit into memory beside variant-d2" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("disturbed", "measured"), [(0, 1), (1, 2), (9, 3)])
+def test_disturbed_times_are_measured_again_up_to_a_limit(smoke, tmp_path, monkeypatch, disturbed, measured):
+    signs = iter([("busy",)] * disturbed + [()])
+    rounds = []
+    monkeypatch.setattr(profiler, "disturbances", lambda record: next(signs))
+    time_in_turns = profiler.time_in_turns
+    monkeypatch.setattr(profiler, "time_in_turns",
+                        lambda steps, *args, **rest: rounds.append([*steps]) or time_in_turns(steps, *args, **rest))
+    wanted = Configuration("var-d6", 1, "fp32", "lean", random_weights=True)
+    assert profile_here(smoke, wanted, tmp_path, tmp_path / "profile.json").status == "ok"
+    assert rounds == [["latency"], ["decoder_latency"]] * measured
+
+
 def test_policies_and_batches_show_in_memory(smoke, tmp_path):
     def profile(batch_size, policy):
         wanted = Configuration("var-d6", batch_size, "fp32", policy, random_weights=True)

@@ -1,4 +1,5 @@
 import pytest
+from record_factory import cpu_profiles
 from test_tables import _profile
 
 from varient.paper import paper_table
@@ -10,6 +11,14 @@ from varient.report.table3 import PAPER_PARAMETERS, SECTIONS, table3
 def sections():
     frame = table3()
     return [frame[frame["block"] == section.title].reset_index(drop=True) for section in SECTIONS]
+
+
+def test_rows_on_a_cpu_stand_beside_the_arithmetic():
+    frame = table3(cpu_profiles())
+    papers, ours = len(table3()), frame[frame["block"].str.startswith("on a CPU")]
+    assert len(frame) == papers + 2 and ours["method"].tolist() == ["VAR-d30", "VARiant-d16"]
+    assert ours["kv_cache_mb"].tolist() == ["597.7", "356.1"] and set(ours["measured_kv_mb"]) == {"448.2"}
+    assert set(ours["measured_total_mb"]) == {"9000.0"} and not frame.isna().any(axis=None)
 
 
 def test_every_section_has_the_papers_rows(sections):

@@ -1,7 +1,7 @@
 import pandas as pd
 import pytest
 from conftest import ROOT
-from record_factory import profile, reconstruction, score
+from record_factory import cpu_profiles, profile, reconstruction, score
 
 from varient.config import load_config
 from varient.paper import PAPER_DEPTHS, paper_table
@@ -95,6 +95,33 @@ def test_table2_says_out_of_memory_and_no_number():
     assert (full["latency_s_source"], full["params"]) == ("measured (digits)", "574K")
     assert (subnet["latency_s"], subnet["speedup"]) == ("0.2500", "")
     assert not rows.isin(["0", "0.0", "0.0000"]).any(axis=None)
+
+
+def test_a_speedup_is_the_median_over_turns_with_the_full_network():
+    reference = {"median_s": 0.8, "iqr_s": None, "repeats_s": [0.8, 0.4, 0.9]}
+    in_turns = profile("variant-d16", [0.4, 0.2, 0.3], reference=reference)
+    rows = table2(DIGITS, Results({}, {"var-d30": _profile("var-d30", 9.9, 1.0), "variant-d16": in_turns}))
+    assert rows.set_index("system").loc["variant-d16", "speedup"] == "2.00"
+
+
+def test_times_of_a_disturbed_profile_are_no_bare_numbers(tmp_path):
+    latency = {"median_s": 1.0, "iqr_s": 0.0, "repeats_s": [1.0, 1.0], "cpu_s": [0.5, 0.5]}
+    results = Results({}, {"var-d30": _profile("var-d30", 2.0, 1.0),
+                           "variant-d16": _profile("variant-d16", 1.0, 1.0, latency=latency)})
+    rows = table2(DIGITS, results).set_index("system")
+    assert rows.loc["variant-d16", ["latency_s", "speedup"]].tolist() == ["1.0000 (disturbed)", "2.00 (disturbed)"]
+    assert rows.loc["var-d30", "latency_s"] == "2.0000" and rows.loc["variant-d16", "memory_mb"] == "30.3"
+    render(2, DIGITS, results, tmp_path / "table2")
+    assert "variant-d16: wall-clock time is 2.00 times the CPU time" in (tmp_path / "table2.md").read_text()
+
+
+def test_table2_of_the_papers_experiment_shows_the_full_size_on_a_cpu():
+    rows = table2(PAPER, Results({}, {}, benchmarks=tuple(cpu_profiles()))).set_index("system")
+    columns = ["cpu_latency_s", "cpu_speedup", "cpu_kv_cache_mb"]
+    assert rows.loc["var-d30", columns].tolist() == ["30.0", "1.00", "448.2"]
+    assert rows.loc["variant-d16", columns].tolist() == ["20.0", "1.50", "448.2"]
+    assert rows.loc["variant-d8", columns].tolist() == ["", "", ""]
+    assert "cpu_latency_s" not in table2(DIGITS, Results({}, {}, benchmarks=tuple(cpu_profiles())))
 
 
 def test_table4_cells():

@@ -24,7 +24,8 @@ from varient.claims.records import Records, claims_command, scores_command
 from varient.config import ExperimentConfig
 from varient.cost.paper_systems import paper_system
 from varient.cost.roofline import PAPER_BATCH_SIZE, PAPER_POLICY
-from varient.paper_size import differences, is_meant
+from varient.disturbance import disturbances
+from varient.paper_size import differences, is_meant, on_cpu
 from varient.pyramid import Pyramid
 from varient.records import ProfileRecord, Provenance, ReconstructionRecord
 from varient.results import curves_of
@@ -85,7 +86,7 @@ def _quality(claim: Claim, estimates: Estimates) -> Evidence | None:
 
 def _time(claim: Claim, profiles: Sequence[ProfileRecord]) -> Evidence | None:
     if (ours := _l20_latency(profiles, claim.quantity.systems[0])) is None:
-        return None
+        return _on_cpu(claim, profiles)
     provenance, value = ours
     if claim.quantity.name == "speedup":
         if (full := _l20_latency(profiles, FULL)) is None:
@@ -98,11 +99,28 @@ def _time(claim: Claim, profiles: Sequence[ProfileRecord]) -> Evidence | None:
                     f"measured ({provenance.experiment})", "python benchmarks/paper_scale.py --batch 64")
 
 
+def _on_cpu(claim: Claim, profiles: Sequence[ProfileRecord]) -> Evidence | None:
+    """A speedup on a CPU, which is shown beside the verdict and does not decide it."""
+    found = [record for batch in {record.batch_size for record in profiles}
+             for (system, policy), record in sorted(on_cpu(profiles, batch).items())
+             if system == claim.quantity.systems[0] and policy != "lean" and record.speedup]
+    if claim.quantity.name != "speedup" or not found:
+        return None
+    record = min(found, key=lambda record: record.batch_size)
+    disturbed = f"; other work disturbed it ({'; '.join(signs)})" if (signs := disturbances(record)) else ""
+    shown = claim.quantity.kind.show((Interval.point(record.speedup or 0),))
+    return Evidence(None, shown, f"Measured {shown} with random weights in float32 on {record.provenance.device} "
+                    f"({record.provenance.threads} threads), batch {record.batch_size}: not the paper's device"
+                    f"{disturbed}.",
+                    "measured (CPU, random weights)", "python benchmarks/full_size.py")
+
+
 def _l20_latency(profiles: Sequence[ProfileRecord], system: str) -> tuple[Provenance, float] | None:
     """Median seconds at the paper's setting: VAR-d30's size, L20, batch 64, 16-bit operands, reference cache."""
     size = paper_system(system).transformer_parameters[0]
     return next(((record.provenance, record.latency.median_s) for record in profiles
                  if record.system == system and record.latency and record.num_parameters == size
+                 and not disturbances(record)
                  and sum(record.parameters.values()) in (0, size)
                  and "L20" in record.provenance.device and record.batch_size == PAPER_BATCH_SIZE
                  and record.precision == "fp16" and record.cache_policy == PAPER_POLICY), None)

@@ -9,6 +9,7 @@ from functools import cache, cached_property
 from varient.ablations import arms
 from varient.claims.claims import FULL, ratio_of
 from varient.config import ExperimentConfig
+from varient.disturbance import disturbances
 from varient.paper_size import (
     NUM_IMAGES,
     PROTOCOL,
@@ -62,8 +63,8 @@ class Records:
     def __init__(self, config: ExperimentConfig, results: Results) -> None:
         self.config = config
         found = comparable(config.name, results)
-        self.results = _without_cpus(found) if self.at_paper_size else found
-        self.all_profiles = results.all_profiles
+        self.results = _without_disturbed(_without_cpus(found) if self.at_paper_size else found)
+        self.all_profiles = (*results.all_profiles, *results.benchmarks)
         """All profile records, those of other experiments and settings included."""
         self._networks = cache(self._networks_of)
 
@@ -195,6 +196,14 @@ def _without_cpus(results: Results) -> Results:
         if left_out:
             remarks.append(f"{len(left_out)} {kind} records {made}, of {', '.join(left_out)}")
     return replace(results, scores=scores, profiles=profiles, remarks=tuple(remarks))
+
+
+def _without_disturbed(results: Results) -> Results:
+    """Profiles whose times no other work disturbed; the remarks name the rest."""
+    signs = {name: signs for name, record in results.profiles.items() if (signs := disturbances(record))}
+    return replace(results, profiles={name: record for name, record in results.profiles.items() if name not in signs},
+                   remarks=(*results.remarks, *(f"profile of {name}, disturbed by other work: {'; '.join(found)}"
+                                                for name, found in signs.items())))
 
 
 def _from_gpus(records: Mapping[str, AnyRecord]) -> dict[str, AnyRecord]:

@@ -33,6 +33,8 @@ Tokens = Annotated[Path | None, typer.Option("--tokens", help="folder made by ca
 
 Scores = Annotated[list[Path] | None, typer.Option("--score", help="score record; repeat for several")]
 Profiles = Annotated[list[Path] | None, typer.Option("--profile", help="profile record; repeat for several")]
+Benchmarks = Annotated[list[Path] | None, typer.Option(
+    "--benchmark", help="profile of the paper's networks with random weights (benchmarks/records); repeat for several")]
 Reconstruction = Annotated[Path | None, typer.Option("--reconstruction", help="record of `reconstruct`")]
 FoundIn = Annotated[Path | None, typer.Option("--found-in", help="run folder; all its records are read in addition "
                                                                  "to the named ones")]

@@ -13,6 +13,7 @@ from varient.cli.app import app, train
 from varient.cli.guard import command, load_experiment
 from varient.cli.options import (
     AsJson,
+    Benchmarks,
     Config,
     DryRun,
     FoundIn,
@@ -212,12 +213,12 @@ def profile_worker(config: Config, wanted: Annotated[str, typer.Argument(help="c
 
 @command(app, writes=lambda output, **_: table_files(output))
 def table(config: Config, number: int, output: Output, scores: Scores = None, profiles: Profiles = None,
-          reconstruction: Reconstruction = None, found_in: FoundIn = None) -> None:
+          reconstruction: Reconstruction = None, benchmarks: Benchmarks = None, found_in: FoundIn = None) -> None:
     """Write one of the paper's tables from records, as csv, md and tex."""
     from varient.report.tables import render
     from varient.results import Results
 
-    results = Results.read(scores or [], profiles or [], reconstruction, found_in)
+    results = Results.read(scores or [], profiles or [], reconstruction, found_in, benchmarks or [])
     for path in render(number, load_experiment(config), results, output):
         wrote(path)
 

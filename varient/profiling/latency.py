@@ -1,55 +1,82 @@
-"""Timing of a repeated step: warm-up, raw repeats, median and interquartile range."""
+"""Timing of repeated steps in turns: warm-up, raw repeats, median and interquartile range."""
 
 from __future__ import annotations
 
 import os
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TypeVar
 
+import psutil
 import torch
 from tqdm import tqdm
 
-from varient.records import Latency
+from varient.records import Latency, MachineLoad
 
 Step = Callable[[], object]
+Name = TypeVar("Name")
 
 
-def time_repeats(step: Step, device: torch.device, *, warmup: int, repeats: int, label: str) -> list[float]:
-    """Seconds of each of ``repeats`` runs of ``step``, after ``warmup`` runs that are not timed.
+@dataclass
+class Times:
+    """Raw times of the repeats of a step, in seconds.
 
-    On a GPU each run is timed by a pair of CUDA events, which are read after one synchronisation at the end; on a CPU
-    by the wall clock.
+    Attributes:
+        wall_s: CUDA events on a GPU, wall-clock time on a CPU.
+        cpu_s: CPU time of this process, summed over its threads; empty on a GPU.
+    """
+
+    wall_s: list[float] = field(default_factory=list)
+    cpu_s: list[float] = field(default_factory=list)
+
+    def latency(self) -> Latency:
+        """Their summary; the interquartile range is None for a single repeat."""
+        spread = None
+        if len(self.wall_s) > 1:
+            lower, _, upper = statistics.quantiles(self.wall_s, n=4)
+            spread = upper - lower
+        return Latency(median_s=statistics.median(self.wall_s), iqr_s=spread, repeats_s=self.wall_s,
+                       cpu_s=self.cpu_s or None)
+
+
+def time_in_turns(steps: Mapping[Name, Step], device: torch.device, *, warmup: int, repeats: int,
+                  label: str) -> dict[Name, Times]:
+    """Run steps in turns, ``repeats`` times each, so that a change of the machine's speed affects all of them alike.
+
+    On a GPU each run is timed by a pair of CUDA events, which are read after one synchronisation at the end.
 
     Args:
+        warmup: runs of each step before, which are not timed.
         label: shown beside the progress bar.
     """
     for _ in range(warmup):
-        step()
+        for step in steps.values():
+            step()
     rounds = tqdm(range(repeats), desc=label, mininterval=2)
-    return _by_events(step, rounds, device) if device.type == "cuda" else _by_wall_clock(step, rounds)
+    return (_by_events if device.type == "cuda" else _by_clocks)(steps, rounds, device)
 
 
-def measure(step: Step, device: torch.device, *, warmup: int, repeats: int, label: str) -> Latency:
-    """Time a step as `time_repeats` does; on a CPU, also record the CPU time of the process, excluding other processes.
+class LoadWatch:
+    """Measures what other processes did while a measurement ran: `MachineLoad` on exit, None where it cannot be read.
     """
-    cpu_s = []
 
-    def counted() -> None:
-        begin = time.process_time()
-        step()
-        cpu_s.append(time.process_time() - begin)
+    load: MachineLoad | None = None
 
-    repeats_s = time_repeats(counted, device, warmup=warmup, repeats=repeats, label=label)
-    return summarise(repeats_s, cpu_s[warmup:] if device.type == "cpu" else None)
+    def __enter__(self) -> LoadWatch:
+        self._before_1min, self._begin = _load_1min(), time.perf_counter()
+        self._busy_s, self._own_s = _busy_s(), time.process_time()
+        return self
 
-
-def load_1min() -> float | None:
-    """The machine's load average over the last minute; None if the system does not provide it."""
-    try:
-        return os.getloadavg()[0]
-    except OSError:
-        return None
+    def __exit__(self, *_: object) -> None:
+        after_1min = _load_1min()
+        if self._before_1min is None or after_1min is None:
+            return
+        elapsed_s = time.perf_counter() - self._begin
+        others_s = max(0.0, _busy_s() - self._busy_s - (time.process_time() - self._own_s))
+        self.load = MachineLoad(before_1min=self._before_1min, after_1min=after_1min, cores=usable_cores(),
+                                threads=torch.get_num_threads(), others=others_s / elapsed_s)
 
 
 def usable_cores() -> int:
@@ -57,32 +84,44 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def summarise(repeats_s: list[float], cpu_s: list[float] | None = None) -> Latency:
-    """Median and interquartile range; the latter is None for a single repeat."""
-    spread = None
-    if len(repeats_s) > 1:
-        lower, _, upper = statistics.quantiles(repeats_s, n=4)
-        spread = upper - lower
-    return Latency(median_s=statistics.median(repeats_s), iqr_s=spread, repeats_s=repeats_s, cpu_s=cpu_s)
+def _load_1min() -> float | None:
+    """The machine's load average over the last minute; None if the system does not provide it."""
+    try:
+        return os.getloadavg()[0]
+    except OSError:
+        return None
 
 
-def _by_wall_clock(step: Step, rounds: tqdm) -> list[float]:
-    seconds = []
+def _busy_s() -> float:
+    """CPU seconds that all processes of the machine have used since it started."""
+    times = psutil.cpu_times()
+    return sum(times) - times.idle - getattr(times, "iowait", 0) - getattr(times, "guest", 0) \
+        - getattr(times, "guest_nice", 0)  # user and nice include the guests'
+
+
+def _by_clocks(steps: Mapping[Name, Step], rounds: tqdm, _device: torch.device) -> dict[Name, Times]:
+    found = {name: Times() for name in steps}
     for _ in rounds:
-        begin = time.perf_counter()
-        step()
-        seconds.append(time.perf_counter() - begin)
-    return seconds
+        for name, step in steps.items():
+            begin, begin_cpu = time.perf_counter(), time.process_time()
+            step()
+            found[name].wall_s.append(time.perf_counter() - begin)
+            found[name].cpu_s.append(time.process_time() - begin_cpu)
+    return found
 
 
-def _by_events(step: Step, rounds: tqdm, device: torch.device) -> list[float]:
+def _by_events(steps: Mapping[Name, Step], rounds: tqdm, device: torch.device) -> dict[Name, Times]:
     pairs = []
     torch.cuda.synchronize(device)  # the warm-up must be over before the first event
     for _ in rounds:
-        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        begin.record()
-        step()
-        end.record()
-        pairs.append((begin, end))
+        for name, step in steps.items():
+            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            begin.record()
+            step()
+            end.record()
+            pairs.append((name, begin, end))
     torch.cuda.synchronize(device)
-    return [begin.elapsed_time(end) / 1000 for begin, end in pairs]  # elapsed_time is in milliseconds
+    found = {name: Times() for name in steps}
+    for name, begin, end in pairs:
+        found[name].wall_s.append(begin.elapsed_time(end) / 1000)  # elapsed_time is in milliseconds
+    return found

@@ -11,8 +11,9 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,22 +21,15 @@ from torch import Tensor
 from varient.config import PROFILED, CachePolicy, ExperimentConfig, Precision
 from varient.cost.sizes import MIB
 from varient.devices import visible_gpus, wanted_device
+from varient.disturbance import disturbances
 from varient.files import sha256_kept
 from varient.generation import label_of
-from varient.profiling.latency import load_1min, measure, usable_cores
+from varient.profiling.latency import LoadWatch, Step, time_in_turns
 from varient.profiling.memory import MemoryWatch, cap_allocator, is_out_of_memory, peak_rss_bytes, stored_bytes
 from varient.profiling.nvml import Gpu, NvmlError
 from varient.profiling.process import oom_kills
-from varient.records import (
-    Latency,
-    MachineLoad,
-    MemoryUse,
-    ProfileRecord,
-    provenance,
-    random_weights,
-    read_record,
-    write_record,
-)
+from varient.records import MemoryUse, ProfileRecord, provenance, random_weights, read_record, write_record
+from varient.systems.ids import base_system
 from varient.systems.lineage import imported_sha256
 from varient.systems.pipeline import DTYPES, default_device, named_device
 from varient.systems.protocol import CountedCache, Sampler
@@ -44,6 +38,10 @@ from varient.systems.registry import family_of, resolve_system, user_files
 ALLOCATOR = {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"}
 """How torch's CUDA allocator of a profile is set, unless the environment says otherwise.  By default storage that grows
 leaves holes: VAR-d30 at batch 64 with the reference cache then takes 59 GB from the device for the 35 in use."""
+ATTEMPTS = 3
+"""How often the times of a profile are measured while other work disturbs them."""
+_NOTHING = {"reason": None, "latency": None, "decoder_latency": None, "gpu_driver": None, "warmup": 0}
+"""Required fields of a record, as they are without a measurement."""
 
 
 @dataclass(frozen=True)
@@ -177,49 +175,86 @@ def _untouched_gpu() -> Gpu | None:
 def _measured(config: ExperimentConfig, wanted: Configuration, run_dir: Path, device: torch.device,
               gpu: Gpu | None) -> ProfileRecord:
     settings = config.profiling
-    batch = _Workload(config, wanted, run_dir)
-    networks = batch.sampler.networks
+    torch.manual_seed(config.seed)  # of random weights
+    sampler = resolve_system(wanted.system, config).load(None if wanted.random_weights else run_dir, wanted.precision)
+    batch = Workload(config, wanted, sampler)
 
     # Memory is measured before time: tracking it is slow, and it also warms up what the timed runs use.
-    latents, generation, cache_and_activations = _watch_generation(batch, device)
-    decoder_peak_bytes = _watch_decoding(batch.sampler, latents, device)
-    parameter_bytes = stored_bytes(*networks)
-    parts = {"parameters_mib": _mib(parameter_bytes), "decoder_mib": _mib(decoder_peak_bytes)} | cache_and_activations
-
-    if device.type == "cuda":
+    latents, memory, attention = watch_memory(batch, device)
+    if gpu:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
-    rounds = {"warmup": settings.warmup, "repeats": settings.repeats}
-    before = load_1min()
-    latency = measure(batch.latents, device, label=f"{wanted.system} latents", **rounds)
-    decoder_latency = measure(lambda: batch.sampler.decode(latents), device, label=f"{wanted.system} decoder", **rounds)
-    load = None if before is None else MachineLoad(before_1min=before, after_1min=load_1min(), cores=usable_cores(),
-                                                   threads=torch.get_num_threads())
-    whole = _driver_and_allocator(gpu, device) if gpu else {
-        "tensors_mib": _mib(parameter_bytes + max(generation.peak_bytes, decoder_peak_bytes))}
-    driver = gpu.driver() if gpu else None
-    return _record(config, wanted, run_dir, latency=latency, decoder_latency=decoder_latency, load=load,
-                   gpu_driver=driver, unanswered=gpu.unanswered if gpu else {}, attention=generation.attention,
-                   memory=parts | whole | {"rss_mib": _mib(peak_rss_bytes())})
+        sampler.decode(batch.latents())
+        memory = {name: value for name, value in memory.items() if name != "tensors_mib"} \
+            | _driver_and_allocator(gpu, device)
+    memory["rss_mib"] = _mib(peak_rss_bytes())
+
+    steps: dict[str, Step] = {"latency": batch.latents}
+    if wanted.system != base_system(config):
+        steps |= _reference(config, wanted)
+    rounds = {"warmup": settings.warmup, "repeats": settings.repeats, "label": wanted.system}
+    for attempt in range(ATTEMPTS):
+        with LoadWatch() as watch:
+            times = time_in_turns(steps, device, **rounds)
+            times |= time_in_turns({"decoder_latency": lambda: sampler.decode(latents)}, device, **rounds)
+        record = new_record(config, wanted, run_dir, load=watch.load, gpu_driver=gpu.driver() if gpu else None,
+                            unanswered=gpu.unanswered if gpu else {}, attention=attention, memory=memory,
+                            warmup=settings.warmup,
+                            **{name: found.latency() for name, found in times.items()})
+        if not (signs := disturbances(record)):
+            break
+        again = ", measured again" if attempt + 1 < ATTEMPTS else "; the tables say so"
+        print(f"{wanted.system}: other work disturbed the times ({'; '.join(signs)}){again}", flush=True)
+    return record
 
 
-class _Workload:
+def _reference(config: ExperimentConfig, wanted: Configuration) -> dict[str, Step]:
+    """The same batch with the full network and random weights, as time does not depend on their values.
+
+    Empty if that network does not fit into memory beside the system's own.
+    """
+    policy = wanted.cache_policy if wanted.cache_policy in ("lean", "reference") else config.profiling.cache_policy
+    full = replace(wanted, system=base_system(config), cache_policy=policy, random_weights=True)
+    try:
+        batch = Workload(config, full, resolve_system(full.system, config).load(None, full.precision))
+        batch.latents()
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        print(f"{full.system} does not fit into memory beside {wanted.system}: no speedup in turns", flush=True)
+        return {}
+    return {"reference": batch.latents}
+
+
+class Workload:
     """The batch that is generated repeatedly: always the same labels and seeds."""
 
-    def __init__(self, config: ExperimentConfig, wanted: Configuration, run_dir: Path) -> None:
-        torch.manual_seed(config.seed)  # of random weights
-        self.sampler = resolve_system(wanted.system, config).load(None if wanted.random_weights else run_dir,
-                                                                  wanted.precision)
+    def __init__(self, config: ExperimentConfig, wanted: Configuration, sampler: Sampler) -> None:
+        self.sampler = sampler
         self.indices = range(wanted.batch_size)
         self.labels = [label_of(i, config.data.num_classes) for i in self.indices]
         self.seed, self.cache_policy = config.seed, wanted.cache_policy
 
     def latents(self, on_cache: Callable[[CountedCache], None] | None = None) -> Tensor:
+        """One batch of latents."""
         return self.sampler.latents(self.labels, self.indices, self.seed, cache_policy=self.cache_policy,
                                     on_cache=on_cache)
 
 
-def _watch_generation(batch: _Workload, device: torch.device) -> tuple[Tensor, MemoryWatch, dict[str, float]]:
+def watch_memory(batch: Workload, device: torch.device) -> tuple[Tensor, dict[str, float | None], set[str]]:
+    """Generate and decode a batch, slowly: its latents, the parts of `MemoryUse` in MiB, and the fused kernels of
+    attention that ran.
+    """
+    latents, generation, cache_and_activations = _watch_generation(batch, device)
+    with MemoryWatch(batch.sampler.networks, device) as decoding:
+        batch.sampler.decode(latents)
+    parameter_bytes = stored_bytes(*batch.sampler.networks)
+    whole_bytes = parameter_bytes + max(generation.peak_bytes, decoding.peak_bytes)
+    return latents, {"tensors_mib": _mib(whole_bytes), "parameters_mib": _mib(parameter_bytes),
+                     "decoder_mib": _mib(decoding.peak_bytes)} | cache_and_activations, generation.attention
+
+
+def _watch_generation(batch: Workload, device: torch.device) -> tuple[Tensor, MemoryWatch, dict[str, float]]:
     """The latents, what was watched, and what of its peak are caches and activations.
 
     A system may have several caches one after the other (CoDe's two networks); the largest one counts.
@@ -241,13 +276,6 @@ def _watch_generation(batch: _Workload, device: torch.device) -> tuple[Tensor, M
         "activations_mib": watch.peak_beside_cache_bytes / MIB}
 
 
-def _watch_decoding(sampler: Sampler, latents: Tensor, device: torch.device) -> int:
-    """Peak bytes, without parameters, while latents are decoded."""
-    with MemoryWatch(sampler.networks, device) as watch:
-        sampler.decode(latents)
-    return watch.peak_bytes
-
-
 def _driver_and_allocator(gpu: Gpu, device: torch.device) -> dict[str, float | None]:
     gpu.require_undisturbed()
     return {"nvml_process_mib": _mib(gpu.process_bytes()), "nvml_device_mib": _mib(gpu.device_bytes()),
@@ -256,31 +284,30 @@ def _driver_and_allocator(gpu: Gpu, device: torch.device) -> dict[str, float | N
 
 
 def _out_of_memory(config: ExperimentConfig, wanted: Configuration, run_dir: Path, reason: str) -> ProfileRecord:
-    return _record(config, wanted, run_dir, reason=reason)
+    return new_record(config, wanted, run_dir, reason=reason)
 
 
-def _record(config: ExperimentConfig, wanted: Configuration, run_dir: Path, *, reason: str | None = None,
-            latency: Latency | None = None, decoder_latency: Latency | None = None, load: MachineLoad | None = None,
-            gpu_driver: str | None = None, unanswered: dict[str, str] | None = None,
-            attention: Iterable[str] = (), memory: dict[str, float | None] | None = None) -> ProfileRecord:
+def new_record(config: ExperimentConfig, wanted: Configuration, run_dir: Path, *,
+               memory: dict[str, float | None] | None = None, attention: Iterable[str] = (),
+               **measured: Any) -> ProfileRecord:
+    """A record with what is known before measuring, and the given measurements, which are fields of the record."""
     system = resolve_system(wanted.system, config)
     weights = () if wanted.random_weights else system.weights
     parameters = system.parameters()  # by formula, so that it works for networks that do not fit into memory
     cap_mib = _mib(wanted.memory_cap_bytes)
     return ProfileRecord(
-        system=wanted.system, status="out_of_memory" if reason else "ok", reason=reason, steps=system.steps,
+        system=wanted.system, status="ok" if "latency" in measured else "out_of_memory", steps=system.steps,
         batch_size=wanted.batch_size, precision=wanted.precision, cache_policy=wanted.cache_policy,
         weights=random_weights(config.seed, default_device().type) if wanted.random_weights else "trained",
-        num_parameters=sum(parameters.values()), parameters=parameters, latency=latency,
-        decoder_latency=decoder_latency, warmup=config.profiling.warmup,
-        memory=MemoryUse(**memory or {}, memory_cap_mib=cap_mib), load=load, gpu_driver=gpu_driver,
-        unanswered=unanswered or {}, attention=sorted(attention),
+        num_parameters=sum(parameters.values()), parameters=parameters,
+        memory=MemoryUse(**memory or {}, memory_cap_mib=cap_mib), attention=sorted(attention),
         allocator=os.environ.get("PYTORCH_CUDA_ALLOC_CONF") if default_device().type == "cuda" else None,
         provenance=provenance(experiment=config.name, seed=config.seed, on=default_device().type,
                               settings=config.digest(*PROFILED, f"systems.{family_of(wanted.system, config)}"),
                               imported_sha256=imported_sha256(system, config, run_dir) if weights else None,
                               weights_sha256={name: sha256_kept(run_dir / f"{name}.safetensors") for name in weights}
-                              | ({path.name: sha256_kept(path) for path in user_files(system)} if weights else {})))
+                              | ({path.name: sha256_kept(path) for path in user_files(system)} if weights else {})),
+        **_NOTHING | measured)
 
 
 def _mib(size_bytes: int | None) -> float | None:

@@ -8,11 +8,13 @@ import pandas as pd
 
 from varient.config import ExperimentConfig
 from varient.cost.roofline import PAPER_BATCH_SIZE, PAPER_DEVICE
+from varient.disturbance import disturbances
 from varient.paper import TITLE
-from varient.paper_size import UNKNOWN_WEIGHTS, is_paper_size, marks, warnings
+from varient.paper_size import UNKNOWN_WEIGHTS, is_paper_size, marks, on_cpu, warnings
 from varient.report.cells import ABSENT, ARITHMETIC, MARKS, PREDICTED
 from varient.report.needs import Needs
 from varient.report.quality_tables import THREE_PHASES
+from varient.report.table2 import CPU_BATCH
 from varient.report.table3 import TABLE3_NOTE
 from varient.results import Results
 from varient.systems.ids import base_system
@@ -63,6 +65,7 @@ def _reading(number: int, config: ExperimentConfig, results: Results, frame: pd.
                    f"{_IMAGES[config.data.reference_split]} images, which are also the FID reference.")
     if number == 2:
         yield from _settings(config, results)
+        yield from _times(results, frame)
         if "fid_test" in frame:
             yield (f"FID, precision and recall compare with the {_IMAGES[config.data.reference_split]} images; FID to "
                    "test set with images that have no part in anything else. The real images scored are that test set.")
@@ -81,6 +84,21 @@ def _reading(number: int, config: ExperimentConfig, results: Results, frame: pd.
         yield _TRAININGS if number == 5 else _REDRAWS
     if "recall_pm" in frame:
         yield _REDRAWS_OF_REAL
+
+
+def _times(results: Results, frame: pd.DataFrame) -> Iterator[str]:
+    """What speedups are relative to, and which times are not those of an idle machine."""
+    if any(record.reference for record in results.profiles.values()):
+        yield "A speedup is the median over turns of the full network's time over the system's."
+    if "cpu_speedup" in frame:
+        record = next(iter(on_cpu(results.benchmarks, CPU_BATCH).values()))
+        yield (f"The columns CPU are measured on {record.provenance.device} ({record.provenance.threads} threads): "
+               f"networks of the authors' size with random weights in float32, batch {CPU_BATCH}, reference cache, "
+               "which then keeps 8 bytes for each pair of a key and a value.")
+    signs = {name: signs for name, record in results.profiles.items() if (signs := disturbances(record))}
+    if signs:
+        yield "Other work ran beside the profiles marked as disturbed ({}).".format(
+            "; ".join(f"{name}: {', '.join(found)}" for name, found in signs.items()))
 
 
 def _settings(config: ExperimentConfig, results: Results) -> Iterator[str]:

@@ -10,9 +10,10 @@ import pandas as pd
 from varient.config import ExperimentConfig
 from varient.cost.roofline import PAPER_DEVICE, PAPER_POLICY, SystemCost, peak_mib, system_cost
 from varient.cost.sizes import MIB
+from varient.disturbance import disturbances
 from varient.paper import DEPTH, paper_table, system_id
 from varient.paper.published import published
-from varient.paper_size import is_paper_size
+from varient.paper_size import is_paper_size, on_cpu
 from varient.records import ProfileRecord, ScoreRecord
 from varient.report.cells import ARITHMETIC, PREDICTED, Cell, flatten, measured, number
 from varient.report.needs import Needs, needs, shown_depths
@@ -23,6 +24,10 @@ from varient.systems.registry import resolve_system
 
 NO_COUNTERPART = "none"
 OUT_OF_MEMORY = "OOM"
+DISTURBED = " (disturbed)"
+"""Beside times of a profile that other work on the machine disturbed."""
+CPU_BATCH = 1
+"""Batch of the profiles on a CPU that the table shows at the paper's size."""
 COLUMNS = ("steps", "speedup", "latency_s", "memory_mb", "kv_cache_mb", "params", "fid", "is", "precision", "recall")
 _SCORES = {"fid": ("fid", 3), "is": ("inception_score", 2), "precision": ("precision", 3), "recall": ("recall", 3)}
 _BASE = str(VarId("var", DEPTH))
@@ -47,6 +52,7 @@ def table2(config: ExperimentConfig, results: Results) -> pd.DataFrame:
         own = system.name if system else NO_COUNTERPART
         row = {"method": paper.get("method") or (source.name if source else own), "system": own}
         row |= {column: _beside(ours.get(column), paper.get(column, ""), system, results) for column in COLUMNS}
+        row |= _on_cpu(published_as, config, results)
         if "fid_test" in ours:
             row["fid_test"] = ours["fid_test"]
         rows.append(row | {"recognised": ours.get("recognised", ""), "published": source.cell() if source else ""})
@@ -92,11 +98,19 @@ def _costs(profile: ProfileRecord, baseline: ProfileRecord | None) -> dict[str, 
         cells |= {"latency_s": OUT_OF_MEMORY, "memory_mb": OUT_OF_MEMORY}
     else:
         latency_s, memory = profile.latency.median_s, profile.memory
-        speedup = baseline.latency.median_s / latency_s if baseline and baseline.latency else None
-        cells |= {"latency_s": number(latency_s, 4), "speedup": number(speedup, 2),
+        times = {"latency_s": number(latency_s, 4), "speedup": number(_speedup(profile, baseline), 2)}
+        mark = DISTURBED if disturbances(profile) else ""
+        cells |= {name: f"{time}{mark}" for name, time in times.items() if time} | {
                   "memory_mb": number(memory.peak_mib, 1), "kv_cache_mb": number(memory.kv_cache_mib, 3)}
     source = f"measured ({profile.provenance.experiment})"
     return {column: Cell(text, source=source) for column, text in cells.items() if text}
+
+
+def _speedup(profile: ProfileRecord, baseline: ProfileRecord | None) -> float | None:
+    """Relative to the full network in turns with the system; without turns, to the full network's own profile."""
+    if profile.speedup or profile.latency is None or baseline is None or baseline.latency is None:
+        return profile.speedup
+    return baseline.latency.median_s / profile.latency.median_s
 
 
 def _counted(published_as: str, system: System | None, config: ExperimentConfig) -> dict[str, Cell]:
@@ -112,6 +126,23 @@ def _counted(published_as: str, system: System | None, config: ExperimentConfig)
     if cost.peak_memory:
         predicted["memory_mb"] = number(peak_mib(cost, None), 0)
     return cells | {name: Cell(text, source=f"{PREDICTED} ({PAPER_DEVICE})") for name, text in predicted.items()}
+
+
+def _on_cpu(published_as: str, config: ExperimentConfig, results: Results) -> dict[str, str]:
+    """Time and cache of a row at its authors' size with random weights, measured on a CPU; for the paper's experiment.
+    """
+    if not is_paper_size(config):
+        return {}
+    found = on_cpu(results.benchmarks, CPU_BATCH)
+    profile = next((record for (system, policy), record in found.items()
+                    if system == published_as and policy != "lean"), None)
+    if profile is None or profile.latency is None:
+        return {}
+    mark = DISTURBED if disturbances(profile) else ""
+    times = {"cpu_speedup": number(1.0 if published_as == _BASE else profile.speedup, 2),
+             "cpu_latency_s": number(profile.latency.median_s, 1)}
+    return {name: f"{time}{mark}" for name, time in times.items() if time} | {
+        "cpu_kv_cache_mb": number(profile.memory.kv_cache_mib, 1)}
 
 
 @cache

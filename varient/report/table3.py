@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -22,6 +22,7 @@ from varient.cost.roofline import (
 from varient.cost.simulated_memory import simulated_memory
 from varient.cost.sizes import MIB
 from varient.paper import paper_table
+from varient.paper_size import on_cpu
 from varient.records import ProfileRecord, RecordError
 
 TABLE3_NOTE = (
@@ -122,7 +123,23 @@ def table3(measured: Sequence[ProfileRecord] = ()) -> pd.DataFrame:
                 "largest_batch_48gb": largest[printed["method"]],
                 "note": _note(cost, total, memory_mib, compared),
                 "source": "arithmetic (KV, parameters), predicted (totals)" + _measured_on(record)})
-    return pd.DataFrame(rows)
+    return pd.DataFrame([*rows, *_cpu_rows(measured)]).fillna("")
+
+
+def _cpu_rows(measured: Sequence[ProfileRecord]) -> Iterator[dict[str, str]]:
+    """The paper's rows on a CPU at the batch sizes that were measured, in float32 with both caches."""
+    for policy in ("reference", "lean"):
+        for batch_size in sorted({record.batch_size for record in measured}):
+            found = on_cpu(measured, batch_size)
+            for method in paper_table(3)["method"].unique():
+                if record := found.get((method.lower(), policy)):
+                    cost = system_cost(record.system, batch_size=batch_size, policy=policy, precision="fp32")
+                    yield {"block": f"on a CPU: {policy} cache, float32 without autocast, random weights",
+                           "batch_size": str(batch_size), "method": method,
+                           "kv_cache_mb": f"{cost.kv_cache_bytes / MIB:.1f}",
+                           "params_mb": f"{cost.system.parameter_bytes(cost.precision) / MIB:.0f}",
+                           **_measured_cells(record),
+                           "source": "arithmetic (KV, parameters)" + _measured_on(record)}
 
 
 def _by_setting(measured: Sequence[ProfileRecord], memory_mib: float) -> dict[tuple[str, int, str], ProfileRecord]:

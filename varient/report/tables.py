@@ -34,7 +34,7 @@ from varient.targets import table_files
 
 
 def _table3(_config: ExperimentConfig, results: Results) -> pd.DataFrame:
-    return table3(results.all_profiles)
+    return table3((*results.all_profiles, *results.benchmarks))
 
 
 def _of_unknown_weights(frame: pd.DataFrame) -> pd.DataFrame:
@@ -60,7 +60,9 @@ TABLES = {1: Table(table1, needs_of_table1), 2: Table(table2, needs_of_table2), 
 _HEADINGS = {"method": "Method", "system": "Counterpart here", "steps": "#Steps", "speedup": "Speedup",
              "latency_s": "Latency (s)", "memory_mb": "Mem (MiB)", "kv_cache_mb": "KV (MiB)", "params": "#Param",
              "fid": "FID", "is": "IS", "precision": "Prec", "recall": "Rec", "fid_test": "FID to test set",
-             "recognised": "Judge accuracy", "published": "Published elsewhere", "subnet_depth": "d",
+             "recognised": "Judge accuracy", "published": "Published elsewhere",
+             "cpu_speedup": "CPU: speedup", "cpu_latency_s": "CPU: latency (s)", "cpu_kv_cache_mb": "CPU: KV (MiB)",
+             "subnet_depth": "d",
              "training": "Training",
              "training_free_subnet_fid": "Training-free subnet FID", "training_free_full_fid": "Training-free full FID",
              "joint_subnet_fid": "Joint subnet FID", "joint_full_fid": "Joint full FID",

@@ -278,12 +278,18 @@ def score_records(wildcards):
 
 def profile_records(wildcards):
     """Profile records that a table shows."""
-    if wildcards.table == "3":
-        return BENCHMARKS
     return records("profile", TABLES[int(wildcards.table)].needs(EXPERIMENT).profile)
 
 
-# Profiles at the paper's sizes, measured on a GPU.
+def benchmark_records(wildcards):
+    """Profiles of the paper's networks with random weights that a table of this experiment shows."""
+    return BENCHMARKS if wildcards.table in BENCHMARKED else []
+
+
+# Tables at the paper's size: Table 3 is in any experiment, Table 2 in the paper's own.
+BENCHMARKED = ("2", "3") if EXPERIMENT.name == PAPER_SIZE else ("3",)
+
+# Profiles of the paper's networks with random weights.
 BENCHMARKS = sorted(map(str, Path("benchmarks/records").glob("profile-*.json")))
 
 # The record of the reconstructions from the first scales, if Table 1 shows it.

@@ -3,6 +3,7 @@ rule table:
         scores=score_records,
         profiles=profile_records,
         reconstruction=reconstruction_record,
+        benchmarks=benchmark_records,
         paper="varient/paper/table{table}.csv",
         data=[
             "varient/paper/table2.csv",
@@ -32,9 +33,10 @@ rule table:
         reconstruction=lambda wildcards, input: repeated(
             "--reconstruction", input.reconstruction
         ),
+        benchmarks=lambda wildcards, input: repeated("--benchmark", input.benchmarks),
     shell:
         "python -m varient table --config {params.config:q} {wildcards.table:q} {params.scores:q} {params.profiles:q}"
-        " {params.reconstruction:q} --output {output.csv:q} > {log:q} 2>&1"
+        " {params.reconstruction:q} {params.benchmarks:q} --output {output.csv:q} > {log:q} 2>&1"
 
 
 if EXPERIMENT.name != PAPER_SIZE:
@@ -45,7 +47,7 @@ if EXPERIMENT.name != PAPER_SIZE:
             config=f"workflow/config/{PAPER_SIZE}.yaml",
             records=sorted(map(str, Path(f"runs/{PAPER_SIZE}/records").glob("*.json"))),
             # A function: Snakemake forgets the name of an empty list.
-            profiles=lambda wildcards: BENCHMARKS,
+            benchmarks=lambda wildcards: BENCHMARKS,
             data=[
                 *sorted(map(str, Path("varient/paper").glob("*.csv"))),
                 "varient/cost/gpus.yaml",
@@ -63,12 +65,13 @@ if EXPERIMENT.name != PAPER_SIZE:
             ENVIRONMENT
         params:
             found_in=lambda wildcards: f"runs/{PAPER_SIZE}",
-            # Of a GPU that ran the paper's sizes; Table 3 shows them.
-            profiles=lambda wildcards, input: (
-                repeated("--profile", input.profiles) if wildcards.table == "3" else []
+            benchmarks=lambda wildcards, input: (
+                repeated("--benchmark", input.benchmarks)
+                if wildcards.table in ("2", "3")
+                else []
             ),
         shell:
-            "python -m varient table --config {input.config:q} {wildcards.table:q} {params.profiles:q}"
+            "python -m varient table --config {input.config:q} {wildcards.table:q} {params.benchmarks:q}"
             " --found-in {params.found_in:q} --output {output.csv:q} > {log:q} 2>&1"
 
 
@@ -102,6 +105,7 @@ rule claims:
         scores=claim_records,
         profiles=records("profile", TABLES[2].needs(EXPERIMENT).profile),
         reconstruction=lambda wildcards: RECONSTRUCTION,
+        benchmarks=lambda wildcards: BENCHMARKS,
         trained=weight_files(figure_needs("fig3", EXPERIMENT).curves),
         data=[
             *sorted(map(str, Path("varient/paper").glob("*.csv"))),
@@ -130,8 +134,9 @@ rule claims:
         reconstruction=lambda wildcards, input: repeated(
             "--reconstruction", input.reconstruction
         ),
+        benchmarks=lambda wildcards, input: repeated("--benchmark", input.benchmarks),
         run_dir=lambda wildcards: f"runs/{EXPERIMENT.name}",
         stem=lambda wildcards, output: output.csv.removesuffix(".csv"),
     shell:
         "python -m varient claims --config {params.config:q} {params.scores:q} {params.profiles:q}"
-        " {params.reconstruction:q} --run-dir {params.run_dir:q} --output {params.stem:q} > {log:q} 2>&1"
+        " {params.reconstruction:q} {params.benchmarks:q} --run-dir {params.run_dir:q} --output {params.stem:q} > {log:q} 2>&1"
