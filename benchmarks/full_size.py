@@ -175,8 +175,8 @@ def _record(config: ExperimentConfig, row: Configuration, measured: State) -> Pr
     reference = measured.rows.get(_name(full)) if full != row else None
     times = {"latency": [turn.latency for turn in found.turns],
              "decoder_latency": [turn.decoder_latency for turn in found.turns]}
-    if reference and len(reference.turns) == len(found.turns):
-        times["reference"] = [turn.latency for turn in reference.turns]
+    if reference and len(reference.turns) >= len(found.turns):
+        times["reference"] = [turn.latency for turn in reference.turns[:len(found.turns)]]
     latencies = {name: Times(*map(list, zip(*seconds, strict=True))).latency() for name, seconds in times.items()}
     return new_record(config, row, Path("runs") / config.name, memory=dict(found.memory), attention=found.attention,
                       warmup=1, load=max((turn.load for turn in found.turns), key=lambda load: load.others or 0),

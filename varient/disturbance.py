@@ -5,9 +5,10 @@ Times of a disturbed profile are measurements of the other work too: tables flag
 
 from __future__ import annotations
 
-from statistics import median
+from collections.abc import Sequence
+from statistics import median, quantiles
 
-from varient.records import Latency, MachineLoad, ProfileRecord
+from varient.records import Latency, ProfileRecord
 
 WAITING = 1.15
 """Wall-clock time over CPU time above which a process waited for cores.  Our choice, like the other limits: on an idle
@@ -19,25 +20,44 @@ OTHERS = 0.1
 
 
 def disturbances(record: ProfileRecord) -> tuple[str, ...]:
-    """What disturbed the times of a profile, one text for each sign of it; empty for a sound or an untimed one."""
-    timed = {"": record.latency, "decoder: ": record.decoder_latency, "reference: ": record.reference}
-    found = [f"{which}{sign}" for which, latency in timed.items() if latency for sign in _signs(latency)]
-    return (*found, *(_of_load(record.load) if record.load and record.latency else ()))
+    """What disturbed the latency of a profile, one text for each sign of it; empty for a sound or an untimed one."""
+    if record.latency is None:
+        return ()
+    return *_waiting(record.latency), *_spread(record.latency.repeats_s), *_of_load(record)
 
 
-def _signs(latency: Latency) -> list[str]:
-    found = []
-    if latency.cpu_s:
-        # With several threads this finds heavy disturbances only, as CPU time then sums over the threads.
-        ratio = median(wall / max(cpu, 1e-9) for wall, cpu in zip(latency.repeats_s, latency.cpu_s, strict=True))
-        if ratio > WAITING:
-            found.append(f"wall-clock time is {ratio:.2f} times the CPU time")
-    if latency.iqr_s and (spread := latency.iqr_s / latency.median_s) > SPREAD:
-        found.append(f"the interquartile range is {spread:.0%} of the median")
-    return found
+def speedup_disturbances(record: ProfileRecord) -> tuple[str, ...]:
+    """What disturbed the speedup of a profile, as `disturbances`; empty without a reference.
+
+    A machine that slows down slows both sides of a turn, so it is the ratios that must not spread.
+    """
+    if record.reference is None:
+        return ()
+    timed = {"": record.latency, "reference: ": record.reference}
+    found = [f"{which}{sign}" for which, latency in timed.items() if latency for sign in _waiting(latency)]
+    return (*found, *(f"speedups within turns: {sign}" for sign in _spread(record.speedups)), *_of_load(record))
 
 
-def _of_load(load: MachineLoad) -> tuple[str, ...]:
+def _waiting(latency: Latency) -> tuple[str, ...]:
+    if not latency.cpu_s:
+        return ()
+    # With several threads this finds heavy disturbances only, as CPU time then sums over the threads.
+    ratio = median(wall / max(cpu, 1e-9) for wall, cpu in zip(latency.repeats_s, latency.cpu_s, strict=True))
+    return (f"wall-clock time is {ratio:.2f} times the CPU time",) if ratio > WAITING else ()
+
+
+def _spread(values: Sequence[float]) -> tuple[str, ...]:
+    if len(values) < 2:
+        return ()
+    lower, _, upper = quantiles(values, n=4)
+    spread = (upper - lower) / median(values)
+    return (f"the interquartile range is {spread:.0%} of the median",) if spread > SPREAD else ()
+
+
+def _of_load(record: ProfileRecord) -> tuple[str, ...]:
+    load = record.load
+    if load is None or record.latency is None:
+        return ()
     if load.others is not None:
         busy = load.others > OTHERS * load.cores
         return (f"other processes used {load.others:.2f} of {load.cores} cores",) if busy else ()

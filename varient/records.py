@@ -286,10 +286,14 @@ class ProfileRecord(Record):
     @property
     def speedup(self) -> float | None:
         """The full network's time over the system's: the median over the turns.  None without a reference."""
+        return median(self.speedups) if self.speedups else None
+
+    @property
+    def speedups(self) -> list[float]:
+        """The same within each turn; empty without a reference."""
         if self.reference is None or self.latency is None:
-            return None
-        return median(full_s / own_s for full_s, own_s in zip(self.reference.repeats_s, self.latency.repeats_s,
-                                                              strict=True))
+            return []
+        return [full_s / own_s for full_s, own_s in zip(self.reference.repeats_s, self.latency.repeats_s, strict=True)]
 
 
 RecordType = TypeVar("RecordType", bound=Record)

@@ -24,7 +24,7 @@ from varient.claims.records import Records, claims_command, scores_command
 from varient.config import ExperimentConfig
 from varient.cost.paper_systems import paper_system
 from varient.cost.roofline import PAPER_BATCH_SIZE, PAPER_POLICY
-from varient.disturbance import disturbances
+from varient.disturbance import disturbances, speedup_disturbances
 from varient.paper_size import differences, is_meant, on_cpu
 from varient.pyramid import Pyramid
 from varient.records import ProfileRecord, Provenance, ReconstructionRecord
@@ -107,7 +107,8 @@ def _on_cpu(claim: Claim, profiles: Sequence[ProfileRecord]) -> Evidence | None:
     if claim.quantity.name != "speedup" or not found:
         return None
     record = min(found, key=lambda record: record.batch_size)
-    disturbed = f"; other work disturbed it ({'; '.join(signs)})" if (signs := disturbances(record)) else ""
+    signs = speedup_disturbances(record)
+    disturbed = f"; the machine was not idle or not steady ({'; '.join(signs)})" if signs else ""
     shown = claim.quantity.kind.show((Interval.point(record.speedup or 0),))
     return Evidence(None, shown, f"Measured {shown} with random weights in float32 on {record.provenance.device} "
                     f"({record.provenance.threads} threads), batch {record.batch_size}: not the paper's device"

@@ -21,7 +21,7 @@ from torch import Tensor
 from varient.config import PROFILED, CachePolicy, ExperimentConfig, Precision
 from varient.cost.sizes import MIB
 from varient.devices import visible_gpus, wanted_device
-from varient.disturbance import disturbances
+from varient.disturbance import disturbances, speedup_disturbances
 from varient.files import sha256_kept
 from varient.generation import label_of
 from varient.profiling.latency import LoadWatch, Step, time_in_turns
@@ -201,7 +201,8 @@ def _measured(config: ExperimentConfig, wanted: Configuration, run_dir: Path, de
                             unanswered=gpu.unanswered if gpu else {}, attention=attention, memory=memory,
                             warmup=settings.warmup,
                             **{name: found.latency() for name, found in times.items()})
-        if not (signs := disturbances(record)):
+        signs = dict.fromkeys((*disturbances(record), *speedup_disturbances(record)))
+        if not signs:
             break
         again = ", measured again" if attempt + 1 < ATTEMPTS else "; the tables say so"
         print(f"{wanted.system}: other work disturbed the times ({'; '.join(signs)}){again}", flush=True)

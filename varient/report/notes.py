@@ -8,7 +8,7 @@ import pandas as pd
 
 from varient.config import ExperimentConfig
 from varient.cost.roofline import PAPER_BATCH_SIZE, PAPER_DEVICE
-from varient.disturbance import disturbances
+from varient.disturbance import disturbances, speedup_disturbances
 from varient.paper import TITLE
 from varient.paper_size import UNKNOWN_WEIGHTS, is_paper_size, marks, on_cpu, warnings
 from varient.report.cells import ABSENT, ARITHMETIC, MARKS, PREDICTED
@@ -95,9 +95,12 @@ def _times(results: Results, frame: pd.DataFrame) -> Iterator[str]:
         yield (f"The columns CPU are measured on {record.provenance.device} ({record.provenance.threads} threads): "
                f"networks of the authors' size with random weights in float32, batch {CPU_BATCH}, reference cache, "
                "which then keeps 8 bytes for each pair of a key and a value.")
-    signs = {name: signs for name, record in results.profiles.items() if (signs := disturbances(record))}
+    shown = [*results.profiles.values(), *(record for record in on_cpu(results.benchmarks, CPU_BATCH).values()
+                                           if "cpu_speedup" in frame)]
+    signs = {record.system: found for record in shown
+             if (found := dict.fromkeys((*disturbances(record), *speedup_disturbances(record))))}
     if signs:
-        yield "Other work ran beside the profiles marked as disturbed ({}).".format(
+        yield "The machine was not idle, or not steady, while times marked as disturbed were measured ({}).".format(
             "; ".join(f"{name}: {', '.join(found)}" for name, found in signs.items()))
 
 

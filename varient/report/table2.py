@@ -10,7 +10,7 @@ import pandas as pd
 from varient.config import ExperimentConfig
 from varient.cost.roofline import PAPER_DEVICE, PAPER_POLICY, SystemCost, peak_mib, system_cost
 from varient.cost.sizes import MIB
-from varient.disturbance import disturbances
+from varient.disturbance import disturbances, speedup_disturbances
 from varient.paper import DEPTH, paper_table, system_id
 from varient.paper.published import published
 from varient.paper_size import is_paper_size, on_cpu
@@ -98,19 +98,25 @@ def _costs(profile: ProfileRecord, baseline: ProfileRecord | None) -> dict[str, 
         cells |= {"latency_s": OUT_OF_MEMORY, "memory_mb": OUT_OF_MEMORY}
     else:
         latency_s, memory = profile.latency.median_s, profile.memory
-        times = {"latency_s": number(latency_s, 4), "speedup": number(_speedup(profile, baseline), 2)}
-        mark = DISTURBED if disturbances(profile) else ""
-        cells |= {name: f"{time}{mark}" for name, time in times.items() if time} | {
+        cells |= {"latency_s": _marked(number(latency_s, 4), disturbances(profile)),
+                  "speedup": _speedup(profile, baseline),
                   "memory_mb": number(memory.peak_mib, 1), "kv_cache_mb": number(memory.kv_cache_mib, 3)}
     source = f"measured ({profile.provenance.experiment})"
     return {column: Cell(text, source=source) for column, text in cells.items() if text}
 
 
-def _speedup(profile: ProfileRecord, baseline: ProfileRecord | None) -> float | None:
+def _speedup(profile: ProfileRecord, baseline: ProfileRecord | None) -> str:
     """Relative to the full network in turns with the system; without turns, to the full network's own profile."""
-    if profile.speedup or profile.latency is None or baseline is None or baseline.latency is None:
-        return profile.speedup
-    return baseline.latency.median_s / profile.latency.median_s
+    if profile.speedup:
+        return _marked(number(profile.speedup, 2), speedup_disturbances(profile))
+    if profile.latency is None or baseline is None or baseline.latency is None:
+        return ""
+    signs = (*disturbances(profile), *disturbances(baseline))
+    return _marked(number(baseline.latency.median_s / profile.latency.median_s, 2), signs)
+
+
+def _marked(time: str, signs: Sequence[str]) -> str:
+    return f"{time}{DISTURBED}" if time and signs else time
 
 
 def _counted(published_as: str, system: System | None, config: ExperimentConfig) -> dict[str, Cell]:
@@ -138,11 +144,9 @@ def _on_cpu(published_as: str, config: ExperimentConfig, results: Results) -> di
                     if system == published_as and policy != "lean"), None)
     if profile is None or profile.latency is None:
         return {}
-    mark = DISTURBED if disturbances(profile) else ""
-    times = {"cpu_speedup": number(1.0 if published_as == _BASE else profile.speedup, 2),
-             "cpu_latency_s": number(profile.latency.median_s, 1)}
-    return {name: f"{time}{mark}" for name, time in times.items() if time} | {
-        "cpu_kv_cache_mb": number(profile.memory.kv_cache_mib, 1)}
+    return {"cpu_speedup": number(1.0, 2) if published_as == _BASE else _speedup(profile, None),
+            "cpu_latency_s": _marked(number(profile.latency.median_s, 1), disturbances(profile)),
+            "cpu_kv_cache_mb": number(profile.memory.kv_cache_mib, 1)}
 
 
 @cache

@@ -123,7 +123,7 @@ def table3(measured: Sequence[ProfileRecord] = ()) -> pd.DataFrame:
                 "largest_batch_48gb": largest[printed["method"]],
                 "note": _note(cost, total, memory_mib, compared),
                 "source": "arithmetic (KV, parameters), predicted (totals)" + _measured_on(record)})
-    return pd.DataFrame([*rows, *_cpu_rows(measured)]).fillna("")
+    return pd.DataFrame([*rows, *(dict.fromkeys(rows[0], "") | row for row in _cpu_rows(measured))])
 
 
 def _cpu_rows(measured: Sequence[ProfileRecord]) -> Iterator[dict[str, str]]:
