@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -192,11 +193,11 @@ def _measured(config: ExperimentConfig, wanted: Configuration, run_dir: Path, de
     steps: dict[str, Step] = {"latency": batch.latents}
     if wanted.system != base_system(config):
         steps |= _reference(config, wanted)
-    rounds = {"warmup": settings.warmup, "repeats": settings.repeats, "label": wanted.system}
+    in_turns = partial(time_in_turns, device=device, warmup=settings.warmup, repeats=settings.repeats,
+                       label=wanted.system)
     for attempt in range(ATTEMPTS):
         with LoadWatch() as watch:
-            times = time_in_turns(steps, device, **rounds)
-            times |= time_in_turns({"decoder_latency": lambda: sampler.decode(latents)}, device, **rounds)
+            times = in_turns(steps) | in_turns({"decoder_latency": lambda: sampler.decode(latents)})
         record = new_record(config, wanted, run_dir, load=watch.load, gpu_driver=gpu.driver() if gpu else None,
                             unanswered=gpu.unanswered if gpu else {}, attention=attention, memory=memory,
                             warmup=settings.warmup,
