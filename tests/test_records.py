@@ -42,7 +42,7 @@ def test_foreign_files_name_file_and_key(tmp_path):
 
 
 def test_a_summary_has_the_spreads_that_there_are():
-    assert _score(inception_score=5).summary() == "FID 1.25 ± 0.1, IS 5, precision 0.8 ± 0.02"
+    assert _score(inception_score=5).summary() == "FID 1.250 ± 0.098, IS 5.00, precision 0.800 ± 0.020"
 
 
 NAN, INFINITE = float("nan"), float("inf")

@@ -78,3 +78,6 @@ class Pyramid:
 
 VAR_256 = Pyramid((1, 2, 3, 4, 5, 6, 8, 10, 13, 16))
 """The ten scales of VAR at 256 x 256: 680 tokens, 91 of them in r_1..r_6."""
+
+VAR_512 = Pyramid((1, 2, 3, 4, 6, 9, 13, 18, 24, 32))
+"""The ten scales of VAR at 512 x 512, as released."""

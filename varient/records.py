@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from varient.config import CachePolicy, Precision
 from varient.files import write_text
+from varient.spread import DECIMALS, with_spread
 from varient.yaml_file import shortened
 
 CPU = "CPU"
@@ -119,12 +120,12 @@ class ScoreRecord(Record):
     provenance: Provenance
 
     def summary(self) -> str:
-        """All scores that are not None as text, each with twice its standard deviation."""
+        """All scores that are not None as text, each with its 95 % interval over redraws."""
         names = {"fid": "FID", "fid_test": "FID to the test set", "sfid": "sFID", "inception_score": "IS", "kid": "KID",
                  "precision": "precision", "recall": "recall"}
-        found = [(shown, getattr(self, name), getattr(self, f"{name}_sd")) for name, shown in names.items()]
-        return ", ".join(f"{shown} {value:.4g}" + ("" if sd is None else f" ± {2 * sd:.2g}")
-                         for shown, value, sd in found if value is not None)
+        found = [(name, getattr(self, name), getattr(self, f"{name}_sd")) for name in names]
+        return ", ".join(f"{names[name]} {with_spread(value, sd, DECIMALS[name])}"
+                         for name, value, sd in found if value is not None)
 
 
 class ScaleReconstruction(Record):

@@ -34,13 +34,18 @@ def _ends(text, kind):
     ("40-65%", "kv_reduction", [(37.5, 42.5), (62.5, 67.5)]),
     ("about 30%", "bridge_tokens", [(27.5, 32.5)]),
     ("80.8%", "kv_reduction", [(80.75, 80.85)]),
-    ("true", "nested", [(1, 1)]),
+    ("1", "nested", [(1, 1)]),
+    ("fits", "memory_mb", [(0, 46068)]),
+    ("> 130", "fid_limit", [(130, inf)]),
+    ("≤ 2.2", "late_fid", [(0, 2.2)]),
+    ("less than 50%", "gain_after", [(0, 50)]),
+    ("over 10", "acceleration", [(10, inf)]),
+    ("≈30%", "bridge_tokens", [(27.5, 32.5)]),
     ("OOM", "memory_mb", [(46068, inf)]),
     ("at most 2.2", "late_fid", [(0, 2.2)]),
     ("over 130", "fid_limit", [(130, inf)]),
     ("2.00", "fid", [(1.995, 2.005)]),
     ("3.6-4.6", "early_fid", [(3.55, 3.65), (4.55, 4.65)]),
-    ("completely", "gradient_support", [(0, 0)]),
 ])
 def test_what_a_printed_number_may_stand_for(text, kind, expected):
     assert _ends(text, kind) == expected

@@ -12,13 +12,13 @@ from docutils.core import publish_string
 from varient.claims import Verdict
 from varient.report.opening import write_opening
 
-CLAIMS = """id,where,claim,printed,verdict,found,evidence,source,command
-a,Table 2,VARiant-d16: KV cache,16092,contradicts,17091.6 MB,the formula gives 17091.6,arithmetic,varient cost
-b,Table 3,"VARiant-d16, batch 64: KV cache",16092,contradicts,17091.6 MB,the formula gives 17091.6,arithmetic,varient
-c,Table 1,early {is} *worse* than late_,,not resolved in miniature,,0.1 | 0.2 {braces} *stars* a_,measured (digits),x
-d,Table 4,FID,2.05,open,,,,
-e,text,FID of d8,2.15,contradicts,2.12,Different value,paper,cat
-f,text,speedup,1.7x,consistent,1.71 x,Follows,paper,cat
+CLAIMS = """id,where,claim,printed,verdict,found,evidence,source,command,kind,finding
+a,Table 2,VARiant-d16: KV cache,16092,contradicts,17091.6 MB,the formula gives 17091.6,arithmetic,varient cost,cell,kv
+b,Table 3,"VARiant-d16, batch 64: KV",16092,contradicts,17091.6 MB,the formula gives 17091.6,arithmetic,varient,cell,kv
+c,Table 1,early {is} *worse* than late_,,not resolved in miniature,,0.1 | 0.2 {braces} *stars* a_,measured,x,ranking,c
+d,Table 4,FID,2.05,open,,,paper,snakemake x.csv,cell,d
+e,text,FID of d8,2.15,contradicts,2.12,Different value,paper,cat,text,e
+f,text,speedup,1.7x,consistent,1.71 x,Follows,paper,cat,text,f
 """
 TABLE2 = "method,system,fid,fid_pm,latency_s\nVAR-d30,var-d30,0.666,0.057,0.4\nreal images,real,0.1,,\n"
 
@@ -47,18 +47,27 @@ def _text(page):
     return " ".join("".join(found).split())
 
 
-def test_the_first_page_is_short_and_has_each_error_once(pages):
+def test_the_first_page_is_short_and_has_each_discrepancy_once(pages):
     page = _text(pages[0])
-    assert "contradicts: 3, not resolved in miniature: 1, consistent: 1, open: 1" in page
-    assert "Contradicted by arithmetic, 2 of the 3 contradicted claims" in page
-    assert page.count("16092 (17091.6 MB)") == 1  # printed in two tables
-    assert "early {is} *worse* than late_" in page and "2.15" not in page
+    assert "5 findings in 6 places" in page and "Contradicted: 2 findings in 3 places" in page
+    assert page.count("printed 16092, arithmetic: 17091.6 MB") == 1 and "Table 2; Table 3, VARiant-d16" in page
+    assert "text, FID of d8: printed 2.15, other printed numbers: 2.12" in page
+    assert "early {is} *worse* than late_" in page
+
+
+def test_the_first_page_leads_with_the_systems_and_ends_with_what_is_open(pages):
+    page = _text(pages[0])
+    places = [page.index(text) for text in ("FID over VAR's", "0.666 ± 0.057", "Contradicted: 2 findings",
+                                            "What would close them", "1 in Table 4: snakemake x.csv")]
+    assert places == sorted(places) and pages[0].count("<table") == 1
 
 
 def test_both_pages_take_headings_and_meanings_from_the_verdicts(pages):
     texts = [_text(page) for page in pages]
-    for verdict in (Verdict.CONTRADICTS, Verdict.NOT_RESOLVED, Verdict.CONSISTENT, Verdict.OPEN):
-        assert all(f"{verdict}: {verdict.meaning}." in text for text in texts)
+    for verdict, tally in ((Verdict.CONTRADICTS, "2 findings in 3 places"),
+                           (Verdict.NOT_RESOLVED, "1 finding in 1 place"),
+                           (Verdict.CONSISTENT, "1 finding in 1 place"), (Verdict.OPEN, "1 finding in 1 place")):
+        assert all(f"{verdict} ({tally}): {verdict.meaning}." in text for text in texts)
     assert f"<strong>{Verdict.NOT_RESOLVED.heading} (1):</strong>" in pages[0]
     assert f"<h2>{Verdict.NOT_RESOLVED.heading}</h2>" in pages[1] and Verdict.HOLDS.meaning not in "".join(texts)
 
@@ -86,8 +95,9 @@ def test_whatever_a_claim_says_is_shown_as_text(tmp_path, verdict, source):
         texts = HOSTILE[at:at + 5]
         with (tmp_path / "claims.csv").open("w", newline="") as file:
             writer = csv.writer(file)
-            writer.writerow(["where", "claim", "printed", "found", "evidence", "verdict", "source"])
-            writer.writerows([text] * 5 + [verdict, source] for text in texts)
+            writer.writerow(["where", "claim", "printed", "found", "evidence", "id", "finding", "command", "kind",
+                             "verdict", "source"])
+            writer.writerows([text] * 9 + [verdict, source] for text in texts)
         with (tmp_path / "table2.csv").open("w", newline="") as file:
             csv.writer(file).writerows([["method", "fid"], *([text, text] for text in texts)])
         paths = tmp_path / "opening.rst", tmp_path / "summary.html"
@@ -96,7 +106,7 @@ def test_whatever_a_claim_says_is_shown_as_text(tmp_path, verdict, source):
         for text in (" ".join(text.split()) for text in texts):
             cells = [" ".join(cell.split()) for cell in map(_text, re.split(r"(?=<td>)", summary)[1:])]
             assert sum(cell.startswith(text) for cell in cells) >= 4 + 2, text  # of its claim and of its system
-            in_list = f"{text}, {text}: {text} ({text})" if source == "arithmetic" else text
+            in_list = f"{text}, {text}: printed {text}, {source}: {text}" if source == "arithmetic" else text
             assert in_list in _text(first)
         assert not re.search(r"<(script|b|a|code|math|img)\b|<h2>x", first + summary)
         assert "root:" not in unescape(first + summary)
@@ -112,7 +122,7 @@ def test_a_verdict_that_there_is_not_is_refused(tmp_path):
 def test_other_files_are_refused(tmp_path):
     for name in ("claims.csv", "table2.csv"):
         (tmp_path / name).write_text("x\n1\n")
-    with pytest.raises(ValueError, match="claims.csv: has no column claim, evidence, found, printed, source"):
+    with pytest.raises(ValueError, match="claims.csv: has no column claim, command, evidence, finding, found, id"):
         write_opening(tmp_path / "claims.csv", tmp_path / "table2.csv", tmp_path / "o.rst", tmp_path / "s.html")
     for content in (b"", b"\xff\xfe", b'"'):
         (tmp_path / "claims.csv").write_bytes(content)

@@ -71,6 +71,38 @@ def test_table2_cells():
     assert rows.loc["Real images (held out)", "fid"] == "0.170"
 
 
+def test_table2_holds_fids_on_two_scales_against_vars():
+    """0.6 beside 2.05 says nothing; 1.2 times VAR's beside 1.05 times does."""
+    rows = table2(DIGITS, RESULTS).set_index("method")
+    shown = {name: tuple(rows.loc[name, ["fid_ratio", "fid_ratio_paper"]])
+             for name in ("VAR-d30", "VARiant-d16", "VARiant-d2", "DiT-XL/2", "Real images (held out)")}
+    assert shown == {"VAR-d30": ("1.00", "1.00"), "VARiant-d16": ("1.20", "1.05"), "VARiant-d2": ("", "1.52"),
+                     "DiT-XL/2": ("", "1.16"), "Real images (held out)": ("0.34", "")}
+    assert rows.loc["VARiant-d16", "fid_ratio_source"] == "measured (digits)"
+    alone = table2(DIGITS, Results({"variant-d16": _score("variant-d16", 0.6)}, {})).set_index("method")
+    assert alone.loc["VARiant-d16", "fid_ratio"] == ""  # no VAR to compare with
+
+
+def test_table2_has_the_speedups_that_the_papers_latencies_give_where_it_prints_none():
+    papers = table2(DIGITS, RESULTS).set_index("method")["speedup_paper"]
+    assert papers[["DiT-XL/2", "LlamaGen-XXL", "VAR-d30", "VARiant-d16"]].tolist() == ["[0.19]", "[0.05]", "1.0", "1.7"]
+
+
+@pytest.mark.parametrize(("method", "ours", "papers"), [
+    ("VAR-d30", 1.0, 1.0), ("VARiant-d16", 65 * 30 / (15 * 30 + 50 * 16), 680 * 30 / (91 * 30 + 589 * 16)),
+    ("VARiant-d2", 65 * 30 / (15 * 30 + 50 * 2), 680 * 30 / (91 * 30 + 589 * 2))])
+def test_table2_has_the_token_layers_beside_the_speedup(method, ours, papers):
+    """15 of 65 tokens here, and 91 of the paper's 680, are in the bridge zone."""
+    row = table2(DIGITS, RESULTS).set_index("method").loc[method]
+    assert (row["work_ratio"], row["work_ratio_paper"]) == (f"{ours:.2f}", f"{papers:.2f}")
+    assert row["work_ratio_source"] == "arithmetic"
+
+
+def test_table2_has_no_token_layers_of_other_networks():
+    rows = table2(DIGITS, RESULTS).set_index("method")
+    assert not rows.loc[["DiT-XL/2", "LlamaGen-XXL", "VAR-CoDe"], ["work_ratio", "work_ratio_paper"]].any(axis=None)
+
+
 def test_table2_shows_fid_to_a_test_set_where_there_is_one():
     fashion = load_config(ROOT / "workflow/config/fashion.yaml")
     score = _score("var-d30", 0.5).model_copy(update={"fid_test": 0.75, "fid_test_sd": 0.01})

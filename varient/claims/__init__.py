@@ -5,7 +5,8 @@ printed values of the quantity (in the text or a table) and with measurements (r
 so does its verdict.  Imports no torch.
 """
 
-from varient.claims.rendering import write_claims
+from varient.claims.rendering import write_claims, write_judgements
+from varient.claims.tally import summary
 from varient.claims.verdicts import Judgement, Verdict, judge
 
-__all__ = ["Judgement", "Verdict", "judge", "write_claims"]
+__all__ = ["Judgement", "Verdict", "judge", "summary", "write_claims", "write_judgements"]

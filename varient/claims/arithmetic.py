@@ -1,21 +1,18 @@
-"""Exact values of quantities that follow from shapes alone, and predictions of the cost model for others.
-
-A prediction is shown beside a claim and never decides it.
-"""
+"""Exact values of quantities that follow from shapes alone."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
-from math import inf, isinf, isqrt
+from itertools import pairwise
+from math import inf, isqrt, log2
 
 from varient.claims.claims import FULL, LAST_SCALE, Claim, Evidence
 from varient.claims.quantity import Interval, Quantity
 from varient.cost.gpus import device
 from varient.cost.paper_systems import BRIDGE, paper_system
 from varient.cost.roofline import (
-    ANCHOR,
     PAPER_BATCH_SIZE,
     PAPER_DEVICE,
     PAPER_POLICY,
@@ -25,10 +22,14 @@ from varient.cost.roofline import (
 )
 from varient.cost.sizes import MIB
 from varient.cost.work import PRECISIONS
-from varient.paper import DEPTH
+from varient.paper import DEPTH, PAPER_DEPTHS, paper_rows
 from varient.plan import DepthPlan, equidistant_layers
-from varient.pyramid import VAR_256
+from varient.pyramid import VAR_256, VAR_512
 from varient.systems.ids import VarId
+from varient.training.schedule import ProgressiveSchedule
+
+ARITHMETIC = "arithmetic"
+"""Source of what rests on shapes and nothing else."""
 
 
 @cache
@@ -64,9 +65,47 @@ def kv_growth(system: str, larger: str) -> float:
     return 100 * (kv_mb(larger) / kv_mb(system) - 1)
 
 
+def kv_steps(axis: str) -> tuple[float, ...]:
+    """Steps of the KV cache, MiB: for each layer from depth to depth with N = 6, or from N to N + 1 with d = 16.
+
+    Args:
+        axis: "d" or "N".
+    """
+    if axis == "N":
+        sizes = [kv_mb(str(VarId("variant", PAPER_DEPTHS[0], bridge=n))) for n in range(BRIDGE, LAST_SCALE + 1)]
+        return tuple(larger - smaller for smaller, larger in pairwise(sizes))
+    subnets = {depth: kv_mb(str(VarId("variant", depth))) for depth in sorted(PAPER_DEPTHS)}
+    return tuple((larger - smaller) / (deeper - shallower) for (shallower, smaller), (deeper, larger)
+                 in pairwise([*subnets.items(), (DEPTH, kv_mb(FULL))]))
+
+
+def kv_linearity(axis: str) -> float:
+    """The largest of the steps of the KV cache over the smallest: 1 where it grows linearly."""
+    return max(kv_steps(axis)) / min(kv_steps(axis))
+
+
+def resolution_exponent() -> float:
+    """Exponent with which the tokens of an image, and so its KV cache, grow with its side from 256 to 512 pixels."""
+    return log2(VAR_512.length / VAR_256.length) / log2(VAR_512.patch_nums[-1] / VAR_256.patch_nums[-1])
+
+
+def full_batches(depth: int) -> float:
+    """Share of the batches of the three phases (Table 7) that train the full network, %."""
+    row = next(row for row in paper_rows("table7") if row["depth"] == str(depth))
+    first, second, third = (int(row[f"phase{phase}_epochs"]) for phase in (1, 2, 3))
+    schedule = ProgressiveSchedule((first, second, third))
+    subnet = sum(schedule.subnet_probability(epoch) for epoch in range(1, schedule.epochs + 1))
+    return 100 * (1 - subnet / schedule.epochs)
+
+
 def bridge_tokens(bridge: int = BRIDGE) -> float:
     """Share of the tokens in r_1..r_N, %."""
     return VAR_256.share((1, bridge))
+
+
+def depth_share(depth: int) -> float:
+    """Share of the layers that a subnet has, %."""
+    return 100 * depth / DEPTH
 
 
 def layer_reduction(depth: int) -> float:
@@ -115,17 +154,6 @@ def zone_of(bridge: int = BRIDGE) -> tuple[int, ...]:
     return len(full), full[0], full[-1], rest[0], rest[-1]
 
 
-def speedup(system: str) -> float:
-    """Predicted latency of VAR-d30 over a system's, on an L20 at batch 64."""
-    return paper_cost(FULL).latency_s / paper_cost(system).latency_s
-
-
-def late_latency_share(system: str, bridge: int = BRIDGE) -> float:
-    """Share of the scales after the bridge zone in the predicted latency, %."""
-    by_pass = paper_cost(system).stages[0].latency_s
-    return 100 * sum(by_pass[bridge:]) / sum(by_pass)
-
-
 @dataclass(frozen=True)
 class Exact:
     """Values of a quantity.
@@ -136,6 +164,7 @@ class Exact:
         command: shell command that prints them.
         bound: whether they are bounds of the quantity; agreement then needs all values within them to agree.
         shown: the result in words, where it is not a number.
+        source: what they rest on.
     """
 
     values: tuple[Interval, ...]
@@ -143,6 +172,7 @@ class Exact:
     command: str
     bound: bool = False
     shown: str = ""
+    source: str = ARITHMETIC
 
 
 def arithmetic(claim: Claim) -> Evidence | None:
@@ -160,7 +190,7 @@ def arithmetic(claim: Claim) -> Evidence | None:
     if agrees and exact.bound and not all(
             ours.within(printed) for ours, printed in zip(exact.values, claim.values, strict=True)):
         agrees = None
-    return Evidence(agrees, exact.shown or claim.quantity.kind.show(exact.values), sentence, "arithmetic",
+    return Evidence(agrees, exact.shown or claim.quantity.kind.show(exact.values), sentence, exact.source,
                     exact.command)
 
 
@@ -211,15 +241,24 @@ def _parameters(quantity: Quantity) -> Exact:
                  cost_command(quantity.systems[0]))
 
 
+_NAMED_BY_README = "LlamaGen's README"
+"""Where it says which of LlamaGen's models has the FID that Table 2 prints."""
+
+
 def _steps(quantity: Quantity) -> Exact | None:
     system = paper_system(quantity.systems[0])
     if any(stage.pass_unit == "steps" for stage in system.stages):
         return None  # the number of diffusion steps is a setting
     counts = [int(count) for count in system.steps.split("+")]
     unit = system.stages[0].pass_unit
-    grid = f" of a grid of {isqrt(counts[0])} x {isqrt(counts[0])} tokens" if unit == "positions" else ""
-    return Exact(_points(*counts), f"{system.steps} {unit}{grid}, each a pass through the network.",
-                 cost_command(system.name))
+    steps = Exact(_points(*counts), f"{system.steps} {unit}, each a pass through the network.",
+                  cost_command(system.name))
+    if unit != "positions":
+        return steps
+    side = isqrt(counts[0])
+    return replace(steps, source=f"arithmetic, for the model that {_NAMED_BY_README} names",
+                   sentence=f"{steps.sentence} They are a grid of {side} x {side} tokens. Which model it is rests on "
+                            f"{_NAMED_BY_README}, not on shapes.")
 
 
 def _reduction(quantity: Quantity) -> Exact:
@@ -232,9 +271,38 @@ def _reduction(quantity: Quantity) -> Exact:
 
 def _growth(quantity: Quantity) -> Exact:
     before, after = (kv_mb(system) for system in quantity.systems)
-    return Exact(_points(kv_growth(*quantity.systems)), f"By the formula the KV cache goes from {before:.1f} to "
-                 f"{after:.1f} MB: {kv_growth(*quantity.systems):.1f} % more.",
-                 python_command(kv_growth, quantity.systems))
+    sentence = (f"By the formula the KV cache goes from {before:.1f} to {after:.1f} MB: "
+                f"{kv_growth(*quantity.systems):.1f} % more.")
+    if VarId.parse(quantity.systems[1]) is None:  # another method: which subnets take more than it does?
+        above = {depth: size for depth in PAPER_DEPTHS if (size := kv_mb(str(VarId("variant", depth)))) > after}
+        sentence += "".join(f" d = {depth} takes more: {size:.1f} MB." for depth, size in above.items())
+    return Exact(_points(kv_growth(*quantity.systems)), sentence, python_command(kv_growth, quantity.systems))
+
+
+def _linearity(quantity: Quantity) -> Exact:
+    axis = quantity.systems[0]
+    steps = ", ".join(f"{step:.1f}" for step in kv_steps(axis))
+    of = f"from N to N + 1, N = {BRIDGE}..{LAST_SCALE - 1}" if axis == "N" else "per layer, from depth to depth"
+    return Exact(_points(kv_linearity(axis)), f"By the formula the KV cache grows by {steps} MB {of}: the largest step "
+                 f"is {kv_linearity(axis):.1f} times the smallest.", python_command(kv_linearity, (axis,)))
+
+
+def _resolution(quantity: Quantity) -> Exact:
+    return Exact(_points(resolution_exponent()), f"An image has {VAR_256.length} tokens at 256 x 256 and "
+                 f"{VAR_512.length} at 512 x 512, so the cache grows with the side to the power of "
+                 f"{resolution_exponent():.2f}.", python_command(resolution_exponent, ()))
+
+
+def _depth_share(quantity: Quantity) -> Exact:
+    depth = _depth(quantity.systems[0])
+    return Exact(_points(depth_share(depth)), f"{depth} of {DEPTH} layers are {depth_share(depth):.1f} %.",
+                 python_command(depth_share, (depth,)))
+
+
+def _starved(quantity: Quantity) -> Exact:
+    depth = _depth(quantity.systems[0])
+    return Exact(_points(full_batches(depth)), f"By Table 7 and Eq. 5 {full_batches(depth):.1f} % of the batches train "
+                 "the full network, and their gradient reaches every layer.", python_command(full_batches, (depth,)))
 
 
 def _bridge_tokens(quantity: Quantity) -> Exact:
@@ -250,16 +318,18 @@ def _layer_reduction(quantity: Quantity) -> Exact:
 
 
 def _nested(quantity: Quantity) -> Exact:
-    depths = [_depth(system) for system in quantity.systems]
-    lacking = missing_layers(*depths)
-    halves = (DEPTH // 4, DEPTH // 4 + 1)
-    literal = "; ".join(f"I_{d} {'has none' if not (m := missing_layers(d, DEPTH // 2)) else f'has {_list(m)}'}"
-                        for d in halves)
-    sentence = f"I_{depths[0]} has {_list(lacking)}, which I_{depths[1]} lacks." if lacking else (
-        f"Every layer of I_{depths[0]} is in I_{depths[1]}.")
-    return Exact(_points(is_nested(*depths)), f"{sentence} Taken literally, 0.5 D = {DEPTH // 2} and 0.25 D = "
-                 f"{DEPTH / 4:g}, which is not a whole number; of the layers that I_{DEPTH // 2} lacks, {literal}.",
-                 python_command(is_nested, depths), shown=str(not lacking).lower())
+    smaller, larger = (_depth(system) for system in quantity.systems)
+    half, (down, up) = DEPTH // 2, (DEPTH // 4, -(-DEPTH // 4))
+    return Exact(_points(is_nested(smaller, larger)), f"{_containment(smaller, larger)}. By the formula instead, "
+                 f"0.5 D = {half} and 0.25 D = {DEPTH / 4:g}, no whole number: rounded up, {_containment(up, half)}; "
+                 f"rounded down, {_containment(down, half)}.", python_command(is_nested, (smaller, larger)),
+                 shown=str(is_nested(smaller, larger)).lower())
+
+
+def _containment(smaller: int, larger: int) -> str:
+    if lacking := missing_layers(smaller, larger):
+        return f"I_{smaller} has {_list(lacking)}, which I_{larger} lacks"
+    return f"every layer of I_{smaller} is in I_{larger}"
 
 
 def _gradient_support(quantity: Quantity) -> Exact:
@@ -291,53 +361,7 @@ def _list(layers: Sequence[int]) -> str:
 
 _EXACT: dict[str, Callable[[Quantity], Exact | None]] = {
     "kv_mb": _kv, "memory_mb": _total, "params_mb": _params, "parameters": _parameters, "steps": _steps,
-    "kv_reduction": _reduction, "kv_growth": _growth, "bridge_tokens": _bridge_tokens,
-    "layer_reduction": _layer_reduction, "nested": _nested, "bridge_zone": _zone,
-    "gradient_support": _gradient_support}
+    "kv_reduction": _reduction, "kv_growth": _growth, "kv_linearity": _linearity, "resolution_exponent": _resolution,
+    "bridge_tokens": _bridge_tokens, "depth_share": _depth_share, "layer_reduction": _layer_reduction,
+    "nested": _nested, "bridge_zone": _zone, "gradient_support": _gradient_support, "starved_batches": _starved}
 """Computation for each kind of quantity that follows from shapes."""
-
-
-# --- predictions ------------------------------------------------------------------------------------------------------
-
-
-def predicted(claim: Claim) -> Evidence | None:
-    """The prediction for a claim's quantity; None where there is none."""
-    predict = _PREDICTIONS.get(claim.quantity.name)
-    if predict is None or (prediction := predict(claim.quantity)) is None:
-        return None
-    value, remark, command = prediction
-    shown = claim.quantity.kind.show((Interval.point(value),))
-    error = "" if isinf(claim.values[0].high) else f" ({value / claim.values[0].middle - 1:+.1%})"
-    return Evidence(None, shown, f"The cost model predicts {shown}{error}{remark}.", "predicted", command)
-
-
-Prediction = tuple[float, str, str]
-"""Value, remark and command."""
-
-
-def _latency(quantity: Quantity) -> Prediction:
-    system = quantity.systems[0]
-    remark = ", but it is fitted to this very cell" if system == ANCHOR else ""
-    return paper_cost(system).latency_s, remark, cost_command(system)
-
-
-def _speedup(quantity: Quantity) -> Prediction:
-    return speedup(quantity.systems[0]), "", python_command(speedup, quantity.systems)
-
-
-def _memory(quantity: Quantity) -> Prediction | None:
-    cost = paper_cost(quantity.systems[0], quantity.batch)
-    if cost.peak_memory is None:
-        return None
-    return (cost.peak_memory.mib, ", with constants fitted to totals of Table 3 and the whole batch decoded at once",
-            cost_command(quantity.systems[0], quantity.batch))
-
-
-def _late_share(quantity: Quantity) -> Prediction:
-    system = quantity.systems[0]
-    return (late_latency_share(system), f"; of the tokens these scales hold {100 - bridge_tokens():.1f} %",
-            python_command(late_latency_share, (system,)))
-
-
-_PREDICTIONS: dict[str, Callable[[Quantity], Prediction | None]] = {
-    "latency_s": _latency, "speedup": _speedup, "memory_mb": _memory, "late_latency_share": _late_share}

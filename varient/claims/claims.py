@@ -29,6 +29,10 @@ PRINTED_RATIOS = (10, 100)
 """p(subnet), in percent: Sec. 3.3.1 varies it from 0.1 to 1, and prints the FIDs of both ends."""
 
 
+EDITIONS = {"conference abstract": "conference"}
+"""Places that belong to another edition of the paper than arXiv v1, with its name."""
+
+
 class ClaimError(ValueError):
     """A row of the paper's data that cannot be read; the message names the file, the row and what is expected."""
 
@@ -41,9 +45,11 @@ class Claim:
         id: unique.
         where: place in the paper: "abstract", "section 4.2", "Table 3".
         claim: the claim in words.
-        printed: the number or numbers, as printed.
+        printed: the number or numbers, or the words, as printed.
         quantity: what they denote.
         reading: our interpretation, where the paper leaves a choice.
+        means: the number that words stand for ("over 10"); empty where a number is printed.
+        named: name of the finding, where claims about several quantities are one; see `finding`.
     """
 
     id: str
@@ -52,6 +58,13 @@ class Claim:
     printed: str
     quantity: Quantity
     reading: str = ""
+    means: str = ""
+    named: str = ""
+
+    @property
+    def finding(self) -> str:
+        """What is found about the claim has this name; claims that say the same thing in several places share it."""
+        return self.named or str(self.quantity)
 
     @property
     def is_cell(self) -> bool:
@@ -61,12 +74,12 @@ class Claim:
     @cached_property
     def values(self) -> tuple[Interval, ...]:
         """Values that the printed numbers may stand for, tolerances included."""
-        return parse(self.printed, self.quantity.kind)
+        return parse(self.means or self.printed, self.quantity.kind)
 
     @cached_property
     def to_the_digit(self) -> tuple[Interval, ...]:
         """The same by the printed digits alone."""
-        return parse(self.printed, self.quantity.kind, tolerant=False)
+        return parse(self.means or self.printed, self.quantity.kind, tolerant=False)
 
 
 Pair = tuple[Quantity, Quantity]
@@ -78,7 +91,7 @@ class Ranking:
 
     Attributes:
         pairs: pairs of quantities; the first of each is claimed to be the larger.
-        ablated: whether an experiment tests it at the depth of its ablations, in place of the paper's d = 16.
+        ablated: whether an experiment may test it at the depth of its ablations where it does not at the paper's.
         margin: 0 where the first of each pair is claimed to be larger.  Otherwise the second is claimed to be
             non-inferior: larger by no more than this margin, relative to the first.
         reading: our interpretation, where the paper leaves a choice.
@@ -99,10 +112,10 @@ class Ranking:
 
     @property
     def zones(self) -> tuple[Zone, ...]:
-        """Zones of scales that it compares, in its order; empty for rankings of other things."""
+        """Zones of scales that it compares with each other, in its order; empty for rankings of other things."""
         ids = [VarId.parse(quantity.systems[0]) for quantity in self.quantities]
-        zones = tuple(dict.fromkeys(found.window or (BRIDGE + 1, LAST_SCALE) for found in ids if found and found.free))
-        return zones if len(zones) > 1 else ()
+        zones = dict.fromkeys(found.window or (BRIDGE + 1, LAST_SCALE) for found in ids if found and found.free)
+        return tuple(zones) if len(zones) == len(ids) > 1 else ()
 
 
 @dataclass(frozen=True)
@@ -169,19 +182,24 @@ def _cell(pattern: Mapping[str, str], where: str, row: Mapping[str, str], printe
     if not printed or (printed == OUT_OF_MEMORY and pattern["kind"] != "memory_mb"):
         return
     try:
-        filled = {name: pattern[name].format(**known) for name in ("id", "claim", "of", "reading")}
+        filled = {name: pattern[name].format(**known) for name in ("id", "claim", "of", "finding", "reading")}
     except (KeyError, ValueError, IndexError, AttributeError):
         raise ClaimError(f"{place}: placeholders are {', '.join(f'{{{name}}}' for name in known)}") from None
-    yield _claim(place, {**pattern, **filled}, where, printed, int(row.get("batch_size", PAPER_BATCH_SIZE)))
+    yield _claim(place, {**pattern, **filled, "means": "", "batch": row.get("batch_size", "")}, where, printed)
 
 
-def _claim(place: str, row: Mapping[str, str], where: str, printed: str, batch: int = PAPER_BATCH_SIZE) -> Claim:
+def _claim(place: str, row: Mapping[str, str], where: str, printed: str) -> Claim:
     kind, of = _kind(place, row), tuple(part.strip() for part in row["of"].split(";"))
     if why := _why_not(of, kind.of.split()):
         raise ClaimError(f"{place}: of {row['of']!r}: {why}")
-    claim = Claim(row["id"], where, row["claim"], printed, Quantity.of(row["kind"], *of, batch=batch), row["reading"])
+    if not re.fullmatch(r"([1-9]\d*)?", row["batch"]):
+        raise ClaimError(f"{place}: batch {row['batch']!r}: expected a number of images, or nothing for the paper's "
+                         f"{PAPER_BATCH_SIZE}")
+    quantity = Quantity(row["kind"], of, int(row["batch"] or PAPER_BATCH_SIZE), EDITIONS.get(where, ""))
+    claim = Claim(row["id"], where, row["claim"], printed, quantity, row["reading"], row["means"], row["finding"])
     if not claim.values and row["kind"] != "setting":
-        raise ClaimError(f"{place}: value {printed!r} holds no number")
+        column = "means" if row["means"] else "value"
+        raise ClaimError(f"{place}: {column} {row['means'] or printed!r} holds no number")
     return claim
 
 
@@ -203,7 +221,7 @@ def rankings(ratios: Sequence[int] = ()) -> list[Ranking]:
 
 def _ranking(place: str, row: Mapping[str, str], ratios: Sequence[int]) -> Ranking:
     if row["depth"] not in ("", "ablations"):
-        raise ClaimError(f"{place}: depth {row['depth']!r}: expected ablations, or nothing for the paper's")
+        raise ClaimError(f"{place}: depth {row['depth']!r}: expected ablations, or nothing for the paper's alone")
     if not re.fullmatch(r"(\d+(\.\d+)?%)?", row["margin"]):
         raise ClaimError(f"{place}: margin {row['margin']!r}: expected a percentage such as 5%, or nothing")
     _kind(place, row, RANKED)
@@ -272,6 +290,7 @@ OF: dict[str, Callable[[str], str]] = {
     "subnet": _why_not_subnet,
     "epoch": _unless(r"epoch \d+", "epoch such as 'epoch 8'"),
     "depth": _unless(r"d\d+", "depth such as 'd16'"),
+    "axis": _unless(r"d|N", "axis: d or N"),
     "phase": _unless(r"phase[123]|total", "phase: phase1, phase2, phase3 or total"),
     "setting": _unless(r"[a-z_]+", "name of a setting")}
 """What a number can belong to.  Each function returns what is wrong with a text, "" if nothing is.

@@ -3,15 +3,16 @@
 * A *number* is compared only at the paper's size, with records of the ImageNet experiment made on a GPU.  Totals of
   memory are not compared, because our engine keeps 16-bit weights and the paper's 8085 MB are float32.
 * A *ranking* is tested in any experiment, with its standard errors (`varient.claims.noise`).
-* *Training curves* show how much gradient of the flexible zone reaches full-only layers (Sec. 3.3.2).  That it does
-  reach them follows from the architecture (`varient.claims.arithmetic.reached_layers`); the measured norms are shown
-  beside the verdict and do not decide it.
+* *Training curves* show norms of the gradient of both zones in full-only layers (Sec. 3.3.2).  They are shown beside
+  the verdict and do not decide it: that a gradient of the flexible zone reaches these layers follows from the
+  architecture (`varient.claims.arithmetic.reached_layers`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from math import hypot
 from pathlib import Path
 
@@ -25,10 +26,12 @@ from varient.config import ExperimentConfig
 from varient.cost.paper_systems import paper_system
 from varient.cost.roofline import PAPER_BATCH_SIZE, PAPER_POLICY
 from varient.disturbance import disturbances, speedup_disturbances
+from varient.paper import PAPER_DEPTHS
 from varient.paper_size import differences, is_meant, on_cpu
 from varient.pyramid import Pyramid
 from varient.records import ProfileRecord, Provenance, ReconstructionRecord
 from varient.results import curves_of
+from varient.systems.ids import VarId
 from varient.systems.names import SupernetId
 from varient.targets import make_command
 
@@ -150,51 +153,91 @@ class Look:
     command: str
 
 
+Sides = Mapping[Pair, tuple[Estimate, Estimate]]
+"""Both sides of the pairs that have records of them."""
+
+
 def look(ranking: Ranking, estimates: Estimates, command: str) -> Look | None:
-    """Evidence of an experiment about a ranking; None where no pair has records of both sides.
+    """Evidence of an experiment about a ranking; None where no pair has records of both sides at any depth.
+
+    A ranking is tested at the depth that it is claimed for.  One that may be tested in the ablations is tested at their
+    depth where that gives more pairs.  What other depths show stands beside it and decides nothing.
 
     Args:
         command: shell command that makes the records.
     """
-    there: dict[Pair, tuple[Estimate, Estimate]] = {}
+    config, records = estimates.records.config, estimates.records
+    depths: list[int | None] = [None]
+    if ranking.ablated and config.ablations:
+        depths.append(config.ablations.depth)
+    there_at = {depth: _sides(ranking, estimates, depth) for depth in depths}
+    depth, there = max(there_at.items(), key=lambda found: len(found[1]))
+    beside = _other_depths(ranking, estimates, depth)
+    if not there and not beside:
+        return None
+    signs = _signs(ranking, there)
+    right, wrong, unclear = (list(signs.values()).count(sign) for sign in (1, -1, 0))
+    lacking = len(ranking.pairs) - len(there)
+    why_not = _why_not(ranking, list(there), records, depth)
+    sentences = [_chained(ranking, there, signs), training_remark([side for found in there.values() for side in found]),
+                 _depth_remark(ranking, config, depth) if there else "", _layout_remark(ranking, signs, records),
+                 f"Not comparable with the paper's: {why_not}." if why_not else "",
+                 f"No records of {lacking} {'more ' * bool(there)}{'pair' if lacking == 1 else 'pairs'}."
+                 if lacking else "", beside]
+    found = (f"of {len(there)} {'pair' if len(there) == 1 else 'pairs'} {right} as claimed, {wrong} reversed, "
+             f"{unclear} within noise") if there else ""
+    return Look(right, wrong, unclear, lacking, why_not, found, " ".join(filter(None, sentences)),
+                claims_command(config.name) if records.at_paper_size and not lacking else command)
+
+
+def _sides(ranking: Ranking, estimates: Estimates, depth: int | None) -> Sides:
+    """Pairs with records of both sides, at a depth of this experiment (None: the counterpart of the paper's)."""
+    there = {}
     for pair in ranking.pairs:
-        larger, smaller = (estimates.of(quantity, ablated=ranking.ablated) for quantity in pair)
+        larger, smaller = (estimates.of(quantity, depth=depth) for quantity in pair)
         if larger is not None and smaller is not None:
             there[pair] = larger, smaller
-    if not there:
-        return None
-    signs = {pair: resolved(larger, smaller, len(there), ranking.margin) for pair, (larger, smaller) in there.items()}
-    right, wrong, unclear = (list(signs.values()).count(sign) for sign in (1, -1, 0))
-    lacking, records = len(ranking.pairs) - len(there), estimates.records
-    why_not = _why_not(ranking, list(there), records)
-    chains = _chains([(*found, signs[pair]) for pair, found in there.items()], "≥" if ranking.margin else ">")
-    sentences = [f"{chains}.",
-                 training_remark([side for found in there.values() for side in found]),
-                 _depth_remark(ranking, records.config), _layout_remark(ranking, signs, records),
-                 f"Not comparable with the paper's: {why_not}." if why_not else "",
-                 f"No records of {lacking} more {'pair' if lacking == 1 else 'pairs'}." if lacking else ""]
-    return Look(right, wrong, unclear, lacking, why_not,
-                f"of {len(there)} {'pair' if len(there) == 1 else 'pairs'} {right} as claimed, {wrong} reversed, "
-                f"{unclear} within noise", " ".join(filter(None, sentences)),
-                claims_command(records.config.name) if records.at_paper_size and not lacking else command)
+    return there
 
 
-def _why_not(ranking: Ranking, pairs: Sequence[Pair], records: Records) -> str:
+def _signs(ranking: Ranking, there: Sides) -> dict[Pair, int]:
+    return {pair: resolved(*sides, len(there), ranking.margin) for pair, sides in there.items()}
+
+
+def _chained(ranking: Ranking, there: Sides, signs: Mapping[Pair, int]) -> str:
+    chains = _chains([(*sides, signs[pair]) for pair, sides in there.items()], "≥" if ranking.margin else ">")
+    return f"{chains}." if chains else ""
+
+
+def _other_depths(ranking: Ranking, estimates: Estimates, depth: int | None) -> str:
+    """The same pairs at the experiment's other depths; empty for a ranking of several depths."""
+    ids = [VarId.parse(quantity.systems[0]) for quantity in ranking.quantities]
+    claimed = {found.depth for found in ids if found and found.kind != "var"}
+    config = estimates.records.config
+    if len(claimed) != 1:
+        return ""
+    tested = depth or config.counterpart(*claimed)
+    shown = [_chained(ranking, there, _signs(ranking, there)) for other in sorted(config.supernet.depths, reverse=True)
+             if other != tested and (there := _sides(ranking, estimates, other))]
+    return f"Beside it, at other depths: {' '.join(shown)}" if shown else ""
+
+
+def _why_not(ranking: Ranking, pairs: Sequence[Pair], records: Records, depth: int | None) -> str:
     """Why scores at the paper's size are not comparable with the paper's; empty where they are."""
     if not records.at_paper_size:
         return ""
     reasons = [records.why_incomparable(system, SCORES[quantity.name])
                for pair in pairs for quantity in pair if quantity.name in SCORES
-               and (system := records.here(quantity.systems[0], ablated=ranking.ablated))]
+               and (system := records.here(quantity.systems[0], depth=depth))]
     return "; ".join(filter(None, reasons))
 
 
-def _depth_remark(ranking: Ranking, config: ExperimentConfig) -> str:
+def _depth_remark(ranking: Ranking, config: ExperimentConfig, depth: int | None) -> str:
     """The depth of an ablation, where it is not the paper's."""
-    if not ranking.ablated or config.ablations is None or config.ablations.depth == config.counterpart(16):
+    if depth is None or depth == config.counterpart(PAPER_DEPTHS[0]):
         return ""
-    papers = "" if ranking.reading else ", where the paper has d = 16"
-    return f"Measured at d = {config.ablations.depth}{papers}."
+    papers = "" if ranking.reading else f", where the paper has d = {PAPER_DEPTHS[0]}"
+    return f"Measured at d = {depth}{papers}."
 
 
 def _chains(seen: Sequence[tuple[Estimate, Estimate, int]], as_claimed: str) -> str:
@@ -227,7 +270,6 @@ def _layout_remark(ranking: Ranking, signs: Mapping[Pair, int], records: Records
     if record := records.results.reconstruction:
         gains = _accuracy_gains(ranking, record)
         parts.append(_rebuilt(ranking, record, gains))
-        # The chain goes from zone to zone, and from the last one to another system.
         parts.append(_conclusion([(signs.get(pair), more - less)
                                   for pair, more, less in zip(ranking.pairs, gains, gains[1:], strict=False)]))
     return " ".join(filter(None, parts))
@@ -273,38 +315,51 @@ def _conclusion(steps: Sequence[tuple[int | None, float]]) -> str:
 # --- curves ---------------------------------------------------------------------------------------------------------
 
 _NORM = "gradient_norm/{zone}/full_only"
+_MIXED = ("Each value is of an epoch's first batch under the plan that was drawn for it: in phase 1 mostly the full "
+          "network, in phase 3 the subnet. So the two are of different plans; how far the gradient falls is open until "
+          "both plans are probed in each epoch.")
 
 
-def gradient_support(claim: Claim, config: ExperimentConfig, run_dir: Path | None) -> Evidence | None:
+def in_training(claim: Claim, config: ExperimentConfig, run_dir: Path | None) -> Evidence | None:
     """Gradient norms from the training curves of a run folder; None for other claims, and without curves."""
-    if claim.quantity.name != "gradient_support" or run_dir is None:
+    name = claim.quantity.name
+    if name not in ("gradient_support", "bridge_gradient") or run_dir is None:
         return None
-    falls, sentences = [], []
-    for network, flexible, bridge in _supports(config, run_dir):
-        falls.append(flexible[0] / flexible[1] if flexible[1] else float("inf"))
-        sentences.append("{} (flexible zone {:.2g} to {:.2g}; bridge zone {:.2g} to {:.2g})".format(
-            network, *flexible, *bridge))
-    if not falls:
+    curves = list(_phase_norms(config, run_dir))
+    if not curves:
         return None
-    folds = dict.fromkeys(f"{end(falls):.1f}" for end in (min, max))
+    zones = ("flexible", "bridge") if name == "gradient_support" else ("bridge",)
+    measured_norms = ", ".join(f"{network} ({'; '.join(_course(zone, norms[zone]) for zone in zones)})"
+                               for network, _, norms in curves)
     others = "; ".join(differences(config)) if is_meant(config) else ""
-    remark = f" Not the paper's experiment: {others}." if others else ""
-    return Evidence(None, f"its norm falls {' to '.join(folds)} times",
-                    "Measured norms of the gradient in full-only layers, from phase 1 to phase 3: "
-                    f"{', '.join(sentences)}.{remark}", f"measured ({config.name})",
+    remarks = [f"Norms of the gradient in full-only layers, mean of each phase: {measured_norms}.",
+               _MIXED if name == "gradient_support" else "", f"Not the paper's experiment: {others}." if others else ""]
+    ratios = [max(norms["bridge"]) / min(norms["bridge"]) for _, depth, norms in curves
+              if name == "bridge_gradient" and depth == config.counterpart(_depth(claim))]
+    return Evidence(None, claim.quantity.kind.show([Interval.point(ratio) for ratio in ratios]) if ratios else "",
+                    " ".join(filter(None, remarks)), f"measured ({config.name})",
                     make_command("figures", "fig3.png", config.name))
 
 
-def _supports(config: ExperimentConfig, run_dir: Path) -> Iterator[tuple[str, list[float], list[float]]]:
-    """Of each supernet of the three phases with curves of all of them: its name, and for the flexible and the bridge
-    zone the norm of the gradient of the zone's loss in full-only layers, mean over phase 1 and over phase 3."""
+def _depth(claim: Claim) -> int:
+    found = VarId.parse(claim.quantity.systems[0])
+    return found.depth if found else 0
+
+
+def _course(zone: str, norms: Sequence[float]) -> str:
+    return f"{zone} zone {', '.join(f'{norm:.2g}' for norm in norms)}"
+
+
+def _phase_norms(config: ExperimentConfig, run_dir: Path) -> Iterator[tuple[str, int, dict[str, list[float]]]]:
+    """Of each supernet of the three phases with curves of all of them: its name, its depth, and for each zone the norm
+    of the gradient of the zone's loss in full-only layers, mean over each phase."""
     for depth in config.supernet.depths:
         network = str(SupernetId(depth))
-        first, second, third = config.supernet.phases_of(depth, config.recipe(None))
+        phases = config.supernet.phases_of(depth, config.recipe(None))
         curves = curves_of(run_dir, network)
-        norms = [curves.get(_NORM.format(zone=zone), ((), ()))[1] for zone in ("flexible", "bridge")]
+        norms = {zone: curves.get(_NORM.format(zone=zone), ((), ()))[1] for zone in ("flexible", "bridge")}
         # One probe an epoch, so a value's place in its curve is its epoch.
-        if first and third and all(len(values) == first + second + third for values in norms):
-            flexible, bridge = ([float(np.mean(values[:first])), float(np.mean(values[first + second:]))]
-                                for values in norms)
-            yield network, flexible, bridge
+        if all(phases) and all(len(values) == sum(phases) for values in norms.values()):
+            ends = list(accumulate(phases, initial=0))
+            yield network, depth, {zone: [float(np.mean(values[first:last])) for first, last in pairwise(ends)]
+                                   for zone, values in norms.items()}

@@ -23,6 +23,7 @@ from statistics import NormalDist, mean, stdev
 from varient.claims.quantity import SCORES, Quantity
 from varient.claims.records import Records
 from varient.results import SeedSpread
+from varient.spread import DECIMALS, with_spread
 
 RESOLVED = 2
 """Number of standard errors that a difference must exceed; our choice, the usual one."""
@@ -49,6 +50,7 @@ class Estimate:
         sd: standard deviation of the value of a single training.
         trainings: number of trainings that differ in the seed.
         allowance: difference allowed for another training, where its spread is unknown and not in `sd`; else 0.
+        decimals: with which it is shown.
     """
 
     name: str
@@ -56,6 +58,7 @@ class Estimate:
     sd: float
     trainings: int
     allowance: float = 0.0
+    decimals: int = DECIMALS["fid"]
 
     @property
     def error(self) -> float:
@@ -63,9 +66,8 @@ class Estimate:
         return self.sd / sqrt(self.trainings)
 
     def __str__(self) -> str:
-        remarks = [f"SE {self.error:.2g}"] if self.sd else []
-        remarks += [f"{self.trainings} trainings"] if self.trainings > 1 else []
-        return f"{self.name} {self.value:.3g}" + (f" ({', '.join(remarks)})" if remarks else "")
+        trainings = f" ({self.trainings} trainings)" if self.trainings > 1 else ""
+        return f"{self.name} {with_spread(self.value, self.error or None, self.decimals)}{trainings}"
 
 
 def resolved(larger: Estimate, smaller: Estimate, pairs: int = 1, margin: float = 0.0) -> int:
@@ -108,9 +110,9 @@ class Estimates:
         self.records = records
         self._pooled = cache(self._pool)
 
-    def of(self, quantity: Quantity, *, ablated: bool = False) -> Estimate | None:
+    def of(self, quantity: Quantity, *, depth: int | None = None) -> Estimate | None:
         """The estimate of a quantity of the paper in this experiment, see `Records.here`; None without a record."""
-        if (system := self.records.here(quantity.systems[0], ablated=ablated)) is None:
+        if (system := self.records.here(quantity.systems[0], depth=depth)) is None:
             return None
         if quantity.name in SCORES:
             return self.score(system, SCORES[quantity.name])
@@ -124,8 +126,11 @@ class Estimates:
         if name == "latency_s":
             seconds, repeats_s = record.latency.median_s, record.latency.repeats_s
             between_repeats = stdev(repeats_s) if len(repeats_s) > 1 else 0.0
-            return Estimate(system, seconds, max(PROCESS_SPREAD * seconds, between_repeats), 1)
-        return None if record.memory.peak_mib is None else Estimate(system, record.memory.peak_mib, 0.0, 1)
+            return Estimate(system, seconds, max(PROCESS_SPREAD * seconds, between_repeats), 1,
+                            decimals=DECIMALS[name])
+        if record.memory.peak_mib is None:
+            return None
+        return Estimate(system, record.memory.peak_mib, 0.0, 1, decimals=DECIMALS[name])
 
     def score(self, system: str, field: str) -> Estimate | None:
         """A score of a system of this experiment, over all its trainings; None without a record that has its sd."""
@@ -138,7 +143,7 @@ class Estimates:
         sds = [spread.sd, sqrt(mean(sd * sd for sd in draws)), None if between is None else between * abs(spread.mean)]
         unknown = spread.sd is None and between is None
         return Estimate(system, spread.mean, max(sd for sd in sds if sd is not None), spread.count,
-                        TRAINING_ALLOWANCE * abs(spread.mean) if unknown else 0.0)
+                        TRAINING_ALLOWANCE * abs(spread.mean) if unknown else 0.0, DECIMALS[field])
 
     def _between_trainings(self, system: str, field: str) -> float | None:
         """Least relative standard deviation assumed between trainings; None where it is unknown."""

@@ -4,7 +4,8 @@ Two tests, used where arithmetic does not decide:
 
 * *The same quantity is printed again.*  Values that differ beyond rounding contradict each other.  If one value is
   printed more often than those that disagree with it, only the others count as contradicted; if there are as many on
-  each side, all do.  A value that also follows from other numbers counts as printed once more.
+  each side, all do.  A value that also follows from other numbers counts as printed once more, and so does a range of
+  several quantities ("1.96-2.14") that it lies in.
 * *A quantity follows from others*, such as a speedup from two latencies.  It is consistent if it follows, within all
   roundings, from the numbers of one place, and contradicted if it follows from none.  A bound ("over 130") holds only
   if all values within the rounding of the others satisfy it; if only some do, nothing is decided.
@@ -15,15 +16,18 @@ A ranking is contradicted where printed numbers have the opposite order.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby, product
 
-from varient.claims.claims import FULL, UNNAMED_FULL, Claim, Evidence, Pair, Ranking, ratio_of
-from varient.claims.quantity import Interval, Quantity
+from varient.claims.claims import FULL, UNNAMED_FULL, Claim, Evidence, Pair, Ranking
+from varient.claims.quantity import OUT_OF_MEMORY, Interval, Quantity
 from varient.cost.roofline import PAPER_BATCH_SIZE
 from varient.systems.ids import VarId
 
 Formula = Callable[..., float]
+
+_ENDS = {"fid_least": "at least", "fid_most": "at most"}
+"""Kinds of the ends of a range of several networks' FIDs, and what an end says of each of them."""
 
 
 class Ledger:
@@ -31,12 +35,21 @@ class Ledger:
 
     def __init__(self, claims: Iterable[Claim]) -> None:
         self._claims: dict[Quantity, list[Claim]] = {}
+        self._limits: dict[Quantity, list[Claim]] = {}
         for claim in claims:
             self._claims.setdefault(claim.quantity, []).append(claim)
+            for system in claim.quantity.systems if claim.quantity.name in _ENDS else ():
+                one = Quantity.of("fid", system)
+                limit = replace(claim, printed=f"{_ENDS[claim.quantity.name]} {claim.printed}", quantity=one)
+                self._limits.setdefault(one, []).append(limit)
 
     def of(self, quantity: Quantity) -> list[Claim]:
         """All claims that print it."""
         return self._claims.get(quantity, [])
+
+    def limits(self, quantity: Quantity) -> list[Claim]:
+        """The ends of all ranges that a FID has to lie in."""
+        return self._limits.get(quantity, [])
 
     def at(self, quantity: Quantity, where: str) -> Claim | None:
         """The claim that prints it at a place, else the first one anywhere."""
@@ -85,7 +98,8 @@ class Derived:
         """In words."""
         places = groupby(self.inputs, key=lambda source: source.where)
         inputs = " with ".join(f"{', '.join(map(_with_batch, sources))} in {where}" for where, sources in places)
-        return inputs if self.is_printed else f"{self.shown(claim)} from {inputs}"
+        assumed = _ASSUMED.get(claim.quantity.name, "")
+        return inputs if self.is_printed else f"{self.shown(claim)} from {inputs}{assumed}"
 
 
 @dataclass(frozen=True)
@@ -108,8 +122,12 @@ class Witnesses:
     @classmethod
     def call(cls, claim: Claim, ledger: Ledger) -> Witnesses:
         """All printed numbers that bear on a claim, found in the ledger."""
-        printings = [printing for printing in ledger.of(claim.quantity) if printing is not claim]
-        derived = list(_derive(claim, ledger))
+        printings = [printing for printing in (*ledger.of(claim.quantity), *ledger.limits(claim.quantity))
+                     if printing is not claim]
+        # Numbers follow from others of their own edition; of the second one no tables are known.
+        # Tables come first: they are what most of the text is taken from.
+        derived = [] if claim.quantity.edition else sorted(_derive(claim, ledger), key=lambda value: not all(
+            source.is_cell for source in value.inputs))
         meeting = [value for value in derived if value.around.meets(claim.values[0])]
         astride = [value for value in meeting
                    if claim.values[0].is_bound and not value.around.within(claim.values[0])]
@@ -142,19 +160,22 @@ class Witnesses:
     def found(self) -> str:
         """The value of those that disagree, or the derived one."""
         if self.outvoted:
-            return " and ".join(sorted({printing.printed for printing in self.other}))
+            numbers = [printing for printing in self.other if not printing.values[0].is_bound] or self.other
+            return " and ".join(sorted({printing.printed for printing in numbers}))
         return next((derived.shown(self.claim) for derived in (*self.follows, *self.against)), "")
 
     @property
     def sentence(self) -> str:
         """The comparison in words."""
-        same = [one for one in self.same if _same(one.to_the_digit, self.claim.to_the_digit)]
-        near = [one for one in self.same if one not in same]
+        inside = [one for one in self.same if one.values[0].is_bound and one.printed != self.claim.printed]
+        same = [one for one in self.same if one not in inside and _same(one.to_the_digit, self.claim.to_the_digit)]
+        near = [one for one in self.same if one not in inside and one not in same]
         follows = [one for one in self.follows if one.to_the_digit.meets(self.claim.to_the_digit[0])]
         nearly = [one for one in self.follows if one not in follows]
         tolerance = self.claim.quantity.kind.tolerance
         parts = [f"Same value in {_places(same)}." if same else "",
                  f"Same value {tolerance}: {_places(near, with_value=True)}." if near else "",
+                 f"Within what else is said: {_places(inside, with_value=True)}." if inside else "",
                  f"Different value: {_places(self.other, with_value=True)}." if self.other else "",
                  f"Follows from the paper's other numbers: {_sayings(follows, self.claim)}." if follows else "",
                  f"Follows from the paper's other numbers {tolerance}: {_sayings(nearly, self.claim)}."
@@ -176,28 +197,26 @@ def printed(claim: Claim, ledger: Ledger) -> Evidence | None:
 
 def remarks(claim: Claim, ledger: Ledger) -> list[str]:
     """Sentences about related numbers of the paper, which do not decide the claim."""
-    name = claim.quantity.name
-    found = [_total_memory(claim, ledger) if name == "kv_reduction" else "",
-             _beyond_limit(claim, ledger) if name == "late_fid" else "",
-             _alike(claim, ledger) if claim.quantity == Quantity.of("fid", UNNAMED_FULL) else ""]
-    return [*filter(None, found)]
+    first = _first_edition(claim, ledger) if claim.quantity.edition else ""
+    return [*filter(None, (first, _alike(claim, ledger) if claim.quantity == Quantity.of("fid", UNNAMED_FULL) else ""))]
 
 
-def _total_memory(claim: Claim, ledger: Ledger) -> str:
-    """The savings of total memory, for claims about savings of the KV cache."""
+def _first_edition(claim: Claim, ledger: Ledger) -> str:
+    """What the first edition says of a number of another one."""
+    before = Witnesses.call(replace(claim, quantity=replace(claim.quantity, edition="")), ledger).sentence
+    return f"Against the first edition: {before}" if before else "The first edition prints nothing to compare it with."
+
+
+def total_memory(claim: Claim, ledger: Ledger) -> str:
+    """By how much total memory falls, for a claim about "memory" that is read as the KV cache; empty for others."""
+    if claim.quantity.name != "kv_reduction" or not claim.reading:
+        return ""
     savings = []
     for system in claim.quantity.systems:
         pairs = ledger.together(Quantity.of("memory_mb", FULL), Quantity.of("memory_mb", system))
-        savings += [f"{_less(full.values[0].middle, ours.values[0].middle):.0f} % ({system}, {full.where})"
-                    for full, ours in pairs]
-    return f"Total memory falls by {', '.join(savings)}." if savings else ""
-
-
-def _beyond_limit(claim: Claim, ledger: Ledger) -> str:
-    """Final FIDs of fixed ratios that are outside what Sec. 3.3.1 says of all; which ratios it means is not said."""
-    outside = [f"{other.printed} ({other.where}, {other.claim})" for other in ledger.named("fid")
-               if _is_full(other.quantity.systems[0], fixed_ratio=True) and not other.values[0].meets(claim.values[0])]
-    return f"Beyond it, if Fig. 2c shows this ratio: {', '.join(outside)}." if outside else ""
+        falls = [_less(full.values[0].middle, ours.values[0].middle) for full, ours in pairs]
+        savings += [" to ".join(dict.fromkeys(f"{end(falls):.0f}" for end in (min, max)))] if falls else []
+    return f"total memory: {' and '.join(savings)} %" if savings else ""
 
 
 def _alike(claim: Claim, ledger: Ledger) -> str:
@@ -207,12 +226,10 @@ def _alike(claim: Claim, ledger: Ledger) -> str:
     return f"In Table 4 that FID is printed for: {'; '.join(alike) or 'none'}."
 
 
-def _is_full(system: str, *, fixed_ratio: bool = False) -> bool:
-    """Whether it is a full network of a supernet at the end of its training: of the three phases, or of a fixed p."""
+def _is_full(system: str) -> bool:
+    """Whether it is a full network of a supernet at the end of the three phases."""
     found = VarId.parse(system)
-    if found is None or found != VarId("variant", found.depth, found.recipe, full=True):
-        return False
-    return ratio_of(found) is not None if fixed_ratio else found.recipe is None
+    return found is not None and found == VarId("variant", found.depth, full=True)
 
 
 def _same(mine: Sequence[Interval], theirs: Sequence[Interval]) -> bool:
@@ -305,6 +322,22 @@ def _rules(quantity: Quantity, ledger: Ledger) -> Iterator[tuple[Formula, tuple[
         yield lambda ours, full: 100 * (ours / full - 1), tuple(Quantity.of("fid", system) for system in systems)
     elif name == "fid_limit":
         yield lambda fid: fid, (Quantity.of("fid", *systems),)
+    elif name in ("fid_least", "fid_most", "late_fid"):
+        yield min if name == "fid_least" else max, tuple(Quantity.of("fid", system) for system in systems)
+    elif name == "gain_ratio":
+        yield lambda a, b, c, d: (c - d) / (a - b), tuple(Quantity.of("fid", system) for system in systems)
+    elif name == "gain_after":
+        yield lambda a, b, c: 100 * (b - c) / (a - c), tuple(Quantity.of("fid", system) for system in systems)
+    elif name == "models":
+        yield _distinct, tuple(Quantity.of("fid", f"{system}-full") for system in systems)
+    elif name == "loss_fall":
+        yield _less, (Quantity.of("loss", *systems), Quantity.of("loss", systems[0]))
+    elif name == "acceleration":
+        yield lambda other, full: other / full, (Quantity.of("latency_s", *systems), Quantity.of("latency_s", FULL))
+    elif name == "memory_mb" and not any(claim.printed == OUT_OF_MEMORY for claim in ledger.of(quantity)):
+        for batch in _other_batches(quantity, ledger):
+            yield (lambda weights, total, batch=batch: weights + (total - weights) * quantity.batch / batch), (
+                Quantity.of("params_mb", *systems), Quantity.of("memory_mb", *systems, batch=batch))
     elif name == "kv_share":
         yield lambda kv, total: 100 * kv / total, (Quantity.of("kv_mb", FULL), Quantity.of("memory_mb", FULL))
     elif name == "kv_reduction" and len(systems) == 1:
@@ -328,6 +361,11 @@ def _less(full: float, ours: float) -> float:
     return 100 * (1 - ours / full)
 
 
+def _distinct(*fids: float) -> float:
+    """Networks with different scores are different networks."""
+    return len(set(fids))
+
+
 def _sum(*phases: float) -> float:
     return sum(phases)
 
@@ -337,9 +375,13 @@ def _rest(*others: float) -> float:
 
 
 def _other_batches(quantity: Quantity, ledger: Ledger) -> list[int]:
-    """Batches at which the same system's cache is printed too: it is proportional to the batch."""
-    return sorted({claim.quantity.batch for claim in ledger.named("kv_mb")
-                   if claim.quantity.systems == quantity.systems} - {quantity.batch})
+    """Batches at which the same system's size is printed too, as a number: it is proportional to the batch."""
+    return sorted({claim.quantity.batch for claim in ledger.named(quantity.name)
+                   if claim.quantity.systems == quantity.systems and not claim.values[0].is_bound} - {quantity.batch})
+
+
+_ASSUMED = {"memory_mb": ", if all but the parameters grows with the batch"}
+"""What a formula assumes beyond the definition of a quantity."""
 
 
 def _batch_product(claim: Claim, ledger: Ledger) -> Iterator[Derived]:
@@ -356,5 +398,14 @@ def _gpus_of_batch(claim: Claim, ledger: Ledger) -> Iterator[Derived]:
         yield Derived(batch.values[-1].middle, batch.values[-1], batch.to_the_digit[-1], (batch,))
 
 
+def _start_excess(claim: Claim, ledger: Ledger) -> Iterator[Derived]:
+    """FID before the training above the least that is printed of the full networks after phase 1."""
+    for early in ledger.named("early_fid"):
+        for start in ledger.of(Quantity.of("fid", *claim.quantity.systems))[:1]:
+            inputs = (start.values[0], early.values[0])
+            around = _range(lambda before, after: before - after, inputs)
+            yield Derived(around.middle, around, around, (start, early))
+
+
 _OWN: dict[str, Callable[[Claim, Ledger], Iterator[Derived]]] = {
-    "batch_size": _batch_product, "gpus": _gpus_of_batch}
+    "batch_size": _batch_product, "gpus": _gpus_of_batch, "start_excess": _start_excess}

@@ -9,6 +9,8 @@ Two numbers are compared only if their `Quantity` is the same.  Which values agr
 * The evidence says so where a value agrees only by one of these two tolerances, and not to the last printed digit.
 * Counts (steps, epochs) are exact.
 * "over" and "exceeding" have no upper limit, "less than" and "at most" no lower one.
+
+`RULES` says the same to the readers of the verdicts.
 """
 
 from __future__ import annotations
@@ -22,15 +24,17 @@ from typing import NamedTuple
 from varient.cost.gpus import device
 from varient.cost.roofline import PAPER_BATCH_SIZE, PAPER_DEVICE
 
-OUT_OF_MEMORY = "OOM"
+OUT_OF_MEMORY, FITS = "OOM", "fits"
 ROUND_PERCENT = 5
+SIZE_TOLERANCE = 1e-3
+"""Relative difference of sizes of memory that still agree."""
 _SLACK = 1e-9
 """Relative tolerance for the binary rounding of sums of decimal fractions."""
 
 _NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e-?\d+)?")
 _UNIT_SIZES = {"GB": 1e3, "K": 1e3, "M": 1e6, "B": 1e9}
-_BOUND = re.compile(rf"(over|exceeding|less than|at most) ({_NUMBER.pattern})")
-_WORDS = {"true": 1, "false": 0, "completely": 0}
+_LOWER, _UPPER = ("over", "exceeding", "at least", ">"), ("less than", "at most", "≤")
+_BOUND = re.compile(rf"({'|'.join((*_LOWER, *_UPPER))}) ({_NUMBER.pattern})")
 _UNIT = re.compile(rf"\d({'|'.join(_UNIT_SIZES)})$")
 
 
@@ -132,8 +136,8 @@ KINDS = {
     "recall": Kind("recall", trained=True, of="trained"),
     "latency_s": Kind("latency", "s"),
     "speedup": Kind("speedup", "x"),
-    "memory_mb": Kind("total memory", "MB", relative=1e-3, shown=0),
-    "kv_mb": Kind("KV cache", "MB", relative=1e-3, shown=1),
+    "memory_mb": Kind("total memory", "MB", relative=SIZE_TOLERANCE, shown=0),
+    "kv_mb": Kind("KV cache", "MB", relative=SIZE_TOLERANCE, shown=1),
     "params_mb": Kind("parameters in memory", "MB"),
     "parameters": Kind("number of parameters", shown=0),
     "fid_increase": Kind("increase of FID", trained=True, of="trained"),
@@ -141,16 +145,31 @@ KINDS = {
     "fid_difference": Kind("difference of FID", trained=True, of="trained trained"),
     "fid_degradation": Kind("relative increase of FID", "%", shown=1, trained=True, of="trained trained"),
     "fid_limit": Kind("limit of FID", trained=True, of="trained"),
+    "fid_least": Kind("least FID of several networks", trained=True, of="trained trained trained? trained?"),
+    "fid_most": Kind("largest FID of several networks", trained=True, of="trained trained trained? trained?"),
+    "gain_ratio": Kind("last gain of FID over the first", trained=True, of="trained trained trained trained"),
+    "gain_after": Kind("share of a gain of FID that comes last", "%", shown=0, trained=True,
+                       of="trained trained trained"),
     "early_fid": Kind("FID of the full network after phase 1", trained=True, of="trained trained"),
     "late_fid": Kind("FID of the full network at the end", trained=True, of="trained trained"),
+    "start_excess": Kind("FID before the training above the least of the full networks after phase 1", trained=True),
     "loss": Kind("loss", trained=True, of="trained epoch?"),
+    "loss_fall": Kind("fall of the loss after an epoch", "%", trained=True, of="trained epoch"),
     "gradient_support": Kind("full-only layers that a gradient of the flexible zone reaches in phase 3", exact=True,
                              shown=0, of="subnet"),
+    "bridge_gradient": Kind("largest over smallest mean norm of the bridge zone's gradient", trained=True, of="subnet"),
+    "starved_batches": Kind("share of batches that train skipped layers without a bridge zone", "%", shown=1,
+                            of="subnet"),
+    "models": Kind("number of trained models", "models", exact=True, shown=0, of="subnet subnet subnet subnet"),
     "steps": Kind("steps", exact=True, shown=0),
     "kv_reduction": Kind("reduction of the KV cache", "%", shown=1, of="system system?"),
     "kv_growth": Kind("growth of the KV cache", "%", shown=1, of="system system"),
+    "kv_linearity": Kind("largest over smallest step of the KV cache", shown=1, of="axis"),
+    "resolution_exponent": Kind("exponent of the KV cache over resolution"),
+    "acceleration": Kind("acceleration of VAR-d30 over another system", "x", shown=1),
     "kv_share": Kind("share of the KV cache in the total memory", "%", shown=1),
     "layer_reduction": Kind("reduction of FLOPs in the layers at r7-r10", "%", shown=1, of="subnet"),
+    "depth_share": Kind("subnet's share of the layers", "%", shown=1, of="subnet"),
     "late_latency_share": Kind("share of r7-r10 in the latency", "%", shown=1),
     "bridge_tokens": Kind("share of the tokens in the bridge zone", "%", shown=1),
     "nested": Kind("nesting of Eq. 2's sets", exact=True, shown=0, of="subnet subnet"),
@@ -158,6 +177,8 @@ KINDS = {
     "bridge_zone": Kind("bridge zone", exact=True, shown=0, of="setting"),
     "batch_size": Kind("training batch", exact=True, shown=0, of="setting"),
     "gpus": Kind("training hardware", exact=True, shown=0, of="setting"),
+    "recommended_n": Kind("recommended N", exact=True, shown=0, of="setting"),
+    "distillation_terms": Kind("distillation losses in the objective", exact=True, shown=0, of="setting"),
     "setting": Kind("training setting", of="setting"),
 }
 """All kinds of numbers; the keys name them in a `Quantity` and in the rows of the paper's data."""
@@ -166,6 +187,11 @@ SCORES = {"fid": "fid", "is": "inception_score", "precision": "precision", "reca
 """Kinds that score records hold, each with the name of its field there."""
 RANKED = (*SCORES, "latency_s", "memory_mb")
 """Kinds by which systems are ranked: those that `varient.claims.noise` finds in records."""
+RULES = (f"A printed number agrees with a value within half a unit of its last place. KV caches and totals of memory "
+         f"also agree within {SIZE_TOLERANCE:.1%}, because the paper rounds some and truncates others. A percentage "
+         f"without decimals that is a multiple of {ROUND_PERCENT} counts as rounded to the nearest {ROUND_PERCENT}: "
+         "\"65%\" stands for 62.5 to 67.5. The evidence says where a value agrees by one of these tolerances alone.")
+"""When two numbers agree, in words."""
 
 
 @dataclass(frozen=True)
@@ -176,11 +202,13 @@ class Quantity:
         name: a key of `KINDS`.
         systems: ids at the paper's size; for other things, words that identify them.
         batch: images in a batch.
+        edition: of the paper; empty for the first.  What two editions print of one thing is not the same quantity.
     """
 
     name: str
     systems: tuple[str, ...] = ()
     batch: int = PAPER_BATCH_SIZE
+    edition: str = ""
 
     @classmethod
     def of(cls, name: str, *systems: str, batch: int = PAPER_BATCH_SIZE) -> Quantity:
@@ -192,20 +220,24 @@ class Quantity:
         """The kind of its numbers."""
         return KINDS[self.name]
 
+    def __str__(self) -> str:
+        batch = "" if self.batch == PAPER_BATCH_SIZE else f", batch {self.batch}"
+        edition = f" ({self.edition})" if self.edition else ""
+        return f"{self.kind.label} of {', '.join(self.systems)}{batch}{edition}"
+
 
 def parse(text: str, kind: Kind, *, tolerant: bool = True) -> tuple[Interval, ...]:
     """The numbers in a printed text, in the kind's unit; with its tolerances, or by the printed digits alone.
 
-    A unit at the end ("2.0+0.3B") holds for all, and "over 50" means all values above.  "true" counts as 1, "false" and
-    "completely" (lost) as 0, and OOM says that a total is above the memory of the paper's GPU.
+    A unit at the end ("2.0+0.3B") holds for all, and "over 50" means all values above.  OOM says that a total is above
+    the memory of the paper's GPU, and "fits" that it is not.
     """
-    if text == OUT_OF_MEMORY:
-        return (Interval(device(PAPER_DEVICE).memory_mib, inf),)
-    if text in _WORDS:
-        return (Interval.point(_WORDS[text]),)
+    if text in (OUT_OF_MEMORY, FITS):
+        limit = device(PAPER_DEVICE).memory_mib
+        return (Interval(limit, inf) if text == OUT_OF_MEMORY else Interval(0, limit),)
     if bound := _BOUND.match(text):
         value = float(bound[2])
-        return (Interval(value, inf) if bound[1] in ("over", "exceeding") else Interval(0, value),)
+        return (Interval(value, inf) if bound[1] in _LOWER else Interval(0, value),)
     unit = _UNIT.search(text)
     return tuple(kind.interval(number, _UNIT_SIZES[unit[1]] if unit else 1, tolerant=tolerant)
                  for number in _NUMBER.findall(text))

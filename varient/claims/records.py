@@ -25,8 +25,8 @@ from varient.systems.ids import VarId, base_system, parse
 from varient.systems.registry import networks_of, resolve_system
 from varient.targets import make_command
 
-SKIP_ALL = "skip"
-"""In ids of the paper's systems, the recipe without a bridge zone."""
+SKIP_ALL, SHARED = "skip", "multi"
+"""In ids of the paper's systems, the recipe without a bridge zone, and that of one supernet for all depths."""
 
 
 def scores_command(experiment: str, *systems: str) -> str:
@@ -122,11 +122,11 @@ class Records:
     def _networks_of(self, system: str) -> set[str]:
         return set(resolve_system(system, self.config).weights)
 
-    def here(self, system: str, *, ablated: bool = False) -> str | None:
+    def here(self, system: str, *, depth: int | None = None) -> str | None:
         """The id in this experiment of a system of the paper; None where there is no counterpart.
 
         Args:
-            ablated: take the depth of the experiment's ablations in place of the paper's.
+            depth: of a subnet of this experiment, to take in place of the counterpart of the paper's.
         """
         if system == FULL:
             return base_system(self.config)
@@ -134,9 +134,7 @@ class Records:
         if found is None:
             return next((row for row in self.config.rows if resolve_system(row, self.config).published_as == system),
                         None)
-        settings = self.config.ablations
-        depth = settings and settings.depth if ablated else self.config.counterpart(found.depth)
-        if not depth:
+        if not (depth := depth or self.config.counterpart(found.depth)):
             return None
         recipe, epoch = self._recipe(found), self._epoch(depth, found.phase)
         if (found.recipe and not recipe) or (found.phase and not epoch):
@@ -175,6 +173,8 @@ class Records:
             return None
         if system.recipe == SKIP_ALL:
             return settings.skip_all
+        if system.recipe == SHARED:
+            return next((name for name in settings.extensions if self.config.recipe(name).shared), None)
         if (wanted := ratio_of(system)) is None:
             return None
         return next((name for name in settings.ratios if _percent(self.config.recipe(name).ratio) == wanted), None)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import csv
 import io
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, fields, replace
 from itertools import groupby
 from pathlib import Path
 
 from varient.claims.noise import RESOLVED, UNKNOWN_TRAINING_SPREAD
+from varient.claims.quantity import RULES
 from varient.claims.records import Records
+from varient.claims.tally import Tally, by_finding, by_verdict, by_want, decided_rankings, otherwise
 from varient.claims.verdicts import Judgement, Verdict, judge
 from varient.config import ExperimentConfig
 from varient.files import write_text
@@ -21,10 +23,14 @@ from varient.results import Results, comparable
 from varient.targets import claims_files
 
 _MINIATURE = (Verdict.REVERSED, Verdict.PARTLY_REVERSED, Verdict.NOT_RESOLVED, Verdict.SEEN)
-_LEGEND = (f"In rankings each value stands with its standard error (SE). > is a difference in the claimed direction "
-           f"of more than {RESOLVED} SE, < one in the opposite direction beyond what chance produces in as many "
-           "comparisons as the ranking has pairs, ~ is neither, and ≥ means at least as good within the margin that "
-           "the evidence states. The rule is `varient.claims.noise.resolved`.")
+_FINDINGS = ("A finding is one thing that the paper says or one discrepancy in it; its places are all cells and "
+             "sentences that print it. Where most places agree, they are open and only the others are contradicted, "
+             "so a finding can count under two verdicts.")
+_LEGEND = (f"In rankings ± is half the width of a 95 % interval, over redraws of the images and trainings. > is a "
+           f"difference in the claimed direction of more than {RESOLVED} standard errors, < one in the opposite "
+           "direction beyond what chance produces in as many comparisons as the ranking has pairs, ~ is neither, and ≥ "
+           "means at least as good within the margin that the evidence states. The rule is "
+           "`varient.claims.noise.resolved`.")
 _ONE_BASE = (" All supernets are fine-tuned from one base network, and their seeds vary the fine-tuning only. What is "
              "not fine-tuned (base network, untrained subnets, CoDe, DiT, LlamaGen) is therefore assumed to vary "
              f"between trainings by at least {UNKNOWN_TRAINING_SPREAD:.0%} (standard deviation).")
@@ -37,7 +43,12 @@ def write_claims(config: ExperimentConfig, results: Results, stem: Path, run_dir
         results: records not comparable with the rest are left out, and named on the page.
         run_dir: of the experiment, for claims about the curves of its trainings.
     """
-    judgements = judge(config, results, run_dir)
+    return write_judgements(judge(config, results, run_dir), config, results, stem)
+
+
+def write_judgements(judgements: Sequence[Judgement], config: ExperimentConfig, results: Results,
+                     stem: Path) -> list[Path]:
+    """Write what has been judged from these results as <stem>.csv and <stem>.md; return the paths."""
     said = [f"{title}: {text}." for title, text in marks(config, comparable(config.name, results)).items()]
     page = to_markdown(judgements, config.name, Records(config, results).results.remarks, said)
     paths = claims_files(stem)
@@ -63,16 +74,17 @@ def to_markdown(judgements: Sequence[Judgement], experiment: str, remarks: Seque
         remarks: records that are left out, and why.
         said: what has to be said of the others.
     """
-    counts = Counter(judgement.verdict for judgement in judgements)
+    tallies = by_verdict(judgements)
     kinds = Counter(judgement.kind for judgement in judgements)
     chapters = [
-        f"# Verdicts on the paper's claims\n\n{TITLE}: {len(judgements)} claims, namely {kinds['text']} numbers and "
+        f"# Verdicts on the paper's claims\n\n{TITLE}: {Tally.of(judgements)}, namely {kinds['text']} numbers and "
         f"sentences of its text, {kinds['cell']} cells of Tables 1 to 8, and {kinds['ranking']} rankings of systems. "
         f"Each verdict is computed from the printed numbers, from arithmetic and from what the experiment "
         f"`{experiment}` has measured.",
-        _table(["Verdict", "Claims", "Meaning"],
-               ([verdict, str(counts[verdict]), verdict.meaning] for verdict in Verdict if counts[verdict])),
-        _legend(judgements),
+        _table(["Verdict", "Findings", "Places", "Meaning"],
+               ([verdict, str(tally.findings), str(tally.places), verdict.meaning]
+                for verdict, tally in tallies.items())),
+        _FINDINGS, RULES, _legend(judgements),
         *said,
         f"Records left out: {'; '.join(remarks)}." if remarks else "",
         *(_chapter(verdict, [j for j in judgements if j.verdict is verdict]) for verdict in Verdict),
@@ -86,26 +98,35 @@ def to_markdown(judgements: Sequence[Judgement], experiment: str, remarks: Seque
 def _legend(judgements: Sequence[Judgement]) -> str:
     """How to read measured rankings; empty without any."""
     measured = [j for j in judgements if j.kind == "ranking" and j.source.startswith("measured")]
-    in_miniature = any(j.verdict in _MINIATURE for j in measured)
-    return (_LEGEND + (_ONE_BASE if in_miniature else "")) if measured else ""
+    if not measured:
+        return ""
+    if not any(j.verdict in _MINIATURE for j in measured):
+        return _LEGEND
+    return "{}{} The miniature decides {} of the {} rankings.".format(_LEGEND, _ONE_BASE, *decided_rankings(judgements))
 
 
 def _chapter(verdict: Verdict, judgements: Sequence[Judgement]) -> str:
     """All claims with a verdict, in the form that suits it; empty without any."""
     if not judgements:
         return ""
-    body = _OF_MANY[verdict](judgements) if verdict in _OF_MANY else "\n".join(
-        map(_order if verdict in _MINIATURE else _number, judgements))
-    return f"## {verdict.heading}: {len(judgements)}\n\n{body}"
+    if verdict in _OF_MANY:
+        body = _OF_MANY[verdict](judgements)
+    elif verdict in _MINIATURE:
+        body = "\n".join(map(_order, judgements))
+    else:
+        body = "\n".join(map(_numbers, by_finding(judgements)))
+    return f"## {verdict.heading}: {Tally.of(judgements)}\n\n{body}"
 
 
-def _number(judgement: Judgement) -> str:
-    if judgement.kind == "ranking" and judgement.source.startswith("measured"):
-        return _order(judgement)
-    otherwise = "arithmetic" if judgement.source == "arithmetic" else (
-        "other printed numbers" if judgement.source == "paper" else judgement.source)
-    return (f"- {judgement.where}, {judgement.claim}: printed **{judgement.printed}**, {otherwise}: "
-            f"**{judgement.found}** (`{judgement.id}`)")
+def _numbers(places: Sequence[Judgement]) -> str:
+    """A finding in a line, with all its places."""
+    first = places[0]
+    if first.kind == "ranking" and first.source.startswith("measured"):
+        return _order(first)
+    where, printed, found, ids = (dict.fromkeys(values) for values in zip(
+        *((place.where, place.printed, place.found, f"`{place.id}`") for place in places), strict=True))
+    return (f"- {', '.join(where)}, {first.claim}: printed **{' and '.join(printed)}**, {otherwise(first)}: "
+            f"**{' and '.join(found)}** ({', '.join(ids)})")
 
 
 def _order(judgement: Judgement) -> str:
@@ -120,29 +141,13 @@ def _by_place(judgements: Sequence[Judgement]) -> str:
 
 def _by_want(judgements: Sequence[Judgement]) -> str:
     """Open claims by what is needed to judge them."""
-    return "\n".join(f"- {len(group)} in {', '.join(dict.fromkeys(j.where for j in group))}: {what}"
-                     for what, group in _grouped(judgements, _wants).items())
+    return "\n".join(f"- {len(group)} in {', '.join(dict.fromkeys(j.where for j in group))}: "
+                     f"{f'`{what}`' if what.startswith('snakemake') else what}"
+                     for what, group in by_want(judgements).items())
 
 
 _OF_MANY = {Verdict.HOLDS: _by_place, Verdict.CONSISTENT: _by_place, Verdict.OPEN: _by_want}
 """Verdicts whose chapter summarises all claims, in place of a line for each."""
-
-
-def _wants(judgement: Judgement) -> str:
-    if judgement.source == "predicted":
-        return "need the paper's GPU; the table below gives the cost model's predictions"
-    if judgement.command.startswith("snakemake"):
-        return f"`{judgement.command}`"
-    if judgement.source.startswith("measured"):
-        return "measured, but within noise or not comparable; the evidence below says which"
-    return "settings, and numbers for which the paper does not say what was measured: nothing to check them against"
-
-
-def _grouped(judgements: Iterable[Judgement], key: Callable[[Judgement], str]) -> dict[str, list[Judgement]]:
-    groups: dict[str, list[Judgement]] = {}
-    for judgement in judgements:
-        groups.setdefault(key(judgement), []).append(judgement)
-    return groups
 
 
 def _shared(judgements: Iterable[Judgement]) -> Iterable[Judgement]:

@@ -12,16 +12,25 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from varient.claims.arithmetic import arithmetic, predicted
+from varient.claims.arithmetic import arithmetic
 from varient.claims.claims import UNNAMED_FULL, Claim, Evidence, Ranking, all_claims, rankings
-from varient.claims.measured import Look, gradient_support, look, measured
+from varient.claims.measured import Look, in_training, look, measured
 from varient.claims.noise import Estimates
-from varient.claims.printed import Ledger, broken_pairs, data_command, printed, printed_pair, remarks
+from varient.claims.predictions import predicted
+from varient.claims.printed import (
+    Ledger,
+    broken_pairs,
+    data_command,
+    printed,
+    printed_pair,
+    remarks,
+    total_memory,
+)
 from varient.claims.records import Records, scores_command
 from varient.config import ExperimentConfig
 from varient.paper.published import published
 from varient.results import Results
-from varient.targets import PAPER_EXPERIMENT
+from varient.targets import PAPER_EXPERIMENT, make_command
 
 
 class Verdict(StrEnum):
@@ -35,6 +44,15 @@ class Verdict(StrEnum):
         verdict._value_ = word
         verdict.heading, verdict.meaning = heading, meaning
         return verdict
+
+    @classmethod
+    def of(cls, word: str) -> Verdict:
+        """The verdict of that word.
+
+        Raises:
+            KeyError: there is none.
+        """
+        return {verdict.value: verdict for verdict in cls}[word]
 
     CONTRADICTS = ("contradicts", "Contradicted",
                    "arithmetic, or another printed number of the same quantity, gives another result")
@@ -71,6 +89,7 @@ class Judgement:
         source: of `found`: paper, arithmetic, predicted or measured (...).
         command: shows the evidence again, or would make it.
         kind: "text", "cell" of a table, or "ranking".
+        finding: name of what is found, shared by all places that print the same thing, or contradict each other in it.
     """
 
     id: str
@@ -83,6 +102,7 @@ class Judgement:
     source: str
     command: str
     kind: str
+    finding: str
 
 
 def judge(config: ExperimentConfig, results: Results, run_dir: Path | None = None) -> list[Judgement]:
@@ -104,8 +124,8 @@ def judge(config: ExperimentConfig, results: Results, run_dir: Path | None = Non
 def _judge_number(claim: Claim, ledger: Ledger, estimates: Estimates, orders: Sequence[Ranking],
                   run_dir: Path | None) -> Judgement:
     exact, at_size, elsewhere = arithmetic(claim), measured(claim, estimates), printed(claim, ledger)
-    in_training = gradient_support(claim, estimates.records.config, run_dir)
-    said = [finding for finding in (exact, at_size, in_training, elsewhere) if finding]
+    curves = in_training(claim, estimates.records.config, run_dir)
+    said = [finding for finding in (exact, at_size, curves, elsewhere) if finding]
     deciding = next((finding for finding in said if finding.agrees is not None), None)
     beside = [*remarks(claim, ledger), _published(claim)]
     if deciding is None:
@@ -121,9 +141,11 @@ def _judge_number(claim: Claim, ledger: Ledger, estimates: Estimates, orders: Se
     shown = deciding or guess or at_size or _missing(claim)
     evidence = [claim.reading, *(finding.sentence for finding in said), guess.sentence if guess else "",
                 "" if deciding or guess or at_size else shown.sentence, *beside]
-    found = f"{shown.found}; {in_training.source}: {in_training.found}" if in_training else shown.found
-    return Judgement(claim.id, claim.where, claim.claim, claim.printed, verdict, found,
-                     " ".join(filter(None, evidence)), shown.source, shown.command, "cell" if claim.is_cell else "text")
+    found = [shown.found, f"{curves.source}: {curves.found}" if curves and curves.found else "",
+             total_memory(claim, ledger)]
+    return Judgement(claim.id, claim.where, claim.claim, claim.printed, verdict, "; ".join(filter(None, found)),
+                     " ".join(filter(None, evidence)), shown.source, shown.command, "cell" if claim.is_cell else "text",
+                     claim.finding)
 
 
 def _missing(claim: Claim) -> Evidence:
@@ -132,6 +154,9 @@ def _missing(claim: Claim) -> Evidence:
     if UNNAMED_FULL in systems:
         return Evidence(None, "", "The paper does not say which supernet's full network it is.", "paper",
                        data_command(claim))
+    if name == "bridge_gradient":
+        return Evidence(None, "", "Needs gradients of the paper's own training; the miniature's stand beside it.",
+                        "paper", make_command("figures", "fig3.png", PAPER_EXPERIMENT))
     if claim.quantity.kind.trained:
         return Evidence(None, "", "Needs the paper's weights, ImageNet and a GPU.", "paper",
                        scores_command(PAPER_EXPERIMENT, *systems))
@@ -161,7 +186,8 @@ def _judge_ranking(ranking: Ranking, ledger: Ledger, estimates: Estimates) -> Ju
     command = scores_command(config.name, *systems)
     if broken := broken_pairs(ranking, ledger):
         found = "; ".join(printed_pair(pair, ledger, ranking.where) for pair in broken)
-        verdict, source, command = Verdict.CONTRADICTS, "paper", "cat varient/paper/*.csv"
+        sides = (ledger.at(quantity, ranking.where) for pair in broken for quantity in pair)
+        verdict, source, command = Verdict.CONTRADICTS, "paper", data_command(*filter(None, sides))
         sentence = f"The paper's own numbers are the other way round: {found}."
     elif seen := look(ranking, estimates, command):
         verdict = ranking_verdict(seen, at_paper_size=estimates.records.at_paper_size)
@@ -172,7 +198,7 @@ def _judge_ranking(ranking: Ranking, ledger: Ledger, estimates: Estimates) -> Ju
         sentence = f"No printed number contradicts it. No records of it here yet.{lacking}"
     shown = dict.fromkeys(printed_pair(pair, ledger, ranking.where) for pair in ranking.pairs)
     return Judgement(ranking.id, ranking.where, ranking.claim, "; ".join(filter(None, shown)), verdict, found,
-                     f"{ranking.reading} {sentence}".strip(), source, command, "ranking")
+                     f"{ranking.reading} {sentence}".strip(), source, command, "ranking", ranking.id)
 
 
 def ranking_verdict(seen: Look, *, at_paper_size: bool = False) -> Verdict:

@@ -106,12 +106,18 @@ def claims(output: Annotated[Path, typer.Option("--output", "-o", help="stem of 
            benchmarks: Benchmarks = None, found_in: FoundIn = None,
            run_dir: Annotated[Path | None, typer.Option("--run-dir", help="folder with the training curves")]
            = None) -> None:
-    """Give a verdict on each claim and table cell of the paper; without records, only by arithmetic."""
-    from varient.claims import write_claims
+    """Give a verdict on each claim and table cell of the paper; without records, only by arithmetic.
+
+    Prints how many findings have each verdict, and in how many places of the paper they stand.
+    """
+    from varient.claims import judge, summary, write_judgements
     from varient.results import Results
 
     results = Results.read(scores or [], profiles or [], reconstruction, found_in, benchmarks or [])
-    for path in write_claims(load_experiment(config), results, output, run_dir or found_in):
+    experiment = load_experiment(config)
+    judgements = judge(experiment, results, run_dir or found_in)
+    print(summary(judgements))
+    for path in write_judgements(judgements, experiment, results, output):
         wrote(path)
 
 

@@ -27,6 +27,7 @@ from varient.cli.options import (
     wrote,
 )
 from varient.devices import settle_device
+from varient.spread import DECIMALS, with_spread
 from varient.targets import figure_files, table_files
 from varient.terminal import print_answer
 
@@ -192,7 +193,7 @@ def reconstruct(config: Config, tokenizer: Path,
     for warning in record.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     for scale in record.scales:
-        print(f"r1..r{scale.scale}: FID {scale.fid:.4g} ± {2 * scale.fid_sd:.2g}")
+        print(f"r1..r{scale.scale}: FID {with_spread(scale.fid, scale.fid_sd, DECIMALS['fid'])}")
     wrote(output)
 
 

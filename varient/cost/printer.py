@@ -282,7 +282,8 @@ def _shares(phase: Phase) -> str:
 
 
 def _subnet_batches(phase: Phase) -> str:
-    return f"{phase.subnet_batches:,.0f}" + (f" ± {phase.subnet_deviation:.0f}" if phase.subnet_deviation else "")
+    return f"{phase.subnet_batches:,.0f}" + (
+        f" (sd {phase.subnet_deviation:.0f})" if phase.subnet_deviation else "")
 
 
 def _batches_grid(plan: TrainingPlan) -> Grid:

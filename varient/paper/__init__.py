@@ -5,12 +5,13 @@ Values are as printed, contradictions included; what they say is judged elsewher
 | file | a row is |
 |---|---|
 | `table1.csv` ... `table8.csv` | a row of the table |
-| `claims.csv` | a number of the text |
+| `claims.csv` | a number or a sentence of the text |
 | `cells.csv` | what a column of a table holds, or one of its cells; `{name}` is what the table's row has in a column |
 | `rankings.csv` | a ranking of systems that text or tables claim, the larger number first |
 
 `kind`, `of` and `order` say what a row denotes, in the words of `varient.claims.quantity` and `varient.claims.claims`;
-`reading` says how we read it where that is a choice.
+`reading` says how we read it where that is a choice.  Where the text prints words, `means` has the number that they are
+read as.  Rows about one quantity are one finding; `finding` names it where rows about several quantities are one.
 """
 
 from __future__ import annotations

@@ -10,10 +10,10 @@ import pandas as pd
 from varient.paper_size import UNKNOWN_WEIGHTS
 from varient.records import ScoreRecord
 from varient.results import SeedSpread
+from varient.spread import NORMAL_95 as NORMAL_95
+from varient.spread import half_width, joined
 
 ABSENT = "–"
-NORMAL_95 = 1.96
-"""Half the width of a 95 % confidence interval, in standard deviations."""
 
 ARITHMETIC, PREDICTED = "arithmetic", "predicted"
 MARKS = {ARITHMETIC: "ᵃ", PREDICTED: "ᵖ", UNKNOWN_WEIGHTS: "ᵘ"}
@@ -52,7 +52,7 @@ def measured(record: ScoreRecord | None, name: str, digits: int, paper: str = ""
     if record is None or value is None:
         return Cell(paper=paper, source=missing)
     sd = getattr(record, f"{name}_sd", None)
-    return Cell(number(value, digits), number(None if sd is None else NORMAL_95 * sd, digits), paper,
+    return Cell(number(value, digits), number(None if sd is None else half_width(sd), digits), paper,
                 f"measured ({record.provenance.experiment})")
 
 
@@ -86,8 +86,8 @@ def side_by_side(frame: pd.DataFrame, headings: Mapping[str, str]) -> pd.DataFra
         if column.endswith(("_paper", "_pm", "_source")):
             continue
         ours = frame[column].astype(str).replace("", ABSENT)
-        if (half_width := f"{column}_pm") in frame:
-            ours += frame[half_width].astype(str).map(lambda pm: f" ± {pm}" if pm else "")
+        if (spread := f"{column}_pm") in frame:
+            ours = ours.combine(frame[spread].astype(str), joined)
         if (source := f"{column}_source") in frame:
             ours += frame[source].astype(str).map(_mark).where(frame[column] != "", "")
         if (paper := f"{column}_paper") in frame:

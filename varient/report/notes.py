@@ -69,6 +69,9 @@ def _reading(number: int, config: ExperimentConfig, results: Results, frame: pd.
         if "fid_test" in frame:
             yield (f"FID, precision and recall compare with the {_IMAGES[config.data.reference_split]} images; FID to "
                    "test set with images that have no part in anything else. The real images scored are that test set.")
+        yield ("FIDs of two feature networks are on different scales: compare FID over VAR's. Token-layers, VAR's over "
+               "own, is the speedup of a subnet where time is proportional to the tokens times layers that it runs. A "
+               "speedup in brackets is the ratio of the paper's latencies, where it prints none.")
         yield ("Judge accuracy is the share of samples that a second classifier, used for nothing else, assigns to the "
                "requested class. Numbers published elsewhere are listed with their sources in "
                "varient/paper/published.yaml.")

@@ -1,23 +1,26 @@
-"""The report's first page and its summary: verdicts on the claims, and Table 2 in short.
+"""The report's first page and its summary: Table 2 in short, and the verdicts on the claims.
 
-The first page is a short list; the summary is a page of its own with the evidence.  All contents of the input tables
-are escaped: as HTML in the summary, and on the first page as reStructuredText, which also passes through Snakemake's
-templates.
+The first page leads with the systems, then has each discrepancy in one line, then what is open and what would close it.
+The summary is a page of its own with the evidence.  All contents of the input tables are escaped: as HTML in the
+summary, and on the first page as reStructuredText, which also passes through Snakemake's templates.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from varient.claims import Verdict
+from varient.claims import Judgement, Verdict
+from varient.claims.tally import Tally, by_finding, by_verdict, by_want, otherwise
 from varient.files import write_text
 from varient.paper import TITLE
+from varient.spread import joined
 from varient.yaml_file import shortened
 
 Row = dict[str, str]
@@ -26,9 +29,9 @@ _TOLD = (Verdict.CONTRADICTS, Verdict.NOT_REPRODUCED, Verdict.REPRODUCED, Verdic
          Verdict.PARTLY_REVERSED, Verdict.NOT_RESOLVED)
 """Verdicts whose claims are listed, in this order; of the others only the number is shown."""
 
-_JUDGED = {"where", "claim", "printed", "verdict", "found", "evidence", "source"}
-_SYSTEMS = {"method": "System", "fid": "FID", "is": "IS", "latency_s": "Latency (s)", "speedup": "Speedup",
-            "memory_mb": "Memory (MiB)", "kv_cache_mb": "KV (MiB)"}
+_JUDGED = {field.name for field in fields(Judgement)}
+_SYSTEMS = {"method": "System", "fid": "FID", "fid_ratio": "FID over VAR's", "is": "IS", "latency_s": "Latency (s)",
+            "speedup": "Speedup", "memory_mb": "Memory (MiB)", "kv_cache_mb": "KV (MiB)"}
 
 
 def write_opening(claims: Path, table2: Path, opening: Path, summary: Path) -> None:
@@ -41,22 +44,35 @@ def write_opening(claims: Path, table2: Path, opening: Path, summary: Path) -> N
     Raises:
         ValueError: files of another kind.
     """
-    judged, systems = _rows(claims, _JUDGED), _rows(table2, {"method", "fid"})
-    if unknown := {row["verdict"] for row in judged} - set(Verdict):
+    rows, systems = _rows(claims, _JUDGED), _rows(table2, {"method", "fid"})
+    if unknown := {row["verdict"] for row in rows} - set(Verdict):
         raise ValueError(f"{claims}: verdict {shortened(min(unknown))} is unknown; known: {', '.join(Verdict)}")
-    occurring = [verdict for verdict in Verdict if any(row["verdict"] == verdict for row in judged)]
-    of_verdict = {verdict: [row for row in judged if row["verdict"] == verdict] for verdict in (*_TOLD, *occurring)}
-    by_arithmetic = [row for row in of_verdict[Verdict.CONTRADICTS] if row["source"] == "arithmetic"]
+    judged = [_judgement(row) for row in rows]
+    tallies = by_verdict(judged)
+    of_verdict = {verdict: [judgement for judgement in judged if judgement.verdict is verdict] for verdict in Verdict}
     facts = {
-        "paper": TITLE, "claims": judged, "occurring": occurring, "by_arithmetic": by_arithmetic,
-        "counts": ", ".join(f"{verdict}: {len(of_verdict[verdict])}" for verdict in occurring),
+        "paper": TITLE, "all": Tally.of(judged), "tallies": tallies, "Verdict": Verdict,
         "chapters": {verdict: of_verdict[verdict] for verdict in _TOLD if of_verdict[verdict]},
-        "errors": _once(by_arithmetic),
-        "system_headings": _SYSTEMS.values(), "systems": [[_cell(row, name) for name in _SYSTEMS] for row in systems],
+        "contradicted": [_discrepancy(group) for group in by_finding(of_verdict[Verdict.CONTRADICTS])],
+        "open": by_want(of_verdict[Verdict.OPEN]),
+        "system_headings": list(_SYSTEMS.values()),
+        "systems": [[_cell(row, name) for name in _SYSTEMS] for row in systems],
     }
     for path, environment, template in ((opening, _environment(finalize=_as_rst), "opening.rst"),
                                         (summary, _environment(autoescape=True), "summary.html")):
         write_text(path, environment.get_template(template).render(facts))
+
+
+def _judgement(row: Row) -> Judgement:
+    values: dict[str, Any] = {name: row[name] for name in _JUDGED} | {"verdict": Verdict.of(row["verdict"])}
+    return Judgement(**values)
+
+
+def _discrepancy(places: Sequence[Judgement]) -> dict[str, str]:
+    """One finding with all its places."""
+    return {"where": _listed(place.where for place in places), "claim": places[0].claim,
+            "printed": _listed(place.printed for place in places), "by": otherwise(places[0]),
+            "found": _listed(place.found for place in places)}
 
 
 def _environment(**escaping: Any) -> Environment:
@@ -81,21 +97,13 @@ def _as_rst(value: object) -> str:
     return re.sub(r"[^\w\s]|_", r"\\\g<0>", " ".join(str(value).split())) or "–"
 
 
-def _once(found: Sequence[Row]) -> list[Row]:
-    """The first of the rows with the same printed and found number, which may be in several tables."""
-    first: dict[tuple[str, str], Row] = {}
-    for row in found:
-        first.setdefault((row["printed"], row["found"]), row)
-    return list(first.values())
-
-
-def _by_evidence(found: Sequence[Row]) -> list[list[str]]:
-    """One line for all rows with the same evidence."""
-    groups: dict[str, list[Row]] = {}
-    for row in found:
-        groups.setdefault(row["evidence"], []).append(row)
-    return [[*(_listed(row[name] for row in group) for name in ("where", "claim", "printed")), evidence]
-            for evidence, group in groups.items()]
+def _by_evidence(found: Sequence[Judgement]) -> list[list[str]]:
+    """One line for all claims with the same evidence."""
+    groups: dict[str, list[Judgement]] = {}
+    for judgement in found:
+        groups.setdefault(judgement.evidence, []).append(judgement)
+    return [[_listed(judgement.where for judgement in group), _listed(judgement.claim for judgement in group),
+             _listed(judgement.printed for judgement in group), evidence] for evidence, group in groups.items()]
 
 
 def _listed(texts: Iterable[str], most: int = 3) -> str:
@@ -104,5 +112,4 @@ def _listed(texts: Iterable[str], most: int = 3) -> str:
 
 
 def _cell(row: Row, column: str) -> str:
-    half_width = row.get(f"{column}_pm", "")
-    return row.get(column, "") + (f" ± {half_width}" if half_width else "")
+    return joined(row.get(column, ""), row.get(f"{column}_pm", ""))

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 
 import pandas as pd
 
 from varient.config import ExperimentConfig
+from varient.cost.kv_accounting import passes, token_layers
+from varient.cost.paper_systems import BRIDGE
 from varient.cost.roofline import PAPER_DEVICE, PAPER_POLICY, SystemCost, peak_mib, system_cost
 from varient.cost.sizes import MIB
 from varient.disturbance import disturbances, speedup_disturbances
-from varient.paper import DEPTH, paper_table, system_id
+from varient.paper import DEPTH, paper_rows, system_id
 from varient.paper.published import published
 from varient.paper_size import is_paper_size, on_cpu
+from varient.pyramid import VAR_256, Pyramid
 from varient.records import ProfileRecord, ScoreRecord
 from varient.report.cells import ARITHMETIC, PREDICTED, Cell, flatten, measured, number
 from varient.report.needs import Needs, needs, shown_depths
 from varient.results import Results
+from varient.spread import DECIMALS
 from varient.systems.ids import VarId, base_system
 from varient.systems.protocol import System
 from varient.systems.registry import resolve_system
@@ -28,8 +32,9 @@ DISTURBED = " (disturbed)"
 """Beside times of a profile that other work on the machine disturbed."""
 CPU_BATCH = 1
 """Batch of the profiles on a CPU that the table shows at the paper's size."""
-COLUMNS = ("steps", "speedup", "latency_s", "memory_mb", "kv_cache_mb", "params", "fid", "is", "precision", "recall")
-_SCORES = {"fid": ("fid", 3), "is": ("inception_score", 2), "precision": ("precision", 3), "recall": ("recall", 3)}
+COLUMNS = ("steps", "speedup", "work_ratio", "latency_s", "memory_mb", "kv_cache_mb", "params", "fid", "fid_ratio",
+           "is", "precision", "recall")
+_SCORES = {"fid": "fid", "is": "inception_score", "precision": "precision", "recall": "recall"}
 _BASE = str(VarId("var", DEPTH))
 
 
@@ -41,24 +46,46 @@ def table2(config: ExperimentConfig, results: Results) -> pd.DataFrame:
     counted or predicted, under the paper's setting (L20, batch 64, reference cache).  Latency and memory of the digits
     experiment are those of a miniature on this machine's CPU; compare ratios with the paper's, not seconds.
     """
-    printed = {system_id(row["method"]): row for _, row in paper_table(2).iterrows()}
+    printed = _printed()
     systems = (resolve_system(name, config) for name in needs_of_table2(config).profile)
     here = {system.published_as: system for system in systems}
-    baseline = results.profiles.get(here[_BASE].name)
     rows = []
     for published_as in (*printed, *(other for other in here if other not in printed)):
         system, paper, source = here.get(published_as), printed.get(published_as, {}), published(published_as)
-        ours = _counted(published_as, system, config) | _measured(results, system, baseline)
+        ours = _counted(published_as, system, config) | _measured(results, system, here[_BASE])
         own = system.name if system else NO_COUNTERPART
-        row = {"method": paper.get("method") or (source.name if source else own), "system": own}
+        row: dict[str, str | Cell] = {"method": paper.get("method") or (source.name if source else own),
+                                      "system": own}
         row |= {column: _beside(ours.get(column), paper.get(column, ""), system, results) for column in COLUMNS}
         row |= _on_cpu(published_as, config, results)
         if "fid_test" in ours:
             row["fid_test"] = ours["fid_test"]
         rows.append(row | {"recognised": ours.get("recognised", ""), "published": source.cell() if source else ""})
     if floor := results.scores.get(f"real-{config.data.floor_split}"):
-        rows.append({"method": "Real images (held out)", "system": floor.system} | _scores(floor))
+        rows.append({"method": "Real images (held out)", "system": floor.system}
+                    | _scores(floor, results.scores.get(here[_BASE].name)))
     return flatten(rows)
+
+
+def _printed() -> dict[str, dict[str, str]]:
+    """The paper's rows by system, with ratios to VAR-d30's: of FIDs, and in brackets of latencies where it prints no
+    speedup."""
+    rows = {system_id(row["method"]): row for row in paper_rows("table2")}
+    base = rows[_BASE]
+    for system, row in rows.items():
+        row["fid_ratio"] = number(float(row["fid"]) / float(base["fid"]), 2)
+        row["speedup"] = row["speedup"] or f"[{float(base['latency_s']) / float(row['latency_s']):.2f}]"
+        row["work_ratio"] = _work_ratio(VarId.parse(system), DEPTH, VAR_256, BRIDGE)
+    return rows
+
+
+def _work_ratio(system: VarId | None, depth: int, pyramid: Pyramid, bridge: int,
+                subnet: Callable[[int], tuple[int, ...] | None] = lambda depth: None) -> str:
+    """Token-layers of the full network over those of one of its subnets; empty for systems of other networks."""
+    if system is None:
+        return ""
+    plan = system.plan(depth, pyramid.num_scales, bridge, subnet)
+    return number(depth * pyramid.length / token_layers(passes(plan, pyramid)), 2)
 
 
 def needs_of_table2(config: ExperimentConfig) -> Needs:
@@ -75,19 +102,22 @@ def _beside(ours: Cell | None, paper: str, system: System | None, results: Resul
     return Cell(paper=paper, source=why)
 
 
-def _measured(results: Results, system: System | None, baseline: ProfileRecord | None) -> dict[str, Cell]:
+def _measured(results: Results, system: System | None, base: System) -> dict[str, Cell]:
     cells: dict[str, Cell] = {}
     if profile := results.profiles.get(system.name if system else ""):
-        cells |= _costs(profile, baseline)
+        cells |= _costs(profile, results.profiles.get(base.name))
     if score := results.scores.get(system.name if system else ""):
-        cells |= _scores(score)
+        cells |= _scores(score, results.scores.get(base.name))
     return cells
 
 
-def _scores(score: ScoreRecord) -> dict[str, Cell]:
-    shown = _SCORES if score.fid_test is None else _SCORES | {"fid_test": ("fid_test", 3)}
-    return {column: measured(score, name, digits) for column, (name, digits) in shown.items()} | {
-        "recognised": measured(score, "recognised", 3)}
+def _scores(score: ScoreRecord, base: ScoreRecord | None) -> dict[str, Cell]:
+    """All scores, and the FID relative to VAR's, which says more than FIDs on two scales side by side."""
+    shown = _SCORES | {"recognised": "recognised"} | ({} if score.fid_test is None else {"fid_test": "fid_test"})
+    cells = {column: measured(score, name, DECIMALS[name]) for column, name in shown.items()}
+    if base and base.fid > 0:
+        cells["fid_ratio"] = Cell(number(score.fid / base.fid, 2), source=cells["fid"].source)
+    return cells
 
 
 def _costs(profile: ProfileRecord, baseline: ProfileRecord | None) -> dict[str, Cell]:
@@ -120,11 +150,16 @@ def _marked(time: str, signs: Sequence[str]) -> str:
 
 
 def _counted(published_as: str, system: System | None, config: ExperimentConfig) -> dict[str, Cell]:
-    """Computed and predicted cells of a row, if the experiment is at the paper's size."""
-    if system is None or not is_paper_size(config) or (cost := _cost(published_as)) is None:
+    """Computed cells of a row, and predicted ones if the experiment is at the paper's size."""
+    if system is None:
         return {}
-    cells = {"steps": Cell(system.steps, source=ARITHMETIC),
-             "params": Cell(_parameters(cost.system.transformer_parameters), source=ARITHMETIC)}
+    ratio = _work_ratio(VarId.parse(system.name), config.transformer.depth, config.pyramid, config.supernet.bridge,
+                        config.subnet_layers)
+    counted = {"work_ratio": Cell(ratio, source=ARITHMETIC)} if ratio else {}
+    if not is_paper_size(config) or (cost := _cost(published_as)) is None:
+        return counted
+    cells = counted | {"steps": Cell(system.steps, source=ARITHMETIC),
+                       "params": Cell(_parameters(cost.system.transformer_parameters), source=ARITHMETIC)}
     if cost.policy == PAPER_POLICY:  # CoDe and VAR; of the others the paper prints no memory
         cells |= {"kv_cache_mb": Cell(number(cost.kv_cache_bytes / MIB, 1), source=ARITHMETIC)}
     baseline_s = system_cost(_BASE, policy=PAPER_POLICY).latency_s

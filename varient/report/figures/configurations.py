@@ -14,7 +14,6 @@ from varient.config import ExperimentConfig
 from varient.cost.paper_systems import BRIDGE
 from varient.paper import paper_table
 from varient.plan import DepthPlan
-from varient.report.cells import NORMAL_95
 from varient.report.figures.kv_live import PAPER_SIZE, KVSize, paper_plan
 from varient.report.needs import Needs, arm_systems, needs, shown_depths
 from varient.report.style import (
@@ -33,6 +32,7 @@ from varient.report.style import (
     note_below,
 )
 from varient.results import Results
+from varient.spread import half_width
 from varient.systems.ids import VarId, base_system
 
 RECOMMENDED = 16, 7
@@ -108,7 +108,7 @@ def measured_points(config: ExperimentConfig, results: Results) -> list[Point]:
                | {(depth, config.supernet.bridge): str(VarId("variant", depth)) for depth in config.supernet.depths})
     systems |= {(arm.depth, int(arm.arm.removeprefix("N = "))): arm.system for arm in arms_of(config, "grid")}
     size = KVSize.of(config)
-    return [Point(depth, n, record.fid, NORMAL_95 * record.fid_sd, size.peak_mib(config.plan(depth, n), "lean"),
+    return [Point(depth, n, record.fid, half_width(record.fid_sd), size.peak_mib(config.plan(depth, n), "lean"),
                   colour_in(config, system))
             for (depth, n), system in systems.items() if (record := results.scores.get(system))]
 

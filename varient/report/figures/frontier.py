@@ -16,7 +16,6 @@ from varient.cost.roofline import PAPER_BATCH_SIZE, ROWS_PER_IMAGE
 from varient.cost.work import PRECISIONS
 from varient.paper import paper_table, system_id
 from varient.records import ProfileRecord
-from varient.report.cells import NORMAL_95
 from varient.report.figures.kv_live import KVSize
 from varient.report.needs import Needs, needs
 from varient.report.style import (
@@ -33,6 +32,7 @@ from varient.report.style import (
 )
 from varient.report.table2 import needs_of_table2
 from varient.results import Results
+from varient.spread import half_width
 from varient.systems.ids import VarId, parse
 from varient.systems.protocol import System
 from varient.systems.registry import resolve_system
@@ -117,7 +117,7 @@ def measured_marks(config: ExperimentConfig, results: Results) -> list[Mark]:
         score, profile = results.scores.get(name), results.profiles.get(name)
         if score and profile and profile.latency:
             system = resolve_system(name, config)
-            marks.append(Mark(name, system.published_as, score.fid, NORMAL_95 * score.fid_sd, profile.memory.peak_mib,
+            marks.append(Mark(name, system.published_as, score.fid, half_width(score.fid_sd), profile.memory.peak_mib,
                               profile.latency.median_s, _quartiles(profile.latency.repeats_s),
                               _with_reference_cache(config, system, profile)))
     return marks

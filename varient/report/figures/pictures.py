@@ -18,7 +18,6 @@ from varient.cost.kv_accounting import kv_peak_bytes
 from varient.cost.sizes import MIB
 from varient.cost.work import PRECISIONS
 from varient.plan import DepthPlan
-from varient.report.cells import NORMAL_95
 from varient.report.figures.framework import scale_range, zones
 from varient.report.needs import Needs, arm_systems, needs, shown_depths
 from varient.report.style import (
@@ -33,6 +32,7 @@ from varient.report.style import (
     note_source,
 )
 from varient.results import Results
+from varient.spread import with_spread
 from varient.systems import var
 from varient.systems.ids import VarId, base_system
 from varient.training.schedule import ProgressiveSchedule
@@ -202,8 +202,7 @@ class _Artist:
         record = self.results.scores.get(system)
         if record is None:
             return "–"
-        digits = 2 if record.fid < 100 else 0  # the column has room for so many
-        return f"{record.fid:.{digits}f} ± {NORMAL_95 * record.fid_sd:.{digits}f}"
+        return with_spread(record.fid, record.fid_sd, 2 if record.fid < 100 else 0)  # the column has room for so many
 
 
 def _plan(config: ExperimentConfig, system: str) -> DepthPlan:
