@@ -180,7 +180,7 @@ def test_tables_name_device_phases_and_assumption(paper, capsys, monkeypatch):
     plan = plan_supernet(paper, Supernet(2), TrainingSetting(H100, recompute=True))
     print_answer(training_answer(plan), as_json=False)
     printed = capsys.readouterr().out
-    for text in ("supernet-d2 of imagenet256", "8 x NVIDIA H100", "43,785", "± 66", "ASSUMED",
+    for text in ("supernet-d2 of imagenet256", "8 x NVIDIA H100", "43,785", "(sd 66)", "ASSUMED",
                  "nothing to compare with"):
         assert text in printed
 
