@@ -20,6 +20,7 @@ from record_factory import of, profile, reconstruction, score
 
 from varient.claims import Verdict, judge
 from varient.claims.claims import all_claims, rankings
+from varient.claims.derived import Ledger
 from varient.claims.measured import look
 from varient.claims.noise import (
     PROCESS_SPREAD,
@@ -29,7 +30,6 @@ from varient.claims.noise import (
     resolved,
     reversal_threshold,
 )
-from varient.claims.printed import Ledger
 from varient.claims.quantity import Quantity
 from varient.claims.records import Records
 from varient.claims.verdicts import ranking_verdict

@@ -9,7 +9,7 @@ from conftest import ROOT
 from typer.testing import CliRunner
 
 from varient.claims import Verdict, judge
-from varient.claims.tally import Tally, by_verdict, decided_rankings
+from varient.claims.tally import DECIDED, Tally, by_verdict, decided_rankings
 from varient.cli import app
 
 README = " ".join((ROOT / "README.md").read_text().split())
@@ -82,6 +82,24 @@ def test_the_front_page_says_what_the_miniature_decides(of_the_run):
     assert f"decide {decided} of {rankings} rankings" in README
     assert f"{Tally.of(of_the_run)}" in README
     assert f"decides {decided} of the {rankings} rankings" in (FOLDER / "claims.md").read_text()
+
+
+def test_the_findings_say_what_is_counted(of_the_run):
+    text = " ".join((ROOT / "docs/findings.md").read_text().split())
+    assert f": {Tally.of(of_the_run)}, {by_verdict(of_the_run)[Verdict.CONTRADICTS]} contradicted." in text
+
+
+def test_every_verdict_that_a_finding_names_exists_and_what_is_said_of_it_is_its_kind(of_the_run):
+    """R names rankings that the digits decide, ~ those that they do not, A what arithmetic decides."""
+    verdicts = {judgement.id: judgement for judgement in of_the_run}
+    text = (ROOT / "docs/findings.md").read_text()
+    named = re.findall(r"\*\*([ARP~])\*\*((?:,?\s+`[\w.-]+`)+)", text)
+    assert len(named) > 20
+    for rule, ids in named:
+        for judgement in (verdicts[claim] for claim in re.findall(r"`([\w.-]+)`", ids)):
+            decided = {"A": judgement.source.startswith("arithmetic"), "P": judgement.source == "paper",
+                       "R": judgement.verdict in DECIDED, "~": judgement.verdict is Verdict.NOT_RESOLVED}
+            assert decided[rule], judgement.id
 
 
 def test_the_committed_verdicts_are_those_of_the_committed_results(of_the_run):

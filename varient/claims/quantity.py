@@ -177,8 +177,8 @@ KINDS = {
     "bridge_zone": Kind("bridge zone", exact=True, shown=0, of="setting"),
     "batch_size": Kind("training batch", exact=True, shown=0, of="setting"),
     "gpus": Kind("training hardware", exact=True, shown=0, of="setting"),
-    "recommended_n": Kind("recommended N", exact=True, shown=0, of="setting"),
-    "distillation_terms": Kind("distillation losses in the objective", exact=True, shown=0, of="setting"),
+    "recommended_n": Kind("N", exact=True, shown=0, of="setting"),
+    "distillation_terms": Kind("distillation losses", exact=True, shown=0, of="setting"),
     "setting": Kind("training setting", of="setting"),
 }
 """All kinds of numbers; the keys name them in a `Quantity` and in the rows of the paper's data."""

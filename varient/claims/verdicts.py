@@ -14,18 +14,11 @@ from pathlib import Path
 
 from varient.claims.arithmetic import arithmetic
 from varient.claims.claims import UNNAMED_FULL, Claim, Evidence, Ranking, all_claims, rankings
+from varient.claims.derived import Ledger
 from varient.claims.measured import Look, in_training, look, measured
 from varient.claims.noise import Estimates
 from varient.claims.predictions import predicted
-from varient.claims.printed import (
-    Ledger,
-    broken_pairs,
-    data_command,
-    printed,
-    printed_pair,
-    remarks,
-    total_memory,
-)
+from varient.claims.printed import broken_pairs, data_command, printed, printed_pair, remarks, total_memory
 from varient.claims.records import Records, scores_command
 from varient.config import ExperimentConfig
 from varient.paper.published import published
