@@ -71,6 +71,11 @@ class Claim:
         """Whether it stands in a table."""
         return self.where.startswith("Table")
 
+    @property
+    def is_bound(self) -> bool:
+        """Whether it prints a limit and not a number."""
+        return any(value.is_bound for value in self.values)
+
     @cached_property
     def values(self) -> tuple[Interval, ...]:
         """Values that the printed numbers may stand for, tolerances included."""

@@ -29,7 +29,7 @@ class Ledger:
             self._claims.setdefault(claim.quantity, []).append(claim)
             for system in claim.quantity.systems if claim.quantity.name in _ENDS else ():
                 one = Quantity.of("fid", system)
-                limit = replace(claim, printed=f"{_ENDS[claim.quantity.name]} {claim.printed}", quantity=one)
+                limit = replace(claim, printed=f"{_ENDS[claim.quantity.name]} {claim.printed}", means="", quantity=one)
                 self._limits.setdefault(one, []).append(limit)
 
     def of(self, quantity: Quantity) -> list[Claim]:
@@ -101,6 +101,7 @@ def _width(claim: Claim) -> float:
 
 
 def derive(claim: Claim, ledger: Ledger) -> Iterator[Derived]:
+    """All values of a claim's quantity that follow from printed numbers of others."""
     for formula, quantities in _rules(claim.quantity, ledger):
         for inputs in ledger.together(*quantities):
             if claim not in inputs and all(len(source.values) == 1 for source in inputs):
@@ -120,24 +121,25 @@ def _range(formula: Formula, inputs: Sequence[Interval]) -> Interval:
 def _rules(quantity: Quantity, ledger: Ledger) -> Iterator[tuple[Formula, tuple[Quantity, ...]]]:
     """Formulas for a quantity, each with the quantities that it takes."""
     name, systems = quantity.name, quantity.systems
+    fids = tuple(Quantity.of("fid", system) for system in systems)
     if name == "speedup":
         yield lambda full, ours: full / ours, (Quantity.of("latency_s", FULL), Quantity.of("latency_s", *systems))
     elif name == "fid_increase":
         yield lambda full, ours: ours - full, (Quantity.of("fid", FULL), Quantity.of("fid", *systems))
     elif name == "fid_gain":
-        yield lambda before, after: before / after, tuple(Quantity.of("fid", system) for system in systems)
+        yield lambda before, after: before / after, fids
     elif name == "fid_difference":
-        yield lambda a, b: a - b, tuple(Quantity.of("fid", system) for system in systems)
+        yield lambda a, b: a - b, fids
     elif name == "fid_degradation":
-        yield lambda ours, full: 100 * (ours / full - 1), tuple(Quantity.of("fid", system) for system in systems)
+        yield lambda ours, full: 100 * (ours / full - 1), fids
     elif name == "fid_limit":
-        yield lambda fid: fid, (Quantity.of("fid", *systems),)
+        yield lambda fid: fid, fids
     elif name in ("fid_least", "fid_most", "late_fid"):
-        yield min if name == "fid_least" else max, tuple(Quantity.of("fid", system) for system in systems)
+        yield min if name == "fid_least" else max, fids
     elif name == "gain_ratio":
-        yield lambda a, b, c, d: (c - d) / (a - b), tuple(Quantity.of("fid", system) for system in systems)
+        yield lambda a, b, c, d: (c - d) / (a - b), fids
     elif name == "gain_after":
-        yield lambda a, b, c: 100 * (b - c) / (a - c), tuple(Quantity.of("fid", system) for system in systems)
+        yield lambda a, b, c: 100 * (b - c) / (a - c), fids
     elif name == "models":
         yield _distinct, tuple(Quantity.of("fid", f"{system}-full") for system in systems)
     elif name == "loss_fall":
@@ -158,8 +160,8 @@ def _rules(quantity: Quantity, ledger: Ledger) -> Iterator[tuple[Formula, tuple[
         for batch in _other_batches(quantity, ledger):
             yield (lambda kv, batch=batch: kv * quantity.batch / batch), (Quantity.of("kv_mb", *systems, batch=batch),)
         if quantity.batch == PAPER_BATCH_SIZE and systems != (FULL,):
-            yield lambda full, less: full * (1 - less / 100), (Quantity.of("kv_mb", FULL),
-                                                               Quantity.of("kv_reduction", *systems))
+            yield lambda full, saved: full * (1 - saved / 100), (Quantity.of("kv_mb", FULL),
+                                                                Quantity.of("kv_reduction", *systems))
     elif name == "epochs":
         row, phase = systems
         others = [p for p in ("phase1", "phase2", "phase3", "total") if p != phase]
@@ -168,6 +170,7 @@ def _rules(quantity: Quantity, ledger: Ledger) -> Iterator[tuple[Formula, tuple[
 
 
 def less(full: float, ours: float) -> float:
+    """By how much the second is below the first, %."""
     return 100 * (1 - ours / full)
 
 
@@ -187,7 +190,7 @@ def _rest(*others: float) -> float:
 def _other_batches(quantity: Quantity, ledger: Ledger) -> list[int]:
     """Batches at which the same system's size is printed too, as a number: it is proportional to the batch."""
     return sorted({claim.quantity.batch for claim in ledger.named(quantity.name)
-                   if claim.quantity.systems == quantity.systems and not claim.values[0].is_bound} - {quantity.batch})
+                   if claim.quantity.systems == quantity.systems and not claim.is_bound} - {quantity.batch})
 
 
 _ASSUMED = {"memory_mb": ", if all but the parameters grows with the batch"}

@@ -31,7 +31,7 @@ def predicted(claim: Claim) -> Evidence | None:
         return None
     value, remark, command = prediction
     shown = claim.quantity.kind.show((Interval.point(value),))
-    error = "" if claim.values[0].is_bound else f" ({value / claim.values[0].middle - 1:+.1%})"
+    error = "" if claim.is_bound else f" ({value / claim.values[0].middle - 1:+.1%})"
     return Evidence(None, shown, f"The cost model predicts {shown}{error}{remark}.", "predicted", command)
 
 

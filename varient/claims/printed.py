@@ -52,7 +52,7 @@ class Witnesses:
             source.is_cell for source in value.inputs))
         meeting = [value for value in derived if value.around.meets(claim.values[0])]
         astride = [value for value in meeting
-                   if claim.values[0].is_bound and not value.around.within(claim.values[0])]
+                   if claim.is_bound and not value.around.within(claim.values[0])]
         return cls(claim,
                    tuple(printing for printing in printings if _same(printing.values, claim.values)),
                    tuple(printing for printing in printings if not _same(printing.values, claim.values)),
@@ -69,7 +69,7 @@ class Witnesses:
     @property
     def outvoted(self) -> bool:
         """Whether at least as many printed values disagree with the claim as support it, itself included."""
-        return len(self.other) >= len(self.same) + len(self.follows) + 1
+        return _votes(self.other) >= _votes(self.same) + len(self.follows) + 1
 
     @property
     def agrees(self) -> bool | None:
@@ -82,14 +82,14 @@ class Witnesses:
     def found(self) -> str:
         """The value of those that disagree, or the derived one."""
         if self.outvoted:
-            numbers = [printing for printing in self.other if not printing.values[0].is_bound] or self.other
+            numbers = [printing for printing in self.other if not printing.is_bound] or self.other
             return " and ".join(sorted({printing.printed for printing in numbers}))
         return next((derived.shown(self.claim) for derived in (*self.follows, *self.against)), "")
 
     @property
     def sentence(self) -> str:
         """The comparison in words."""
-        inside = [one for one in self.same if one.values[0].is_bound and one.printed != self.claim.printed]
+        inside = [one for one in self.same if one.is_bound and one.printed != self.claim.printed]
         same = [one for one in self.same if one not in inside and _same(one.to_the_digit, self.claim.to_the_digit)]
         near = [one for one in self.same if one not in inside and one not in same]
         follows = [one for one in self.follows if one.to_the_digit.meets(self.claim.to_the_digit[0])]
@@ -156,6 +156,12 @@ def _is_full(system: str) -> bool:
 
 def _same(mine: Sequence[Interval], theirs: Sequence[Interval]) -> bool:
     return len(mine) == len(theirs) and all(a.same(b) for a, b in zip(mine, theirs, strict=True))
+
+
+def _votes(printings: Sequence[Claim]) -> int:
+    """How often something is printed; both ends of a range are one printing."""
+    ends = [printing for printing in printings if printing.is_bound]
+    return len(printings) - len(ends) + len({end.finding for end in ends})
 
 
 def _sayings(derived: Sequence[Derived], claim: Claim) -> str:
