@@ -250,8 +250,13 @@ def test_latency_with_the_spread_of_its_repeats():
     times = {"var-d30": 4.0, "variant-d16": 2.0, "variant-d8": 1.5, "variant-d4": 1.0, "variant-d2": 0.7}
     clear = profiles(*(profile(system, [s, s + 0.001, s - 0.001]) for system, s in times.items()))
     assert _order("table2-latency-order", clear).verdict is SEEN
-    noisy = profiles(*(profile(system, [s, s + 0.2, s - 0.2]) for system, s in times.items()))
+    close = times | {"variant-d2": 0.85}
+    steady, noisy = (profiles(*(profile(system, [s, s + spread * s, s - spread * s]) for system, s in close.items()))
+                     for spread in (0.01, 0.06))
+    assert _order("table2-latency-order", steady).verdict is SEEN
     assert _order("table2-latency-order", noisy).verdict is NOT_RESOLVED
+    disturbed = profiles(*(profile(system, [s, s + 0.2, s - 0.2]) for system, s in times.items()))
+    assert _order("table2-latency-order", disturbed).verdict is OPEN  # its times are not used
     near = profiles(*(profile(system, [s]) for system, s in (times | {"variant-d2": 0.95}).items()))
     assert _order("table2-latency-order", near).verdict is NOT_RESOLVED  # another process may differ as much
     assert _order("table2-memory-order", clear).verdict is NOT_RESOLVED  # all the same here
