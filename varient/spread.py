@@ -9,8 +9,8 @@ from __future__ import annotations
 NORMAL_95 = 1.96
 """Half the width of a 95 % interval, in standard deviations."""
 
-DECIMALS = {"fid": 3, "fid_test": 3, "sfid": 3, "kid": 5, "inception_score": 2, "precision": 3, "recall": 3,
-            "recognised": 3, "latency_s": 4, "memory_mb": 1}
+DECIMALS = {"fid": 3, "fid_test": 3, "fid_cross": 3, "sfid": 3, "kid": 5, "inception_score": 2, "precision": 3,
+            "recall": 3, "recognised": 3, "loss": 3, "latency_s": 4, "memory_mb": 1}
 """Decimals of each score and cost of a record."""
 
 

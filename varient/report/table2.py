@@ -35,6 +35,8 @@ CPU_BATCH = 1
 COLUMNS = ("steps", "speedup", "work_ratio", "latency_s", "memory_mb", "kv_cache_mb", "params", "fid", "fid_ratio",
            "is", "precision", "recall")
 _SCORES = {"fid": "fid", "is": "inception_score", "precision": "precision", "recall": "recall"}
+_EXTRA_FIDS = ("fid_test", "fid_cross")
+"""FIDs against other references, in experiments that have them."""
 _BASE = str(VarId("var", DEPTH))
 
 
@@ -58,8 +60,7 @@ def table2(config: ExperimentConfig, results: Results) -> pd.DataFrame:
                                       "system": own}
         row |= {column: _beside(ours.get(column), paper.get(column, ""), system, results) for column in COLUMNS}
         row |= _on_cpu(published_as, config, results)
-        if "fid_test" in ours:
-            row["fid_test"] = ours["fid_test"]
+        row |= {column: ours[column] for column in _EXTRA_FIDS if column in ours}
         rows.append(row | {"recognised": ours.get("recognised", ""), "published": source.cell() if source else ""})
     if floor := results.scores.get(f"real-{config.data.floor_split}"):
         rows.append({"method": "Real images (held out)", "system": floor.system}
@@ -113,7 +114,8 @@ def _measured(results: Results, system: System | None, base: System) -> dict[str
 
 def _scores(score: ScoreRecord, base: ScoreRecord | None) -> dict[str, Cell]:
     """All scores, and the FID relative to VAR's, which says more than FIDs on two scales side by side."""
-    shown = _SCORES | {"recognised": "recognised"} | ({} if score.fid_test is None else {"fid_test": "fid_test"})
+    extra = {name: name for name in _EXTRA_FIDS if getattr(score, name) is not None}
+    shown = _SCORES | {"recognised": "recognised"} | extra
     cells = {column: measured(score, name, DECIMALS[name]) for column, name in shown.items()}
     if base and base.fid > 0:
         cells["fid_ratio"] = Cell(number(score.fid / base.fid, 2), source=cells["fid"].source)
