@@ -28,7 +28,7 @@ def test_both_files_are_written_and_the_csv_has_every_judgement(tmp_path):
     judgements = judge(DIGITS, NOTHING)
     assert [row["id"] for row in rows] == [judgement.id for judgement in judgements]
     assert list(rows[0]) == ["id", "where", "claim", "printed", "verdict", "found", "evidence", "source", "command",
-                             "kind", "finding"]
+                             "kind", "finding", "by_loss"]
     assert sorted(path.name for path in paths[0].parent.iterdir()) == ["claims.v1.csv", "claims.v1.md"]
 
 

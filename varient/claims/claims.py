@@ -116,6 +116,15 @@ class Ranking:
         return tuple(dict.fromkeys(quantity for pair in self.pairs for quantity in pair))
 
     @property
+    def of_losses(self) -> Ranking | None:
+        """The same ranking by loss on held-out images; None for rankings by anything but FID."""
+        if any(quantity.name != "fid" for quantity in self.quantities):
+            return None
+        pairs = tuple((replace(larger, name="held_out_loss"), replace(smaller, name="held_out_loss"))
+                      for larger, smaller in self.pairs)
+        return replace(self, pairs=pairs)
+
+    @property
     def zones(self) -> tuple[Zone, ...]:
         """Zones of scales that it compares with each other, in its order; empty for rankings of other things."""
         ids = [VarId.parse(quantity.systems[0]) for quantity in self.quantities]

@@ -2,7 +2,8 @@
 
 * A *number* is compared only at the paper's size, with records of the ImageNet experiment made on a GPU.  Totals of
   memory are not compared, because our engine keeps 16-bit weights and the paper's 8085 MB are float32.
-* A *ranking* is tested in any experiment, with its standard errors (`varient.claims.noise`).
+* A *ranking* is tested in any experiment, with its standard errors (`varient.claims.noise`), and one of FIDs also by loss
+  on held-out images, as a second opinion.
 * *Training curves* show norms of the gradient of both zones in full-only layers (Sec. 3.3.2).  They are shown beside
   the verdict and do not decide it: that a gradient of the flexible zone reaches these layers follows from the
   architecture (`varient.claims.arithmetic.reached_layers`).
@@ -157,6 +158,14 @@ Sides = Mapping[Pair, tuple[Estimate, Estimate]]
 """Both sides of the pairs that have records of them."""
 
 
+def look_at_losses(ranking: Ranking, estimates: Estimates) -> Look | None:
+    """The same evidence by loss on held-out images; None without records of it, and for rankings by anything but FID.
+
+    A FID also measures how sharp the samples are, which guidance and filters change; a loss does not.
+    """
+    return look(ranking.of_losses, estimates, "") if ranking.of_losses else None
+
+
 def look(ranking: Ranking, estimates: Estimates, command: str) -> Look | None:
     """Evidence of an experiment about a ranking; None where no pair has records of both sides at any depth.
 
@@ -180,7 +189,8 @@ def look(ranking: Ranking, estimates: Estimates, command: str) -> Look | None:
     lacking = len(ranking.pairs) - len(there)
     why_not = _why_not(ranking, list(there), records, depth)
     sentences = [_chained(ranking, there, signs), training_remark([side for found in there.values() for side in found]),
-                 _depth_remark(ranking, config, depth) if there else "", _layout_remark(ranking, signs, records),
+                 _depth_remark(ranking, config, depth) if there else "",
+                 _layout_remark(ranking, signs, records) if ranking.of_losses else "",
                  f"Not comparable with the paper's: {why_not}." if why_not else "",
                  f"No records of {lacking} {'more ' * bool(there)}{'pair' if lacking == 1 else 'pairs'}."
                  if lacking else "", beside]

@@ -40,6 +40,10 @@ five systems differed by 2 to 11 % between two runs of the digits, 4.4 % pooled
 (benchmarks/records/digits-runs.json)."""
 
 
+_LOSS = "loss"
+"""The field of a record of losses, beside those of score records."""
+
+
 @dataclass(frozen=True)
 class Estimate:
     """A measured quantity with its uncertainty.
@@ -116,6 +120,8 @@ class Estimates:
             return None
         if quantity.name in SCORES:
             return self.score(system, SCORES[quantity.name])
+        if quantity.name == "held_out_loss":
+            return self.loss(system)
         return self._cost(system, quantity.name)
 
     def _cost(self, system: str, name: str) -> Estimate | None:
@@ -134,8 +140,18 @@ class Estimates:
 
     def score(self, system: str, field: str) -> Estimate | None:
         """A score of a system of this experiment, over all its trainings; None without a record that has its sd."""
-        if self.records.score(system) is None:
+        return None if self.records.score(system) is None else self._over_trainings(system, field)
+
+    def loss(self, system: str) -> Estimate | None:
+        """The loss on held-out images of a system of a miniature, over all its trainings; None without a record.
+
+        All systems are tested on the same images, which therefore add nothing to the spread.
+        """
+        if self.records.at_paper_size or system not in self.records.results.losses:
             return None
+        return self._over_trainings(system, _LOSS)
+
+    def _over_trainings(self, system: str, field: str) -> Estimate | None:
         values, draws = self._values(self.records.replicas(system), field)
         if (spread := SeedSpread.of(values)) is None:
             return None
@@ -166,6 +182,10 @@ class Estimates:
 
     def _values(self, systems: Sequence[str], field: str) -> tuple[list[float], list[float]]:
         """A score of some systems, and its standard deviations over redraws; one without a deviation is left out."""
+        if field == _LOSS:
+            losses = self.records.results.losses
+            known = [losses[system].loss for system in systems if system in losses]
+            return known, [0.0] * len(known)
         found = [record for system in systems if (record := self.records.score(system))]
         pairs = [(getattr(record, field), getattr(record, f"{field}_sd")) for record in found]
         whole = [pair for pair in pairs if None not in pair]

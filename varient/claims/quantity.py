@@ -154,6 +154,7 @@ KINDS = {
     "late_fid": Kind("FID of the full network at the end", trained=True, of="trained trained"),
     "start_excess": Kind("FID before the training above the least of the full networks after phase 1", trained=True),
     "loss": Kind("loss", trained=True, of="trained epoch?"),
+    "held_out_loss": Kind("held-out loss", shown=3, trained=True),
     "loss_fall": Kind("fall of the loss after an epoch", "%", trained=True, of="trained epoch"),
     "gradient_support": Kind("full-only layers that a gradient of the flexible zone reaches in phase 3", exact=True,
                              shown=0, of="subnet"),

@@ -13,7 +13,15 @@ from pathlib import Path
 from varient.claims.noise import RESOLVED, UNKNOWN_TRAINING_SPREAD
 from varient.claims.quantity import RULES
 from varient.claims.records import Records
-from varient.claims.tally import Tally, by_finding, by_verdict, by_want, decided_rankings, otherwise
+from varient.claims.tally import (
+    Tally,
+    by_finding,
+    by_verdict,
+    by_want,
+    decided_rankings,
+    decided_with_losses,
+    otherwise,
+)
 from varient.claims.verdicts import Judgement, Verdict, judge
 from varient.config import ExperimentConfig
 from varient.files import write_text
@@ -102,7 +110,11 @@ def _legend(judgements: Sequence[Judgement]) -> str:
         return ""
     if not any(j.verdict in _MINIATURE for j in measured):
         return _LEGEND
-    return "{}{} The miniature decides {} of the {} rankings.".format(_LEGEND, _ONE_BASE, *decided_rankings(judgements))
+    decided = "The miniature decides {} of the {} rankings".format(*decided_rankings(judgements))
+    if any(judgement.by_loss for judgement in judgements):
+        decided += " by scores alone, and {} with held-out loss beside FID; of {} the two say opposite things".format(
+            *decided_with_losses(judgements))
+    return f"{_LEGEND}{_ONE_BASE} {decided}."
 
 
 def _chapter(verdict: Verdict, judgements: Sequence[Judgement]) -> str:

@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from varient.claims.verdicts import Judgement, Verdict
 
-DECIDED = (Verdict.SEEN, Verdict.REVERSED, Verdict.PARTLY_REVERSED)
-"""Verdicts by which a miniature decides a ranking, one way or the other."""
+DECIDED = {Verdict.SEEN: True, Verdict.REVERSED: False, Verdict.PARTLY_REVERSED: False}
+"""Verdicts by which a miniature decides a ranking, and whether it is as claimed then."""
 
 
 class Tally(NamedTuple):
@@ -40,6 +40,17 @@ def decided_rankings(judgements: Sequence[Judgement]) -> tuple[int, int]:
     """Number of rankings that a miniature decides, and of all."""
     rankings = [judgement for judgement in judgements if judgement.kind == "ranking"]
     return sum(judgement.verdict in DECIDED for judgement in rankings), len(rankings)
+
+
+def decided_with_losses(judgements: Sequence[Judgement]) -> tuple[int, int]:
+    """Number of rankings that scores or held-out losses decide, and of those of which the two say opposite things.
+
+    The second are not among the first.
+    """
+    opinions = [{as_claimed for verdict, as_claimed in DECIDED.items()
+                 if verdict.value in (judgement.verdict.value, judgement.by_loss)}
+                for judgement in judgements if judgement.kind == "ranking"]
+    return sum(len(found) == 1 for found in opinions), sum(len(found) == 2 for found in opinions)
 
 
 def summary(judgements: Sequence[Judgement]) -> str:

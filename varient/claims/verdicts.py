@@ -15,7 +15,7 @@ from pathlib import Path
 from varient.claims.arithmetic import arithmetic
 from varient.claims.claims import UNNAMED_FULL, Claim, Evidence, Ranking, all_claims, rankings
 from varient.claims.derived import Ledger
-from varient.claims.measured import Look, in_training, look, measured
+from varient.claims.measured import Look, in_training, look, look_at_losses, measured
 from varient.claims.noise import Estimates
 from varient.claims.predictions import predicted
 from varient.claims.printed import broken_pairs, data_command, printed, printed_pair, remarks, total_memory
@@ -83,6 +83,7 @@ class Judgement:
         command: shows the evidence again, or would make it.
         kind: "text", "cell" of a table, or "ranking".
         finding: name of what is found, shared by all places that print the same thing, or contradict each other in it.
+        by_loss: verdict on a ranking of FIDs by loss on held-out images in place of FID; empty without one.
     """
 
     id: str
@@ -96,6 +97,7 @@ class Judgement:
     command: str
     kind: str
     finding: str
+    by_loss: str = ""
 
 
 def judge(config: ExperimentConfig, results: Results, run_dir: Path | None = None) -> list[Judgement]:
@@ -189,9 +191,14 @@ def _judge_ranking(ranking: Ranking, ledger: Ledger, estimates: Estimates) -> Ju
         verdict, found, source = Verdict.OPEN, "", "paper"
         lacking = "" if config.ablations else f" {config.name} has no section `ablations`, which some rankings need."
         sentence = f"No printed number contradicts it. No records of it here yet.{lacking}"
+    losses = look_at_losses(ranking, estimates)
+    by_loss = ranking_verdict(losses).value if losses else ""
+    if losses:
+        sentence += f" By held-out loss in place of FID, {by_loss}: {losses.sentence}"
     shown = dict.fromkeys(printed_pair(pair, ledger, ranking.where) for pair in ranking.pairs)
     return Judgement(ranking.id, ranking.where, ranking.claim, "; ".join(filter(None, shown)), verdict, found,
-                     f"{ranking.reading} {sentence}".strip(), source, command, "ranking", ranking.id)
+                     f"{ranking.reading} {sentence}".strip(), source, command, "ranking", ranking.id,
+                     by_loss)
 
 
 def ranking_verdict(seen: Look, *, at_paper_size: bool = False) -> Verdict:

@@ -23,6 +23,7 @@ from varient.results import (
     pooled_spread,
     resolved_difference,
 )
+from varient.spread import joined
 from varient.targets import ablation_files
 
 _ARM = ["comparison", "arm", "depth", "network"]
@@ -117,8 +118,7 @@ def _means(frame: pd.DataFrame) -> pd.DataFrame:
 def _mean(spread: SeedSpread | None, digits: int) -> str:
     if spread is None:
         return ABSENT
-    half_width = number(spread.half_width_95, digits)
-    return number(spread.mean, digits) + (f" ± {half_width}" if half_width else "")
+    return joined(number(spread.mean, digits), number(spread.half_width_95, digits))
 
 
 def _differences(frame: pd.DataFrame) -> pd.DataFrame:

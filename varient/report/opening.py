@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ _TOLD = (Verdict.CONTRADICTS, Verdict.NOT_REPRODUCED, Verdict.REPRODUCED, Verdic
          Verdict.PARTLY_REVERSED, Verdict.NOT_RESOLVED)
 """Verdicts whose claims are listed, in this order; of the others only the number is shown."""
 
-_JUDGED = {field.name for field in fields(Judgement)}
+_JUDGED = {field.name for field in fields(Judgement) if field.default is MISSING}
 _SYSTEMS = {"method": "System", "fid": "FID", "fid_ratio": "FID over VAR's", "is": "IS", "latency_s": "Latency (s)",
             "speedup": "Speedup", "memory_mb": "Memory (MiB)", "kv_cache_mb": "KV (MiB)"}
 
