@@ -2,8 +2,8 @@
 
 * A *number* is compared only at the paper's size, with records of the ImageNet experiment made on a GPU.  Totals of
   memory are not compared, because our engine keeps 16-bit weights and the paper's 8085 MB are float32.
-* A *ranking* is tested in any experiment, with its standard errors (`varient.claims.noise`), and one of FIDs also by loss
-  on held-out images, as a second opinion.
+* A *ranking* is tested in any experiment, with its standard errors (`varient.claims.noise`), and one of FIDs also by
+  loss on held-out images, as a second opinion.
 * *Training curves* show norms of the gradient of both zones in full-only layers (Sec. 3.3.2).  They are shown beside
   the verdict and do not decide it: that a gradient of the flexible zone reaches these layers follows from the
   architecture (`varient.claims.arithmetic.reached_layers`).
