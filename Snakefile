@@ -20,7 +20,7 @@ from varient.doctor import blocking
 from varient.experiment import parse_experiment
 from varient.report.figures import FIGURES as FIGURE_SOURCES
 from varient.sources import stage_sources
-from varient.systems.names import supernet_pattern
+from varient.systems.names import base_pattern, supernet_pattern
 from varient.yaml_file import read_yaml
 
 # The default config is loaded only if none is given: Snakemake would merge the two key by key.
@@ -49,8 +49,9 @@ shell.prefix(PREFIX)
 wildcard_constraints:
     experiment=EXPERIMENT.name,
     system=r"[a-z0-9-]+",
-    role=r"features|judge",
+    role=r"features|judge|half\d+",
     split="|".join(EXPERIMENT.data.splits),
+    base=base_pattern(),
     supernet=supernet_pattern(),
     epoch=r"\d+",
     shard=r"\d+",

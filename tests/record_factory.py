@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from varient.config import ExperimentConfig
 from varient.cost.paper_systems import paper_system
-from varient.records import ProfileRecord, Provenance, ReconstructionRecord, ScoreRecord
+from varient.records import HeldOutRecord, ProfileRecord, Provenance, ReconstructionRecord, ScoreRecord
 from varient.results import Results
 
 
@@ -55,6 +55,16 @@ def reconstruction(config: ExperimentConfig, fids: Sequence[float],
     return ReconstructionRecord(protocol="digits", extractor="x", num_images=360, images_sha256="ab",
                                 reference_sha256="cd", patch_nums=config.patch_nums, scales=scales,
                                 provenance=provenance(config.name))
+
+
+def held_out(network: str, losses: Mapping[str, float], *, experiment: str = "digits", images_sha256: str = "ab",
+             tokenizer: str = "cd", num_images: int = 360) -> HeldOutRecord:
+    """Losses of the systems of one network."""
+    found = [{"system": system, "loss": loss, "loss_sd": 0.01, "scales": [loss] * 10}
+             for system, loss in losses.items()]
+    weights = {"tokenizer": tokenizer, network: "ef"}
+    return HeldOutRecord(network=network, num_images=num_images, images_sha256=images_sha256, losses=found,
+                         provenance=provenance(experiment, weights_sha256=weights))
 
 
 def of(*records: ScoreRecord) -> Results:

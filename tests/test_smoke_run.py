@@ -43,8 +43,14 @@ def test_the_tables_of_a_run_are_filled(finished):
     assert {"train_base.log", "train_supernet-d4.log", "score-var-d6.log", "table2.log"} <= logs
     ablations = pd.read_csv(finished / "results/smoke/ablations.csv")
     assert set(ablations["comparison"]) == {"zones", "ratios", "stages", "refinement", "evolution", "bridge", "grid",
-                                            "extensions"}
+                                            "exposures", "rates", "bases", "plain", "extensions"}
     assert ablations["fid"].notna().all() and (ablations["fid"] > 0).all()
+    assert (ablations["loss"] > 0).all()
+    table = pd.read_csv(finished / "results/smoke/table4.csv", dtype=str, keep_default_na=False)
+    losses = ablations.drop_duplicates("system").set_index("system")["loss"]
+    row = table[table["training"] == "three phases"].set_index("subnet_depth").loc["2"]
+    assert row["joint_full_loss"] == f"{losses['variant-d2-full']:.3f}"
+    assert row["joint_subnet_loss"] == f"{losses['variant-d2']:.3f}"
 
 
 def test_images_held_out_and_a_test_set_are_what_fashion_is_compared_with(copy):
@@ -54,7 +60,7 @@ def test_images_held_out_and_a_test_set_are_what_fashion_is_compared_with(copy):
     settings["data"] = {"source": "fashion-mnist", "root": "data/smoke_fashion", "image_size": 28, "num_classes": 10,
                         "holdout": 150, "checksums": write_files(copy / "data/smoke_fashion", train=300, test=120)}
     settings["tokenizer"]["model"]["ch_mult"] = [1, 1, 1]
-    settings["evaluation"]["protocol"] = "fashion-mnist"
+    settings["evaluation"] |= {"protocol": "fashion-mnist", "halves": 1}
     (copy / "smoke_fashion.yaml").write_text(yaml.safe_dump(settings))
     folder = "runs/smoke_fashion/records"
     result = snakemake(copy, "--cores", "all", "--configfile", "smoke_fashion.yaml", "--",
@@ -63,6 +69,7 @@ def test_images_held_out_and_a_test_set_are_what_fashion_is_compared_with(copy):
     drawn, floor = (read_record(copy / folder / f"score-{name}.json", ScoreRecord) for name in ("var-d6", "real-test"))
     assert (drawn.num_images, drawn.num_reference, floor.num_images, floor.num_reference) == (100, 150, 120, 150)
     assert drawn.protocol == "fashion-mnist" and drawn.reference_sha256 == floor.reference_sha256
+    assert drawn.fid_cross > floor.fid_cross > 0
     assert drawn.fid > floor.fid > 0 and drawn.fid_test > floor.fid and floor.fid_test is None
 
 
@@ -147,6 +154,9 @@ def test_only_what_an_edit_touches_runs_again(finished):
     assert {"generate_shard", "score"} <= resharded and not any(rule.startswith("train") for rule in resharded)
     jobs(config, old="shards: 4", new="shards: 2")
     assert jobs(config, old="batch_size: 30, decoded_at_once: 7", new="batch_size: 40") == set()
+    described = jobs(config, old="auto: {automatic: true}", new="auto: {automatic: true}\n    p30: {ratio: 0.3}")
+    assert described == {"ablations", *rendered}  # a recipe that no arm has yet
+    jobs(config, old="\n    p30: {ratio: 0.3}", new="")
     retrained = jobs(config, old="2: [1, 2, 2]", new="2: [1, 2, 3]")
     assert "train_supernet" in retrained and not retrained & {"train_base", "train_tokenizer", "train_network"}
     jobs(config, old="2: [1, 2, 3]", new="2: [1, 2, 2]")

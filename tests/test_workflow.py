@@ -9,6 +9,7 @@ import string
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import jinja2
@@ -147,6 +148,51 @@ def test_imagenet_is_asked_for_before_any_job_where_a_training_needs_it(copy, ta
     said = f"data/imagenet/{missing} has 0 class folders, data.num_classes = 1000"
     assert (result.returncode == 0) == (missing is None), result.stdout + result.stderr
     assert missing is None or said in result.stdout + result.stderr
+
+
+def _commands(dry: str, verb: str) -> list[list[str]]:
+    """Words of the commands of a dry run that begin with a verb of `varient`."""
+    found = re.findall(rf"^Shell command: (python -m varient(?:\.launch)? {verb} .*)$", dry, re.MULTILINE)
+    return [shlex.split(command) for command in found]
+
+
+def _options(words: list[str], option: str) -> list[str]:
+    return [value for name, value in pairwise(words) if name == option]
+
+
+def test_each_network_is_asked_once_for_the_losses_of_all_its_systems(copy):
+    """Also at the end of a phase, after another base, and before any training."""
+    dry = snakemake(copy, "-n", "-p", *SMOKE, "--", "results/smoke/ablations.csv").stdout
+    asked = {Path(_options(words, "--output")[0]).stem: _options(words, "--system")
+             for words in _commands(dry, "held-out")}
+    assert len(_commands(dry, "held-out")) == len(asked)
+    assert asked["heldout-supernet-d2"] == ["variant-d2", "variant-d2-full", "variant-d2-full-plain"]
+    assert asked["heldout-base"] == ["free-d2", "free-d2-r1to3", "free-d4", "var-d6", "var-d6-plain"]
+    assert asked["heldout-base-b1"] == ["var-d6-b1"]
+    assert asked["heldout-supernet-d4-e3"] == ["variant-d4-e3", "variant-d4-e3-full"]
+    (ablations,) = _commands(dry, "ablations")
+    assert {Path(path).stem for path in _options(ablations, "--held-out")} == set(asked)
+
+
+def test_another_base_network_is_trained_with_its_seed_and_supernets_start_from_it(copy):
+    dry = snakemake(copy, "-n", "-p", *SMOKE, "--", "runs/smoke/supernet-d2-b1.safetensors").stdout
+    (base,), (supernet,) = _commands(dry, "train base"), _commands(dry, "train supernet")
+    assert (_options(base, "--seed"), _options(base, "--output")) == (["1"], ["runs/smoke/base-b1.safetensors"])
+    assert (_options(supernet, "--seed"), _options(supernet, "--base-seed")) == (["0"], ["1"])
+    assert "runs/smoke/base-b1.safetensors" in supernet and "runs/smoke/base.safetensors" not in supernet
+
+
+def test_losses_on_a_folder_are_left_out_unless_they_are_asked_for_and_then_need_its_val(copy):
+    dry = ("-n", "--configfile", "workflow/config/imagenet256.yaml")
+    table = "results/imagenet256/table8.csv"
+    _give(copy, "train")
+    assert "held_out_loss" not in snakemake(copy, *dry, "--", table).stdout
+    losses = ("--config", "held_out_loss=true")
+    refused = snakemake(copy, *dry, *losses, "--", table)
+    assert refused.returncode != 0 and "data/imagenet/val has 0 class folders" in refused.stdout + refused.stderr
+    _give(copy, "train", "val")
+    given = snakemake(copy, *dry, *losses, "--", table)
+    assert given.returncode == 0 and "rule held_out_loss" in given.stdout, given.stdout + given.stderr
 
 
 @pytest.mark.parametrize("odd", ["empty", "extra"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 import subprocess
 from datetime import UTC, datetime
@@ -115,8 +116,16 @@ class ScoreRecord(Record):
     recall_sd: Amount | None = None
     recognised: Share | None = None
     """Class accuracy: share of images that an independent classifier assigns to the requested class."""
+    fid_halves: tuple[Distance, ...] = ()
+    """FID against random halves of the training images, each on features of a classifier that learned from the other
+    half alone; empty if the experiment has no such halves, and in older records."""
     warnings: tuple[str, ...] = ()
     provenance: Provenance
+
+    @property
+    def fid_cross(self) -> float | None:
+        """Cross-fitted FID: the mean over those halves."""
+        return math.fsum(self.fid_halves) / len(self.fid_halves) if self.fid_halves else None
 
     def summary(self) -> str:
         """All scores that are not None as text, each with twice its standard deviation."""
@@ -154,6 +163,35 @@ class ReconstructionRecord(Record):
     patch_nums: tuple[Positive, ...]
     scales: tuple[ScaleReconstruction, ...]
     warnings: tuple[str, ...] = ()
+    provenance: Provenance
+
+
+class HeldOutLoss(Record):
+    """Teacher-forced cross-entropy of the held-out images' tokens under the layers that a system runs.
+
+    Without label dropout and stochastic depth.  A loss says nothing of guidance and filters, which a score does.
+    """
+
+    system: str
+    loss: Amount
+    """Nats per token, mean over tokens and images."""
+    loss_sd: Amount | None
+    """Standard error over the images, which are the same for all systems; None for a single image."""
+    scales: tuple[Amount, ...] = Field(min_length=1)
+    """Nats per token of each scale 1..K."""
+
+
+class HeldOutRecord(Record):
+    """Losses of one network on images that no network was trained on, under the plan of each of its systems."""
+
+    kind: Literal["heldout"] = "heldout"
+    source: Literal["measured"] = "measured"
+    network: str
+    num_images: Positive
+    images_sha256: str
+    """Hash of the images, as a training identifies them: losses on others, or on tokens of another tokenizer, are not
+    comparable."""
+    losses: tuple[HeldOutLoss, ...] = Field(min_length=1)
     provenance: Provenance
 
 

@@ -1,10 +1,10 @@
-"""Results of an experiment: its records by system, and its ablations as one table."""
+"""Results of an experiment: its records by system, its ablations as one table, statistics over trainings."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
@@ -16,10 +16,18 @@ from scipy.stats import t as student
 
 from varient.ablations import arms
 from varient.config import ExperimentConfig
-from varient.files import write_text
-from varient.records import ProfileRecord, ReconstructionRecord, Record, RecordError, ScoreRecord, read_record
+from varient.records import (
+    HeldOutLoss,
+    HeldOutRecord,
+    ProfileRecord,
+    ReconstructionRecord,
+    Record,
+    RecordError,
+    ScoreRecord,
+    read_record,
+)
 
-SCORES = ("fid", "inception_score", "precision", "recall", "recognised")
+SCORES = ("fid", "inception_score", "precision", "recall", "recognised", "fid_cross")
 
 
 @dataclass(frozen=True)
@@ -33,6 +41,8 @@ class Results:
     reconstruction: ReconstructionRecord | None = None
     benchmarks: tuple[ProfileRecord, ...] = ()
     """Profiles of the paper's networks with random weights (`benchmarks/`), whatever the experiment."""
+    held_out: tuple[HeldOutRecord, ...] = ()
+    """Losses on held-out images, one record for each network."""
     remarks: tuple[str, ...] = ()
     """Reasons why records were left out, such as contradictions between them."""
     marks: tuple[str, ...] = ()
@@ -40,7 +50,8 @@ class Results:
 
     @classmethod
     def read(cls, scores: Sequence[Path], profiles: Sequence[Path] = (), reconstruction: Path | None = None,
-             found_in: Path | None = None, benchmarks: Sequence[Path] = ()) -> Results:
+             found_in: Path | None = None, benchmarks: Sequence[Path] = (),
+             held_out: Sequence[Path] = ()) -> Results:
         """Read record files.
 
         Args:
@@ -56,23 +67,31 @@ class Results:
                         *(record for record in found if isinstance(record, ProfileRecord)))
         of_scales = reconstruction and read_record(reconstruction, ReconstructionRecord)
         of_scales = of_scales or next((record for record in found if isinstance(record, ReconstructionRecord)), None)
+        by_network, twice = _one_each([*(read_record(path, HeldOutRecord) for path in held_out),
+                                       *(record for record in found if isinstance(record, HeldOutRecord))])
         return cls(by_score, {record.system: record for record in all_profiles}, all_profiles, of_scales,
-                   tuple(read_record(path, ProfileRecord) for path in benchmarks), (*remarks, *damaged))
+                   tuple(read_record(path, ProfileRecord) for path in benchmarks), tuple(by_network.values()),
+                   (*remarks, *twice, *damaged))
 
     @classmethod
     def found_in(cls, run_dir: Path) -> Results:
         """Read all records in a run folder."""
         return cls.read([], found_in=run_dir)
 
+    @property
+    def losses(self) -> dict[str, HeldOutLoss]:
+        """The held-out loss of each system, under its own layers."""
+        return {loss.system: loss for record in self.held_out for loss in record.losses}
 
-AnyRecord = TypeVar("AnyRecord", ScoreRecord, ProfileRecord)
+
+AnyRecord = TypeVar("AnyRecord", ScoreRecord, ProfileRecord, HeldOutRecord)
 
 
 def comparable(experiment: str, results: Results) -> Results:
     """The records of an experiment that can be compared in one column; the remarks name the others, with reasons.
 
-    Records of another experiment are left out.  Of those that differ in protocol, reference, number of images or
-    device, only the largest group is kept.
+    Records of another experiment are left out.  Of those that differ in protocol, reference, images, tokenizer (of
+    losses) or device (of profiles), only the largest group is kept.
     """
     remarks = list(results.remarks)
     scores = _largest_group(_own(experiment, results.scores.values(), remarks), remarks, "score", lambda record: {
@@ -82,30 +101,37 @@ def comparable(experiment: str, results: Results) -> Results:
     profiles = _largest_group(single.values(), remarks, "profile", lambda record: {
         "batch": record.batch_size, "precision": record.precision, "weights": record.weights,
         "device": record.provenance.device, "threads": record.provenance.threads})
+    held_out = _largest_group(_own(experiment, results.held_out, remarks), remarks, "held-out loss", lambda record: {
+        "images": record.images_sha256[:8], "tokenizer": record.provenance.weights_sha256.get("tokenizer", "")[:8]})
     reconstruction = results.reconstruction
     if reconstruction and reconstruction.provenance.experiment != experiment:
         remarks.append(f"reconstructions of {reconstruction.provenance.experiment}")
         reconstruction = None
     return Results({record.system: record for record in scores}, {record.system: record for record in profiles},
-                   tuple(profiles), reconstruction, results.benchmarks, (*remarks, *twice))
+                   tuple(profiles), reconstruction, results.benchmarks, tuple(held_out), (*remarks, *twice))
 
 
 def _own(experiment: str, records: Iterable[AnyRecord], remarks: list[str]) -> list[AnyRecord]:
     found = list(records)
-    remarks += [f"{record.kind} of {record.system}, which belongs to {record.provenance.experiment}"
+    remarks += [f"{record.kind} of {_subject(record)}, which belongs to {record.provenance.experiment}"
                 for record in found if record.provenance.experiment != experiment]
     return [record for record in found if record.provenance.experiment == experiment]
 
 
 def _one_each(records: Sequence[AnyRecord]) -> tuple[dict[str, AnyRecord], tuple[str, ...]]:
-    """Records by system, and the contradictions: if two records of a system differ, both are dropped."""
-    by_system: dict[str, AnyRecord] = {}
+    """Records by system or network, and the contradictions: if two records of one differ, both are dropped."""
+    found: dict[str, AnyRecord] = {}
     contradicted: dict[str, str] = {}
     for record in records:
-        if by_system.setdefault(record.system, record) != record:
-            contradicted[record.system] = f"two {record.kind} records of {record.system} that differ"
-    return ({system: record for system, record in by_system.items() if system not in contradicted},
+        if found.setdefault(subject := _subject(record), record) != record:
+            contradicted[subject] = f"two {record.kind} records of {subject} that differ"
+    return ({subject: record for subject, record in found.items() if subject not in contradicted},
             tuple(contradicted.values()))
+
+
+def _subject(record: AnyRecord) -> str:
+    """What a record is of."""
+    return record.network if isinstance(record, HeldOutRecord) else record.system
 
 
 def _largest_group(records: Iterable[AnyRecord], remarks: list[str], kind: str,
@@ -116,7 +142,7 @@ def _largest_group(records: Iterable[AnyRecord], remarks: list[str], kind: str,
         counts = Counter(setting(record)[part] for record in left if part in setting(record))
         (common, _), *others = counts.most_common()
         if others:
-            remarks += [f"{kind} of {record.system}, whose {part} is {setting(record)[part]} and not {common}"
+            remarks += [f"{kind} of {_subject(record)}, whose {part} is {setting(record)[part]} and not {common}"
                         for record in left if setting(record).get(part, common) != common]
             left = [record for record in left if setting(record).get(part, common) == common]
     return left
@@ -125,7 +151,7 @@ def _largest_group(records: Iterable[AnyRecord], remarks: list[str], kind: str,
 def _found_in(run_dir: Path) -> tuple[list[Record], tuple[str, ...]]:
     """Valid records of a run folder, and the errors of the others."""
     kinds: dict[str, type[Record]] = {"score": ScoreRecord, "profile": ProfileRecord,
-                                      "reconstruction": ReconstructionRecord}
+                                      "reconstruction": ReconstructionRecord, "heldout": HeldOutRecord}
     if run_dir.exists() and not run_dir.is_dir():
         raise RecordError(f"{run_dir}: a file, not a run folder")
     found: list[Record] = []
@@ -140,32 +166,21 @@ def _found_in(run_dir: Path) -> tuple[list[Record], tuple[str, ...]]:
 
 
 def arm_scores(config: ExperimentConfig, results: Results) -> pd.DataFrame:
-    """One row for each arm of the ablations: its fields, the scores and their ``_sd``; NaN without a record.
+    """One row for each arm of the ablations: its fields, the scores, the held-out loss and their ``_sd``; NaN without
+    a record.
 
     Empty, with the same columns, if the experiment has no ablations.
     """
     spreads = [f"{name}_sd" for name in SCORES if f"{name}_sd" in ScoreRecord.model_fields]
-    columns = ["comparison", "arm", "depth", "seed", "network", "system", *SCORES, *spreads]
-    rows = []
+    described, of_score, of_loss = (["comparison", "arm", "depth", "seed", "network", "system"], [*SCORES, *spreads],
+                                    ["loss", "loss_sd"])
+    losses, rows = results.losses, []
     for arm in arms(config) if config.ablations else ():
-        record = results.scores.get(arm.system)
-        rows.append([arm.comparison, arm.arm, arm.depth, arm.seed, arm.network, arm.system,
-                     *(getattr(record, name, None) for name in columns[6:])])
-    frame = pd.DataFrame(rows, columns=columns)
-    return frame.astype(dict.fromkeys(columns[6:], float))
-
-
-def write_ablations(config: ExperimentConfig, results: Results, output: Path) -> None:
-    """Write all arms with their scores as one CSV file.
-
-    The cells of an arm are empty if its record is missing or cannot be compared with the others.
-
-    Raises:
-        ConfigError: the experiment has no ablations.
-    """
-    arms(config)
-    frame = arm_scores(config, comparable(config.name, results))
-    write_text(output, frame.to_csv(index=False, float_format="%.6g"))
+        record, loss = results.scores.get(arm.system), losses.get(arm.system)
+        rows.append([*(getattr(arm, name) for name in described), *(getattr(record, name, None) for name in of_score),
+                     *(getattr(loss, name, None) for name in of_loss)])
+    frame = pd.DataFrame(rows, columns=[*described, *of_score, *of_loss])
+    return frame.astype(dict.fromkeys([*of_score, *of_loss], float))
 
 
 @dataclass(frozen=True)
@@ -189,6 +204,62 @@ class SeedSpread:
         if self.sd is None:
             return None
         return float(student.ppf(0.975, self.count - 1)) * self.sd / math.sqrt(self.count)
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Difference of a score between two arms, taken seed by seed, because trainings of one seed see the same batches.
+
+    Attributes:
+        mean: of the first arm's value minus the second's.
+        sd: sample standard deviation of the differences.
+        count: number of seeds.
+    """
+
+    mean: float
+    sd: float
+    count: int
+
+    @classmethod
+    def of(cls, first: Mapping[int, float], second: Mapping[int, float]) -> Paired | None:
+        """Over the seeds that both have (seed -> value); None if there are fewer than two."""
+        differences = [first[seed] - second[seed] for seed in sorted(first.keys() & second.keys())]
+        return cls(mean(differences), stdev(differences), len(differences)) if len(differences) > 1 else None
+
+    @property
+    def t(self) -> float:
+        """The mean in its standard errors; infinite where all differences are equal and not 0."""
+        if self.sd == 0:
+            return math.copysign(math.inf, self.mean) if self.mean else 0.0
+        return self.mean / (self.sd / math.sqrt(self.count))
+
+    @property
+    def p(self) -> float:
+        """Two-sided probability of such a t without a difference (Student's t)."""
+        return float(2 * student.sf(abs(self.t), self.count - 1))
+
+
+def pooled_spread(groups: Iterable[Sequence[float]]) -> float | None:
+    """Relative standard deviation between trainings of an arm, pooled over arms by degrees of freedom.
+
+    None if no arm has several trainings.
+    """
+    squares = freedom = 0.0
+    for values in groups:
+        if len(values) > 1 and mean(values):
+            squares += (len(values) - 1) * (stdev(values) / mean(values)) ** 2
+            freedom += len(values) - 1
+    return math.sqrt(squares / freedom) if freedom else None
+
+
+def resolved_difference(spread: float, trainings: int, errors: float) -> float:
+    """Relative difference of two arms' means that is ``errors`` standard errors.
+
+    Args:
+        spread: relative standard deviation between trainings.
+        trainings: of each arm.
+    """
+    return errors * spread * math.sqrt(2 / trainings)
 
 
 def curves_of(run_dir: Path, network: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:

@@ -34,6 +34,11 @@ def figure_files(stem: Path) -> list[Path]:
     return [stem.with_name(stem.name + suffix) for suffix in (".png", ".pdf")]
 
 
+def ablation_files(output: Path) -> list[Path]:
+    """The files of the ablations: all arms as CSV, and beside them their means."""
+    return [output, output.with_suffix(".md")]
+
+
 def claims_files(stem: Path) -> list[Path]:
     """The files of the verdicts on the claims."""
     return [stem.with_name(stem.name + suffix) for suffix in (".csv", ".md")]

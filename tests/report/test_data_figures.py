@@ -38,7 +38,8 @@ def _of_one_depth():
     settings |= {"name": "one_depth", "patch_nums": [1, 2, 3, 4]}
     settings["supernet"] |= {"depths": [5], "bridge": 2, "counterparts": dict.fromkeys((16, 8, 4, 2), 0),
                              "phases": {5: [1, 2, 1]}}
-    settings["ablations"] |= {"depth": 5, "evolution": [5], "zones": [[3, 4]], "zone_depths": [5], "bridges": [2, 3, 4]}
+    settings["ablations"] |= {"depth": 5, "refined": [], "further": {}, "evolution": [5], "zones": [[3, 4]],
+                              "zone_depths": [5], "bridges": [2, 3, 4]}
     return ExperimentConfig.model_validate(settings)
 
 

@@ -1,9 +1,9 @@
 import pandas as pd
 import pytest
 from conftest import ROOT
-from record_factory import cpu_profiles, profile, reconstruction, score
+from record_factory import cpu_profiles, held_out, profile, reconstruction, score
 
-from varient.config import load_config
+from varient.config import DepthArms, load_config
 from varient.paper import PAPER_DEPTHS, paper_table
 from varient.records import (
     ProfileRecord,
@@ -157,12 +157,66 @@ def test_table1_shows_what_the_scales_hold():
 def test_table5_averages_over_trainings():
     """Three values 1, 2, 3: mean 2, and Student's 4.303 / sqrt(3) around it."""
     names = ("variant-d4-skip", "variant-d4-skip-s1", "variant-d4-skip-s2")
-    rows = table5(DIGITS, Results({name: _score(name, fid) for name, fid in zip(names, (1.0, 2.0, 3.0), strict=True)},
-                                  {})).set_index("design")
+    deep = DIGITS.ablations.model_copy(update={"further": {16: DepthArms(seeds=1, skip_all="skip")}})
+    config = DIGITS.model_copy(update={"ablations": deep})
+    rows = table5(config, Results({name: _score(name, fid) for name, fid in zip(names, (1.0, 2.0, 3.0), strict=True)},
+                                  {})).set_index(["subnet_depth", "design"])
+    assert rows.index.get_level_values(0).tolist() == ["4", "4", "16", "16"]  # each as its ablations have it
+    rows, other = rows.loc["4"], rows.loc["16"]
     skipping = rows.loc["skip r1-r10"]
+    assert (other["subnet_fid"] == "").all() and other["subnet_fid_paper"].tolist() == rows["subnet_fid_paper"].tolist()
     assert (skipping["subnet_fid"], skipping["subnet_fid_pm"]) == ("2.000", "2.484")
     assert skipping["subnet_fid_source"] == "measured (digits), mean of 3 trainings"
     assert rows.loc["skip r7-r10", "subnet_fid_source"] == "no record" and skipping["full_fid_paper"] == "3.12"
+
+
+LOSSES = Results(RESULTS.scores, {}, held_out=(
+    held_out("base", {"var-d30": 1.49, "free-d16": 2.1}),
+    held_out("supernet-d16", {"variant-d16": 1.4771, "variant-d16-full": 1.4778, "variant-d16-n7": 1.4711}),
+    held_out("supernet-d4-skip", {"variant-d4-skip": 1.5, "variant-d4-skip-full": 1.6}),
+    held_out("supernet-d4-skip-s1", {"variant-d4-skip-s1": 1.7, "variant-d4-skip-s1-full": 1.8})))
+
+
+def test_each_network_has_the_loss_under_its_own_layers():
+    ours = table4(DIGITS, LOSSES).set_index("subnet_depth_paper").loc["16"]
+    assert (ours["training_free_subnet_loss"], ours["training_free_full_loss"]) == ("2.100", "1.490")
+    assert (ours["joint_subnet_loss"], ours["joint_full_loss"]) == ("1.477", "1.478")
+    assert ours["joint_full_loss_source"] == "measured (digits)"
+    skipping = table5(DIGITS, LOSSES).set_index("design").loc["skip r1-r10"]
+    assert (skipping["subnet_loss"], skipping["full_loss"]) == ("1.600", "1.700")
+    assert skipping["full_loss_source"] == "measured (digits), mean of 2 trainings"
+    grid = table8(DIGITS, LOSSES).set_index("depth")
+    assert grid.loc["16", ["N6_loss", "N7_loss", "N8_loss", "N10_loss"]].tolist() == ["1.477", "1.471", "", "1.478"]
+    assert grid.loc["30", "N6_loss"] == "1.490" and grid.loc["16", "N8_loss_source"] == "no record"
+
+
+def test_losses_are_shown_where_an_experiment_shows_them(tmp_path):
+    """Not at the paper's size, unless the config says so."""
+    for number in (4, 5, 8):
+        wanted = TABLES[number].needs(DIGITS)
+        assert wanted.loss == wanted.score != ()
+        assert TABLES[number].needs(PAPER).loss == ()
+        assert not any("loss" in column for column in TABLES[number].build(PAPER, LOSSES))
+        asking = PAPER.model_copy(update={"held_out_loss": True})
+        assert any("loss" in column for column in TABLES[number].build(asking, LOSSES))
+    render(8, DIGITS, LOSSES, tmp_path / "table8")
+    text = (tmp_path / "table8.md").read_text()
+    assert "| Loss, N = 6 |" in text and "nats per token" in text and "of 360 held-out images" in text
+    (absent,) = [line for line in text.splitlines() if line.startswith("No record: ")]
+    assert "variant-d8" in absent.partition("held-out loss of ")[2]
+
+
+def test_losses_on_other_images_or_tokens_share_no_column(tmp_path):
+    strange = (held_out("supernet-d8", {"variant-d8": 9.0}, images_sha256="other"),
+               held_out("supernet-d4", {"variant-d4": 9.0}, tokenizer="other"),
+               held_out("supernet-d2", {"variant-d2": 9.0}, experiment="smoke"))
+    results = Results(RESULTS.scores, {}, held_out=(*LOSSES.held_out, *strange))
+    render(4, DIGITS, results, tmp_path / "table4")
+    text = (tmp_path / "table4.md").read_text()
+    assert "9.000" not in text and "1.477" in text
+    for remark in ("held-out loss of supernet-d8, whose images is other", "of supernet-d4, whose tokenizer is other",
+                   "heldout of supernet-d2, which belongs to smoke"):
+        assert remark in text
 
 
 def test_tables_6_and_7_come_from_the_config():
@@ -193,7 +247,7 @@ def test_rendered_markdown(tmp_path):
     assert [path.name for path in paths] == ["table4.csv", "table4.md", "table4.tex"]
     text = (tmp_path / "table4.md").read_text()
     assert ("| three phases | 16 / 16 | 4.000 ± 0.039 / 5.42 | 0.500 ± 0.039 / 1.95 | 0.600 ± 0.039 / 2.05 | "
-            "0.550 ± 0.039 / 1.96 |") in text.splitlines()
+            "0.550 ± 0.039 / 1.96 | – | – | – | – |") in text.splitlines()
     assert "No record: score of variant-d8, " in text
     tex = (tmp_path / "table4.tex").read_text()
     assert r"\begin{tabular}" in tex and r"4.000 $\pm$ 0.039 / 5.42" in tex and "–" not in tex.split(r"\toprule")[1]
@@ -297,7 +351,8 @@ def test_every_value_has_a_source(number):
     wanted = TABLES[number].needs(DIGITS)
     results = Results({name: _score(name, 0.5) for name in wanted.score},
                       {name: _profile(name, 0.5, 1.0) for name in wanted.profile},
-                      reconstruction=reconstruction(DIGITS, [2.5] * 2))
+                      reconstruction=reconstruction(DIGITS, [2.5] * 2),
+                      held_out=tuple(held_out(name, {name: 1.5}) for name in wanted.loss))
     found = _sources(TABLES[number].build(DIGITS, results), number)
     measured = [column for column, sources in found.items() if sources.str.startswith("measured (digits)").any()]
     assert bool(measured) == (number not in (6, 7)) and found
@@ -320,8 +375,9 @@ def test_a_damaged_record_of_a_run_folder_is_named_and_the_rest_is_read(tmp_path
     (tmp_path / "records").mkdir()
     write_record(tmp_path / "records/score-var-d30.json", _score("var-d30", 1.0))
     write_record(tmp_path / "records/profile-var-d30.json", _profile("var-d30", 1.0, 1.0))
+    write_record(tmp_path / "records/heldout-base.json", held_out("base", {"var-d30": 1.0}))
     (tmp_path / "records/score-variant-d16.json").write_text("{")
     results = Results.found_in(tmp_path)
-    assert list(results.scores) == list(results.profiles) == ["var-d30"]
+    assert list(results.scores) == list(results.profiles) == list(results.losses) == ["var-d30"]
     render(2, DIGITS, results, tmp_path / "table2")
     assert "Left out: " in (text := (tmp_path / "table2.md").read_text()) and "score-variant-d16.json: not a" in text

@@ -8,18 +8,20 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from varient.systems.ids import CodeId, DiTId, LlamaGenId, VarId, is_recipe_name, parse
-from varient.systems.names import SupernetId
+from varient.systems.names import BaseId, SupernetId, base_pattern, supernet_pattern
 
 COUNTS, WORDS = st.integers(1, 10 ** 6), st.from_regex(r"p\d{1,3}|[a-z]{2}[a-z0-9]{0,6}", fullmatch=True)
 RECIPES = st.none() | WORDS.filter(is_recipe_name)
 LAYERS = st.fixed_dictionaries({}) | st.fixed_dictionaries({"bridge": st.integers(0, 99)})
+OF_ALL = st.fixed_dictionaries({}, optional={"base": st.integers(1, 99), "plain": st.just(True)})
 IDS = st.one_of(
-    st.builds(VarId, st.just("var"), COUNTS),
-    st.builds(lambda depth, recipe, seed, kept, layers: VarId("variant", depth, recipe, seed, **kept, **layers), COUNTS,
+    st.builds(lambda depth, more: VarId("var", depth, **more), COUNTS, OF_ALL),
+    st.builds(lambda depth, recipe, seed, kept, layers, more: VarId("variant", depth, recipe, seed, **kept, **layers,
+                                                                    **more), COUNTS,
               RECIPES, st.integers(0, 99), st.sampled_from([{}, {"epoch": 7}, {"phase": 2}]),
-              LAYERS | st.just({"full": True})),
-    st.builds(lambda depth, layers: VarId("free", depth, **layers), COUNTS,
-              LAYERS | st.tuples(COUNTS, COUNTS).map(lambda ends: {"window": tuple(sorted(ends))})),
+              LAYERS | st.just({"full": True}), OF_ALL),
+    st.builds(lambda depth, layers, more: VarId("free", depth, **layers, **more), COUNTS,
+              LAYERS | st.tuples(COUNTS, COUNTS).map(lambda ends: {"window": tuple(sorted(ends))}), OF_ALL),
     st.builds(CodeId, st.integers(0, 99), st.booleans()),
     st.builds(DiTId, st.from_regex(r"[a-z0-9]+", fullmatch=True), st.none() | COUNTS),
     st.builds(LlamaGenId, st.from_regex(r"[a-z0-9]+", fullmatch=True)))
@@ -39,11 +41,22 @@ def test_what_is_read_is_written_the_same(text):
     assert system is None or str(system) == text
 
 
-@given(st.none() | COUNTS, RECIPES, st.integers(0, 99), st.none() | COUNTS)
-def test_a_supernet_is_read_as_it_was_written(depth, recipe, seed, epoch):
+@given(st.none() | COUNTS, RECIPES, st.integers(0, 99), st.none() | COUNTS, st.integers(0, 99))
+def test_a_supernet_is_read_as_it_was_written(depth, recipe, seed, epoch, base):
     assume(depth or recipe)
-    name = SupernetId(depth, recipe, seed, epoch)
+    name = SupernetId(depth, recipe, seed, epoch, base)
     assert SupernetId.parse(str(name)) == name
+    assert (re.fullmatch(supernet_pattern(), str(name)) is not None) == (epoch is None)
+
+
+@given(st.integers(0, 99))
+def test_a_base_network_is_read_as_it_was_written(base):
+    assert BaseId.parse(str(BaseId(base))) == BaseId(base) and re.fullmatch(base_pattern(), str(BaseId(base)))
+
+
+@pytest.mark.parametrize("text", ["base-b0", "base-b01", "base-s1", "base-", "basement", "supernet-d4-b1"])
+def test_other_names_are_no_base_networks(text):
+    assert BaseId.parse(text) is None and not re.fullmatch(base_pattern(), text)
 
 
 @pytest.mark.parametrize("text", ["variant-d016", "variant-d16-s0", "variant-d16-n07", "variant-d16-n7-s1", "var-d0",
@@ -61,7 +74,8 @@ def test_parts_that_exclude_each_other_are_refused(text):
 
 @pytest.mark.parametrize(("name", "free_to_use"), [
     ("p10", True), ("multi", True), ("skip", True), ("fullx", True), ("ending", True), ("s1x", False),
-    ("full", False), ("end1", False), ("n7", False), ("s1", False), ("r1to3", False), ("e5", False), ("x", False)])
+    ("full", False), ("end1", False), ("n7", False), ("s1", False), ("r1to3", False), ("e5", False), ("x", False),
+    ("plainer", True), ("plain", False), ("b1", False)])
 def test_no_recipe_is_called_like_another_suffix(name, free_to_use):
     assert is_recipe_name(name) is free_to_use
 

@@ -1,5 +1,7 @@
 """From which files of others a system's networks come, by the config and by what lies in a run folder."""
 
+from pathlib import Path
+
 import pytest
 from conftest import ROOT
 from torch import nn
@@ -27,10 +29,18 @@ def test_networks_of_others_behind_a_system(system, networks):
     assert all(released_as(network) in RELEASED for network in found)
 
 
-@pytest.mark.parametrize("system", ["var-d30", "variant-d16", "code-n6", "free-code-n6", "dit-mini", "llamagen-mini"])
+@pytest.mark.parametrize("system", ["var-d30", "variant-d16", "var-d30-b1", "variant-d16-p10-b1-full", "code-n6",
+                                    "free-code-n6", "dit-mini", "llamagen-mini"])
 def test_what_is_trained_here_has_none(system, tmp_path):
     assert imported_networks(resolve_system(system, DIGITS), DIGITS) == ()
     assert imported_sha256(resolve_system(system, DIGITS), DIGITS, tmp_path) == {}
+
+
+def test_a_base_trained_here_on_tokens_of_others_has_their_tokenizer_alone():
+    tokenizer = DIGITS.tokenizer.model_copy(update={"weights": Path("vae.pth"), "training": None})
+    config = DIGITS.model_copy(update={"tokenizer": tokenizer})
+    for system in ("var-d30", "var-d30-b1", "variant-d4-b1"):
+        assert imported_networks(resolve_system(system, config), config) == ("tokenizer",)
 
 
 def test_each_file_of_the_papers_config_is_among_the_released_ones():

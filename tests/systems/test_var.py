@@ -24,6 +24,11 @@ DIGITS = load_config(ROOT / "workflow/config/digits.yaml")
     ("variant-d4-p10-s1-e5-full", "supernet-d4-p10-s1-e5", DepthPlan.full(30, 10), "10"),
     ("variant-d4-end1", "supernet-d4-e5", DepthPlan.bridge(30, 4, 6, 10), "6+4"),
     ("variant-d4-end2-n7", "supernet-d4-e20", DepthPlan.bridge(30, 4, 7, 10), "7+3"),
+    ("var-d30-b2", "base-b2", DepthPlan.full(30, 10), "10"),
+    ("free-d8-b1", "base-b1", DepthPlan.bridge(30, 8, 6, 10), "6+4"),
+    ("variant-d4-p50-s1-b2-full", "supernet-d4-p50-s1-b2", DepthPlan.full(30, 10), "10"),
+    ("variant-d4-b1-e20", "supernet-d4-b1-e20", DepthPlan.bridge(30, 4, 6, 10), "6+4"),
+    ("variant-d4-plain", "supernet-d4", DepthPlan.bridge(30, 4, 6, 10), "6+4"),
 ])
 def test_ids(name, weights, plan, steps):
     system = resolve_system(name, DIGITS)
@@ -51,7 +56,27 @@ def test_unknown_ids_say_what_there_is(name, message):
         resolve_system(name, DIGITS)
 
 
-@pytest.mark.parametrize("supernet", [Supernet(16), Supernet(4, "p50"), Supernet(4, "p50", 2), Supernet(8, None, 1)])
+def test_a_plain_row_is_sampled_without_guidance_and_filters():
+    """From the same network, whose own distribution is drawn from; the experiment's other rows keep theirs."""
+    plain, guided = (resolve_system(name, DIGITS) for name in ("variant-d4-full-plain", "variant-d4-full"))
+    off = {"cfg": 0.0, "top_k": 0, "top_p": 0.0}
+    assert plain.weights == guided.weights and plain.plan == guided.plan
+    assert plain.protocol() == guided.protocol() | off != guided.protocol()
+    assert guided.protocol() == {"layers_per_scale": guided.plan.layers_per_scale, "cfg": 1.5, "top_k": 0,
+                                 "top_p": 0.96}
+    sampler = plain.load(None, "fp32")
+    assert vars(sampler.guidance) == off | {"temperatures": ()}
+
+
+def test_an_imported_base_network_has_no_other_seeds():
+    paper = load_config(ROOT / "workflow/config/imagenet256.yaml")
+    for name in ("var-d30-b1", "variant-d16-b1", "free-d16-b1"):
+        with pytest.raises(ValueError, match=f"system '{name}': imagenet256 trains no base network"):
+            resolve_system(name, paper)
+
+
+@pytest.mark.parametrize("supernet", [Supernet(16), Supernet(4, "p50"), Supernet(4, "p50", 2), Supernet(8, None, 1),
+                                      Supernet(8, None, 1, 2), Supernet(4, "p50", 0, 1)])
 def test_a_supernet_is_known_by_its_file(supernet):
     assert supernet_of(supernet.weights(DIGITS), DIGITS) == supernet
 

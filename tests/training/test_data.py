@@ -12,6 +12,7 @@ from varient.training.data import (
     TokensInMemory,
     batch_indices,
     check_labels,
+    halves_of,
     load_images,
     successors,
 )
@@ -28,6 +29,20 @@ def test_digits_are_split_without_overlap_and_with_equal_class_shares():
     counts = torch.bincount(holdout.labels)
     assert counts.min() >= 34 and counts.max() <= 38
     check_labels(train.labels, 10, "digits")
+
+
+def test_random_halves_share_no_image_and_hold_each_class_equally_often():
+    train = load_images(DIGITS, "train")
+    seen = set()
+    for number in (1, 2, 3):
+        first, second = halves_of(train, number)
+        assert {len(first), len(second)} == {718, 719}
+        together = torch.cat([first.images, second.images]).flatten(1).sort(dim=0).values
+        assert torch.equal(together, train.images.flatten(1).sort(dim=0).values)
+        assert (torch.bincount(first.labels) - torch.bincount(second.labels)).abs().max() <= 1
+        assert halves_of(train, number)[0].identity == first.identity
+        seen.add(first.identity)
+    assert len(seen) == 3
 
 
 def test_digits_are_an_image_source():

@@ -3,18 +3,24 @@
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT
+from safetensors.torch import load_file
 from torch.nn import functional as F
 
 from varient.ablations import arms
-from varient.config import ConfigError, parse_config
+from varient.config import ConfigError, Recipe, load_config, parse_config
 from varient.experiment import parse_experiment
+from varient.files import sha256_of
 from varient.models.build import build_transformer
 from varient.models.checkpoint import CheckpointError, load_weights, save_weights
 from varient.models.transformer import VAR
+from varient.systems.names import BaseId
 from varient.systems.registry import resolve_system
+from varient.training.base import train_base
+from varient.training.course import supernet_course
 from varient.training.curves import read_curves
-from varient.training.recipes import Supernet, schedule_of
-from varient.training.schedule import AutomaticSchedule, FixedRatioSchedule, ProgressiveSchedule
+from varient.training.recipes import Supernet, schedule_of, supernet_of
+from varient.training.schedule import AutomaticSchedule, FixedRatioSchedule, ProgressiveSchedule, ReorderedSchedule
 from varient.training.supernet import copy_kept_weights, train_supernet
 from varient.training.token_training import TokenTraining
 from varient.training.tokens import prediction_divergence, scale_losses
@@ -51,6 +57,68 @@ def test_recipes_choose_the_schedule(experiment):
     assert schedule_of(experiment.recipe(None), phases) == ProgressiveSchedule(phases)
     assert schedule_of(experiment.recipe("p50"), phases) == FixedRatioSchedule(9, 0.5)
     assert schedule_of(experiment.recipe("auto"), phases) == AutomaticSchedule(9)
+    phased = ProgressiveSchedule(phases)
+    assert schedule_of(Recipe(last_ratio=0.8), phases) == ProgressiveSchedule(phases, 0.8)
+    assert schedule_of(Recipe(order="reversed"), phases, 5) == ReorderedSchedule.reversed(phased)
+    assert schedule_of(Recipe(order="shuffled"), phases, 5) == ReorderedSchedule.shuffled(phased, 5)
+
+
+def test_a_training_follows_the_order_and_the_rate_of_its_recipe(experiment, files):
+    """Subnet batches first in reversed order; the learning rate as recorded step by step."""
+    settings = experiment.model_dump(mode="json")
+    settings["supernet"]["phases"] = {"4": [2, 0, 2], "2": [2, 0, 2]}
+    settings["supernet"]["recipes"] = {"back": {"order": "reversed", "learning_rate": 1e-4},
+                                       "decay": {"schedule": "cosine"}}
+    config = parse_config(settings | {"ablations": None}, "test")
+    output, *_ = _train(config, files, "back")
+    curves = read_curves(output.parent / "training-supernet-d2-back/curves.npz")
+    per_epoch = config.supernet.training.batches_per_epoch
+    assert curves["loss/subnet"][0].tolist()[:2 * per_epoch] == [*range(2 * per_epoch)]  # p = 1 in the first epochs
+    assert "loss/full" in curves and min(curves["loss/full"][0]) >= 2 * per_epoch
+    assert np.allclose(curves["learning_rate"][1], 1e-4)
+    output, *_ = _train(config, files, "decay")
+    rates = read_curves(output.parent / "training-supernet-d2-decay/curves.npz")["learning_rate"][1]
+    assert rates[0] == pytest.approx(config.supernet.training.learning_rate) and (np.diff(rates) < 0).all()
+
+
+def test_a_shuffled_order_is_another_for_another_seed(experiment):
+    settings = experiment.model_dump(mode="json")
+    settings["supernet"]["recipes"]["mixed"] = {"order": "shuffled"}
+    config = parse_config(settings, "test")
+    orders = [supernet_course(config, Supernet(2, "mixed", seed)).schedule.order for seed in range(4)]
+    assert len(set(orders)) > 1 and orders[1] == supernet_course(
+        config.model_copy(update={"seed": 1}), Supernet(2, "mixed")).schedule.order
+
+
+def test_a_supernet_starts_from_the_base_of_its_name(experiment, files):
+    """Trained beside that of the experiment's own base, which it neither reads nor overwrites."""
+    own, other = Supernet(2), Supernet(2, "p50", 1, 3)
+    assert (own.starts_from, other.starts_from) == ("base", "base-b3")
+    assert (own.weights(experiment), other.weights(experiment, 4)) == ("supernet-d2", "supernet-d2-p50-s1-b3-e4")
+    for supernet in (own, other):
+        assert supernet_of(supernet.weights(experiment), experiment) == supernet
+    folder = files[0].parent / "run"
+    for supernet in (own, Supernet(2, base=3)):
+        train_supernet(experiment, supernet, *files, folder / f"{supernet.weights(experiment)}.safetensors")
+    assert {path.name for path in folder.iterdir()} == {
+        "supernet-d2.safetensors", "training-supernet-d2", "supernet-d2-b3.safetensors", "training-supernet-d2-b3"}
+
+
+def test_base_networks_of_other_seeds_are_other_networks(smoke, tmp_path):
+    torch.manual_seed(0)
+    save_weights(tmp_path / "tokenizer.safetensors", resolve_system("var-d6", smoke).load(None, "fp32").tokenizer, {})
+    made = []
+    for base in (0, 1):
+        output = tmp_path / f"{BaseId(base)}.safetensors"
+        train_base(smoke, tmp_path / "tokenizer.safetensors", output, base=base)
+        made.append((output.name, load_weights(output, build_transformer(smoke))["settings"]))
+    assert [name for name, _ in made] == ["base.safetensors", "base-b1.safetensors"]
+    assert (tmp_path / "training-base").is_dir() and (tmp_path / "training-base-b1").is_dir()
+    sections = ("data", "patch_nums", "tokenizer", "transformer", "base")
+    assert made[0][1] == f"{smoke.digest(*sections)}:{sha256_of(tmp_path / 'tokenizer.safetensors')}"  # as ever
+    assert made[1][1] != made[0][1]
+    weights = [load_file(tmp_path / name) for name, _ in made]
+    assert any(not torch.equal(value, weights[1][name]) for name, value in weights[0].items())
 
 
 def test_a_subnet_without_a_bridge_leaves_the_other_layers_alone(experiment, files):
@@ -267,6 +335,25 @@ def test_a_supernet_is_trained_again_for_what_its_weights_depend_on(experiment, 
             if _identity(experiment, supernet, **changes) != _identity(experiment, supernet)} == retrained
 
 
+@pytest.mark.parametrize(("supernet", "digest"), [
+    (Supernet(16), "e21c37cbad7a4e1d"), (Supernet(16, "p10"), "92f119ad1b8a0dcd"),
+    (Supernet(16, "p80", 1), "e527e5ccac846f76"), (Supernet(16, "skip"), "61274de532a14579"),
+    (Supernet(4, "multi"), "57d283285fd30f30"), (Supernet(4, "auto"), "e69c36337177e389"),
+    (Supernet(4, "early"), "7306949110f1fcb0"), (Supernet(4, "distil"), "37c9da51c36af31a")])
+def test_networks_of_the_digits_are_still_those_that_were_trained(supernet, digest):
+    """Settings that came later are no reason to train again where they are not set."""
+    config = load_config(ROOT / "workflow/config/digits.yaml")
+    assert config.digest(*supernet.depends(config)).startswith(digest)
+    assert config.digest("data", "patch_nums", "tokenizer", "transformer", "base").startswith("18c42ae8e02e5500")
+
+
+@pytest.mark.parametrize("later", [{"last_ratio": 0.8}, {"order": "reversed"}, {"learning_rate": 1e-4},
+                                   {"schedule": "cosine"}])
+def test_settings_that_came_later_train_anew_where_they_are_set(experiment, later):
+    changed = _identity(experiment, TOGETHER, recipes={"multi": {"shared": True} | later})
+    assert changed != _identity(experiment, TOGETHER)
+
+
 def test_a_nested_subnet_depends_on_the_depths_it_is_chosen_through(experiment):
     more = {"depths": [5, 4, 2], "phases": {"5": [1, 1, 1]}}
     assert _identity(experiment, ALONE, selection="nested") != _identity(experiment, ALONE, selection="nested", **more)
@@ -280,6 +367,10 @@ def test_a_nested_subnet_depends_on_the_depths_it_is_chosen_through(experiment):
     ({"both": {"ratio": 0.5, "automatic": True}}, "a recipe with a fixed ratio cannot be automatic"),
     ({"high": {"bridge": 11}}, "bridge N = 11 is above the 10 scales"),
     ({"often": {"ratio": 1.5}}, "less than or equal to 1"),
+    ({"back": {"ratio": 0.5, "order": "reversed"}}, "'order' is about the three phases, which 'ratio' replaces"),
+    ({"back": {"ratio": 0.0, "last_ratio": 0.5}}, "'last_ratio' is about the three phases, which 'ratio' replaces"),
+    ({"back": {"automatic": True, "order": "shuffled"}}, "which 'automatic' replaces"),
+    ({"back": {"order": "rising"}}, "order"),
 ])
 def test_recipes_that_cannot_be_are_refused(smoke, recipe, message):
     settings = smoke.model_dump(mode="json")

@@ -2,7 +2,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from varient.training.schedule import AutomaticSchedule, FixedRatioSchedule, ProgressiveSchedule, Validation
+from varient.training.schedule import (
+    AutomaticSchedule,
+    FixedRatioSchedule,
+    ProgressiveSchedule,
+    ReorderedSchedule,
+    Validation,
+)
 
 
 def test_phases_of_table_7_end_where_the_paper_says():
@@ -25,6 +31,36 @@ def test_probability_rises_from_at_least_a_fifth_to_at_most_one(phases):
     values = [schedule.subnet_probability(ep) for ep in range(1, schedule.epochs + 1)]
     assert values == sorted(values)
     assert all(0.2 <= p <= 1 + 1e-12 for p in values)
+
+
+def _shares(schedule):
+    return [schedule.subnet_probability(epoch) for epoch in range(1, schedule.epochs + 1)]
+
+
+def test_the_last_phase_may_keep_a_share_of_full_batches():
+    schedule = ProgressiveSchedule((5, 15, 12), last=0.8)
+    assert _shares(schedule)[:20] == _shares(ProgressiveSchedule((5, 15, 12)))[:20]
+    assert _shares(schedule)[20:] == [0.8] * 12
+
+
+def test_the_same_shares_from_the_last_epoch_to_the_first():
+    phased = ProgressiveSchedule((5, 15, 12))
+    assert _shares(ReorderedSchedule.reversed(phased)) == _shares(phased)[::-1]
+    assert sum(_shares(phased)) / 32 == pytest.approx(0.70, abs=0.005)  # their mean, which p = 0.7 has too
+
+
+@given(st.integers(0, 10 ** 6))
+def test_the_same_shares_in_an_order_that_the_seed_decides(seed):
+    phased = ProgressiveSchedule((5, 15, 12))
+    shuffled = ReorderedSchedule.shuffled(phased, seed)
+    assert sorted(_shares(shuffled)) == sorted(_shares(phased)) and _shares(shuffled) != _shares(phased)
+    assert shuffled == ReorderedSchedule.shuffled(phased, seed) != ReorderedSchedule.shuffled(phased, seed + 1)
+
+
+@pytest.mark.parametrize("epoch", [0, 33])
+def test_there_is_no_epoch_outside_a_reordered_training(epoch):
+    with pytest.raises(ValueError, match=f"epoch {epoch} is outside 1..32"):
+        ReorderedSchedule.reversed(ProgressiveSchedule((5, 15, 12))).subnet_probability(epoch)
 
 
 @pytest.mark.parametrize("epoch", [0, 26])

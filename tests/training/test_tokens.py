@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from functools import partial
@@ -16,7 +17,8 @@ from conftest import ROOT, tiny_transformer
 from PIL import Image
 
 from varient.config import NO_AUGMENTATION, ConfigError, DataConfig, load_config, parse_config
-from varient.models.build import build_transformer, load_tokenizer
+from varient.evaluation.held_out import measure_held_out
+from varient.models.build import build_transformer, load_tokenizer, load_transformer
 from varient.models.checkpoint import load_weights, save_weights
 from varient.models.transformer import VAR
 from varient.models.vqvae import from_uint8
@@ -32,6 +34,7 @@ from varient.training.recipes import Supernet
 from varient.training.supernet import train_supernet
 from varient.training.token_cache import TokenCacheError
 from varient.training.tokens import Batch, TokenBatches, cache_tokens, drop_labels, mixed_classes
+from varient.training.validation import held_out_losses
 
 NUM_CLASSES, PER_CLASS, BATCH = 3, 9, 8
 FLIP = {"random_crop": False, "randaugment": None, "mixup": 0}
@@ -439,6 +442,20 @@ def test_held_out_images_are_those_of_val_in_the_centre(root, tokenizer, monkeyp
             shares.append(list(TokenBatches(config, tokenizer, BATCH).held_out()))
     assert [[images for _, images in share] for share in shares] == [[5, 2], [5, 0]]  # equally many, for fsdp
     assert _equal(shares[0][1][0], whole[2]) and _equal(shares[1][0][0], whole[1])
+
+
+def test_the_record_of_losses_is_of_val_and_a_folder_without_it_is_refused(root, tokenizer, tmp_path):
+    config = experiment(root, PAPER)
+    record = measure_held_out(config, ["var-d6", "free-d2"], tokenizer.parent, tmp_path / "record.json")
+    batches = TokenBatches(config, tokenizer, BATCH)
+    losses = held_out_losses(load_transformer(config, tokenizer.parent / "base.safetensors"), batches.held_out(),
+                             [config.plan(), config.plan(2)])
+    assert [loss.loss for loss in record.losses] == [loss.mean for loss in losses] and record.num_images == 12
+    assert record.images_sha256 == batches.digests(held_out=True)[1]
+    shutil.rmtree(root / "val")
+    with pytest.raises(ImageFolderError, match="val"):
+        measure_held_out(config, ["var-d6"], tokenizer.parent, tmp_path / "again.json")
+    assert not (tmp_path / "again.json").exists()
 
 
 # -- digits ------------------------------------------------------------------------------------------------------------

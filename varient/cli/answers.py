@@ -18,6 +18,7 @@ from varient.cli.options import (
     Benchmarks,
     Config,
     FoundIn,
+    HeldOut,
     Output,
     Profiles,
     Reconstruction,
@@ -103,14 +104,14 @@ def plan(memory: Annotated[str, typer.Option(help="memory budget, e.g. 12GiB")],
 def claims(output: Annotated[Path, typer.Option("--output", "-o", help="stem of the .csv and .md files")],
            config: Config = DIGITS,
            scores: Scores = None, profiles: Profiles = None, reconstruction: Reconstruction = None,
-           benchmarks: Benchmarks = None, found_in: FoundIn = None,
+           held_out: HeldOut = None, benchmarks: Benchmarks = None, found_in: FoundIn = None,
            run_dir: Annotated[Path | None, typer.Option("--run-dir", help="folder with the training curves")]
            = None) -> None:
     """Give a verdict on each claim and table cell of the paper; without records, only by arithmetic."""
     from varient.claims import write_claims
     from varient.results import Results
 
-    results = Results.read(scores or [], profiles or [], reconstruction, found_in, benchmarks or [])
+    results = Results.read(scores or [], profiles or [], reconstruction, found_in, benchmarks or [], held_out or [])
     for path in write_claims(load_experiment(config), results, output, run_dir or found_in):
         wrote(path)
 

@@ -36,6 +36,7 @@ Profiles = Annotated[list[Path] | None, typer.Option("--profile", help="profile 
 Benchmarks = Annotated[list[Path] | None, typer.Option(
     "--benchmark", help="profile of the paper's networks with random weights (benchmarks/records); repeat for several")]
 Reconstruction = Annotated[Path | None, typer.Option("--reconstruction", help="record of `reconstruct`")]
+HeldOut = Annotated[list[Path] | None, typer.Option("--held-out", help="record of `held-out`; repeat for several")]
 FoundIn = Annotated[Path | None, typer.Option("--found-in", help="run folder; all its records are read in addition "
                                                                  "to the named ones")]
 

@@ -17,6 +17,7 @@ from varient.cli.options import (
     Config,
     DryRun,
     FoundIn,
+    HeldOut,
     Output,
     Profiles,
     Reconstruction,
@@ -27,7 +28,7 @@ from varient.cli.options import (
     wrote,
 )
 from varient.devices import settle_device
-from varient.targets import figure_files, table_files
+from varient.targets import ablation_files, figure_files, table_files
 from varient.terminal import print_answer
 
 
@@ -73,7 +74,9 @@ def _check_json(dry_run: str | None, as_json: bool) -> None:
 
 
 @command(train, "base")
-def train_base_command(config: Config, tokenizer: Path, output: Output, tokens: Tokens = None,
+def train_base_command(config: Config, tokenizer: Path, output: Output,
+                    seed: Annotated[int, typer.Option(help="added to the experiment's seed")] = 0,
+                    tokens: Tokens = None,
                     dry_run: DryRun = None, as_json: AsJson = False) -> None:
     """Train the full network, or import it if the config names a released file."""
     from varient.models.checkpoint import save_weights
@@ -93,7 +96,10 @@ def train_base_command(config: Config, tokenizer: Path, output: Output, tokens: 
         return
     if not experiment.base.weights:
         settle_device("cpu")
-        train_base(experiment, tokenizer, output, tokens)
+        train_base(experiment, tokenizer, output, tokens, seed)
+    elif seed:
+        raise ValueError(f"--seed {seed}: {experiment.name} reads its base network from {experiment.base.weights} and "
+                         "trains none")
     elif is_main_process():
         save_weights(output, *import_transformer(experiment, experiment.base.weights))
     wrote(output)
@@ -104,12 +110,13 @@ def train_supernet_command(config: Config, depth: Annotated[int, typer.Option(he
                         base: Path, output: Output,
                         recipe: Annotated[str | None, typer.Option(help="recipe; default: the paper's")] = None,
                         seed: Annotated[int, typer.Option(help="added to the experiment's seed")] = 0,
+                        base_seed: Annotated[int, typer.Option(help="the --seed of the base network")] = 0,
                         tokens: Tokens = None, dry_run: DryRun = None, as_json: AsJson = False) -> None:
     """Train the full network together with its subnet, in three phases or by a recipe of the config."""
     from varient.training.recipes import Supernet
     from varient.training.supernet import train_supernet
 
-    experiment, supernet = load_experiment(config), Supernet(depth, recipe, seed)
+    experiment, supernet = load_experiment(config), Supernet(depth, recipe, seed, base_seed)
     _check_json(dry_run, as_json)
     if dry_run:
         from varient.cost.printer import training_answer
@@ -166,6 +173,20 @@ def generate(config: Config, system: Annotated[str, typer.Option(help="e.g. vari
     wrote(output)
 
 
+@command(app, "held-out", device="auto")
+def held_out(config: Config, system: Annotated[list[str], typer.Option(help="e.g. variant-d16-full; repeat for more of "
+                                                                           "the same network")],
+             output: Output, run_dir: RunDir = None) -> None:
+    """Compute the loss of a network on held-out images, under the layers that each system runs, as a record."""
+    from varient.evaluation.held_out import measure_held_out
+
+    experiment = load_experiment(config)
+    record = measure_held_out(experiment, system, run_folder(experiment, run_dir), output)
+    for loss in record.losses:
+        print(f"{loss.system}: {loss.loss:.4f} nats per token on {record.num_images} held-out images")
+    wrote(output)
+
+
 @command(app)
 def real(config: Config, split: Annotated[str, typer.Option(help="train, holdout or test")], output: Output) -> None:
     """Write the real images of a split, as a sample archive."""
@@ -213,12 +234,13 @@ def profile_worker(config: Config, wanted: Annotated[str, typer.Argument(help="c
 
 @command(app, writes=lambda output, **_: table_files(output))
 def table(config: Config, number: int, output: Output, scores: Scores = None, profiles: Profiles = None,
-          reconstruction: Reconstruction = None, benchmarks: Benchmarks = None, found_in: FoundIn = None) -> None:
+          reconstruction: Reconstruction = None, held_out: HeldOut = None, benchmarks: Benchmarks = None,
+          found_in: FoundIn = None) -> None:
     """Write one of the paper's tables from records, as csv, md and tex."""
     from varient.report.tables import render
     from varient.results import Results
 
-    results = Results.read(scores or [], profiles or [], reconstruction, found_in, benchmarks or [])
+    results = Results.read(scores or [], profiles or [], reconstruction, found_in, benchmarks or [], held_out or [])
     for path in render(number, load_experiment(config), results, output):
         wrote(path)
 
@@ -249,10 +271,12 @@ def opening(claims: Annotated[Path, typer.Argument(help="claims.csv")],
     wrote(summary)
 
 
-@command(app)
-def ablations(config: Config, output: Output, scores: Scores = None) -> None:
-    """Write the arms of the ablations with their scores, as CSV."""
-    from varient.results import Results, write_ablations
+@command(app, writes=lambda output, **_: ablation_files(output))
+def ablations(config: Config, output: Output, scores: Scores = None, held_out: HeldOut = None) -> None:
+    """Write the arms of the ablations with their scores and losses, as CSV, and their means and differences, as md."""
+    from varient.report.ablations import write_ablations
+    from varient.results import Results
 
-    write_ablations(load_experiment(config), Results.read(scores or []), output)
-    wrote(output)
+    results = Results.read(scores or [], held_out=held_out or [])
+    for path in write_ablations(load_experiment(config), results, output):
+        wrote(path)

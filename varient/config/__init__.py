@@ -26,6 +26,7 @@ from varient.config.measuring import INCEPTION_FEATURES, PROFILED, REHEARSAL, Ev
 from varient.config.training import (
     AblationConfig,
     BaseTraining,
+    DepthArms,
     Optimizer,
     Recipe,
     SupernetTraining,
@@ -49,6 +50,7 @@ __all__ = [
     "DataConfig",
     "Decay",
     "Depth",
+    "DepthArms",
     "Epochs",
     "EvaluationConfig",
     "ExperimentConfig",

@@ -56,6 +56,8 @@ class ExperimentConfig(Strict):
     systems: dict[str, dict[str, Any]] = Field({}, description="settings of further system families by family name; "
                                                                "each family validates its own")
     ablations: AblationConfig | None = None
+    held_out_loss: bool | None = Field(None, description="losses on held-out images as columns of Tables 4, 5 and 8; "
+                                                         "default: for images in memory (a folder needs val/)")
     rows: tuple[Id, ...] = Field((), description="ids of the systems in Table 2 besides VAR and its subnets")
 
     @field_validator("systems", mode="before")
@@ -71,6 +73,11 @@ class ExperimentConfig(Strict):
     def pyramid(self) -> Pyramid:
         """The scales r_1..r_K."""
         return Pyramid(self.patch_nums)
+
+    @property
+    def shows_held_out_loss(self) -> bool:
+        """Whether the tables show losses on held-out images."""
+        return self.data.in_memory if self.held_out_loss is None else self.held_out_loss
 
     def recipe(self, name: str | None) -> Recipe:
         """The recipe of the given name; None is the paper's training.
@@ -165,6 +172,8 @@ class ExperimentConfig(Strict):
             if self.data.in_memory:
                 sets |= {"the training set": self.data.num_training or self.sampling.num_images,
                          "data.holdout": self.data.holdout}
+                if settings.halves and self.data.num_training:
+                    sets["half of the training set"] = self.data.num_training // 2
             for name, count in sets.items():
                 if settings.neighborhood >= count:
                     raise ValueError(f"evaluation.neighborhood = {settings.neighborhood} must be below the {count} "
@@ -203,10 +212,15 @@ class ExperimentConfig(Strict):
         """Check that the ablations use depths of trained subnets and existing scales."""
         if not (settings := self.ablations):
             return
-        for name, depth in (("depth", settings.depth), *(("evolution", depth) for depth in settings.evolution)):
+        named = {"depth": (settings.depth,), "evolution": settings.evolution, "refined": settings.refined,
+                 "further": tuple(settings.further)}
+        for name, depth in ((name, depth) for name, depths in named.items() for depth in depths):
             if depth not in self.supernet.depths:
                 raise ValueError(f"ablations.{name}: {depth} is not in supernet.depths = "
                                  f"{', '.join(map(str, self.supernet.depths))}")
+        for name in ("refined", "further"):
+            if settings.depth in getattr(settings, name):
+                raise ValueError(f"ablations.{name}: {settings.depth} is ablations.depth already")
         num_scales = len(self.patch_nums)
         for first, last in settings.zones:
             if not first <= last <= num_scales:
@@ -217,6 +231,8 @@ class ExperimentConfig(Strict):
         for name, part in (("tokenizer", self.tokenizer), ("base", self.base)):
             if (part.weights is None) == (part.training is None):
                 raise ValueError(f"{name} needs exactly one of 'weights' (a file) and 'training' (settings)")
+        if self.ablations and self.ablations.bases and self.base.training is None:
+            raise ValueError("ablations.bases: other base networks need base.training; this base is read from a file")
         if self.data.source == "fashion-mnist" or (self.data.source == "imagenet" and self.base.training):
             _ = self.data.folder  # raises if it is missing
         if self.data.in_memory and self.evaluation.trains_its_network and self.evaluation.protocol != self.data.source:

@@ -6,9 +6,17 @@ import json
 import re
 import unicodedata
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
 
 
 def _number(value: Any) -> Any:
@@ -66,3 +74,19 @@ class Strict(BaseModel):
     """Base of all config sections: frozen, unknown keys and non-finite numbers are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Extended(Strict):
+    """A section that got settings after results had been made from it.
+
+    Those in `LATER` are not written where they have their defaults, so that digests of configs without them, and with
+    them the results, stay valid.
+    """
+
+    LATER: ClassVar[frozenset[str]]
+
+    @model_serializer(mode="wrap")
+    def _without_later_defaults(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields = type(self).model_fields
+        kept = {name for name in fields if name not in self.LATER or getattr(self, name) != fields[name].default}
+        return {name: value for name, value in serialize(self).items() if name in kept}

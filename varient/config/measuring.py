@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from varient.config.kinds import BatchSize, Count, Positive, Precision, Sha256, Share, Strict, UserFile, Weight
+from varient.config.kinds import (
+    BatchSize,
+    Count,
+    Extended,
+    Positive,
+    Precision,
+    Sha256,
+    Share,
+    Strict,
+    UserFile,
+    Weight,
+)
 from varient.config.training import ClassifierTraining
 
 
@@ -35,6 +46,10 @@ class SamplingConfig(Strict):
             only_divides |= {"batch_size", "shards"}
         return self.model_dump(mode="json", exclude=only_divides)
 
+    def plain(self) -> SamplingConfig:
+        """The same without guidance and filters: draws from the network's own distribution."""
+        return self.model_copy(update={"cfg": 0.0, "top_k": 0, "top_p": 0.0})
+
     @property
     def image_sections(self) -> tuple[str, ...]:
         """The names of these settings, for `ExperimentConfig.digest`."""
@@ -50,8 +65,10 @@ first of them, so that the whole path can be tried with a few images; what comes
 REHEARSAL = "adm-rehearsal"
 
 
-class EvaluationConfig(Strict):
+class EvaluationConfig(Extended):
     """Settings of the scores and of the networks that they need (docs/protocol.md)."""
+
+    LATER: ClassVar[frozenset[str]] = frozenset({"halves"})
 
     protocol: Literal["digits", "fashion-mnist", "adm", "torch-fidelity", "clean-fid", "adm-rehearsal"] = Field(
         "digits", description="adm-rehearsal: adm's path on 8 of the features, for few images; marked in all tables")
@@ -63,11 +80,19 @@ class EvaluationConfig(Strict):
     kid_subset_size: Annotated[Positive, Field(ge=2)] = Field(1000, description="digits, fashion-mnist")
     neighborhood: Positive = Field(3, description="k of precision and recall (digits, fashion-mnist)")
     fid_infinity: bool = Field(True, description="extrapolate FID to infinitely many images")
+    halves: Annotated[Count, Field(le=100)] = Field(0, description="FID also against so many random halves of the "
+                                                                   "training images, each on features learned from the "
+                                                                   "other half (digits, fashion-mnist)")
 
     @property
     def trains_its_network(self) -> bool:
         """Whether features come from a classifier trained on the experiment's images instead of Inception."""
         return self.protocol in ("digits", "fashion-mnist")
+
+    @property
+    def half_roles(self) -> tuple[str, ...]:
+        """Roles of the classifiers that learn from one half of the training images."""
+        return tuple(f"half{number}" for number in range(1, self.halves + 1))
 
     @property
     def num_features(self) -> int:
@@ -93,6 +118,9 @@ class EvaluationConfig(Strict):
         for name in needed:
             if getattr(self, name) is None:
                 raise ValueError(f"protocol {self.protocol} needs '{name}'")
+        if self.halves and not self.trains_its_network:
+            raise ValueError(f"halves = {self.halves}: protocol {self.protocol} takes its features from Inception, and "
+                             "trains no classifier on a half")
         return self
 
 

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from varient.config.kinds import Count, Decay, Depth, Epochs, Positive, Precision, Rate, Share, Strict, UserFile, Weight
+from varient.config.kinds import (
+    Count,
+    Decay,
+    Depth,
+    Epochs,
+    Extended,
+    Positive,
+    Precision,
+    Rate,
+    Share,
+    Strict,
+    UserFile,
+    Weight,
+)
 from varient.plan import Selection
 from varient.systems.names import RECIPE
 
@@ -66,12 +79,15 @@ class TransformerSpec(Strict):
         return self
 
 
+RateSchedule = Literal["constant", "cosine"]
+
+
 class Optimizer(Strict):
     """Settings of AdamW and its learning rate schedule."""
 
     learning_rate: Rate
     batch_size: Positive
-    schedule: Literal["constant", "cosine"] = "constant"
+    schedule: RateSchedule = "constant"
     warmup_steps: Count = 0
     weight_decay: Weight = 0.05
     betas: tuple[Decay, Decay] = (0.9, 0.95)
@@ -128,8 +144,10 @@ Subnet = Annotated[Depth, Field(ge=2)]
 """d of a subnet, at least 2: Eq. 2 keeps the first and the last layer."""
 
 
-class Recipe(Strict):
+class Recipe(Extended):
     """A supernet training that differs from the paper's in the settings given here."""
+
+    LATER: ClassVar[frozenset[str]] = frozenset({"last_ratio", "order", "learning_rate", "schedule"})
 
     ratio: Share | None = Field(None, description="fixed p(subnet) instead of the three phases (Fig. 2a)")
     bridge: Count | None = Field(None, description="N in training and sampling; 0: the skip-all design (Table 5)")
@@ -140,6 +158,20 @@ class Recipe(Strict):
     shared: bool = Field(False, description="one supernet for all depths; each subnet batch trains a random one")
     validate_every: Epochs = Field(0, description="epochs between validations of subnet and full network (Fig. 2b); 0: "
                                                  "no validation; `automatic` uses 1")
+    last_ratio: Share | None = Field(None, description="p(subnet) in phase 3, instead of 1")
+    order: Literal["reversed", "shuffled"] | None = Field(None, description="p(subnet) of the three phases' epochs in "
+                                                                            "reversed order, or shuffled by the seed "
+                                                                            "of the training")
+    learning_rate: Rate | None = Field(None, description="instead of supernet.training's")
+    schedule: RateSchedule | None = Field(None, description="of the learning rate, instead of supernet.training's")
+
+    @model_validator(mode="after")
+    def _phases_are_there(self) -> Recipe:
+        replaced_by = "ratio" if self.ratio is not None else "automatic" if self.automatic else None
+        of_phases = [name for name in ("last_ratio", "order") if getattr(self, name) is not None]
+        if replaced_by and of_phases:
+            raise ValueError(f"'{of_phases[0]}' is about the three phases, which '{replaced_by}' replaces")
+        return self
 
 
 RecipeName = Annotated[str, Field(pattern=f"^{RECIPE.pattern}$")]
@@ -162,6 +194,11 @@ class SupernetConfig(Strict):
         depth = self.paced_by(depth, recipe)
         return recipe.phases.get(depth) or self.phases[depth]
 
+    def training_of(self, recipe: Recipe) -> SupernetTraining:
+        """Settings of the optimizer in a training by a recipe."""
+        wanted = {"learning_rate": recipe.learning_rate, "schedule": recipe.schedule}
+        return self.training.model_copy(update={name: value for name, value in wanted.items() if value is not None})
+
     def paced_by(self, depth: int, recipe: Recipe) -> int:
         """The d whose phases a training uses: ``depth``, or the smallest one for a shared supernet."""
         return min(self.depths) if recipe.shared else depth
@@ -180,16 +217,36 @@ class SupernetConfig(Strict):
 Trainings = Annotated[Positive, Field(le=100)]
 
 
-class AblationConfig(Strict):
+class DepthArms(Strict):
+    """The comparisons of trainings that can be made at any depth."""
+
+    seeds: Trainings = Field(3, description="number of seeds of the three-phase training and of skip_all")
+    ratios: dict[RecipeName, Trainings] = Field({}, description="fixed-ratio recipe -> number of seeds (Fig. 2a)")
+    skip_all: RecipeName | None = Field(None, description="recipe without a bridge (Table 5)")
+
+
+class AblationConfig(DepthArms):
     """The ablations; `varient.ablations` lists the systems of each comparison."""
 
     depth: Subnet = Field(description="d of the arms, unless a setting below names others")
-    seeds: Trainings = Field(3, description="number of seeds of the three-phase training and of skip_all")
-    ratios: dict[RecipeName, Trainings] = Field({}, description="fixed-ratio recipe -> number of seeds (Fig. 2a)")
+    further: dict[Subnet, DepthArms] = Field({}, description="further d -> comparisons that are made there too")
     stages: tuple[RecipeName, ...] = Field((), description="recipes also scored at the end of phase 1 (Fig. 2c)")
+    refined: tuple[Subnet, ...] = Field((), description="further d with networks scored before and after phase 3")
     evolution: tuple[Subnet, ...] = Field((), description="d of the subnets scored at the end of each phase (Fig. 7)")
-    skip_all: RecipeName | None = Field(None, description="recipe without a bridge (Table 5)")
+    exposures: dict[RecipeName, Trainings] = Field({}, description="recipe -> number of seeds; as many subnet batches "
+                                                                   "as the three phases, or another order or end")
+    rates: tuple[RecipeName, ...] = Field((), description="recipes that differ in the learning rate")
+    bases: Annotated[Count, Field(le=100)] = Field(0, description="number of further base networks, of other seeds")
+    on_bases: tuple[RecipeName, ...] = Field((), description="recipes that start from each of them, beside the three "
+                                                             "phases")
+    plain: tuple[RecipeName, ...] = Field((), description="recipes whose full networks are also sampled without "
+                                                          "guidance and filters, beside the base and the three phases")
     extensions: tuple[RecipeName, ...] = Field((), description="recipes beyond the paper")
     zones: tuple[tuple[Positive, Positive], ...] = Field((), description="first and last scale of each zone (Table 1)")
     zone_depths: tuple[Subnet, ...] = Field((), description="d of the untrained subnets that run in the zones")
     bridges: tuple[Positive, ...] = Field((), description="N of the grid d x N (Table 8)")
+
+    @property
+    def by_depth(self) -> dict[int, DepthArms]:
+        """d -> comparisons that are made there; the ablations' own depth first."""
+        return {self.depth: self, **self.further}

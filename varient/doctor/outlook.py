@@ -20,7 +20,7 @@ from varient.cost.training_plan import TrainingPlan, plan_base, plan_supernet
 from varient.cost.training_setting import setting_of
 from varient.paper_size import is_paper_size
 from varient.report.tables import TABLES
-from varient.systems.names import SupernetId
+from varient.systems.names import BaseId, SupernetId
 from varient.systems.protocol import Network
 from varient.systems.registry import networks_of, resolve_system
 from varient.systems.var import count_transformer
@@ -66,9 +66,10 @@ class Target:
 
 
 def trains_on(config: ExperimentConfig) -> tuple[str, ...]:
-    """Splits of the image folder that trainings read."""
+    """Splits of the image folder that trainings, and the losses on held-out images, read."""
     recipes = [config.recipe(name) for name in (None, *config.supernet.recipes)]
-    return ("train", "val") if any(recipe.validate_every or recipe.automatic for recipe in recipes) else ("train",)
+    validated = config.shows_held_out_loss or any(recipe.validate_every or recipe.automatic for recipe in recipes)
+    return ("train", "val") if validated else ("train",)
 
 
 @dataclass(frozen=True)
@@ -143,12 +144,15 @@ class Outlook:
     def _starts_from(self, name: str) -> tuple[str, ...]:
         if name in self._families:
             return self._families[name].needs
-        return {"tokenizer": (), "base": ("tokenizer",)}.get(name, ("tokenizer", "base"))
+        if supernet := self._supernet(name):
+            return ("tokenizer", supernet.starts_from)
+        return ("tokenizer",) if BaseId.parse(name) else ()
 
     def _released(self, name: str) -> Path | None:
-        own = {"tokenizer": self.config.tokenizer.weights, "base": self.config.base.weights}
-        if name in own:
-            return own[name]
+        if BaseId.parse(name):
+            return self.config.base.weights
+        if name == "tokenizer":
+            return self.config.tokenizer.weights
         return self._families[name].released if name in self._families else None
 
     def _supernet(self, name: str) -> Supernet | None:
@@ -161,14 +165,14 @@ class Outlook:
 
     def _parameters(self, name: str) -> int:
         """Number of parameters of a network; for other families, estimated from the size of the file, if any."""
-        if name == "base" or SupernetId.parse(name):
+        if BaseId.parse(name) or SupernetId.parse(name):
             return count_transformer(self.config, self.config.transformer)
         released = self._released(name)
         return released.stat().st_size // FLOAT_BYTES if released and released.is_file() else 0
 
     def _plan(self, name: str) -> TrainingPlan | None:
         supernet, training = self._supernet(name), self.config.base.training
-        if not (supernet or (name == "base" and training)):
+        if not (supernet or (BaseId.parse(name) and training)):
             return None
         setting = setting_of(f"{self._any_gpu}:{self.gpus}", self.config.supernet.training if supernet else training)
         try:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from varient.config import EvaluationConfig, ExperimentConfig
+from varient.evaluation.crossed import crossed_fids, half_classifiers
 from varient.evaluation.extractors import Extractor
 from varient.evaluation.features import Features, extract_in_memory, extract_in_parts
 from varient.evaluation.image_source import ImageSource, Reference, pixel_warnings
@@ -81,12 +82,14 @@ def score_experiment(config: ExperimentConfig, samples: Sequence[Path], referenc
     extractor, judge, weights = open_networks(config, protocol, run_dir, device)
     record = score(protocol, extractor, generated, real, folder=folder, extrapolate=settings.fid_infinity, test=further)
     recognised = recognised_share(judge, generated) if judge else None
+    crossed = crossed_fids(config, generated, run_dir)
+    weights |= {path.stem: sha256_kept(path) for path in half_classifiers(config, run_dir)}
     used = record.provenance.model_copy(update={
         "experiment": config.name, "seed": config.seed,
         "settings": config.digest(*config.sampling.image_sections, "evaluation"),
         "weights_sha256": record.provenance.weights_sha256 | weights})
     record = record.model_copy(update={"warnings": (*found, *record.warnings), "recognised": recognised,
-                                       "provenance": used})
+                                       "fid_halves": crossed, "provenance": used})
     write_record(output, record)
     return record
 

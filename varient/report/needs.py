@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from varient.ablations import arms_of
+from varient.ablations import arms, arms_of
 from varient.config import ExperimentConfig
 from varient.paper import PAPER_DEPTHS
 
@@ -16,6 +16,7 @@ class Needs:
 
     Attributes:
         score, profile: systems whose score and profile records are needed.
+        loss: systems whose losses on held-out images are needed.
         samples: systems whose images are needed.
         curves: networks whose training curves are needed.
         reconstruction: whether the record of reconstructed real images is needed.
@@ -26,12 +27,24 @@ class Needs:
     samples: tuple[str, ...] = ()
     curves: tuple[str, ...] = ()
     reconstruction: bool = False
+    loss: tuple[str, ...] = ()
 
 
 def needs(*, score: Iterable[object] = (), profile: Iterable[object] = (), samples: Iterable[object] = (),
-          curves: Iterable[object] = (), reconstruction: bool = False) -> Needs:
+          curves: Iterable[object] = (), reconstruction: bool = False, loss: Iterable[object] = ()) -> Needs:
     """Needs from ids or their texts, without duplicates."""
-    return Needs(_once(score), _once(profile), _once(samples), _once(curves), reconstruction)
+    return Needs(_once(score), _once(profile), _once(samples), _once(curves), reconstruction, _once(loss))
+
+
+def needs_of_quality(config: ExperimentConfig, systems: Iterable[object]) -> Needs:
+    """Scores of some of VAR's systems, and their held-out losses where the experiment shows them."""
+    names = _once(systems)
+    return Needs(score=names, loss=names if config.shows_held_out_loss else ())
+
+
+def needs_of_arms(config: ExperimentConfig) -> Needs:
+    """All arms of the ablations; nothing where the experiment has none."""
+    return needs_of_quality(config, sorted({arm.system for arm in arms(config)}) if config.ablations else ())
 
 
 def _once(names: Iterable[object]) -> tuple[str, ...]:

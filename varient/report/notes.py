@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import pandas as pd
 
+from varient.ablations import THREE_PHASES
 from varient.config import ExperimentConfig
 from varient.cost.roofline import PAPER_BATCH_SIZE, PAPER_DEVICE
 from varient.disturbance import disturbances, speedup_disturbances
 from varient.paper import TITLE
 from varient.paper_size import UNKNOWN_WEIGHTS, is_paper_size, marks, on_cpu, warnings
+from varient.records import Record
 from varient.report.cells import ABSENT, ARITHMETIC, MARKS, PREDICTED
 from varient.report.needs import Needs
-from varient.report.quality_tables import THREE_PHASES
 from varient.report.table2 import CPU_BATCH
 from varient.report.table3 import TABLE3_NOTE
 from varient.results import Results
@@ -23,6 +24,9 @@ _IMAGES = {"train": "training", "holdout": "held-out"}
 _REDRAWS = ("± is half the width of a 95 % interval over redraws of the scored images, with the reference fixed; "
             "another training would change the values further.")
 _REDRAWS_OF_REAL = "The ± of recall is over redraws of the real images instead."
+_LOSSES = ("Losses are in nats per token: the cross-entropy of {images} held-out images' tokens, teacher-forced, "
+           "without dropped labels or stochastic depth; a subnet's is under the layers that it runs, a full network's "
+           "under all.")
 _TRAININGS = ("± is half the width of a 95 % interval (Student's t) of the mean over trainings of the supernet that "
               "differ only in their seed; all start from one base network.")
 
@@ -38,8 +42,10 @@ def table_notes(number: int, config: ExperimentConfig, results: Results, frame: 
     notes = [f"{title} Ours ({config.name}): {ABSENT} means no value, {MARKS[ARITHMETIC]} exact from shapes, "
              f"{MARKS[PREDICTED]} predicted by the cost model; unmarked values are measured.", *marked,
              " ".join(_reading(number, config, results, frame))]
-    absent = {kind: [name for name in getattr(wanted, kind) if name not in getattr(results, f"{kind}s")]
-              for kind in ("score", "profile")}
+    there: dict[str, tuple[tuple[str, ...], Mapping[str, Record]]] = {
+        "score": (wanted.score, results.scores), "profile": (wanted.profile, results.profiles),
+        "held-out loss": (wanted.loss, results.losses)}
+    absent = {kind: [name for name in names if name not in records] for kind, (names, records) in there.items()}
     gaps = [f"{kind} of {', '.join(names)}" for kind, names in absent.items() if names]
     gaps += ["reconstructions"] if wanted.reconstruction and not results.reconstruction else []
     notes += [f"No record: {'; '.join(gaps)}."] if gaps else []
@@ -69,6 +75,9 @@ def _reading(number: int, config: ExperimentConfig, results: Results, frame: pd.
         if "fid_test" in frame:
             yield (f"FID, precision and recall compare with the {_IMAGES[config.data.reference_split]} images; FID to "
                    "test set with images that have no part in anything else. The real images scored are that test set.")
+        if "fid_cross" in frame:
+            yield (f"FID, cross-fitted: mean of {config.evaluation.halves} FIDs, each against a random half of the "
+                   "training images on features of a classifier that learned from the other half alone.")
         yield ("Judge accuracy is the share of samples that a second classifier, used for nothing else, assigns to the "
                "requested class. Numbers published elsewhere are listed with their sources in "
                "varient/paper/published.yaml.")
@@ -80,6 +89,8 @@ def _reading(number: int, config: ExperimentConfig, results: Results, frame: pd.
     if number == 8:
         yield ("Each row is one supernet, trained with a single N and sampled with every N. Our row d = 30 is the "
                "network before any of these trainings; the paper does not say which network its row is.")
+    if any(column.endswith("_loss") for column in frame):
+        yield from loss_notes(results)
     if any(column.endswith("_pm") for column in frame):
         yield _TRAININGS if number == 5 else _REDRAWS
     if "recall_pm" in frame:
@@ -102,6 +113,12 @@ def _times(results: Results, frame: pd.DataFrame) -> Iterator[str]:
     if signs:
         yield "The machine was not idle, or not steady, while times marked as disturbed were measured ({}).".format(
             "; ".join(f"{name}: {', '.join(found)}" for name, found in signs.items()))
+
+
+def loss_notes(results: Results) -> Iterator[str]:
+    """How to read losses, where there are any."""
+    if results.held_out:
+        yield _LOSSES.format(images=max(record.num_images for record in results.held_out))
 
 
 def _settings(config: ExperimentConfig, results: Results) -> Iterator[str]:

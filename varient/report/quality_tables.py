@@ -1,25 +1,26 @@
-"""Tables 1, 4, 5 and 8: FID of the method's ablations, from score records alone."""
+"""Tables 1, 4, 5 and 8: FID and held-out loss of the method's ablations, from records alone."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from itertools import product
 
 import pandas as pd
 
-from varient.ablations import Arm, arms_of, zone_system
+from varient.ablations import SKIP_ALL, THREE_PHASES, Arm, arms_of, zone_system
 from varient.config import ExperimentConfig
 from varient.paper import DEPTH, PAPER_DEPTHS, paper_table
 from varient.pyramid import Pyramid, Zone
-from varient.records import ScoreRecord
+from varient.records import Record
 from varient.report.cells import ARITHMETIC, NORMAL_95, Cell, Row, averaged, flatten, measured, number
-from varient.report.needs import Needs, arm_systems, needs, shown_depths
+from varient.report.needs import Needs, arm_systems, needs, needs_of_quality, shown_depths
 from varient.report.table2 import NO_COUNTERPART
 from varient.results import Results, SeedSpread
 from varient.systems.ids import VarId, base_system
 
 NO_RECORD = "no record"
-THREE_PHASES = "three phases"
+LOSS_DIGITS = 3
 
 
 def table1(config: ExperimentConfig, results: Results) -> pd.DataFrame:
@@ -80,19 +81,19 @@ def _share(pyramid: Pyramid, zone: Zone) -> Cell:
 
 
 def table4(config: ExperimentConfig, results: Results) -> pd.DataFrame:
-    """Table 4: FID of subnet and full network before and after joint training, for each subnet depth.
+    """Table 4: FID, and held-out loss, of subnet and full network before and after joint training, for each depth.
 
     Each depth has a supernet, and so a full network, of its own.  After the paper's rows come ways of training that it
     does not have, such as one supernet for all depths.
     """
-    base = results.scores.get(base_system(config))
-    rows = [_table4_row(config, results, printed, base) for _, printed in paper_table(4).iterrows()]
+    rows = [_table4_row(config, results, printed) for _, printed in paper_table(4).iterrows()]
     for arm in arms_of(config, "extensions"):
         if arm.network == "subnet":
-            pair = {"joint_subnet_fid": arm.system, "joint_full_fid": str(replace(arm.id, full=True))}
-            rows.append({"training": _training(config, arm), "subnet_depth": str(arm.depth)} | {
-                column: measured(results.scores.get(system), "fid", 3, missing=NO_RECORD)
-                for column, system in pair.items()})
+            pair = {"joint_subnet": arm.system, "joint_full": str(replace(arm.id, full=True))}
+            cells = {f"{column}_fid": measured(results.scores.get(system), "fid", 3, missing=NO_RECORD)
+                     for column, system in pair.items()}
+            rows.append({"training": _training(config, arm), "subnet_depth": str(arm.depth)} | cells
+                        | _losses(config, results, pair))
     return flatten(rows)
 
 
@@ -100,10 +101,14 @@ def _training(config: ExperimentConfig, arm: Arm) -> str:
     """What a recipe changes, in words."""
     recipe = config.recipe(arm.arm)
     phases = config.supernet.phases_of(arm.depth, recipe)
+    training = config.supernet.training_of(recipe)
     changes = {f"one supernet for all depths, {sum(phases)} epochs in all": recipe.shared,
                "ends of phases found": recipe.automatic,
                f"phases of {'+'.join(map(str, phases))} epochs": bool(recipe.phases),
-               f"distillation, weight {recipe.distillation:g}": recipe.distillation > 0}
+               f"distillation, weight {recipe.distillation:g}": recipe.distillation > 0,
+               f"shares of subnet batches {recipe.order}": recipe.order is not None,
+               f"p = {recipe.last_ratio or 0:g} in phase 3": recipe.last_ratio is not None,
+               f"learning rate {training.learning_rate:g}, {training.schedule}": training != config.supernet.training}
     return f"{arm.arm}: " + ", ".join(words for words, changed in changes.items() if changed)
 
 
@@ -111,60 +116,83 @@ def needs_of_table4(config: ExperimentConfig) -> Needs:
     """Subnets and full networks before and after training, and the recipes that the paper does not have."""
     depths = shown_depths(config)
     pairs = [system for depth in depths for system in (VarId("free", depth), VarId("variant", depth, full=True))]
-    return needs(score=[base_system(config), *(VarId("variant", depth) for depth in depths), *pairs,
-                        *arm_systems(config, "extensions")])
+    return needs_of_quality(config, [base_system(config), *(VarId("variant", depth) for depth in depths), *pairs,
+                                     *arm_systems(config, "extensions")])
 
 
-_TABLE4_COLUMNS = ("training_free_subnet_fid", "training_free_full_fid", "joint_subnet_fid", "joint_full_fid")
-
-
-def _table4_row(config: ExperimentConfig, results: Results, printed: pd.Series, base: ScoreRecord | None) -> Row:
+def _table4_row(config: ExperimentConfig, results: Results, printed: pd.Series) -> Row:
     depth = config.counterpart(int(printed["subnet_depth"]))
-    systems = {} if depth is None else {
-        "training_free_subnet_fid": VarId("free", depth), "joint_subnet_fid": VarId("variant", depth),
-        "joint_full_fid": VarId("variant", depth, full=True)}
-    found = {column: results.scores.get(str(system)) for column, system in systems.items()}
-    found["training_free_full_fid"] = base
+    systems: dict[str, str | None] = dict.fromkeys(
+        ("training_free_subnet", "training_free_full", "joint_subnet", "joint_full"))
+    if depth:
+        systems |= {"training_free_subnet": str(VarId("free", depth)), "training_free_full": base_system(config),
+                    "joint_subnet": str(VarId("variant", depth)),
+                    "joint_full": str(VarId("variant", depth, full=True))}
     row: dict[str, str | Cell] = {"training": THREE_PHASES,
                                   "subnet_depth": Cell(str(depth or NO_COUNTERPART), paper=printed["subnet_depth"])}
-    return row | {column: measured(found.get(column) if depth else None, "fid", 3, printed[column],
-                                   NO_RECORD if depth else "") for column in _TABLE4_COLUMNS}
+    row |= {f"{column}_fid": measured(results.scores.get(system or ""), "fid", 3, printed[f"{column}_fid"],
+                                      NO_RECORD if depth else "") for column, system in systems.items()}
+    return row | _losses(config, results, systems)
 
 
-_DESIGNS = {"skip r1-r10": "skip all", "skip r7-r10": "bridge"}
-"""Our name of each design in the paper."""
+def _losses(config: ExperimentConfig, results: Results, systems: Mapping[str, str | None]) -> dict[str, str | Cell]:
+    """The held-out loss of each column's system, where the experiment shows losses; a column of None stays empty.
+
+    Without an interval: the images are the same for all systems, so their choice hardly moves a difference.
+    """
+    if not config.shows_held_out_loss:
+        return {}
+    losses, cells = results.losses, dict[str, str | Cell]()
+    for column, system in systems.items():
+        loss = losses.get(system) if system else None
+        cells[f"{column}_loss"] = Cell(source=NO_RECORD if system else "") if loss is None else Cell(
+            number(loss.loss, LOSS_DIGITS), source=f"measured ({config.name})")
+    return cells
+
+
+_SKIPS_ALL = {"skip r1-r10": True, "skip r7-r10": False}
+"""Whether each design of the paper is without a bridge."""
 
 
 def table5(config: ExperimentConfig, results: Results) -> pd.DataFrame:
     """Table 5: training and sampling with the subnet at every scale, against a bridge zone of full depth.
 
-    The paper has d = 16; ours is at the depth of the ablations, as the mean over several trainings.
+    The paper has d = 16; ours is at the depths of the ablations, each the mean over its trainings.  Held-out losses are
+    those of the plan that a column's network is sampled with.
     """
-    depth = config.ablations.depth if config.ablations else config.counterpart(16)
     found = arms_of(config, "bridge")
+    depths = dict.fromkeys(arm.depth for arm in found) or [
+        config.ablations.depth if config.ablations else config.counterpart(PAPER_DEPTHS[0])]
     rows = []
-    for _, printed in paper_table(5).iterrows():
-        skips_all = _DESIGNS[printed["design"]] == "skip all"
+    for depth, (_, printed) in product(depths, paper_table(5).iterrows()):
         row: dict[str, str | Cell] = {"design": printed["design"], "subnet_depth": Cell(str(depth or ""), paper="16")}
         for network in ("subnet", "full"):
-            systems = [arm.system for arm in found if arm.network == network and (arm.arm == "skip all") == skips_all]
+            systems = [arm.system for arm in found if arm.network == network and arm.depth == depth
+                       and (arm.arm == SKIP_ALL) == _SKIPS_ALL[printed["design"]]]
             for column, name, digits in ((f"{network}_fid", "fid", 3), (f"{network}_is", "inception_score", 2)):
-                row[column] = averaged(_over(results, systems, name), digits, config.name, printed[column], NO_RECORD)
+                row[column] = averaged(_over(results.scores, systems, name), digits, config.name, printed[column],
+                                       NO_RECORD)
+            if config.shows_held_out_loss:
+                row[f"{network}_loss"] = averaged(_over(results.losses, systems, "loss"), LOSS_DIGITS, config.name,
+                                                  missing=NO_RECORD)
         rows.append(row)
     return flatten(rows)
 
 
 def needs_of_table5(config: ExperimentConfig) -> Needs:
     """Both designs, all trainings."""
-    return needs(score=arm_systems(config, "bridge"))
+    return needs_of_quality(config, arm_systems(config, "bridge"))
 
 
-def _over(results: Results, systems: Iterable[str], name: str) -> SeedSpread | None:
-    return SeedSpread.of(getattr(results.scores.get(system), name, None) for system in systems)
+def _over(records: Mapping[str, Record], systems: Iterable[str], name: str) -> SeedSpread | None:
+    return SeedSpread.of(getattr(records.get(system), name, None) for system in systems)
 
 
 def table8(config: ExperimentConfig, results: Results) -> pd.DataFrame:
-    """Table 8: FID over subnet depth d and bridge zone N; with N = K the subnet is the full network of its supernet."""
+    """Table 8: FID, and held-out loss, over subnet depth d and bridge zone N.
+
+    With N = K the subnet is the full network of its supernet.
+    """
     base = base_system(config)
     grid: dict[tuple[int | None, str], str] = {(arm.depth, arm.arm): arm.system for arm in arms_of(config, "grid")}
     rows = []
@@ -172,14 +200,14 @@ def table8(config: ExperimentConfig, results: Results) -> pd.DataFrame:
         paper_depth = int(printed["depth"])
         depth = config.transformer.depth if paper_depth == DEPTH else config.counterpart(paper_depth)
         row: dict[str, str | Cell] = {"depth": Cell(str(depth or NO_COUNTERPART), paper=printed["depth"])}
-        for column in printed.index.drop("depth"):
-            system = base if paper_depth == DEPTH else grid.get((depth, f"N = {column.removeprefix('N')}"))
-            row[column] = measured(results.scores.get(system or ""), "fid", 3, printed[column],
-                                   NO_RECORD if depth else "")
-        rows.append(row)
+        systems = {column: base if paper_depth == DEPTH else grid.get((depth, f"N = {column.removeprefix('N')}"))
+                   for column in printed.index.drop("depth")}
+        row |= {column: measured(results.scores.get(system or ""), "fid", 3, printed[column],
+                                 NO_RECORD if depth else "") for column, system in systems.items()}
+        rows.append(row | _losses(config, results, systems))
     return flatten(rows)
 
 
 def needs_of_table8(config: ExperimentConfig) -> Needs:
     """The grid, and the network before any of its trainings."""
-    return needs(score=[base_system(config), *arm_systems(config, "grid")])
+    return needs_of_quality(config, [base_system(config), *arm_systems(config, "grid")])

@@ -30,6 +30,8 @@ CPU_BATCH = 1
 """Batch of the profiles on a CPU that the table shows at the paper's size."""
 COLUMNS = ("steps", "speedup", "latency_s", "memory_mb", "kv_cache_mb", "params", "fid", "is", "precision", "recall")
 _SCORES = {"fid": ("fid", 3), "is": ("inception_score", 2), "precision": ("precision", 3), "recall": ("recall", 3)}
+_EXTRA_FIDS = ("fid_test", "fid_cross")
+"""FIDs against other references, in experiments that have them."""
 _BASE = str(VarId("var", DEPTH))
 
 
@@ -53,8 +55,7 @@ def table2(config: ExperimentConfig, results: Results) -> pd.DataFrame:
         row = {"method": paper.get("method") or (source.name if source else own), "system": own}
         row |= {column: _beside(ours.get(column), paper.get(column, ""), system, results) for column in COLUMNS}
         row |= _on_cpu(published_as, config, results)
-        if "fid_test" in ours:
-            row["fid_test"] = ours["fid_test"]
+        row |= {column: ours[column] for column in _EXTRA_FIDS if column in ours}
         rows.append(row | {"recognised": ours.get("recognised", ""), "published": source.cell() if source else ""})
     if floor := results.scores.get(f"real-{config.data.floor_split}"):
         rows.append({"method": "Real images (held out)", "system": floor.system} | _scores(floor))
@@ -85,7 +86,7 @@ def _measured(results: Results, system: System | None, baseline: ProfileRecord |
 
 
 def _scores(score: ScoreRecord) -> dict[str, Cell]:
-    shown = _SCORES if score.fid_test is None else _SCORES | {"fid_test": ("fid_test", 3)}
+    shown = _SCORES | {name: (name, 3) for name in _EXTRA_FIDS if getattr(score, name) is not None}
     return {column: measured(score, name, digits) for column, (name, digits) in shown.items()} | {
         "recognised": measured(score, "recognised", 3)}
 

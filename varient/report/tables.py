@@ -60,7 +60,7 @@ TABLES = {1: Table(table1, needs_of_table1), 2: Table(table2, needs_of_table2), 
 _HEADINGS = {"method": "Method", "system": "Counterpart here", "steps": "#Steps", "speedup": "Speedup",
              "latency_s": "Latency (s)", "memory_mb": "Mem (MiB)", "kv_cache_mb": "KV (MiB)", "params": "#Param",
              "fid": "FID", "is": "IS", "precision": "Prec", "recall": "Rec", "fid_test": "FID to test set",
-             "recognised": "Judge accuracy", "published": "Published elsewhere",
+             "fid_cross": "FID, cross-fitted", "recognised": "Judge accuracy", "published": "Published elsewhere",
              "cpu_speedup": "CPU: speedup", "cpu_latency_s": "CPU: latency (s)", "cpu_kv_cache_mb": "CPU: KV (MiB)",
              "subnet_depth": "d",
              "training": "Training",
@@ -76,7 +76,11 @@ _HEADINGS = {"method": "Method", "system": "Counterpart here", "steps": "#Steps"
              "subnet_is": "Subnet IS", "full_fid": "Full FID", "full_is": "Full IS", "configuration": "Configuration",
              "value": "Value", "depth": "d", "phase1_epochs": "Phase 1", "phase2_epochs": "Phase 2",
              "phase3_epochs": "Phase 3", "total_epochs": "Total", "batches_per_epoch": "Batches per epoch",
-             **{f"N{n}": f"N = {n}" for n in range(6, 11)}, **{f"fid_d{d}": f"FID at d = {d}" for d in range(2, 31)}}
+             "training_free_subnet_loss": "Training-free subnet loss",
+             "training_free_full_loss": "Training-free full loss", "joint_subnet_loss": "Joint subnet loss",
+             "joint_full_loss": "Joint full loss", "subnet_loss": "Subnet loss", "full_loss": "Full loss",
+             **{f"N{n}_loss": f"Loss, N = {n}" for n in range(6, 11)}, **{f"N{n}": f"N = {n}" for n in range(6, 11)},
+             **{f"fid_d{d}": f"FID at d = {d}" for d in range(2, 31)}}
 
 
 def render(number: int, config: ExperimentConfig, results: Results, stem: Path) -> list[Path]:

@@ -6,6 +6,8 @@
 | `variant-d16`, `variant-d16-n7` | supernet of d = 16 | all at the first N scales (default: the config's), then I_16 |
 | `variant-d16-full` | supernet of d = 16 | all |
 | `variant-d16-p50-s1` | supernet trained by the recipe `p50` with seed 1 | as `variant-d16` |
+| `variant-d16-b1`, `var-d30-b1` | supernet trained from the base network of seed 1; that base network | |
+| `variant-d16-full-plain` | supernet of d = 16 | all, and tokens drawn without guidance and filters |
 | `variant-d16-e5`, `variant-d16-end1` | supernet after epoch 5; at the end of phase 1 | as `variant-d16` |
 | `free-d16`, `free-d16-n7` | base, without further training | as `variant-d16` |
 | `free-d16-r4to6` | base | I_16 at r4-r6, all elsewhere (Table 1) |
@@ -26,6 +28,7 @@ from typing import TYPE_CHECKING
 
 from varient.plan import DepthPlan
 from varient.systems.names import (
+    BASE,
     EPOCH,
     FROM_0,
     FROM_1,
@@ -59,11 +62,13 @@ _RECIPE = _Recipe("recipe", "{}", ("variant",), "<recipe>")
 SUFFIXES = (
     _RECIPE,
     SEED,
+    BASE,
     EPOCH,
     Suffix("phase", "end{}", ("variant",), "end<phase>"),
     Suffix("bridge", "n{}", ("variant", "free"), "n<N>", FROM_0),
     Suffix("full", "full", ("variant",), "full"),
     Suffix("window", "r{}to{}", ("free",), "r<first>to<last>"),
+    Suffix("plain", "plain", KINDS, "plain"),
 )
 """All suffixes of VAR's ids, in their order within an id."""
 
@@ -80,11 +85,13 @@ class VarId:
         depth: D for `var`, else d of the subnet.
         recipe: name of the recipe by which the supernet was trained; None: the paper's.
         seed: seed of that training, added to the experiment's seed.
+        base: seed of the base network's training, added to the experiment's seed.
         epoch: use the supernet's weights after this epoch; None: after the last.
         phase: use the weights at the end of this phase, 1 or 2.
         bridge: N; None: the experiment's.
         full: all layers at all scales.
         window: first and last scale at which the subnet runs (Table 1).
+        plain: tokens are drawn without guidance and filters.
 
     Raises:
         ValueError: fields that exclude each other, or that ids of this kind cannot have.
@@ -99,6 +106,8 @@ class VarId:
     bridge: int | None = None
     full: bool = False
     window: tuple[int, int] | None = None
+    base: int = 0
+    plain: bool = False
 
     family = "var"
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from varient.config import ExperimentConfig
 from varient.files import sha256_kept
+from varient.systems.names import BaseId
 from varient.systems.protocol import System
 from varient.systems.registry import networks_of, user_files
 
@@ -34,19 +35,22 @@ def imported_sha256(system: System, config: ExperimentConfig, run_dir: Path) -> 
 
 def _imported(network: str, config: ExperimentConfig) -> Iterator[str]:
     """The imported networks that one descends from; itself where it is one."""
-    own = {"tokenizer": config.tokenizer.weights, "base": config.base.weights}
-    if network in own:
-        if own[network]:
+    if network == "tokenizer":
+        if config.tokenizer.weights:
             yield network
-        elif network == "base":
+        return
+    if BaseId.parse(network):
+        if config.base.weights:
+            yield network
+        else:
             yield from _imported("tokenizer", config)
         return
     family = networks_of(config).get(network)
     if family and family.released:
         yield network
         return
-    # Supernets are fine-tuned from the base network, on the tokenizer's tokens.
-    for need in family.needs if family else ("tokenizer", "base"):
+    # Supernets are fine-tuned from a base network, on the tokenizer's tokens; only one can be imported.
+    for need in family.needs if family else ("tokenizer", str(BaseId())):
         yield from _imported(need, config)
 
 

@@ -1,7 +1,8 @@
-"""Names of supernets, and the suffixes that they share with ids (`varient.systems.ids`).
+"""Names of supernets and base networks, and the suffixes that they share with ids (`varient.systems.ids`).
 
 `supernet-d16`; `supernet-d16-p50-s1`, trained by the recipe `p50` with seed 1; `supernet-multi`, for all depths;
-`supernet-d16-e5`, its weights after epoch 5.  Trainings import this module and not the ids, so that the workflow does
+`supernet-d16-e5`, its weights after epoch 5; `supernet-d16-b1`, trained from the base network `base-b1`, which is of
+seed 1.  Trainings import this module and not the ids, so that the workflow does
 not repeat them when a kind of id is added.
 """
 
@@ -68,6 +69,7 @@ class Word(Suffix):
 
 RECIPE = Word("recipe", "{}", ("variant",), "<recipe>")
 SEED = Suffix("seed", "s{}", ("variant",), "s<seed>")
+BASE = Suffix("base", "b{}", KINDS, "b<base>")
 EPOCH = Suffix("epoch", "e{}", ("variant",), "e<epoch>")
 
 
@@ -77,15 +79,16 @@ class SupernetId:
 
     Attributes:
         depth: d; None for a supernet of all depths.
-        recipe, seed, epoch: as in `VarId`.
+        recipe, seed, epoch, base: as in `VarId`.
     """
 
     depth: int | None
     recipe: str | None = None
     seed: int = 0
     epoch: int | None = None
+    base: int = 0
 
-    SUFFIXES = (RECIPE, SEED, EPOCH)
+    SUFFIXES = (RECIPE, SEED, BASE, EPOCH)
 
     @classmethod
     def parse(cls, text: str) -> SupernetId | None:
@@ -101,7 +104,34 @@ class SupernetId:
 
 def supernet_pattern() -> str:
     """Regular expression of the names of supernets at the end of their training, without named groups."""
-    return rf"supernet(?:-d{FROM_1})?(?:-{RECIPE.pattern})?(?:-{SEED.pattern})?"
+    return rf"supernet(?:-d{FROM_1})?(?:-{RECIPE.pattern})?(?:-{SEED.pattern})?(?:-{BASE.pattern})?"
+
+
+@dataclass(frozen=True)
+class BaseId:
+    """Name of a base network's weights.
+
+    Attributes:
+        base: seed of its training, added to the experiment's seed.
+    """
+
+    base: int = 0
+
+    SUFFIXES = (BASE,)
+
+    @classmethod
+    def parse(cls, text: str) -> BaseId | None:
+        """Parse a name; None if it is not the name of a base network."""
+        match = re.fullmatch("base" + pattern_of(cls.SUFFIXES), text, re.ASCII)
+        return cls(**values_of(cls.SUFFIXES, match)) if match else None
+
+    def __str__(self) -> str:
+        return "base" + written(self.SUFFIXES, self)
+
+
+def base_pattern() -> str:
+    """Regular expression of the names of base networks, without named groups."""
+    return rf"base(?:-{BASE.pattern})?"
 
 
 def pattern_of(suffixes: tuple[Suffix, ...]) -> str:

@@ -17,11 +17,12 @@ from typing import Any
 from pydantic import ValidationError
 
 from varient.config import ConfigError, ExperimentConfig, error_lines
+from varient.systems.names import base_pattern
 from varient.systems.protocol import NAME, Family, Network, System
 
 ENTRY_POINTS = "varient.systems"
 
-_RESERVED = re.compile(r"tokenizer|base|supernet.*|classifier-.*")
+_RESERVED = re.compile(rf"tokenizer|{base_pattern()}|supernet.*|classifier-.*")
 
 
 @cache

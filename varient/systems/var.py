@@ -27,6 +27,7 @@ class VARSystem:
     """VAR with a depth plan.
 
     Attributes:
+        config: the experiment, with the guidance and the filters of this system.
         name: its id.
         network: name of its weights, such as `base` or `supernet-d<d>`.
         plan: layers per scale.
@@ -55,7 +56,7 @@ class VARSystem:
         return {self.network: count_transformer(self.config, self.config.transformer)}
 
     def protocol(self) -> dict[str, Any]:
-        """Layers per scale, and guidance and filters of the experiment."""
+        """Layers per scale, guidance and filters."""
         settings = self.config.sampling
         return {"layers_per_scale": self.plan.layers_per_scale, "cfg": settings.cfg, "top_k": settings.top_k,
                 "top_p": settings.top_p}
@@ -96,15 +97,20 @@ def resolve(name: str, config: ExperimentConfig, settings: None) -> VARSystem | 
     if found.of_supernet and found.depth not in config.supernet.depths:
         raise ValueError(f"system {name!r}: {config.name} trains supernets for d = "
                          f"{', '.join(map(str, config.supernet.depths))}")
+    if found.base and config.base.training is None:
+        raise ValueError(f"system {name!r}: {config.name} trains no base network, so it has no other than "
+                         f"{replace(found, base=0)}'s")
     recipe = config.recipe(found.recipe)
     bridge = config.supernet.bridge if recipe.bridge is None else recipe.bridge
     try:
         plan = found.plan(depth, len(config.patch_nums), bridge, config.subnet_layers)
     except ValueError as error:
         raise ValueError(f"system {name!r}: {error}") from None
-    network = Supernet(found.depth, found.recipe, found.seed).weights(config, _epoch(found, config))
-    return VARSystem(config, name, network if found.of_supernet else "base", plan,
-                     str(replace(found, depth=_paper_depth(found.depth, config))))
+    supernet = Supernet(found.depth, found.recipe, found.seed, found.base)
+    network = supernet.weights(config, _epoch(found, config)) if found.of_supernet else supernet.starts_from
+    if found.plain:
+        config = config.model_copy(update={"sampling": config.sampling.plain()})
+    return VARSystem(config, name, network, plan, str(replace(found, depth=_paper_depth(found.depth, config))))
 
 
 def _epoch(found: VarId, config: ExperimentConfig) -> int | None:

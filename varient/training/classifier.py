@@ -11,27 +11,33 @@ from torch.nn import functional as F
 from varient.config import ExperimentConfig
 from varient.models.build import build_classifier
 from varient.models.checkpoint import save_weights
-from varient.training.data import batch_indices, load_images
+from varient.training.data import batch_indices, halves_of, load_images
 from varient.training.loop import fit
 
-ROLES = {"features": 0, "judge": 1}
-"""Role of each classifier -> offset of its seed.
 
-`features` computes the features of FID, KID, precision and recall and the logits of IS.  `judge`, trained from another
-seed, measures class accuracy, independently of the other scores.
-"""
+def roles(config: ExperimentConfig) -> dict[str, int]:
+    """Role of each classifier of the experiment -> offset of its seed.
+
+    `features` computes the features of FID, KID, precision and recall and the logits of IS.  `judge`, trained from
+    another seed, measures class accuracy, independently of the other scores.  `half1`, `half2`, ... learn from one half
+    of the training images each, and compute the features of FID against the other half (`varient.evaluation.crossed`).
+    """
+    return {role: offset for offset, role in enumerate(("features", "judge", *config.evaluation.half_roles))}
 
 
 def train_classifier(config: ExperimentConfig, role: str, output: Path) -> None:
-    """Train the classifier of a role on the training split and write it, with its accuracy on the other split.
+    """Train the classifier of a role on the training split, or its half, and write it with its accuracy on the holdout.
 
     Raises:
         ValueError: unknown role, or a protocol that needs no classifier.
     """
-    if role not in ROLES:
-        raise ValueError(f"classifier role {role!r} is unknown; known: {', '.join(ROLES)}")
-    settings, seed = config.evaluation.classifier_training, config.seed + ROLES[role]
+    known = roles(config)
+    if role not in known:
+        raise ValueError(f"classifier role {role!r} is unknown; known: {', '.join(known)}")
+    settings, seed = config.evaluation.classifier_training, config.seed + known[role]
     train = load_images(config.data, "train")
+    if role in config.evaluation.half_roles:
+        train, _ = halves_of(train, 1 + config.evaluation.half_roles.index(role))
     torch.manual_seed(seed)
     classifier = build_classifier(config)
 

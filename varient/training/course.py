@@ -10,9 +10,11 @@ from dataclasses import dataclass, field
 
 from varient.config import BaseTraining, ExperimentConfig, SupernetTraining
 from varient.plan import DepthPlan
+from varient.systems.names import BaseId
 from varient.training.recipes import Supernet, schedule_of
 from varient.training.schedule import FixedRatioSchedule, Schedule
 
+_BASE = BaseId()
 PROBED_ROWS = 32
 """Number of rows on which a gradient probe is computed: it retains its graph over several backward passes, so its
 memory use is higher than that of a training step."""
@@ -64,7 +66,7 @@ class Course:
         return bool(self.bridge and self.layers)
 
 
-def base_course(config: ExperimentConfig) -> Course:
+def base_course(config: ExperimentConfig, base: BaseId = _BASE) -> Course:
     """The training of the full network from scratch.
 
     Raises:
@@ -73,7 +75,7 @@ def base_course(config: ExperimentConfig) -> Course:
     settings = config.base.training
     if settings is None:
         raise ValueError(f"{config.name}: the full network is read from {config.base.weights}, no training starts")
-    return Course("base", settings, FixedRatioSchedule(settings.epochs, 0.0), config.plan())
+    return Course(str(base), settings, FixedRatioSchedule(settings.epochs, 0.0), config.plan())
 
 
 def supernet_course(config: ExperimentConfig, supernet: Supernet) -> Course:
@@ -88,8 +90,9 @@ def supernet_course(config: ExperimentConfig, supernet: Supernet) -> Course:
         if depth not in config.supernet.phases:
             raise ValueError(f"supernet.phases has no entry for depth {depth}")
     return Course(
-        supernet.weights(config), config.supernet.training,
-        schedule_of(recipe, config.supernet.phases_of(supernet.depth, recipe)), config.plan(),
+        supernet.weights(config), config.supernet.training_of(recipe),
+        schedule_of(recipe, config.supernet.phases_of(supernet.depth, recipe), config.seed + supernet.seed),
+        config.plan(),
         subnets={depth: config.plan(depth, recipe.bridge) for depth in depths},
         batches_per_epoch=config.supernet.training.batches_per_epoch, distillation=recipe.distillation,
         validate_every=1 if recipe.automatic else recipe.validate_every,

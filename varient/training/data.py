@@ -126,6 +126,17 @@ def _chosen(data: DataConfig, labels: Tensor, split: Split) -> Tensor:
     return torch.from_numpy(np.sort(train if split == "train" else held_out))
 
 
+def halves_of(images: LabeledImages, number: int) -> tuple[LabeledImages, LabeledImages]:
+    """Two random halves, stratified by class, which depend only on the images and on ``number``, 1, 2, ..."""
+    from sklearn.model_selection import train_test_split
+
+    halves = train_test_split(np.arange(len(images)), test_size=0.5, stratify=images.labels.numpy(),
+                              random_state=number)
+    first, second = (torch.from_numpy(np.sort(half)) for half in halves)
+    return (LabeledImages(images.images[first], images.labels[first]),
+            LabeledImages(images.images[second], images.labels[second]))
+
+
 def check_labels(labels: Tensor, num_classes: int, origin: str) -> None:
     """Check that labels (N,) are int64 in 0..num_classes-1; error messages begin with ``origin``.
 

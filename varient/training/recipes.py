@@ -5,8 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from varient.config import ExperimentConfig, Recipe
-from varient.systems.names import SupernetId
-from varient.training.schedule import AutomaticSchedule, FixedRatioSchedule, ProgressiveSchedule, Schedule
+from varient.systems.names import BaseId, SupernetId
+from varient.training.schedule import (
+    AutomaticSchedule,
+    FixedRatioSchedule,
+    ProgressiveSchedule,
+    ReorderedSchedule,
+    Schedule,
+)
 
 
 @dataclass(frozen=True)
@@ -17,16 +23,23 @@ class Supernet:
         depth: d; for a shared supernet, any of its depths.
         recipe: name of the recipe in the config; None: the paper's.
         seed: added to the experiment's seed.
+        base: seed of the base network that it starts from, added to the experiment's seed.
     """
 
     depth: int
     recipe: str | None = None
     seed: int = 0
+    base: int = 0
 
     def weights(self, config: ExperimentConfig, epoch: int | None = None) -> str:
         """Name of its weights at the end, or after an epoch; without the depth if the supernet is shared."""
         shared = config.recipe(self.recipe).shared
-        return str(SupernetId(None if shared else self.depth, self.recipe, self.seed, epoch))
+        return str(SupernetId(None if shared else self.depth, self.recipe, self.seed, epoch, self.base))
+
+    @property
+    def starts_from(self) -> str:
+        """Name of the weights of its base network."""
+        return str(BaseId(self.base))
 
     def depends(self, config: ExperimentConfig) -> tuple[str, ...]:
         """Config sections that its weights depend on, without other recipes and, if it is not shared, other depths.
@@ -51,16 +64,26 @@ def supernet_of(weights: str, config: ExperimentConfig) -> Supernet:
     """
     named = SupernetId.parse(weights)
     if named is None or named.epoch:
-        raise ValueError(f"{weights!r} is no supernet; they are called supernet-d<d>[-<recipe>][-s<seed>]")
+        raise ValueError(f"{weights!r} is no supernet; they are called supernet-d<d>[-<recipe>][-s<seed>]"
+                         "[-b<base>]")
     depth = named.depth or min(config.supernet.depths)
-    found = Supernet(depth, named.recipe, named.seed)
+    found = Supernet(depth, named.recipe, named.seed, named.base)
     if depth not in config.supernet.depths or found.weights(config) != weights:
         raise ValueError(f"{weights!r} is no supernet of {config.name}")
     return found
 
 
-def schedule_of(recipe: Recipe, phases: tuple[int, int, int]) -> Schedule:
-    """The schedule of a recipe; all have as many epochs as the three phases together."""
+def schedule_of(recipe: Recipe, phases: tuple[int, int, int], seed: int = 0) -> Schedule:
+    """The schedule of a recipe; all have as many epochs as the three phases together.
+
+    Args:
+        seed: of the training; a shuffled order depends on it.
+    """
     if recipe.ratio is not None:
         return FixedRatioSchedule(sum(phases), recipe.ratio)
-    return AutomaticSchedule(sum(phases)) if recipe.automatic else ProgressiveSchedule(phases)
+    if recipe.automatic:
+        return AutomaticSchedule(sum(phases))
+    phased = ProgressiveSchedule(phases, 1.0 if recipe.last_ratio is None else recipe.last_ratio)
+    if recipe.order == "reversed":
+        return ReorderedSchedule.reversed(phased)
+    return ReorderedSchedule.shuffled(phased, seed) if recipe.order == "shuffled" else phased

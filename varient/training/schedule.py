@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
+
 
 class Validation(NamedTuple):
     """Validation losses after an epoch."""
@@ -30,6 +32,8 @@ class ProgressiveSchedule:
     """
 
     phases: tuple[int, int, int]
+    last: float = 1.0
+    """p in phase 3; 1 in the paper."""
 
     @property
     def epochs(self) -> int:
@@ -48,11 +52,50 @@ class ProgressiveSchedule:
         return 1 if epoch <= first else 2 if epoch <= first + second else 3
 
     def subnet_probability(self, epoch: int, validation: Sequence[Validation] = ()) -> float:
-        """p(subnet): 0.2, then 0.2 + 0.8 (ep - E_1) / (E_2 - E_1) (Eq. 5), then 1."""
+        """p(subnet): 0.2, then 0.2 + 0.8 (ep - E_1) / (E_2 - E_1) (Eq. 5), then `last`."""
         phase = self.phase(epoch)
         if phase == 2:
             return min(P_START + (1 - P_START) * (epoch - self.phases[0]) / self.phases[1], 1.0)
-        return P_START if phase == 1 else 1.0
+        return P_START if phase == 1 else self.last
+
+
+@dataclass(frozen=True)
+class ReorderedSchedule:
+    """The probabilities of three phases in another order of their epochs: as many subnet batches, earlier or later.
+
+    Attributes:
+        phased: the schedule whose probabilities are taken.
+        order: the epoch of ``phased``, 1..E, whose probability each epoch takes; each occurs once.
+    """
+
+    phased: ProgressiveSchedule
+    order: tuple[int, ...]
+
+    @classmethod
+    def reversed(cls, phased: ProgressiveSchedule) -> ReorderedSchedule:
+        """From the last epoch to the first."""
+        return cls(phased, tuple(range(phased.epochs, 0, -1)))
+
+    @classmethod
+    def shuffled(cls, phased: ProgressiveSchedule, seed: int) -> ReorderedSchedule:
+        """In a random order, which is a function of the seed."""
+        order = np.random.Generator(np.random.Philox(key=seed)).permutation(phased.epochs) + 1
+        return cls(phased, tuple(order.tolist()))
+
+    @property
+    def epochs(self) -> int:
+        """E, all epochs."""
+        return self.phased.epochs
+
+    def subnet_probability(self, epoch: int, validation: Sequence[Validation] = ()) -> float:
+        """p of the epoch that takes this place.
+
+        Raises:
+            ValueError: an epoch outside 1..E.
+        """
+        if not 1 <= epoch <= self.epochs:
+            raise ValueError(f"epoch {epoch} is outside 1..{self.epochs}")
+        return self.phased.subnet_probability(self.order[epoch - 1])
 
 
 @dataclass(frozen=True)
@@ -114,4 +157,4 @@ class AutomaticSchedule:
         return p
 
 
-Schedule = ProgressiveSchedule | FixedRatioSchedule | AutomaticSchedule
+Schedule = ProgressiveSchedule | ReorderedSchedule | FixedRatioSchedule | AutomaticSchedule

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,7 @@ from varient.models.transformer import VAR
 from varient.plan import DepthPlan
 from varient.training.course import PROBED_ROWS, Course
 from varient.training.curves import Curves
-from varient.training.distributed import Part, is_main_process, sum_over_processes, whole
+from varient.training.distributed import Part, is_main_process, whole
 from varient.training.loop import Evaluate, fit
 from varient.training.schedule import Validation
 from varient.training.tokens import (
@@ -27,6 +26,7 @@ from varient.training.tokens import (
     scale_losses,
     token_loss,
 )
+from varient.training.validation import held_out_losses
 
 
 @dataclass
@@ -132,22 +132,13 @@ class TokenTraining:
         every = self.course.validate_every
         if not every or step == 0 or step % (every * self.per_epoch):
             return
-        plans = (*self.subnets, self.full)
-        sums = torch.zeros(len(plans) + 1, dtype=torch.float64)  # sums of losses, and the number of images
-        for batch, images in self.tokens.held_out(next(self.model.parameters()).device):
-            sums[:-1] += images * evaluate(partial(self._losses, batch, plans)).cpu().double()
-            sums[-1] += images
-        sums = sum_over_processes(sums)  # each process has a share of the images
-        losses = (sums[:-1] / sums[-1]).tolist()
+        batches = self.tokens.held_out(next(self.model.parameters()).device)
+        losses = [loss.mean for loss in held_out_losses(self.model, batches, (*self.subnets, self.full), evaluate)]
         # Rounded to float32 as in the curves, so that a resumed run uses the same values.
         found = Validation(*(float(np.float32(loss)) for loss in (sum(losses[:-1]) / len(losses[:-1]), losses[-1])))
         self.pending = [found]
         for name, value in found._asdict().items():
             self.curves.record(f"validation/{name}", value)
-
-    def _losses(self, batch: Batch, plans: Sequence[DepthPlan]) -> Tensor:
-        """Loss of a batch under each plan."""
-        return torch.stack([token_loss(self.model(batch.label_B, batch.x_BLv, plan), batch.idx_BL) for plan in plans])
 
     def _validation(self) -> list[Validation]:
         """Validation losses of all earlier epochs: those in the curves and those of this step."""

@@ -84,10 +84,9 @@ class TokenBatches:
         """
         self._tokenizer, self._data = load_tokenizer(config, tokenizer_path), config.data
         self._beside, self._seed = tokenizer_path.parent, config.seed if seed is None else seed
+        self._held_out = HeldOutTokens(config, self._tokenizer, self._beside)
         self._batch_size, self._drop_rate = batch_size, config.transformer.cond_drop_rate
         self._images = self._open(config, tokenizer_path, cache)
-        self._length = config.pyramid.length
-        self._held_out: list[tuple[TokenBatch, int]] | None = None
         self._stream: Iterator[TokenBatch] = iter(())
         self._coming: Iterator[_Turn] = iter(())
         self._present: tuple[_Turn, TokenBatch] | None = None
@@ -99,7 +98,7 @@ class TokenBatches:
         """Digests of the images (and, if ``held_out``, validation images); empty if the config determines them."""
         if self._data.in_memory:
             return []
-        others = [open_folder(self._data, "val", self._beside).identity] if held_out else []
+        others = [self._held_out.identity] if held_out else []
         return [self._images.identity, *others]
 
     def batch(self, step: int, part: Part = _WHOLE) -> Batch:
@@ -115,22 +114,15 @@ class TokenBatches:
         (dropped_B,) = part.rows(torch.rand(self._batch_size) < self._drop_rate)
         # The encoder must not run under the training's autocast: tokens depend on small differences of distances.
         with torch.autocast(torch.device(part.device).type, enabled=False):
-            batch = self._complete(self._visited(step, part), part.device)
+            batch = _complete(self._visited(step, part), self._tokenizer, part.device)
         label_B, mix = torch.where(dropped_B, self._data.num_classes, batch.label_B), batch.mix
         if mix:
             mix = mix._replace(labels=torch.where(dropped_B, self._data.num_classes, mix.labels))
         return batch._replace(label_B=label_B, mix=mix)
 
     def held_out(self, device: torch.device | str = "cpu") -> Iterator[tuple[Batch, int]]:
-        """Validation images (holdout, or a folder's val) in batches; each process gets its share.
-
-        Each batch comes with the number of its images that count: all, or 0 for a padding batch.  Padding gives all
-        processes the same number of batches, because under fsdp they must run the network together.
-        """
-        if self._held_out is None:
-            self._held_out = self._encode_held_out(device)
-        for batch, images in self._held_out:
-            yield self._complete(batch, device), images
+        """The held-out images, see `HeldOutTokens.batches`."""
+        return self._held_out.batches(device)
 
     def _open(self, config: ExperimentConfig, tokenizer_path: Path,
               cache: Path | None) -> TokensInMemory | TokenCache | AugmentedImages:
@@ -165,13 +157,50 @@ class TokenBatches:
 
     def _on(self, device: torch.device | str) -> TokensInMemory | TokenCache | EncodedImages:
         """The images as tokens on ``device``, which is not known before the first batch."""
-        return self._encoded(self._images, device) if isinstance(self._images, AugmentedImages) else self._images
+        if isinstance(self._images, AugmentedImages):
+            return _encoded(self._images, self._tokenizer, device)
+        return self._images
 
-    def _encoded(self, pixels: AugmentedImages, device: torch.device | str) -> EncodedImages:
-        return EncodedImages(pixels, self._tokenizer.to(device).encode, device=device,
-                             workers=Hardware.from_environment().workers)
 
-    def _encode_held_out(self, device: torch.device | str) -> list[tuple[TokenBatch, int]]:
+class HeldOutTokens:
+    """Images that no network is trained on, as tokens: the holdout of a set in memory, or a folder's val.
+
+    Args:
+        tokenizer: moves to the device of the batches.
+        beside: folder of the index of an image folder and of the log of its unreadable images.
+    """
+
+    def __init__(self, config: ExperimentConfig, tokenizer: VQVAE, beside: Path) -> None:
+        self._data, self._seed, self._length = config.data, config.seed, config.pyramid.length
+        self._tokenizer, self._beside = tokenizer, beside
+        self._tokens: list[tuple[TokenBatch, int]] | None = None
+
+    @property
+    def identity(self) -> str:
+        """SHA-256 of the images.
+
+        Raises:
+            ImageFolderError: the folder does not match the config.
+        """
+        if self._data.in_memory:
+            return load_images(self._data, "holdout").identity
+        return open_folder(self._data, "val", self._beside).identity
+
+    def batches(self, device: torch.device | str = "cpu") -> Iterator[tuple[Batch, int]]:
+        """All images in batches, without label dropout; encoded at the first call.  Each process gets its share.
+
+        Each batch comes with the number of its images that count: all, or 0 for a padding batch.  Padding gives all
+        processes the same number of batches, because under fsdp they must run the network together.
+
+        Raises:
+            ImageFolderError: the folder does not match the config, or an image cannot be read.
+        """
+        if self._tokens is None:
+            self._tokens = self._encode(device)
+        for batch, images in self._tokens:
+            yield _complete(batch, self._tokenizer, device), images
+
+    def _encode(self, device: torch.device | str) -> list[tuple[TokenBatch, int]]:
         rank, processes = _place()
         if self._data.in_memory:
             images = load_images(self._data, "holdout")
@@ -181,19 +210,26 @@ class TokenBatches:
         else:
             pixels = _augmented(self._data, open_folder(self._data, "val", self._beside), NO_AUGMENTATION, self._seed)
             shares = torch.arange(len(pixels)).split(_HELD_OUT_AT_ONCE)
-            encoded = self._encoded(pixels, device).batches(Visit(0, own) for own in shares[rank::processes])
+            visits = (Visit(0, own) for own in shares[rank::processes])
+            encoded = _encoded(pixels, self._tokenizer, device).batches(visits)
             batches = [batch._replace(tokens=batch.tokens.cpu()) for batch in encoded]
         one = torch.zeros(1, dtype=torch.int64)
         idle = TokenBatch(one.new_zeros(1, self._length), one), 0
         return [*((batch, len(batch.labels)) for batch in batches),
                 *[idle] * (math.ceil(len(shares) / processes) - len(batches))]
 
-    def _complete(self, found: TokenBatch, device: torch.device | str) -> Batch:
-        """Add the inputs of the transformer and move everything to its device; labels are not changed."""
-        idx_BL, x_BLv = found.tokens.to(device), found.inputs
-        x_BLv = self._tokenizer.to(device).quantize.teacher_input(idx_BL) if x_BLv is None else x_BLv.to(device)
-        mix = found.mix and Mix(*(tensor.to(device) for tensor in found.mix))
-        return Batch(found.labels.to(device), x_BLv, idx_BL, mix)
+
+def _encoded(pixels: AugmentedImages, tokenizer: VQVAE, device: torch.device | str) -> EncodedImages:
+    return EncodedImages(pixels, tokenizer.to(device).encode, device=device,
+                         workers=Hardware.from_environment().workers)
+
+
+def _complete(found: TokenBatch, tokenizer: VQVAE, device: torch.device | str) -> Batch:
+    """Add the inputs of the transformer and move everything to its device; labels are not changed."""
+    idx_BL, x_BLv = found.tokens.to(device), found.inputs
+    x_BLv = tokenizer.to(device).quantize.teacher_input(idx_BL) if x_BLv is None else x_BLv.to(device)
+    mix = found.mix and Mix(*(tensor.to(device) for tensor in found.mix))
+    return Batch(found.labels.to(device), x_BLv, idx_BL, mix)
 
 
 class _Turn(NamedTuple):
@@ -291,9 +327,14 @@ def token_loss(logits_BLV: Tensor, idx_BL: Tensor, label_smoothing: float = 0.0)
     return F.cross_entropy(logits_BLV.flatten(0, 1), idx_BL.flatten(), label_smoothing=label_smoothing)
 
 
+def losses_of_tokens(logits_BLV: Tensor, idx_BL: Tensor) -> Tensor:
+    """Cross-entropy of each token (B, L), in nats."""
+    return F.cross_entropy(logits_BLV.flatten(0, 1), idx_BL.flatten(), reduction="none").view_as(idx_BL)
+
+
 def scale_losses(logits_BLV: Tensor, idx_BL: Tensor, pyramid: Pyramid) -> dict[int, Tensor]:
     """Mean cross-entropy of each scale 1..K."""
-    loss_BL = F.cross_entropy(logits_BLV.flatten(0, 1), idx_BL.flatten(), reduction="none").view_as(idx_BL)
+    loss_BL = losses_of_tokens(logits_BLV, idx_BL)
     return {k: loss_BL[:, pyramid.begin(k):pyramid.end(k)].mean() for k in pyramid.scales}
 
 

@@ -3,14 +3,15 @@ import json
 from functools import cache
 from pathlib import Path
 
-from varient.ablations import arms
 from varient.config import PROFILED
 from varient.devices import wanted_device
 from varient.experiment import keep_config, named_files
 from varient.image_tree import ImageTreeError, check_class_folders
 from varient.launch import launcher, training_gpus
 from varient.report.figures import figure_needs
+from varient.report.needs import needs_of_arms
 from varient.report.tables import TABLES
+from varient.systems.names import BaseId
 from varient.systems.registry import (
     family_of,
     module_of,
@@ -44,7 +45,10 @@ RESULT_FILES = [
     ),
     *expand(f"{RESULTS}/claims.{{suffix}}", suffix=["csv", "md"]),
     SUMMARY,
-    *([f"{RESULTS}/ablations.csv"] if EXPERIMENT.ablations else []),
+    *expand(
+        f"{RESULTS}/ablations.{{suffix}}",
+        suffix=["csv", "md"] if EXPERIMENT.ablations else [],
+    ),
 ]
 
 # The tables of the paper's own experiment, filled by arithmetic and the cost model without records.
@@ -151,7 +155,8 @@ def supernet(wildcards):
 def supernet_options(supernet):
     """Options of `varient train supernet`."""
     recipe = ["--recipe", supernet.recipe] if supernet.recipe else []
-    return ["--depth", supernet.depth, *recipe, "--seed", supernet.seed]
+    base = ["--base-seed", supernet.base] if supernet.base else []
+    return ["--depth", supernet.depth, *recipe, "--seed", supernet.seed, *base]
 
 
 def repeated(option, paths):
@@ -168,6 +173,13 @@ IMAGES = "" if EXPERIMENT.data.in_memory else str(EXPERIMENT.data.root or "")
 TOKENS = f"runs/{EXPERIMENT.name}/tokens"
 TOKEN_LIST = f"{TOKENS}.json" if EXPERIMENT.data.cacheable else []
 TOKENS_OPTION = ["--tokens", TOKENS] if EXPERIMENT.data.cacheable else []
+
+
+def base_options(name):
+    """Options of `varient train base`."""
+    seed = BaseId.parse(name).base
+    tokens = TOKENS_OPTION if EXPERIMENT.base.training else []
+    return [*(["--seed", seed] if seed else []), *tokens]
 
 
 def given(output, *paths):
@@ -211,6 +223,10 @@ def extractor_of(output):
         return weight_files(["classifier-features", "classifier-judge"])
 
     return networks
+
+
+# Classifiers of FID against halves of the training images.
+HALVES = weight_files(f"classifier-{role}" for role in EXPERIMENT.evaluation.half_roles)
 
 
 def needs_images(output, *splits):
@@ -266,9 +282,42 @@ def records(kind, systems):
     ]
 
 
-def ablation_records(wildcards):
-    """Score records of all arms of the ablations."""
-    return records("score", sorted({arm.system for arm in arms(EXPERIMENT)}))
+def systems_by_network(systems):
+    """VAR's systems by the network that they run."""
+    found = {}
+    for system in systems:
+        network = resolve_system(system, EXPERIMENT).network
+        found.setdefault(network, []).append(system)
+    return found
+
+
+# Systems whose losses on held-out images are shown, by network.
+ARMS = needs_of_arms(EXPERIMENT)
+LOSSES = systems_by_network(
+    sorted(
+        {
+            *ARMS.loss,
+            *(
+                name
+                for number in TABLES
+                for name in TABLES[number].needs(EXPERIMENT).loss
+            ),
+        }
+    )
+)
+
+
+def loss_records(systems):
+    """Records with the losses of systems, one for each network."""
+    return [
+        f"runs/{EXPERIMENT.name}/records/heldout-{network}.json"
+        for network in systems_by_network(systems)
+    ]
+
+
+def table_losses(wildcards):
+    """Records of the held-out losses that a table shows."""
+    return loss_records(TABLES[int(wildcards.table)].needs(EXPERIMENT).loss)
 
 
 def score_records(wildcards):
@@ -310,10 +359,7 @@ def claim_records(wildcards):
     shown = [
         name for number in TABLES for name in TABLES[number].needs(EXPERIMENT).score
     ]
-    compared = [
-        arm.system for arm in (arms(EXPERIMENT) if EXPERIMENT.ablations else ())
-    ]
-    return records("score", sorted({*shown, *compared}))
+    return records("score", sorted({*shown, *ARMS.score}))
 
 
 def figure_samples(wildcards):

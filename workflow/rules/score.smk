@@ -7,6 +7,7 @@ rule score:
         reference=reference_of("runs/{experiment}/records/score-{system}.json"),
         test=TEST,
         networks=extractor_of("runs/{experiment}/records/score-{system}.json"),
+        halves=HALVES,
         code=stage_sources("varient.evaluation.scoring"),
     output:
         "runs/{experiment}/records/score-{system}.json",
@@ -31,6 +32,7 @@ use rule score as score_real with:
         samples="runs/{experiment}/real/{split}.npz",
         reference=reference_of("runs/{experiment}/records/score-real-{split}.json"),
         networks=extractor_of("runs/{experiment}/records/score-real-{split}.json"),
+        halves=HALVES,
         code=stage_sources("varient.evaluation.scoring"),
     output:
         "runs/{experiment}/records/score-real-{split}.json",
@@ -43,6 +45,34 @@ use rule score as score_real with:
 
 
 ruleorder: score_real > score
+
+
+rule held_out_loss:
+    """Loss of a network on held-out images under the layers of each of its systems, shown beside their scores."""
+    input:
+        networks=lambda wildcards: weight_files(["tokenizer", wildcards.network]),
+        images=lambda wildcards: needs_images(
+            f"runs/{EXPERIMENT.name}/records/heldout-{wildcards.network}.json", "val"
+        ),
+        code=stage_sources("varient.evaluation.held_out"),
+    output:
+        "runs/{experiment}/records/heldout-{network}.json",
+    log:
+        "runs/{experiment}/logs/heldout-{network}.log",
+    wildcard_constraints:
+        network="|".join(LOSSES) or "none",
+    conda:
+        ENVIRONMENT
+    resources:
+        gpu=GPU,
+    params:
+        config=config_file,
+        settings=EXPERIMENT.digest("data", "patch_nums"),
+        systems=lambda wildcards: repeated("--system", LOSSES[wildcards.network]),
+        images=lambda wildcards: IMAGES,
+    shell:
+        "python -m varient held-out --config {params.config:q} {params.systems:q} --run-dir runs/{wildcards.experiment:q}"
+        " --output {output:q} > {log:q} 2>&1"
 
 
 rule reconstruct:

@@ -1,6 +1,7 @@
 rule table:
     input:
         scores=score_records,
+        losses=table_losses,
         profiles=profile_records,
         reconstruction=reconstruction_record,
         benchmarks=benchmark_records,
@@ -29,14 +30,15 @@ rule table:
         config=config_file,
         settings=EXPERIMENT.digest(),
         scores=lambda wildcards, input: repeated("--score", input.scores),
+        losses=lambda wildcards, input: repeated("--held-out", input.losses),
         profiles=lambda wildcards, input: repeated("--profile", input.profiles),
         reconstruction=lambda wildcards, input: repeated(
             "--reconstruction", input.reconstruction
         ),
         benchmarks=lambda wildcards, input: repeated("--benchmark", input.benchmarks),
     shell:
-        "python -m varient table --config {params.config:q} {wildcards.table:q} {params.scores:q} {params.profiles:q}"
-        " {params.reconstruction:q} {params.benchmarks:q} --output {output.csv:q} > {log:q} 2>&1"
+        "python -m varient table --config {params.config:q} {wildcards.table:q} {params.scores:q} {params.losses:q}"
+        " {params.profiles:q} {params.reconstruction:q} {params.benchmarks:q} --output {output.csv:q} > {log:q} 2>&1"
 
 
 if EXPERIMENT.name != PAPER_SIZE:
@@ -76,17 +78,20 @@ if EXPERIMENT.name != PAPER_SIZE:
 
 
 rule ablations:
-    """All arms of the ablations with their scores, in one file."""
+    """All arms of the ablations with their scores and losses, and their means and differences."""
     input:
-        scores=ablation_records,
-        code=stage_sources("varient.results"),
+        scores=records("score", ARMS.score),
+        # A function: Snakemake forgets the name of an empty list.
+        losses=lambda wildcards: loss_records(ARMS.loss),
+        code=stage_sources("varient.report.ablations"),
     output:
-        report(
+        csv=report(
             f"{RESULTS}/ablations.csv",
             caption="../report/ablations.rst",
             category="4. Ablations",
             labels={"file": "all arms"},
         ),
+        md=f"{RESULTS}/ablations.md",
     log:
         f"runs/{EXPERIMENT.name}/logs/ablations.log",
     conda:
@@ -95,14 +100,19 @@ rule ablations:
         config=config_file,
         settings=EXPERIMENT.digest("ablations", "supernet"),
         scores=lambda wildcards, input: repeated("--score", input.scores),
+        losses=lambda wildcards, input: repeated("--held-out", input.losses),
     shell:
-        "python -m varient ablations --config {params.config:q} {params.scores:q} --output {output:q} > {log:q} 2>&1"
+        "python -m varient ablations --config {params.config:q} {params.scores:q} {params.losses:q}"
+        " --output {output.csv:q} > {log:q} 2>&1"
 
 
 rule claims:
     """A verdict on each claim of the paper's text and each cell of its tables."""
     input:
         scores=claim_records,
+        losses=lambda wildcards: loss_records(
+            system for systems in LOSSES.values() for system in systems
+        ),
         profiles=records("profile", TABLES[2].needs(EXPERIMENT).profile),
         reconstruction=lambda wildcards: RECONSTRUCTION,
         benchmarks=lambda wildcards: BENCHMARKS,
@@ -130,6 +140,7 @@ rule claims:
         config=config_file,
         settings=EXPERIMENT.digest(),
         scores=lambda wildcards, input: repeated("--score", input.scores),
+        losses=lambda wildcards, input: repeated("--held-out", input.losses),
         profiles=lambda wildcards, input: repeated("--profile", input.profiles),
         reconstruction=lambda wildcards, input: repeated(
             "--reconstruction", input.reconstruction
@@ -138,5 +149,5 @@ rule claims:
         run_dir=lambda wildcards: f"runs/{EXPERIMENT.name}",
         stem=lambda wildcards, output: output.csv.removesuffix(".csv"),
     shell:
-        "python -m varient claims --config {params.config:q} {params.scores:q} {params.profiles:q}"
+        "python -m varient claims --config {params.config:q} {params.scores:q} {params.losses:q} {params.profiles:q}"
         " {params.reconstruction:q} {params.benchmarks:q} --run-dir {params.run_dir:q} --output {params.stem:q} > {log:q} 2>&1"

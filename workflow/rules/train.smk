@@ -74,24 +74,26 @@ rule cache_tokens:
 
 
 rule train_base:
-    """The full network, from scratch or from a released file."""
+    """The full network, from scratch or from a released file; from scratch also with other seeds."""
     input:
         tokenizer="runs/{experiment}/tokenizer.safetensors",
         weights=lambda wildcards: given(
-            f"runs/{EXPERIMENT.name}/base.safetensors",
+            f"runs/{EXPERIMENT.name}/{wildcards.base}.safetensors",
             *filter(None, [EXPERIMENT.base.weights]),
         ),
         tokens=TOKEN_LIST if EXPERIMENT.base.training else [],
         images=lambda wildcards: (
-            needs_images(f"runs/{EXPERIMENT.name}/base.safetensors", "train")
+            needs_images(
+                f"runs/{EXPERIMENT.name}/{wildcards.base}.safetensors", "train"
+            )
             if EXPERIMENT.base.training
             else []
         ),
         code=stage_sources("varient.training.base", "varient.models.official"),
     output:
-        "runs/{experiment}/base.safetensors",
+        "runs/{experiment}/{base}.safetensors",
     log:
-        "runs/{experiment}/logs/train_base.log",
+        "runs/{experiment}/logs/train_{base}.log",
     priority: 10
     conda:
         ENVIRONMENT
@@ -103,10 +105,10 @@ rule train_base:
             "data", "patch_nums", "tokenizer", "transformer", "base"
         ),
         images=lambda wildcards: IMAGES if EXPERIMENT.base.training else "",
-        tokens=TOKENS_OPTION if EXPERIMENT.base.training else [],
+        options=lambda wildcards: base_options(wildcards.base),
         module="varient.launch" if EXPERIMENT.base.training else "varient",
     shell:
-        "python -m {params.module:q} train base --config {params.config:q} {params.tokens:q} {input.tokenizer:q}"
+        "python -m {params.module:q} train base --config {params.config:q} {params.options:q} {input.tokenizer:q}"
         " --output {output:q} > {log:q} 2>&1"
 
 
@@ -115,7 +117,7 @@ rule train_supernet:
     by a recipe of the config.  VARIENT_LAUNCH starts it on several processes."""
     input:
         tokenizer="runs/{experiment}/tokenizer.safetensors",
-        base="runs/{experiment}/base.safetensors",
+        base=lambda wildcards: weight_files([supernet(wildcards).starts_from]),
         tokens=TOKEN_LIST,
         images=supernet_images,
         code=stage_sources("varient.training.supernet"),

@@ -12,9 +12,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from varient.ablations import THREE_PHASES, arms_of
 from varient.config import ExperimentConfig
 from varient.paper import paper_rows, paper_table
-from varient.report.needs import Needs, arm_systems, needs
+from varient.report.needs import Needs, needs
 from varient.report.style import (
     BETTER,
     INK,
@@ -37,7 +38,6 @@ from varient.systems.names import SupernetId
 from varient.training.recipes import supernet_of
 
 NETWORKS = {"full": "full network", "subnet": "subnet"}
-THREE_PHASES = "three phases"
 STAR_DEPTH = "16"
 """Row of Table 4 that the paper's star in Fig. 2a probably shows; its text does not state d of that figure."""
 
@@ -106,7 +106,8 @@ def needs_of_ratios(config: ExperimentConfig) -> Needs:
     settings = config.ablations
     validated = [SupernetId(settings.depth, recipe) for recipe in settings.ratios
                  if config.recipe(recipe).validate_every] if settings else []
-    return needs(score=[base_system(config), *arm_systems(config, "ratios", "stages")], curves=validated)
+    shown = [arm.system for arm in arms_of(config, "ratios", "stages") if settings and arm.depth == settings.depth]
+    return needs(score=[base_system(config), *shown], curves=validated)
 
 
 def _measured_note(config: ExperimentConfig, found: Sequence[Way], losses: _Losses) -> str:
@@ -124,10 +125,12 @@ def _measured_note(config: ExperimentConfig, found: Sequence[Way], losses: _Loss
 
 
 def ways(config: ExperimentConfig, results: Results, comparison: str) -> list[Way]:
-    """The arms of `ratios` or `stages` of which both networks are scored; of the latter, without the epoch."""
-    scores = arm_scores(config, results)
+    """The arms of `ratios` or `stages` at the ablations' depth of which both networks are scored; of the latter,
+    without the epoch."""
+    scores, settings = arm_scores(config, results), config.ablations
+    shown = scores[(scores["comparison"] == comparison) & (scores["depth"] == (settings and settings.depth))]
     found = []
-    for arm, rows in scores[scores["comparison"] == comparison].groupby("arm", sort=False):
+    for arm, rows in shown.groupby("arm", sort=False):
         fids = rows.pivot(index="seed", columns="network", values="fid").dropna()
         if len(fids):
             found.append(Way(arm.partition(",")[0], fids))
