@@ -142,7 +142,7 @@ class Recipe(Strict):
                                                  "no validation; `automatic` uses 1")
 
 
-RecipeName = Annotated[str, Field(pattern=f"^{RECIPE.pattern}$")]
+RecipeName = Annotated[str, Field(pattern=f"^{RECIPE.pattern}$", max_length=50)]
 """Part of system ids; `varient.experiment` refuses names that could be read as another part of an id."""
 
 
