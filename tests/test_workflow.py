@@ -464,6 +464,23 @@ def test_smoke_run_end_to_end(copy):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("result", ["results/smoke/table1.csv", "results/smoke/claims.csv", "figures/smoke/fig1.png"])
+def test_a_result_that_was_edited_or_cut_off_gets_into_no_report(copy, result):
+    report = "results/smoke/report.html"
+    if not (copy / report).exists():
+        assert snakemake(copy, "--cores", "all", *SMOKE).returncode == 0
+    whole = (copy / result).read_bytes()
+    (copy / result).write_bytes(whole[:len(whole) // 2])
+    refused = snakemake(copy, "--cores", "all", "--show-failed-logs", *SMOKE, "--", report)
+    said = refused.stdout + refused.stderr
+    assert refused.returncode != 0 and f"{result}: FAILED" in said and "delete it, and it is made again" in said
+    (copy / result).unlink()
+    again = snakemake(copy, "--cores", "all", *SMOKE, "--", report)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert (copy / result).read_bytes() == whole or result.endswith(".png")
+
+
+@pytest.mark.slow
 def test_images_held_out_and_a_test_set_are_what_fashion_is_compared_with(copy):
     """A run of the smoke configuration on small files in the format of Fashion-MNIST."""
     settings = yaml.safe_load((ROOT / "workflow/config/smoke.yaml").read_text())

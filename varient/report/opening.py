@@ -7,12 +7,13 @@ templates.
 
 from __future__ import annotations
 
+import csv
+import io
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from varient.claims import Verdict
@@ -25,6 +26,8 @@ Row = dict[str, str]
 _TOLD = (Verdict.CONTRADICTS, Verdict.NOT_REPRODUCED, Verdict.REPRODUCED, Verdict.SEEN, Verdict.REVERSED,
          Verdict.PARTLY_REVERSED, Verdict.NOT_RESOLVED)
 """Verdicts whose claims are listed, in this order; of the others only the number is shown."""
+
+_MOST_CHARACTERS = 2 ** 24
 
 _JUDGED = {"where", "claim", "printed", "verdict", "found", "evidence", "source"}
 _SYSTEMS = {"method": "System", "fid": "FID", "is": "IS", "latency_s": "Latency (s)", "speedup": "Speedup",
@@ -67,13 +70,25 @@ def _environment(**escaping: Any) -> Environment:
 
 
 def _rows(path: Path, needed: set[str]) -> list[Row]:
+    """The rows of a CSV file, each with a cell for each column.
+
+    Raises:
+        ValueError: a file that is missing, damaged, cut off or without the needed columns.
+    """
     try:
-        frame = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (OSError, ValueError) as error:
+        with path.open(encoding="utf-8", newline="") as file:
+            text = file.read(_MOST_CHARACTERS + 1)
+        rows = list(csv.reader(io.StringIO(text, newline=""), strict=True))
+    except (OSError, ValueError, csv.Error) as error:
         raise ValueError(f"{path}: no table that can be read ({' '.join(str(error).split())[:100]})") from None
-    if missing := needed - set(frame.columns):
+    if not text.endswith("\n") or len(text) > _MOST_CHARACTERS:
+        raise ValueError(f"{path}: no table that can be read (empty, cut off, or larger than any of ours)")
+    head = rows[0]
+    if missing := needed - set(head):
         raise ValueError(f"{path}: has no column {', '.join(sorted(missing))}")
-    return frame.to_dict("records")
+    if odd := next((number for number, row in enumerate(rows, 1) if len(row) != len(head)), None):
+        raise ValueError(f"{path}: row {odd} has {len(rows[odd - 1])} cells, expected {len(head)}: cut off or edited")
+    return [dict(zip(head, row, strict=True)) for row in rows[1:]]
 
 
 def _as_rst(value: object) -> str:

@@ -20,6 +20,7 @@ rule table:
         ),
         md=f"{RESULTS}/table{{table}}.md",
         tex=f"{RESULTS}/table{{table}}.tex",
+        sums=f"{SUMS}/table{{table}}.sha256",
     log:
         f"runs/{EXPERIMENT.name}/logs/table{{table}}.log",
     conda:
@@ -35,6 +36,7 @@ rule table:
     shell:
         "python -m varient table --config {params.config:q} {wildcards.table:q} {params.scores:q} {params.profiles:q}"
         " {params.reconstruction:q} --output {output.csv:q} > {log:q} 2>&1"
+        " && sha256sum {output.csv:q} {output.md:q} {output.tex:q} > {output.sums:q}"
 
 
 if EXPERIMENT.name != PAPER_SIZE:
@@ -78,12 +80,13 @@ rule ablations:
         scores=ablation_records,
         code=stage_sources("varient.results"),
     output:
-        report(
+        csv=report(
             f"{RESULTS}/ablations.csv",
             caption="../report/ablations.rst",
             category="4. Ablations",
             labels={"file": "all arms"},
         ),
+        sums=f"{SUMS}/ablations.sha256",
     log:
         f"runs/{EXPERIMENT.name}/logs/ablations.log",
     conda:
@@ -93,7 +96,8 @@ rule ablations:
         settings=EXPERIMENT.digest("ablations", "supernet"),
         scores=lambda wildcards, input: repeated("--score", input.scores),
     shell:
-        "python -m varient ablations --config {params.config:q} {params.scores:q} --output {output:q} > {log:q} 2>&1"
+        "python -m varient ablations --config {params.config:q} {params.scores:q} --output {output.csv:q} > {log:q} 2>&1"
+        " && sha256sum {output.csv:q} > {output.sums:q}"
 
 
 rule claims:
@@ -118,6 +122,7 @@ rule claims:
             labels={"file": "every claim and cell"},
         ),
         md=f"{RESULTS}/claims.md",
+        sums=f"{SUMS}/claims.sha256",
     log:
         f"runs/{EXPERIMENT.name}/logs/claims.log",
     conda:
@@ -135,3 +140,4 @@ rule claims:
     shell:
         "python -m varient claims --config {params.config:q} {params.scores:q} {params.profiles:q}"
         " {params.reconstruction:q} --run-dir {params.run_dir:q} --output {params.stem:q} > {log:q} 2>&1"
+        " && sha256sum {output.csv:q} {output.md:q} > {output.sums:q}"
