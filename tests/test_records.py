@@ -3,11 +3,12 @@ import json
 import pytest
 import torch
 from record_factory import provenance as made_up
-from record_factory import score
+from record_factory import reconstruction, score
 
 from varient.json_file import MOST_BYTES
 from varient.records import (
     ProfileRecord,
+    ReconstructionRecord,
     RecordError,
     ScoreRecord,
     provenance,
@@ -62,6 +63,18 @@ def test_scores_that_cannot_be_are_refused_when_they_are_read(tmp_path, key, val
         path.write_text(json.dumps(json.loads(_score().model_dump_json()) | {key: value}))
         with pytest.raises(RecordError, match=rf"r.json: not a ScoreRecord: {key}: "):
             read_record(path, ScoreRecord)
+
+
+@pytest.mark.parametrize("change", [{"scale": 2}, {"scale": 18}, {"side": 2}, {"tokens": 5}])
+def test_reconstructions_are_of_the_scales_that_they_name(tmp_path, smoke, change):
+    record = reconstruction(smoke, [3, 2, 1])
+    write_record(tmp_path / "r.json", record)
+    assert read_record(tmp_path / "r.json", ReconstructionRecord) == record
+    content = json.loads(record.model_dump_json())
+    content["scales"][0] |= change
+    (tmp_path / "r.json").write_text(json.dumps(content))
+    with pytest.raises(RecordError, match="r.json: not a ReconstructionRecord: .*scale 1 of patch_nums"):
+        read_record(tmp_path / "r.json", ReconstructionRecord)
 
 
 def _profile(**changes):

@@ -157,6 +157,15 @@ class ReconstructionRecord(Record):
     warnings: tuple[str, ...] = ()
     provenance: Provenance
 
+    @model_validator(mode="after")
+    def _is_of_its_scales(self) -> ReconstructionRecord:
+        for number, scale in enumerate(self.scales, 1):
+            side = self.patch_nums[number - 1] if number <= len(self.patch_nums) else 0
+            if (scale.scale, scale.side, scale.tokens) != (number, side, side ** 2):
+                raise ValueError(f"scale {number} of patch_nums = {self.patch_nums} is said to be scale {scale.scale}, "
+                                 f"{scale.side} x {scale.side}, {scale.tokens} tokens")
+        return self
+
 
 class Latency(Record):
     """Seconds for one batch, without warm-up: CUDA events on a GPU, wall-clock time on a CPU."""
