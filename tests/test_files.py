@@ -2,9 +2,9 @@ import errno
 import fcntl
 import os
 import signal
+import stat
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,7 @@ from conftest import ROOT
 from varient import files
 from varient.files import (
     OutputError,
+    atomic_folder,
     atomic_path,
     check_outputs,
     check_writable,
@@ -162,7 +163,7 @@ HOLDER = """
 import os, sys, time
 from pathlib import Path
 from varient.files import only_writer
-with only_writer(Path(sys.argv[1]), OSError("busy")):
+with only_writer(Path(sys.argv[1]), OSError):
     child = os.fork()
     if child:
         print(child, flush=True)
@@ -175,11 +176,11 @@ def test_a_folder_has_one_writer_and_is_free_once_that_is_killed(tmp_path):
                               cwd=ROOT)
     child = int(holder.stdout.readline())
     try:
-        with pytest.raises(OSError, match="busy"), only_writer(tmp_path, OSError("busy")):
+        with pytest.raises(OSError, match=f"process {holder.pid} on "), only_writer(tmp_path, OSError):
             pass
         os.kill(holder.pid, signal.SIGKILL)
         holder.wait()
-        with only_writer(tmp_path, OSError("busy")):
+        with only_writer(tmp_path, OSError):
             pass
     finally:
         os.kill(child, signal.SIGKILL)
@@ -190,7 +191,7 @@ def test_a_file_system_without_locks_is_trusted(tmp_path, monkeypatch, caplog):
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(fcntl, "lockf", refuse)
-    with only_writer(tmp_path, OSError("busy")):
+    with only_writer(tmp_path, OSError):
         assert f"{tmp_path} cannot be locked (No locks available)" in caplog.text
 
 
@@ -204,6 +205,58 @@ def test_what_is_half_written_is_told_from_what_is_whole_and_from_other_files(tm
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(others)
     remove_unfinished(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "net-d2.bin"]
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o077, 0o600), (0o002, 0o664), (0o022, 0o644)])
+def test_results_have_the_permissions_that_the_user_asks_for(tmp_path, umask, mode):
+    (tmp_path / "source").write_text("x")
+    before = os.umask(umask)
+    try:
+        write_text(tmp_path / "new", "x")
+        write_text(tmp_path / "new", "again")
+        with atomic_folder(tmp_path / "folder") as temporary:
+            write_text(temporary / "inside", "x")
+    finally:
+        os.umask(before)
+    for name in ("new", "folder/inside"):
+        assert stat.S_IMODE((tmp_path / name).stat().st_mode) == mode
+    assert stat.S_IMODE((tmp_path / "folder").stat().st_mode) == 0o777 & ~umask
+
+
+# Killed in the middle of a write, as by the kernel; "folder" writes a folder.
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from varient.files import atomic_folder, atomic_path
+path = Path(sys.argv[1])
+with (atomic_folder if path.name == "folder" else atomic_path)(path) as temporary:
+    file = temporary / "inside" if path.name == "folder" else temporary
+    file.write_text("half")
+    print("writing", flush=True)
+    signal.pause()
+"""
+
+
+@pytest.mark.parametrize("name", ["shard-0.npz", "score-var-d30.json", "folder"])
+def test_what_a_killed_write_left_goes_with_the_next_and_a_running_one_stays(tmp_path, name):
+    def write() -> None:
+        with (atomic_folder if name == "folder" else atomic_path)(tmp_path / name) as temporary:
+            (temporary / "inside" if name == "folder" else temporary).write_text("whole")
+
+    writer = subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path / name)], stdout=subprocess.PIPE, cwd=ROOT)
+    writer.stdout.readline()
+    (left,) = tmp_path.iterdir()
+    write()
+    assert left.exists() and len(list(tmp_path.iterdir())) == 2
+    writer.kill()
+    writer.communicate()
+    others = [tmp_path / f".{name}-original", tmp_path / ".other-0123abcd"]
+    for other in others:
+        other.write_text("of the user")
+    if name == "folder":
+        (tmp_path / name / "inside").unlink()
+    write()
+    assert set(tmp_path.iterdir()) == {tmp_path / name, *others}
 
 
 def test_a_place_that_can_be_written_is_left_untouched(tmp_path):
@@ -225,7 +278,7 @@ def test_a_folder_without_rights_is_named(tmp_path, monkeypatch):
     def refuse(*_args, **_kwargs):
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr(tempfile, "mkstemp", refuse)  # a test may run as root, whom no right stops
+    monkeypatch.setattr(os, "open", refuse)  # a test may run as root, whom no right stops
     with pytest.raises(OutputError, match="new/a.json: cannot be written .*Permission denied"):
         check_writable(tmp_path / "new/a.json")
 

@@ -95,7 +95,18 @@ def test_a_killed_shard_goes_on_after_its_last_batch_to_the_same_bytes(run, monk
     with pytest.raises(KeyboardInterrupt):
         run(batch_size=7)
     assert drawn == [0, 7, 14]
-    (unfinished / "7.npy").write_bytes(b"half a fi")  # damaged: it is drawn again
+    flipped = bytearray((unfinished / "0.npz").read_bytes())
+    flipped[len(flipped) // 2] ^= 1  # of a pixel
+    (unfinished / "0.npz").write_bytes(flipped)
+    (unfinished / "7.npz").write_bytes(b"half a fi")  # what is damaged is drawn again
+    np.savez(unfinished / "14.npz", images=np.zeros((7, 3, 4, 4), np.uint8))
+    left = [output.parent / name for name in (".shard-0-0123abcd.npz", ".shard-0-k_3xyz12.npz")]
+    for path in left:
+        path.write_bytes(b"half")  # of a killed write
+    drawn.clear()
+    with pytest.raises(KeyboardInterrupt):
+        run(batch_size=7)
+    assert drawn == [0, 7, 14]
     drawn.clear()
     assert run(batch_size=7).read_bytes() == whole
-    assert drawn == [7, 21, 28] and not unfinished.exists()
+    assert drawn == [21, 28] and not unfinished.exists() and not any(path.exists() for path in left)

@@ -7,8 +7,12 @@ import zipfile
 import numpy as np
 import pytest
 
+from varient import npz
+from varient.evaluation import image_source
+from varient.evaluation.image_source import pixel_warnings
 from varient.evaluation.inputs import open_reference, open_samples
 from varient.npz import SampleError, member_names, npz_array, small_array
+from varient.training.curves import CurveError, read_curves
 from varient.training.image_folder import _read_index
 
 MAGIC = b"\x93NUMPY\x01\x00"
@@ -73,6 +77,50 @@ def test_so_are_those_of_small_arrays(tmp_path, header):
     path = _npz(tmp_path / "a.npz", header, bytes(192), name="mu")
     with pytest.raises(SampleError, match=r"a\.npz"):
         small_array(path, "mu")
+
+
+@pytest.mark.parametrize("name", ["labels", "indices", "origin", "arr_1", "mu", "images", "arr_0", "loss:step"])
+def test_a_few_bytes_that_unpack_to_very_many_are_refused_before_they_do(tmp_path, monkeypatch, name):
+    """Arrays of zeros, 75 MB each; images of a side that none has."""
+    assert npz._MOST_UNPACKED <= 2 ** 28
+    monkeypatch.setattr(npz, "_MOST_UNPACKED", 2 ** 26)
+    zeros = {"images": ((1, 3, 5000, 5000), "|u1"), "arr_0": ((1, 5000, 5000, 3), "|u1"), "origin": ((), "<U18750000")}
+    header = _header(*zeros.get(name, ((9_375_000,), "<i8")))
+    others = {"images": np.zeros((2, 3, 4, 4), np.uint8), "labels": np.zeros(2, int), "indices": np.arange(2),
+              "origin": np.array("{}")}
+    if name == "loss:step":
+        others = {"loss:value": np.zeros(2, np.float32)}
+    if name in ("arr_1", "mu"):
+        others = {"arr_0": np.zeros((2, 4, 4, 3), np.uint8), "sigma": np.zeros((2, 2))}
+    path = _npz(tmp_path / "a.npz", header, bytes(75_000_000), zipfile.ZIP_DEFLATED, name=name)
+    with zipfile.ZipFile(path, "a") as archive:
+        for other, array in others.items():
+            if other != name:
+                with archive.open(f"{other}.npy", "w") as file:
+                    np.save(file, array)
+    assert path.stat().st_size < 10 ** 6
+    readers = {"mu": lambda: open_reference([path]), "loss:step": lambda: read_curves(path)}
+    tracemalloc.start()
+    try:
+        with pytest.raises((SampleError, CurveError), match=rf"a\.npz: {name}") as caught:
+            readers.get(name, lambda: open_samples([path]))()
+        assert tracemalloc.get_traced_memory()[1] < 50e6
+    finally:
+        tracemalloc.stop()
+    assert "\n" not in str(caught.value)
+
+
+def test_large_images_are_read_few_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(image_source, "_BATCH_BYTES", 2 ** 20)
+    np.savez(tmp_path / "a.npz", arr_0=np.zeros((40, 200, 200, 3), np.uint8))
+    source = open_samples([tmp_path / "a.npz"])
+    assert [len(images) for images in source.batches(64)] == [8] * 5
+    tracemalloc.start()
+    try:
+        assert pixel_warnings(source) and source.sha256
+        assert tracemalloc.get_traced_memory()[1] < 3e6
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_directory_entry_that_claims_more_than_the_file_holds(tmp_path):

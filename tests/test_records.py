@@ -3,10 +3,12 @@ import json
 import pytest
 import torch
 from record_factory import provenance as made_up
-from record_factory import score
+from record_factory import reconstruction, score
 
+from varient.json_file import MOST_BYTES
 from varient.records import (
     ProfileRecord,
+    ReconstructionRecord,
     RecordError,
     ScoreRecord,
     provenance,
@@ -51,7 +53,9 @@ NAN, INFINITE = float("nan"), float("inf")
 @pytest.mark.parametrize(("key", "values"), [
     ("fid", (NAN, INFINITE, -0.5)), ("fid_sd", (NAN, -1)), ("fid_bias", (NAN, INFINITE)), ("sfid", (-1, NAN)),
     ("kid", (NAN, INFINITE)), ("kid_sd", (-1,)), ("inception_score", (0, -2, NAN)), ("precision", (-0.1, 1.1, NAN)),
-    ("recall", (1.5,)), ("recognised", (7, -1)), ("num_images", (0, -1)), ("num_reference", (-1,)),
+    ("recall", (1.5,)), ("recognised", (7, -1)), ("num_images", (0, -1, 10 ** 400, True, "5")),
+    ("num_reference", (-1,)), ("fid_test", (-3, NAN)), ("fid_test_sd", (-1,)), ("fid_infinity", (INFINITE, -1e300)),
+    ("inception_score_sd", (1e300,)), ("system", ("x" * 20_000, 5)),
 ])
 def test_scores_that_cannot_be_are_refused_when_they_are_read(tmp_path, key, values):
     path = tmp_path / "r.json"
@@ -59,6 +63,18 @@ def test_scores_that_cannot_be_are_refused_when_they_are_read(tmp_path, key, val
         path.write_text(json.dumps(json.loads(_score().model_dump_json()) | {key: value}))
         with pytest.raises(RecordError, match=rf"r.json: not a ScoreRecord: {key}: "):
             read_record(path, ScoreRecord)
+
+
+@pytest.mark.parametrize("change", [{"scale": 2}, {"scale": 18}, {"side": 2}, {"tokens": 5}])
+def test_reconstructions_are_of_the_scales_that_they_name(tmp_path, smoke, change):
+    record = reconstruction(smoke, [3, 2, 1])
+    write_record(tmp_path / "r.json", record)
+    assert read_record(tmp_path / "r.json", ReconstructionRecord) == record
+    content = json.loads(record.model_dump_json())
+    content["scales"][0] |= change
+    (tmp_path / "r.json").write_text(json.dumps(content))
+    with pytest.raises(RecordError, match="r.json: not a ReconstructionRecord: .*scale 1 of patch_nums"):
+        read_record(tmp_path / "r.json", ReconstructionRecord)
 
 
 def _profile(**changes):
@@ -75,7 +91,8 @@ def test_profiles_of_before_have_no_cpu_time_and_no_load():
 
 
 @pytest.mark.parametrize(("changes", "message"), [
-    ({"median_s": 0}, "latency.median_s"), ({"median_s": NAN}, "latency.median_s"), ({"iqr_s": -1}, "latency.iqr_s"),
+    ({"median_s": 0}, "latency.median_s"), ({"median_s": 5e-324}, "latency.median_s"),
+    ({"median_s": NAN}, "latency.median_s"), ({"iqr_s": -1}, "latency.iqr_s"),
     ({"median_s": 5}, "outside the repeats"), ({"repeats_s": []}, "latency.repeats_s"),
     ({"repeats_s": [0.1, 0.2, -0.3]}, "latency.repeats_s.2"), ({"cpu_s": [1]}, "1 CPU times for 3 repeats"),
     ({"cpu_s": [1, 2, INFINITE]}, "latency.cpu_s.2"),
@@ -91,7 +108,8 @@ def test_what_is_no_record_is_named(tmp_path):
     (tmp_path / "list").write_text("[1]")
     (tmp_path / "deep").write_text("[" * 10_000)
     (tmp_path / "profile").write_text(json.dumps(_profile()))
-    for name in ("bytes", "list", "deep", "profile", ".", "list/below"):
+    (tmp_path / "long").write_bytes(b" " * (MOST_BYTES + 1))
+    for name in ("bytes", "list", "deep", "profile", ".", "list/below", "long"):
         with pytest.raises(RecordError) as error:
             read_record(tmp_path / name, ScoreRecord)
         assert str(tmp_path / name) in str(error.value) and len(str(error.value).splitlines()) == 1
@@ -102,10 +120,13 @@ def test_a_scan_leaves_out_what_is_no_record_and_says_so(tmp_path):
     write_record(records / "score-a.json", _score())
     (records / "score-b.json").write_bytes(b"\xff")
     (records / "score-c.json").mkdir()
+    (records / "notes.json").write_text("{}")
+    (records / ".score-e-0123abcd.json").write_text("{")
     (records / "profile-d.json").write_text(_score().model_dump_json())
     results = Results.found_in(tmp_path)
-    assert set(results.scores) == {"var-d30"} and len(results.remarks) == 3
-    assert all(any(name in remark for remark in results.remarks) for name in ("score-b", "score-c", "profile-d"))
+    assert set(results.scores) == {"var-d30"} and len(results.remarks) == 4
+    names = ("score-b", "score-c", "profile-d", "notes")
+    assert all(any(name in remark for remark in results.remarks) for name in names)
     with pytest.raises(RecordError, match=r"score-a\.json: a file, not a run folder"):
         Results.found_in(records / "score-a.json")
     assert Results.found_in(tmp_path / "none").scores == {}

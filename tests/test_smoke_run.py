@@ -127,6 +127,20 @@ def test_varient_sample_draws_the_depths_of_a_run(finished, tmp_path):
     assert min(Image.open(output).size) > 100
 
 
+@pytest.mark.parametrize("result", ["results/smoke/table1.csv", "results/smoke/claims.csv", "figures/smoke/fig1.png"])
+def test_a_result_that_was_edited_or_cut_off_gets_into_no_report(finished, result):
+    report = "results/smoke/report.html"
+    whole = (finished / result).read_bytes()
+    (finished / result).write_bytes(whole[:len(whole) // 2])
+    refused = snakemake(finished, "--cores", "all", "--show-failed-logs", *SMOKE, "--", report)
+    said = refused.stdout + refused.stderr
+    assert refused.returncode != 0 and f"{result}: FAILED" in said and "delete it, and it is made again" in said
+    (finished / result).unlink()
+    again = snakemake(finished, "--cores", "all", *SMOKE, "--", report)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert (finished / result).read_bytes() == whole or result.endswith(".png")
+
+
 def test_only_what_an_edit_touches_runs_again(finished):
     """The last test here, as it edits the copy."""
     begin = time.monotonic()

@@ -363,6 +363,32 @@ def test_every_value_in_a_shell_command_is_quoted(rules):
             assert _unquoted(command.replace(field, field.replace(":q", ""))) != []
 
 
+@pytest.mark.parametrize("rule", ["opening", "report_page"])
+@pytest.mark.parametrize("damage", ["", "edited", "cut off", "gone"])
+def test_results_are_read_only_as_they_were_made(tmp_path, rule, damage):
+    """The command of the rule, with a `python` that says that it was called."""
+    text = (ROOT / "workflow/rules/report.smk").read_text()
+    (command,) = _shell_commands(text[text.index(f"rule {rule}:"):].partition("\n\n\n")[0] + "\n")
+    (tmp_path / "it's a.csv").write_text("1,2\n3,4\n")
+    (tmp_path / "a.sha256").write_text(subprocess.run(["sha256sum", "it's a.csv"], cwd=tmp_path, capture_output=True,
+                                                      text=True, check=True).stdout)
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/python").write_text("#!/bin/sh\ntouch called summary\n")
+    (tmp_path / "bin/python").chmod(0o755)
+    if damage == "gone":
+        (tmp_path / "it's a.csv").unlink()
+    elif damage:
+        (tmp_path / "it's a.csv").write_text("1,2\n3,5\n" if damage == "edited" else "1,2\n")
+    known = {"input.sums": "a.sha256", "log": "log", "output.summary": "summary", "output.sums": "summary.sha256"}
+    filled = re.sub(r"\{([\w.]+):q\}", lambda field: known.get(field[1], "x"), command)
+    result = subprocess.run(["bash", "-c", f"set -euo pipefail; {filled}"], cwd=tmp_path,
+                            env=os.environ | {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"})
+    assert (result.returncode == 0) == (tmp_path / "called").exists() == (not damage)
+    if damage:
+        said = (tmp_path / "log").read_text()
+        assert "it's a.csv: FAILED" in said and "delete it, and it is made again" in said
+
+
 @pytest.mark.parametrize("name", ["-x it's $(touch x) `touch x` $PATH \"é\" {a b a\\b ;touch x #", " *"], ids=ascii)
 def test_names_of_files_are_words_of_the_commands_and_nothing_else(copy, name):
     """In each path that a config can hold."""

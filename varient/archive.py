@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from varient.files import atomic_path
-from varient.npz import SampleError, StoredArray, member_names, npz_array, small_array
+from varient.image_tree import MOST_SIDE
+from varient.npz import SampleError, StoredArray, json_value, member_names, npz_array, small_array
+from varient.yaml_file import shortened
 
 ARRAYS = frozenset(("images", "labels", "indices", "origin"))
 
@@ -84,14 +86,16 @@ def open_shard(path: Path) -> Shard:
             raise ArchiveError(f"{path}: not a sample archive, it has no array {', '.join(sorted(missing))}")
         images = npz_array(path, "images")
         labels, indices = (whole_numbers(path, name, small_array(path, name)) for name in ("labels", "indices"))
-        origin = _read_origin(path)
+        origin = check_origin(path, json_value(path, "origin"))
     except ArchiveError:
         raise
     except SampleError as error:
         raise ArchiveError(f"{error}; if it was generated, delete it and generate the shard again") from None
     shape = images.shape
-    if images.dtype != np.uint8 or len(shape) != 4 or shape[1] != 3 or shape[2] != shape[3] or 0 in shape:
-        raise ArchiveError(f"{path}: images are {images.dtype} {shape}, expected uint8 (N, 3, S, S)")
+    if images.dtype != np.uint8 or len(shape) != 4 or shape[1] != 3 or shape[2] != shape[3] or 0 in shape \
+            or shape[2] > MOST_SIDE:
+        raise ArchiveError(f"{path}: images are {images.dtype} {shape}, expected uint8 (N, 3, S, S) with S up to "
+                           f"{MOST_SIDE}")
     if not shape[0] == len(labels) == len(indices):
         raise ArchiveError(f"{path}: {shape[0]} images, {len(labels)} labels, {len(indices)} indices")
     return Shard(path, images, labels, indices, origin)
@@ -110,19 +114,27 @@ def whole_numbers(path: Path, name: str, array: np.ndarray) -> np.ndarray:
     return array.astype(np.int64)
 
 
-class _Origin(BaseModel):
-    """The fields of an origin that are copied into records; other fields are allowed and not checked."""
+class _Sampling(BaseModel):
+    """The fields of an origin's sampling settings that are used."""
 
     model_config = ConfigDict(extra="allow", strict=True)
 
+    num_images: Annotated[int, Field(ge=1, lt=2 ** 63)] | None = None
+
+
+class _Origin(BaseModel):
+    """The fields of an origin that are copied into records; other fields are allowed and not checked."""
+
+    model_config = ConfigDict(extra="allow", strict=True, str_max_length=10_000)
+
     system: str | None = None
     experiment: str = "none"
-    seed: int | None = None
+    seed: Annotated[int, Field(gt=-2 ** 63, lt=2 ** 63)] | None = None
     settings: str = "none"
     weights_sha256: dict[str, str] = {}
     imported_sha256: dict[str, str] = {}
     device: str | None = None
-    sampling: dict = {}
+    sampling: _Sampling = _Sampling()
 
 
 def check_origin(path: Path, origin: Any) -> dict:
@@ -136,17 +148,8 @@ def check_origin(path: Path, origin: Any) -> dict:
         json.dumps(origin, ensure_ascii=False).encode()  # a lone surrogate cannot be written as UTF-8
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(map(str, first["loc"])) or type(origin).__name__
+        key = shortened(".".join(map(str, first["loc"])) or type(origin).__name__)[1:-1]
         raise SampleError(f"{path}: its origin is damaged ({key}: {first['msg']})") from None
-    except UnicodeEncodeError as error:
-        raise SampleError(f"{path}: its origin is damaged ({error})") from None
+    except (UnicodeEncodeError, RecursionError) as error:
+        raise SampleError(f"{path}: its origin is damaged ({shortened(str(error))})") from None
     return origin
-
-
-def _read_origin(path: Path) -> dict:
-    text = str(small_array(path, "origin"))
-    try:
-        origin = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise SampleError(f"{path}: its origin is damaged ({error})") from None
-    return check_origin(path, origin)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
-import tempfile
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,7 +15,7 @@ from PIL import Image
 from varient.evaluation.image_source import ImageSource, content_hash, digests_of
 from varient.evaluation.inputs import manifest_path, open_samples
 from varient.evaluation.scores import SEED, fixed_permutation
-from varient.files import OutputError, atomic_path, check_writable, sha256_of, write_text
+from varient.files import atomic_folder, atomic_path, check_writable, sha256_of, write_text
 from varient.npz import SampleError
 
 log = logging.getLogger(__name__)
@@ -84,10 +82,7 @@ def export_png(archives: Sequence[Path], folder: Path) -> dict:
         raise SampleError(f"{folder}: exists and is not empty")
     check_writable(folder / "manifest.json")
     source, labels = _complete_archives(archives)
-    temporary = None
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
+    with atomic_folder(folder) as temporary:
         digests = []
         for number, image in enumerate(_each(source)):
             digests.append(digests_of(image[None]))
@@ -96,14 +91,6 @@ def export_png(archives: Sequence[Path], folder: Path) -> dict:
                 temporary / f"{labels[number]:04d}_{source.indices[number]:06d}.png", compress_level=1)
         manifest = _manifest(source, labels, np.concatenate(digests))
         write_text(temporary / "manifest.json", _json(manifest))
-        temporary.chmod(0o755)
-        temporary.replace(folder)
-    except OSError as error:
-        reason = error.strerror or error
-        raise OutputError(f"{folder}: could not be written ({reason}); nothing was left behind") from error
-    finally:
-        if temporary:
-            shutil.rmtree(temporary, ignore_errors=True)
     return manifest
 
 

@@ -9,16 +9,20 @@ import json
 import logging
 import os
 import re
+import secrets
 import shutil
-import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+import socket
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from glob import escape
 from itertools import combinations
 from pathlib import Path
 
 log = logging.getLogger(__name__)
 
 _LOCK = ".lock"
+_TOKEN = "[0-9a-f]" * 8
+"""Pattern of what tells the names of temporary files apart; a user's hidden file is not likely to match it."""
 
 
 class OutputError(OSError):
@@ -29,32 +33,101 @@ class OutputError(OSError):
 def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary path beside ``path``: renamed to it at the end of the `with` block, removed after an exception.
 
+    The file gets the permissions that the user's umask allows.  Temporary files that killed writers of ``path`` left
+    behind are removed.
+
     Raises:
         OutputError: the file could not be written (for example, the disk is full), or the path is a folder, device or
             pipe, which must not be replaced by a file.
     """
-    temporary = None
-    try:
+    with _reported(path):
         _check_replaceable(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = _temporary_file(path, path.parent)
-        yield temporary
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(path)
+        _remove_abandoned(path.parent, f".{escape(path.stem)}-{_TOKEN}{escape(path.suffix)}")
+        temporary, lock = _temporary_file(path, path.parent)
+        try:
+            yield temporary
+            with temporary.open("rb") as written:
+                os.fsync(written.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+            os.close(lock)
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """As `atomic_path`, for a folder that is missing or empty.
+
+    Raises:
+        OutputError: the folder could not be written.
+    """
+    with _reported(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(path.parent, f".{escape(path.name)}-{_TOKEN}")
+        temporary = path.parent / _temporary_name(path.name)
+        temporary.mkdir()
+        lock = os.open(temporary, os.O_RDONLY)
+        try:
+            _lock(lock)
+            yield temporary
+            temporary.replace(path)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+            os.close(lock)
+
+
+@contextmanager
+def _reported(path: Path) -> Iterator[None]:
+    """Turn an OSError into an `OutputError` that names the output."""
+    try:
+        yield
     except OSError as error:
         reason = error.strerror or error
         raise OutputError(f"{path}: could not be written ({reason}); nothing was left behind") from error
-    finally:
-        if temporary:
-            temporary.unlink(missing_ok=True)
 
 
-def _temporary_file(path: Path, folder: Path) -> Path:
-    handle, name = tempfile.mkstemp(dir=folder, prefix=f".{path.stem}-", suffix=path.suffix)
-    os.close(handle)
-    return Path(name)
+def _temporary_name(stem: str, suffix: str = "") -> str:
+    return f".{stem}-{secrets.token_hex(4)}{suffix}"
+
+
+def _temporary_file(path: Path, folder: Path) -> tuple[Path, int]:
+    """A new file, and a descriptor that holds its lock until it is closed or this process ends.
+
+    The lock tells files that are being written from those of killed processes.
+    """
+    temporary = folder / _temporary_name(path.stem, path.suffix)
+    lock = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
+    _lock(lock)
+    return temporary, lock
+
+
+def _lock(descriptor: int) -> bool | None:
+    """Try to lock an open file or folder: whether it could be locked; None on a file system without locks."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+    return True
+
+
+def _remove_abandoned(folder: Path, pattern: str, *, if_unknown: bool = False) -> None:
+    """Remove temporary files and folders that nobody is writing.
+
+    Args:
+        if_unknown: also remove them on a file system that cannot tell.
+    """
+    for path in folder.glob(pattern):
+        with suppress(OSError):  # another process may be removing it, or it is not ours
+            descriptor = os.open(path, os.O_NOFOLLOW | (os.O_RDONLY if path.is_dir() else os.O_RDWR))
+            try:
+                is_abandoned = _lock(descriptor)
+                if is_abandoned or (is_abandoned is None and if_unknown):
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+            finally:
+                os.close(descriptor)
 
 
 def _check_replaceable(path: Path) -> None:
@@ -114,7 +187,9 @@ def check_writable(output: Path, *, is_folder: bool = False) -> None:
         within = output if is_folder else output.parent
         while not os.path.lexists(within):
             within = within.parent
-        _temporary_file(output, within).unlink()
+        temporary, lock = _temporary_file(output, within)
+        os.close(lock)
+        temporary.unlink()
     except OSError as error:
         raise OutputError(f"{output}: cannot be written ({error.strerror})") from None
 
@@ -125,33 +200,36 @@ def shown(path: Path | str) -> str:
 
 
 def remove_unfinished(folder: Path, stem: str = "*", suffix: str = "*") -> None:
-    """Remove temporary files that killed processes left behind in `atomic_path`.  Only the sole writer may call it.
+    """Remove what killed processes left behind in `atomic_path`, in a folder of which the caller is the only writer.
 
     Args:
         stem, suffix: patterns of the final files' names; by default all files in ``folder``.
     """
-    for path in folder.glob(f".{stem}-????????{suffix}"):
-        path.unlink(missing_ok=True)
+    _remove_abandoned(folder, f".{stem}-????????{suffix}", if_unknown=True)
 
 
 @contextmanager
-def only_writer(folder: Path, busy: Exception) -> Iterator[None]:
+def only_writer(folder: Path, busy: Callable[[str], Exception]) -> Iterator[None]:
     """Lock a folder for this process; the operating system releases the lock when the process ends.
 
     On a file system without locks, a warning is logged and the work goes on.  Forked processes do not inherit the lock
     (with `flock`, which `filelock` uses, they would): an image-reading worker may outlive a killed training by seconds.
 
     Args:
-        busy: the exception to raise if another process holds the lock.
+        busy: makes the exception to raise if another process holds the lock, from a description of that process.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / _LOCK).open("w") as file:
+    with (folder / _LOCK).open("a+", encoding="utf-8") as file:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):
-            raise busy from None
+            file.seek(0)
+            raise busy(file.read(100) or "unknown") from None
         except OSError as error:
             log.warning("%s cannot be locked (%s): nothing else must write there", folder, error.strerror)
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
         yield
 
 
@@ -170,7 +248,7 @@ def link_or_copy(source: Path, target: Path) -> None:
         OutputError: neither a link nor a copy could be created.
     """
     with atomic_path(target) as temporary:
-        temporary.unlink()
+        temporary.unlink(missing_ok=True)
         try:
             os.link(source, temporary)
         except OSError:
@@ -199,10 +277,11 @@ def sha256_kept(path: Path) -> str:
         return sha256_of(path)
     kept = path.with_name(f".{path.name}.sha256")
     try:
-        found = json.loads(kept.read_text("utf-8"))
+        with kept.open(encoding="utf-8") as file:
+            found = json.loads(file.read(1000))
         if found["state"] == before and re.fullmatch(r"[0-9a-f]{64}", found["sha256"]):
             return found["sha256"]
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
         pass  # not cached yet, or the cache file is unreadable
     digest = sha256_of(path)
     if _state(path) == before:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
+from glob import escape
 from importlib.metadata import version
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from tqdm import tqdm
 
 from varient.archive import Archive, write_archive
 from varient.config import ExperimentConfig
-from varient.files import atomic_path, sha256_kept, write_text
+from varient.files import atomic_path, remove_unfinished, sha256_kept, write_text
+from varient.npz import SampleError, small_array
 from varient.records import device_name
 from varient.systems.lineage import imported_sha256
 from varient.systems.pipeline import default_device, named_device
@@ -59,11 +61,12 @@ def generate_shard(config: ExperimentConfig, system: str, shard: int, run_dir: P
     sampler = resolved.load(run_dir, config.sampling.precision)
     labels = [label_of(i, config.data.num_classes) for i in indices]
     size, origin = config.sampling.batch_size, _origin(config, resolved, run_dir)
+    remove_unfinished(output.parent, escape(output.stem), escape(output.suffix))
     finished = FinishedBatches(output.parent / f".unfinished-{output.stem}",
                                {"origin": origin, "batch_size": size, "images": [indices.start, indices.stop]})
     batches = []
     for at in tqdm(range(0, len(indices), size), desc=f"{system} shard {shard}", mininterval=2):
-        batch = finished.read(at)
+        batch = finished.read(at, min(size, len(indices) - at), config.data.image_size)
         if batch is None:
             batch = images(sampler, labels[at:at + size], indices[at:at + size], config.seed)
             finished.keep(at, batch)
@@ -82,28 +85,31 @@ class FinishedBatches:
 
     def __init__(self, folder: Path, made_by: dict) -> None:
         self._folder, text, note = folder, json.dumps(made_by, sort_keys=True), folder / "made_by.json"
-        if not note.exists() or note.read_text("utf-8") != text:
+        if not note.exists() or note.read_bytes() != text.encode():
             self.remove()
             write_text(note, text)
 
-    def read(self, at: int) -> np.ndarray | None:
-        """The batch whose first image is number ``at``, uint8 (B, 3, S, S); None if it is missing or damaged."""
+    def read(self, at: int, count: int, side: int) -> np.ndarray | None:
+        """The batch whose first image is number ``at``, uint8 (count, 3, side, side); None if it is missing or damaged.
+        """
         try:
-            return np.load(self._path(at), allow_pickle=False)
-        except (OSError, ValueError, EOFError):
+            images_B3SS = small_array(self._path(at), "images")
+        except SampleError:
             return None
+        is_right = images_B3SS.shape == (count, 3, side, side) and images_B3SS.dtype == np.uint8
+        return images_B3SS if is_right else None
 
     def keep(self, at: int, images_B3SS: np.ndarray) -> None:
-        """Write a batch atomically."""
+        """Write a batch atomically, with a checksum."""
         with atomic_path(self._path(at)) as temporary, temporary.open("wb") as file:
-            np.save(file, images_B3SS)
+            np.savez(file, images=images_B3SS)
 
     def remove(self) -> None:
         """Remove all batches.  Another process that generates the same shard may be removing them at the same time."""
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _path(self, at: int) -> Path:
-        return self._folder / f"{at}.npy"
+        return self._folder / f"{at}.npz"
 
 
 def _origin(config: ExperimentConfig, system: System, run_dir: Path) -> dict:

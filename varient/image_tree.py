@@ -25,6 +25,9 @@ IMAGE_SUFFIXES = (
     ".pbm", ".pnm", ".jp2", ".j2k", ".jpx", ".jxl", ".avif", ".heic", ".heif", ".tga", ".exr", ".psd", ".qoi")
 """Suffixes of image files, in lower case."""
 
+MOST_SIDE = 2 ** 12
+"""Largest side in pixels of images to generate or to score; larger ones are refused before memory is allocated."""
+
 _SYSTEM_NAMES = ("__macosx", "@eadir", "lost+found", "$recycle.bin", "system volume information", "thumbs.db",
                  "desktop.ini")
 """Names of files and folders that operating systems create, in lower case; they are skipped like hidden ones."""

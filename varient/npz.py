@@ -5,6 +5,7 @@ All untrusted .npz files are read with this module.
 
 from __future__ import annotations
 
+import json
 import math
 import struct
 import zipfile
@@ -12,11 +13,15 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, NamedTuple, Protocol
+from typing import IO, Any, NamedTuple, Protocol
 
 import numpy as np
 
 _CHUNK = 2 ** 20
+_MOST_UNPACKED = 2 ** 28
+"""Limit of the bytes of a compressed array that is read into memory; an uncompressed one is no larger than its file."""
+_MOST_TEXT = 2 ** 24
+"""Limit of the bytes of a text, four for each character."""
 _MOST_PACKED = {zipfile.ZIP_STORED: 1, zipfile.ZIP_DEFLATED: 1032}
 """Highest compression ratio (bytes per compressed byte) that NumPy's .npz compression can reach."""
 
@@ -75,14 +80,20 @@ def npz_array(path: Path, name: str) -> StoredArray:
             path, member)
 
 
-def small_array(path: Path, name: str) -> np.ndarray:
+def small_array(path: Path, name: str, most_bytes: int | None = None) -> np.ndarray:
     """An array in an .npz file, read into memory.
 
+    Args:
+        most_bytes: limit of its size; default: that of the file, and 256 MiB if it is compressed.
+
     Raises:
-        SampleError: no such file or array, truncated or damaged.
+        SampleError: no such file or array, truncated or damaged, or larger.
     """
     with _reading(path), zipfile.ZipFile(path) as archive:
         member = _member(path, archive, name)
+        is_packed = member.info.compress_type != zipfile.ZIP_STORED
+        if member.info.file_size > (most_bytes or (_MOST_UNPACKED if is_packed else member.info.file_size)):
+            raise SampleError(f"{path}: {name} has {member.info.file_size:,} bytes, which is too much for what it is")
         data, at = memoryview(bytearray(member.info.file_size)), 0
         with archive.open(member.info) as file:  # zipfile checks the CRC at the end of the member
             while part := file.read(min(_CHUNK, len(data) - at)):
@@ -94,8 +105,34 @@ def small_array(path: Path, name: str) -> np.ndarray:
                           order="F" if member.fortran_order else "C")
 
 
+def json_value(path: Path, name: str) -> Any:
+    """A value stored in an .npz file as JSON text.
+
+    Raises:
+        SampleError: no such file or text, truncated or damaged, or not JSON.
+    """
+    with _reading(path):
+        text = small_array(path, name, _MOST_TEXT)
+        if text.dtype.kind != "U" or text.shape != ():
+            raise SampleError(f"{path}: {name} is {text.dtype} {text.shape}, expected a text")
+        try:
+            return json.loads(str(text))
+        except (ValueError, RecursionError) as error:
+            raise SampleError(f"{path}: its {name} is damaged ({error})") from None
+
+
+def mapped_array(path: Path) -> np.ndarray:
+    """The array of an .npy file, memory-mapped.
+
+    Raises:
+        SampleError: no such file, truncated or damaged, or an object array.
+    """
+    with _reading(path, ".npy"):
+        return np.lib.format.open_memmap(path, mode="r")
+
+
 @contextmanager
-def _reading(path: Path) -> Iterator[None]:
+def _reading(path: Path, kind: str = ".npz") -> Iterator[None]:
     """Turn any exception raised while a file is read into a `SampleError`."""
     try:
         yield
@@ -104,10 +141,10 @@ def _reading(path: Path) -> Iterator[None]:
     except FileNotFoundError:
         raise SampleError(f"{path}: no such file") from None
     except IsADirectoryError:
-        raise SampleError(f"{path}: a folder, not an .npz") from None
+        raise SampleError(f"{path}: a folder, not an {kind}") from None
     except Exception as error:  # zipfile, zlib, tokenize and NumPy raise many types of exceptions for damaged bytes
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise SampleError(f"{path}: truncated or damaged, or not an .npz file ({reason})") from None
+        raise SampleError(f"{path}: truncated or damaged, or not an {kind} file ({reason[:300]})") from None
 
 
 class _Member(NamedTuple):

@@ -11,12 +11,12 @@ from pathlib import Path
 from statistics import median
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from varient.config import CachePolicy, Precision
 from varient.files import write_text
+from varient.json_file import read_model
 from varient.spread import DECIMALS, with_spread
-from varient.yaml_file import shortened
 
 CPU = "CPU"
 """How the name of a device begins that is no GPU."""
@@ -27,26 +27,28 @@ class RecordError(ValueError):
     """A record is missing or not of the expected kind; the message names file and key."""
 
 
-Count = Annotated[int, Field(ge=0)]
-Positive = Annotated[int, Field(ge=1)]
-Share = Annotated[float, Field(ge=0, le=1)]
-Amount = Annotated[float, Field(ge=0)]
-Above = Annotated[float, Field(gt=0)]
-Distance = Annotated[float, Field(ge=-1e-6)]
+Count = Annotated[int, Field(ge=0, lt=2 ** 63)]
+Positive = Annotated[Count, Field(ge=1)]
+Number = Annotated[float, Field(ge=-1e15, le=1e15)]
+"""Limited, so that no arithmetic with it overflows."""
+Share = Annotated[Number, Field(ge=0, le=1)]
+Amount = Annotated[Number, Field(ge=0)]
+Above = Annotated[Number, Field(ge=1e-15)]
+Distance = Annotated[Number, Field(ge=-1e-6)]
 """A distance; for equal sets rounding may make it slightly negative."""
 
 
 class Record(BaseModel):
-    """Base of all records; frozen, unknown keys and non-finite numbers are refused."""
+    """Base of all records; frozen, unknown keys, non-finite numbers and texts beyond any use are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, str_max_length=10_000)
 
 
 class Provenance(Record):
     """Where a number comes from."""
 
     experiment: str
-    seed: int | None
+    seed: Annotated[int, Field(gt=-2 ** 63, lt=2 ** 63)] | None
     """None if the samples were made elsewhere and do not say it."""
     settings: str
     """Digest of the settings that the result depends on."""
@@ -93,16 +95,16 @@ class ScoreRecord(Record):
     fid: Distance
     """Cross-checked: torch-fidelity and clean-fid must agree on the same features, otherwise scoring fails."""
     fid_sd: Amount
-    fid_bias: float
+    fid_bias: Number
     """Bias of FID from the finite number of images: its excess over infinitely many, for images like the reference."""
-    fid_test: float | None = None
+    fid_test: Distance | None = None
     """FID against a separate test set, if the experiment has one."""
-    fid_test_sd: float | None = None
-    fid_infinity: float | None = None
+    fid_test_sd: Amount | None = None
+    fid_infinity: Number | None = None
     """FID extrapolated to infinitely many images."""
     sfid: Distance | None = None
     sfid_sd: Amount | None = None
-    kid: float | None = None
+    kid: Number | None = None
     """Unbiased estimate, which may be negative."""
     kid_sd: Amount | None = None
     kid_std: Amount | None = None
@@ -165,6 +167,15 @@ class ReconstructionRecord(Record):
     scales: tuple[ScaleReconstruction, ...]
     warnings: tuple[str, ...] = ()
     provenance: Provenance
+
+    @model_validator(mode="after")
+    def _is_of_its_scales(self) -> ReconstructionRecord:
+        for number, scale in enumerate(self.scales, 1):
+            side = self.patch_nums[number - 1] if number <= len(self.patch_nums) else 0
+            if (scale.scale, scale.side, scale.tokens) != (number, side, side ** 2):
+                raise ValueError(f"scale {number} of patch_nums = {self.patch_nums} is said to be scale {scale.scale}, "
+                                 f"{scale.side} x {scale.side}, {scale.tokens} tokens")
+        return self
 
 
 class HeldOutLoss(Record):
@@ -350,18 +361,9 @@ def read_record(path: Path, kind: type[RecordType]) -> RecordType:
         RecordError: no such file, or not a record of this type.
     """
     try:
-        return kind.model_validate_json(path.read_text("utf-8"))
+        return read_model(path, kind, RecordError, f"a {kind.__name__}")
     except FileNotFoundError:
         raise RecordError(f"{path}: no such record") from None
-    except OSError as error:
-        raise RecordError(f"{path}: record cannot be read ({error.strerror})") from None
-    except UnicodeDecodeError:
-        raise RecordError(f"{path}: not a {kind.__name__}: not UTF-8 text") from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = shortened(".".join(map(str, first["loc"])) or "file")[1:-1]
-        raise RecordError(f"{path}: not a {kind.__name__}: {key}: {first['msg'].removeprefix('Value error, ')}") \
-            from None
 
 
 def random_weights(seed: int, on: str) -> str:

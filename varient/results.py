@@ -16,6 +16,7 @@ from scipy.stats import t as student
 
 from varient.ablations import arms
 from varient.config import ExperimentConfig
+from varient.image_tree import is_hidden
 from varient.records import (
     HeldOutLoss,
     HeldOutRecord,
@@ -157,11 +158,16 @@ def _found_in(run_dir: Path) -> tuple[list[Record], tuple[str, ...]]:
     found: list[Record] = []
     damaged: list[str] = []
     for path in sorted((run_dir / "records").glob("*.json")):
-        if kind := kinds.get(path.stem.partition("-")[0]):
-            try:
-                found.append(read_record(path, kind))
-            except RecordError as error:
-                damaged.append(str(error))
+        if is_hidden(path.name):  # a killed write
+            continue
+        kind = kinds.get(path.stem.partition("-")[0])
+        if kind is None:
+            damaged.append(f"{path}: not a record by its name; those of records begin with {', '.join(kinds)}")
+            continue
+        try:
+            found.append(read_record(path, kind))
+        except RecordError as error:
+            damaged.append(str(error))
     return found, tuple(damaged)
 
 

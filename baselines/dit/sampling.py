@@ -5,6 +5,8 @@ Shapes: B images, C channels, H x W positions (pixels, or of Stable Diffusion's 
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import AutoencoderKL
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from varient.baselines.dit.diffusion import Diffusion, Reverse
@@ -29,6 +32,7 @@ LATENT_SCALE = 0.18215
 # The architecture of stabilityai/sd-vae-ft-ema and -mse, for measurements without files.
 _SD_VAE = {"block_out_channels": (128, 256, 512, 512), "layers_per_block": 2, "latent_channels": LATENT_CHANNELS,
            "down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4}
+_MOST_LAYERS = 8
 
 
 @dataclass(frozen=True)
@@ -183,8 +187,11 @@ def load_vae(folder: Path) -> AutoencoderKL:
     for name, kind in zip(VAE_FILES, (JSON, SAFETENSORS), strict=True):
         check_kind(folder / name, kind, form="VAE")
     try:
+        _check_size(folder)
         vae, found = AutoencoderKL.from_pretrained(folder, local_files_only=True, use_safetensors=True,
                                                    low_cpu_mem_usage=False, output_loading_info=True)
+    except CheckpointError:
+        raise
     except Exception as error:  # a config of another network may raise any
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise CheckpointError(f"{folder}: not a readable VAE ({reason})") from None
@@ -198,6 +205,26 @@ def load_vae(folder: Path) -> AutoencoderKL:
                               f"{LATENT_CHANNELS} at 1/{DOWNSAMPLING}")
     check_finite_tensors(vae.state_dict(), str(folder))
     return _with_exact_norms(vae)
+
+
+def _check_size(folder: Path) -> None:
+    """Check that the network of a config is no larger than the file of its weights, before memory is allocated for it.
+
+    Raises:
+        CheckpointError: it is.
+    """
+    config, weights = (folder / name for name in VAE_FILES)
+    settings = json.loads(config.read_text("utf-8"))
+    if settings.get("layers_per_block", 1) > _MOST_LAYERS or len(settings.get("block_out_channels", ())) > _MOST_LAYERS:
+        raise CheckpointError(f"{config}: has more than {_MOST_LAYERS} blocks or layers in a block")
+    with torch.device("meta"):
+        network = AutoencoderKL.from_config(settings)
+    needed = sum(tensor.numel() for tensor in network.state_dict().values())
+    with safe_open(weights, framework="pt") as file:
+        found = sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118 (it is no dict)
+    if needed > found:
+        raise CheckpointError(f"{folder} does not fit: {config.name} describes a network of {needed:,} numbers, "
+                              f"{weights.name} holds {found:,}")
 
 
 def _with_exact_norms(vae: AutoencoderKL) -> AutoencoderKL:

@@ -1,4 +1,5 @@
 import argparse
+import json
 from copy import deepcopy
 
 import pytest
@@ -396,6 +397,16 @@ def test_a_page_in_place_of_a_file_of_the_vae_is_named(tmp_path, name, content, 
 def test_a_config_of_something_else_is_named(tmp_path, config):
     (_save_vae(tmp_path / "vae") / "config.json").write_text(config)
     with pytest.raises(CheckpointError, match="vae") as caught:
+        load_vae(tmp_path / "vae")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("change", [{"layers_per_block": 10 ** 9}, {"block_out_channels": [10 ** 6] * 4},
+                                    {"block_out_channels": [8] * 10 ** 4}, {"latent_channels": 10 ** 9}])
+def test_a_config_that_asks_for_any_amount_of_memory_is_refused_at_once(tmp_path, change):
+    path = _save_vae(tmp_path / "vae") / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(CheckpointError, match="vae.* (does not fit: config.json describes|has more than)") as caught:
         load_vae(tmp_path / "vae")
     assert "\n" not in str(caught.value)
 

@@ -143,6 +143,10 @@ def test_the_command_says_so(tmp_path):
     lambda content: content["systems"]["variant-d4"].update(digests=content["systems"]["variant-d4"]["digests"][:3]),
     lambda content: content["systems"]["variant-d4"].update(scores={}),
     lambda content: content["systems"]["variant-d4"].pop("changed"),
+    lambda content: content["systems"]["variant-d4"].update(changed=[501]),
+    lambda content: content["systems"]["variant-d4"]["scores_sd"].update(fid=float("inf")),
+    lambda content: content["systems"]["variant-d4"]["scores_sd"].update(kid=-1.0),
+    lambda content: content["systems"]["variant-d4"]["scores"].update(fid=float("nan")),
 ])
 def test_a_baseline_that_would_compare_nothing_is_refused(tmp_path, damage):
     shutil.copytree(BASELINE, tmp_path / "baseline")

@@ -1,4 +1,5 @@
 import argparse
+import codecs
 import io
 import json
 import os
@@ -175,6 +176,30 @@ def test_archives_that_could_unpack_to_any_size_are_refused(tmp_path):
     path = _saved(tmp_path / "long.pth")
     _repacked(path, lambda data: data + bytes(2 ** 26))
     _refused(path, "pickle")
+
+
+class _Bytes:
+    """A few bytes of pickle that ask for as many bytes as they say, by a function that torch allows."""
+
+    def __reduce__(self):
+        return bytearray, (10 ** 10,)
+
+
+class _Doubled:
+    """Text that each of the calls makes twice as long."""
+
+    def __init__(self, times):
+        self.times = times
+
+    def __reduce__(self):
+        return codecs.encode, (_Doubled(self.times - 1) if self.times else b"x", "hex")
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize("bomb", [_Bytes(), _Doubled(40)], ids=["bytearray", "encode"])
+def test_functions_that_ask_for_any_amount_of_memory_are_not_called(tmp_path, bomb, legacy):
+    torch.save({"w": bomb}, tmp_path / "w.pth", _use_new_zipfile_serialization=not legacy)
+    _refused(tmp_path / "w.pth", "asks for (bytearray|_codecs)")
 
 
 class _Payload:

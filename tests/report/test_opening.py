@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 
 import jinja2
 import pytest
+from conftest import ROOT
 from docutils.core import publish_string
 
 from varient.claims import Verdict
@@ -112,6 +113,18 @@ def test_whatever_a_claim_says_is_shown_as_text(tmp_path, verdict, source):
         assert "root:" not in unescape(first + summary)
 
 
+def test_the_report_reads_no_file_into_a_page_and_takes_no_html_over(tmp_path, monkeypatch):
+    """Whatever gets through: Snakemake's docutils reads the settings that the rule names."""
+    rule = (ROOT / "workflow/rules/report.smk").read_text()
+    assert "DOCUTILSCONFIG={input.docutils:q} python -m snakemake" in rule
+    monkeypatch.setenv("DOCUTILSCONFIG", str(ROOT / re.search(r'docutils="(.*)"', rule)[1]))
+    (tmp_path / "secret").write_text("secret words")
+    for directive in (f".. include:: {tmp_path}/secret", f".. raw:: html\n   :file: {tmp_path}/secret",
+                      ".. raw:: html\n\n   <b>secret words</b>", f".. csv-table::\n   :file: {tmp_path}/secret"):
+        page = publish_string(f"text\n\n{directive}\n", writer="html", settings_overrides={"report_level": 5}).decode()
+        assert "text" in page and "secret words" not in page
+
+
 def test_a_verdict_that_there_is_not_is_refused(tmp_path):
     (tmp_path / "claims.csv").write_text(CLAIMS.replace(",open,", ",ajar,"))
     (tmp_path / "table2.csv").write_text(TABLE2)
@@ -124,10 +137,13 @@ def test_other_files_are_refused(tmp_path):
         (tmp_path / name).write_text("x\n1\n")
     with pytest.raises(ValueError, match="claims.csv: has no column claim, command, evidence, finding, found, id"):
         write_opening(tmp_path / "claims.csv", tmp_path / "table2.csv", tmp_path / "o.rst", tmp_path / "s.html")
-    for content in (b"", b"\xff\xfe", b'"'):
+    for content in (b"", b"\xff\xfe", b'"', b'a"b"\n"x', b"\0\n\xff", CLAIMS.encode()[:-1]):
         (tmp_path / "claims.csv").write_bytes(content)
         with pytest.raises(ValueError, match=r"claims.csv: no table that can be read \("):
             write_opening(tmp_path / "claims.csv", tmp_path / "table2.csv", tmp_path / "o.rst", tmp_path / "s.html")
+    (tmp_path / "claims.csv").write_text(CLAIMS[:CLAIMS.index(",contradicts")] + "\n")
+    with pytest.raises(ValueError, match="claims.csv: row 2 has 4 cells, expected 9"):
+        write_opening(tmp_path / "claims.csv", tmp_path / "table2.csv", tmp_path / "o.rst", tmp_path / "s.html")
     with pytest.raises(ValueError, match="no table that can be read .*Is a directory"):
         write_opening(tmp_path, tmp_path / "table2.csv", tmp_path / "o.rst", tmp_path / "s.html")
     assert not (tmp_path / "o.rst").exists()

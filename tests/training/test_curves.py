@@ -1,10 +1,11 @@
 """The gradient probe by definition; what curves keep is tested with the trainings that fill them."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from varient.training.curves import probed_norms
+from varient.training.curves import CurveError, probed_norms, read_curves
 from varient.training.data import Mix
 from varient.training.tokens import Batch
 
@@ -26,6 +27,36 @@ def test_norms_are_those_of_each_loss_alone_and_leave_no_gradient():
     assert found["gradient_norm/other/last"] == 0
     torch.testing.assert_close(found, expected)
     assert all(parameter.grad is None for parameter in layers.parameters())
+
+
+@pytest.mark.parametrize("arrays", [
+    {"loss:step": [1, 2]}, {"loss:step": [1, 2], "loss:value": [0.5]}, {"loss:step": [[1]], "loss:value": [[0.5]]},
+    {"loss:step": ["a"], "loss:value": [0.5]}, {"loss:step": [1], "loss:value": [1j]}, {"images": [1]}])
+def test_a_file_of_other_arrays_is_no_file_of_curves(tmp_path, arrays):
+    kinds = {"step": np.int32, "value": np.float32}
+    odd = {name: np.array(value) for name, value in arrays.items()}
+    np.savez_compressed(tmp_path / "curves.npz", **{
+        name: array.astype(kinds[name[5:]]) if array.dtype.kind in "if" and name[5:] in kinds else array
+        for name, array in odd.items()})
+    with pytest.raises(CurveError, match=r"curves\.npz: ") as error:
+        read_curves(tmp_path / "curves.npz")
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_a_damaged_file_of_curves_is_curves_or_named_in_one_line(tmp_path):
+    path = tmp_path / "curves.npz"
+    np.savez_compressed(path, **{"loss:step": np.arange(40, dtype=np.int32),
+                                 "loss:value": np.linspace(0, 1, 40, dtype=np.float32)})
+    whole = path.read_bytes()
+    for at in range(0, len(whole), 2):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ (1 << at % 8)]) + whole[at + 1:])
+        try:
+            steps, values = read_curves(path)["loss"]
+            assert steps.tolist() == list(range(40)) and values[-1] == 1
+        except CurveError as error:
+            assert "curves.npz" in str(error) and len(str(error).splitlines()) == 1
+    with pytest.raises(CurveError, match=r"none\.npz: no such file"):
+        read_curves(tmp_path / "none.npz")
 
 
 def test_the_graph_is_freed_with_the_last_loss():

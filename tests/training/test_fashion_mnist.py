@@ -96,6 +96,7 @@ def _cut(content):
     (IMAGES, lambda content: gzip.compress(idx(np.zeros((3, 28)))), "IDX"),
     (LABELS, lambda content: idx(np.zeros((2, 3, 4))), "IDX"),
     (IMAGES, lambda content: idx(np.zeros((200, 28, 28))), "SHA-256"),
+    (IMAGES, lambda content: gzip.compress(bytes(2 ** 26 + 1)), "64 MiB"),
 ])
 def test_a_file_that_is_another_is_named_in_a_line(files, name, damage, said):
     root, data = files

@@ -329,6 +329,23 @@ def test_processes_share_the_log_without_doubling_it(root):
     assert len(folder.skips) == 1 and len((root.parent / "skipped.jsonl").read_text().splitlines()) == 1
 
 
+def test_a_log_of_skips_that_a_kill_cut_off_loses_that_line_alone(root):
+    log = root.parent / "skipped.jsonl"
+    for broken in ("n01/n01_3.JPEG", "n03/n03_1.JPEG"):
+        _break(root / "train" / broken)
+    folder = _open(root, skip_log=log)
+    folder.load(3)
+    log.write_bytes(log.read_bytes() + b'[1]\n{"path": 5}\n' + b"[" * 5000 + b'\n\xff\n{"path": "n01')
+    folder.load(7)
+    assert [skip.path for skip in folder.skips] == ["n01/n01_3.JPEG", "n03/n03_1.JPEG"]
+
+
+def test_an_image_that_unpacks_to_very_many_pixels_is_not_unpacked(root):
+    Image.new("L", (12_000, 12_000)).save(root / "train/n02/n02_1.JPEG", "PNG")
+    with pytest.raises(ImageFolderError, match=r"n02_1.JPEG: unreadable \(12000 x 12000 pixels"):
+        _open(root).load(5)
+
+
 def test_skips_of_another_tree_do_not_count(root):
     _break(root / "train/n03/n03_1.JPEG")
     folder = _open(root, skip_log=root.parent / "skipped.jsonl")

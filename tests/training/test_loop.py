@@ -211,12 +211,44 @@ def test_a_damaged_state_is_reported_and_the_one_before_it_taken(tmp_path, caplo
     assert _toy(tmp_path) == list(range(10))
 
 
-def test_a_state_that_is_no_dict_counts_as_damaged(tmp_path, caplog):
+def _moment(state, value):
+    state["optimizer"]["state"][0]["exp_avg"] = value
+
+
+@pytest.mark.parametrize("change", [
+    lambda state: [torch.zeros(1)], lambda state: {"step": 8}, lambda state: state | {"step": 7},
+    lambda state: state | {"step": "8"}, lambda state: state | {"losses": state["losses"][:-1]},
+    lambda state: state | {"losses": ["a"] * 8}, lambda state: state | {"curves": {"loss": [torch.zeros(8)]}},
+    lambda state: state | {"curves": {"loss": [torch.zeros(8, dtype=torch.int32), torch.zeros(7)]}},
+    lambda state: state | {"curves": {1: []}}, lambda state: state | {"model": {}},
+    lambda state: state | {"model": {name: tensor[:0] for name, tensor in state["model"].items()}},
+    lambda state: state | {"model": {name: tensor * math.nan for name, tensor in state["model"].items()}},
+    lambda state: state | {"model": {name: tensor.to_sparse() for name, tensor in state["model"].items()}},
+    lambda state: state | {"optimizer": {}}, lambda state: state | {"optimizer": {"state": {9: {}}}},
+    lambda state: state | {"scaler": {"scale": 1.0}}, lambda state: state | {"skips_in_a_row": None},
+    lambda state: _moment(state, torch.zeros(5)) or state, lambda state: _moment(state, 1.0) or state,
+    lambda state: state if state["optimizer"]["state"][0].pop("step") else None,
+])
+def test_a_state_of_another_form_counts_as_damaged(tmp_path, caplog, change):
     _toy(tmp_path, stop_at=9, save_every=4)
     newest = _states(tmp_path)[-1]
-    torch.save([torch.zeros(1)], newest)
+    torch.save(change(torch.load(newest)), newest)
     assert _toy(tmp_path) == list(range(4, 10))
-    assert f"{newest} is damaged" in caplog.text
+    (record,) = [record for record in caplog.records if f"{newest} is damaged" in record.getMessage()]
+    assert len(record.getMessage().splitlines()) == 1
+
+
+def test_settings_of_the_optimizer_are_not_taken_from_a_state(tmp_path):
+    _toy(tmp_path / "a", stop_at=9, save_every=4)
+    _toy(tmp_path / "b", stop_at=9, save_every=4)
+    newest = _states(tmp_path / "b")[-1]
+    state = torch.load(newest)
+    for group in state["optimizer"]["param_groups"]:
+        group |= {"betas": (0.0, 0.0), "weight_decay": 5.0}
+    torch.save(state, newest)
+    for folder in ("a", "b"):
+        assert _toy(tmp_path / folder) == [8, 9]
+    assert (tmp_path / "a/losses.json").read_bytes() == (tmp_path / "b/losses.json").read_bytes()
 
 
 def test_what_a_kill_left_of_a_write_is_cleared(tmp_path):
@@ -415,11 +447,37 @@ def test_a_finished_training_is_not_done_again(tmp_path, caplog):
         assert len(_toy(work_dir, "b", **_weights(output, "b"))) == 10
 
 
+def test_a_result_that_was_taken_away_is_there_again_without_training(tmp_path, monkeypatch, caplog):
+    """As after a training that outlived Snakemake, which then removes what it did not see completed."""
+    output, work_dir = tmp_path / "net.safetensors", tmp_path / "training"
+
+    def run(identity="a"):
+        return len(_toy(work_dir, identity, **_weights(output, identity)))
+
+    assert run() == 10
+    written = output.read_bytes()
+    output.unlink()
+    assert run() == 0 and output.read_bytes() == written and str(work_dir / "result-") in caplog.text
+    output.unlink()
+    monkeypatch.setattr(training_loop, "sources_digest", lambda *modules: "other")
+    assert run() == 10  # by other code
+    output.unlink()
+    assert run("b") == 10  # of other settings
+    (kept,) = work_dir.glob("result-*")
+    output.unlink()
+    kept.write_bytes(written[:-1])
+    assert run("b") == 10
+    output.unlink()
+    next(work_dir.glob("result-*")).unlink()
+    assert run("b") == 10
+
+
 def test_two_trainings_in_one_folder_are_kept_apart(tmp_path):
     first = _start(tmp_path, tmp_path / "first.pt")
     first.stdout.readline()
     os.kill(first.pid, signal.SIGSTOP)
-    with pytest.raises(BusyError, match=f"toy: another training is running in {tmp_path}; wait until it has ended"):
+    with pytest.raises(BusyError, match=rf"toy: another training is running in {tmp_path}; wait until it has ended, "
+                                        rf"or end it: process {first.pid} on "):
         _toy(tmp_path)
     os.kill(first.pid, signal.SIGCONT)
     _run(first)

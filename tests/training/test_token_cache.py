@@ -1,3 +1,4 @@
+import json
 import os
 import signal
 import subprocess
@@ -238,16 +239,26 @@ def test_no_cache_a_damaged_manifest_and_missing_mirror_images_are_refused(cache
     _build(tmp_path / "plain", flipped=False)
     with pytest.raises(ValueError, match=r"has no mirror images, which flip = 0.5 needs"):
         TokenCache(tmp_path / "plain", _spec(_source(), flipped=False), flip=0.5)
-    (cache / "manifest.json").write_text('{"spec": 1}')
-    with pytest.raises(TokenCacheError, match="not the manifest of a token cache"):
-        _open(cache)
+    whole = json.loads((cache / "manifest.json").read_text())
+    for damaged in ('{"spec": 1}', "[" * 10 ** 5, "\xff", "7", json.dumps(whole | {"shards_sha256": [1]}),
+                    json.dumps(whole | {"spec": whole["spec"] | {"num_images": 10 ** 400}}),
+                    json.dumps(whole | {"spec": whole["spec"] | {"num_images": str(NUM_IMAGES)}})):
+        (cache / "manifest.json").write_text(damaged, "latin-1")
+        with pytest.raises(TokenCacheError, match="manifest.json: not the manifest of a token cache") as error:
+            _open(cache)
+        assert len(str(error.value).splitlines()) == 1 and len(str(error.value)) < 1000
+    (cache / "manifest.json").write_text(json.dumps(whole))
+    for content in (b"\x93NUMPY\x01\x00\x10\x00{'descr' '|u1'}}}]\n", b"PK\x05\x06" + bytes(18), b"\x93NUMPY\x09\x00"):
+        (cache / "tokens-00000.npy").write_bytes(content)
+        with pytest.raises(TokenCacheError, match="tokens-00000.npy: missing or damaged"):
+            _open(cache, check_hashes=False)
 
 
 HOLDER = """
 import sys, time
 from pathlib import Path
 from varient.files import only_writer
-with only_writer(Path(sys.argv[1]), OSError()):
+with only_writer(Path(sys.argv[1]), OSError):
     print("held", flush=True)
     time.sleep(60)
 """
@@ -256,7 +267,7 @@ with only_writer(Path(sys.argv[1]), OSError()):
 def test_two_builds_do_not_write_one_cache(tmp_path):
     other = subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path / "tokens")], stdout=subprocess.PIPE, cwd=ROOT)
     other.stdout.readline()
-    with pytest.raises(TokenCacheError, match="another process is writing this cache"):
+    with pytest.raises(TokenCacheError, match=f"another process is writing this cache: process {other.pid} on "):
         _build(tmp_path / "tokens")
     other.kill()
     other.communicate()

@@ -137,7 +137,9 @@ def score(samples: Annotated[list[Path], typer.Argument(help="all shards of a sy
                                                                "with --config")] = None,
           protocol: Annotated[str | None, typer.Option(help="adm, torch-fidelity, clean-fid; without --config")] = None,
           weights: Annotated[Path | None, typer.Option(help="Inception weights; only without --config")] = None,
-          sha256: Annotated[str | None, typer.Option(help="SHA-256 of --weights, unless published")] = None,
+          sha256: Annotated[str | None, typer.Option(help="SHA-256 of --weights, unless published; clean-fid's are a "
+                                                          "program that will run: trust it before you give this")]
+          = None,
           fid_infinity: Annotated[bool, typer.Option("--fid-infinity", help="extrapolate FID too")] = False,
           device: Annotated[str | None, typer.Option(help="auto, cpu or cuda; default: VARIENT_DEVICE")]
           = None) -> None:

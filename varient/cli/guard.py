@@ -38,6 +38,10 @@ _MOST = {"batch": 2 ** 20, "count": 10_000, "depth": 1000, "workers": 1024}
 """Upper bounds of numeric arguments that become lengths of loops or lists; for the others, 31 bits."""
 
 
+_MOST_LINES, _MOST_CHARACTERS = 5, 1900
+"""Limits of a message."""
+
+
 def _check_numbers(arguments: dict[str, Any]) -> None:
     for name, value in arguments.items():
         least, most = _LEAST.get(name, -2 ** 31), _MOST.get(name, 2 ** 31 - 1)
@@ -93,7 +97,7 @@ def command(group: typer.Typer, name: str | None = None, *, panel: str = MAKE, h
                         settle_device(device)
                 function(**kwargs)
             except (ValueError, OSError) as error:
-                sys.exit(f"varient: {error}")
+                sys.exit(f"varient: {_in_few_lines(error)}")
             except MemoryError as error:
                 sys.exit(_out_of_memory(error))
             except RuntimeError as error:
@@ -108,6 +112,15 @@ def command(group: typer.Typer, name: str | None = None, *, panel: str = MAKE, h
         return group.command(name, hidden=hidden, rich_help_panel=panel)(guarded)
 
     return decorate
+
+
+def _in_few_lines(error: BaseException) -> str:
+    """A message whose parts may come from a hostile file, cut to what a reader takes in."""
+    lines = str(error).splitlines()
+    more = [f"(and {len(lines) - _MOST_LINES + 1} more lines)"] if len(lines) > _MOST_LINES else []
+    kept = lines[:_MOST_LINES - len(more)] + more
+    longest = _MOST_CHARACTERS // max(len(kept), 1)
+    return "\n".join(line if len(line) <= longest else f"{line[:longest]}..." for line in kept)
 
 
 def _out_of_memory(error: BaseException) -> str:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from varient.config.kinds import Count, Positive, Real, Sha256, Share, Strict, UserPath, Weight, Whole
+from varient.image_tree import MOST_SIDE
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class DataConfig(Strict):
 
     source: Literal["digits", "fashion-mnist", "imagenet"] = Field(
         description="scikit-learn's bundled digits, a folder of Fashion-MNIST's files, or an ImageNet folder")
-    image_size: Annotated[Positive, Field(le=2 ** 14)] = Field(description="side in pixels")
+    image_size: Annotated[Positive, Field(le=MOST_SIDE)] = Field(description="side in pixels")
     num_classes: Positive
     holdout: Count = Field(0, description="number of images not used for training (digits, fashion-mnist); a "
                                           "stratified split")

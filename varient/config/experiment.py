@@ -29,6 +29,7 @@ from varient.config.training import (
     TokenizerConfig,
     TransformerSpec,
 )
+from varient.image_tree import some
 from varient.plan import DepthPlan, nested_layers
 from varient.pyramid import Pyramid
 from varient.yaml_file import ConfigError, read_yaml, shortened
@@ -42,7 +43,7 @@ _PLACES = (("data", "root"), ("tokenizer", "weights"), ("base", "weights"))
 class ExperimentConfig(Strict):
     """The settings of one experiment; all experiments run through the same DAG."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
+    name: Annotated[str, Field(pattern=r"^[a-z0-9_]+$", max_length=100)]
     seed: Count = 0
     data: DataConfig
     patch_nums: tuple[Positive, ...] = Field(max_length=100)
@@ -256,18 +257,21 @@ def parse_config(settings: object, origin: str) -> ExperimentConfig:
 
 
 def error_lines(error: ValidationError, section: str = "") -> list[str]:
-    """One line for each invalid key (up to a limit): the key, what is wrong with it, and its value."""
+    """One line for each invalid key: the key, what is wrong with it, and its value.  Beyond a limit, one line names
+    the others."""
+    errors = error.errors(include_url=False)
+    places = [".".join(filter(None, [section, *(shortened(str(key))[1:-1] for key in e["loc"])])) or "config"
+              for e in errors]
     lines = []
-    for e in error.errors(include_url=False)[:_MOST_LINES]:
-        place = ".".join(filter(None, [section, *(shortened(str(key))[1:-1] for key in e["loc"])])) or "config"
+    for place, e in zip(places[:_MOST_EXPLAINED], errors, strict=False):
         found = f" (got {shortened(e['input'])})" if e["type"] not in ("missing", "value_error") else ""
         lines.append(f"{place}: {e['msg'].removeprefix('Value error, ')}{found}")
-    if (more := error.error_count() - len(lines)) > 0:
-        lines.append(f"{section or 'config'}: {more} more wrong keys")
+    if others := places[_MOST_EXPLAINED:]:
+        lines.append(f"{section or 'config'}: {len(others)} more wrong keys: {some(others)}")
     return lines
 
 
-_MOST_LINES = 20
+_MOST_EXPLAINED = 4
 
 
 def _trainings(settings: BaseModel, section: str) -> Iterator[tuple[str, Optimizer]]:

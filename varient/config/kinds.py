@@ -48,6 +48,8 @@ CachePolicy = Literal["lean", "reference", "static", "none"]
 def _writable_in_a_line(value: Any) -> Any:
     if value == "":
         raise ValueError("the path is empty")
+    if len(str(value)) > 4096:
+        raise ValueError(f"the path has {len(str(value)):,} characters; a file system takes 4096")
     if any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in str(value)):
         raise ValueError("a path must not contain line breaks or other control characters")
     return value
@@ -71,9 +73,9 @@ Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
 class Strict(BaseModel):
-    """Base of all config sections: frozen, unknown keys and non-finite numbers are refused."""
+    """Base of all config sections: frozen, unknown keys, non-finite numbers and texts beyond any use are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, str_max_length=1000)
 
 
 class Extended(Strict):

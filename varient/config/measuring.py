@@ -74,7 +74,8 @@ class EvaluationConfig(Extended):
         "digits", description="adm-rehearsal: adm's path on 8 of the features, for few images; marked in all tables")
     classifier: ClassifierTraining | None = Field(None, description="digits, fashion-mnist: trained here")
     inception_weights: UserFile | None = Field(None, description="Inception weights, for the other protocols")
-    weights_sha256: Sha256 | None = Field(None, description="SHA-256 of inception_weights, unless published")
+    weights_sha256: Sha256 | None = Field(None, description="SHA-256 of inception_weights, unless published; "
+                                                            "clean-fid's are a program that will run")
     reference: UserFile | None = Field(None, description="reference images or statistics; default for digits: the "
                                                          "training images, for fashion-mnist: the holdout")
     kid_subset_size: Annotated[Positive, Field(ge=2)] = Field(1000, description="digits, fashion-mnist")

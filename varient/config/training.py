@@ -174,7 +174,7 @@ class Recipe(Extended):
         return self
 
 
-RecipeName = Annotated[str, Field(pattern=f"^{RECIPE.pattern}$")]
+RecipeName = Annotated[str, Field(pattern=f"^{RECIPE.pattern}$", max_length=50)]
 """Part of system ids; `varient.experiment` refuses names that could be read as another part of an id."""
 
 

@@ -7,13 +7,25 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from pydantic import BaseModel, ConfigDict
+
 from varient.config import ExperimentConfig
 from varient.cost.sizes import GIB
 from varient.doctor.findings import Finding, fine, problem
 from varient.doctor.outlook import Target
+from varient.json_file import read_model
+from varient.yaml_file import ConfigError, shortened
 
 MADE_BY = ("data", "patch_nums", "tokenizer", "transformer", "base", "supernet", "systems", "seed")
 """Sections of a config that determine the networks."""
+
+
+class _Kept(BaseModel):
+    """A config that was kept, perhaps by another version: only its name has to be there."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str
 
 
 def check_run_folder(config: ExperimentConfig, run_dir: Path) -> Iterator[Finding]:
@@ -24,14 +36,14 @@ def check_run_folder(config: ExperimentConfig, run_dir: Path) -> Iterator[Findin
         yield fine(subject, f"{run_dir}: nothing there yet")
         return
     try:
-        newest = json.loads(kept[-1].read_text("utf-8"))
-        name, differing = newest["name"], [key for key in MADE_BY if newest.get(key) != own[key]]
-    except (ValueError, TypeError, KeyError):
-        yield problem(subject, f"{kept[-1]}: damaged; remove it")
+        newest = read_model(kept[-1], _Kept, ConfigError, "a config").model_dump()
+    except ConfigError as error:
+        yield problem(subject, f"{error}: damaged; remove it")
         return
+    name, differing = newest["name"], [key for key in MADE_BY if newest.get(key) != own[key]]
     if name != config.name:
-        yield problem(subject, f"{run_dir} belongs to another experiment, {name!r} ({kept[-1].name}): use another "
-                               "folder, or move that one away")
+        yield problem(subject, f"{run_dir} belongs to another experiment, {shortened(name)} ({kept[-1].name}): use "
+                               "another folder, or move that one away")
     elif differing:
         yield problem(subject, f"{run_dir} was made with other settings of {', '.join(differing)} ({kept[-1].name}): "
                                "results that depend on them are made again; to keep them, rename the experiment")

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from pydantic import ConfigDict, model_validator
+from pydantic import model_validator
 from scipy.stats import betabinom
 from torch import nn
 from tqdm import tqdm
@@ -37,7 +37,7 @@ from varient.files import sha256_of, write_text
 from varient.generation import images, label_of
 from varient.models.build import load_classifier
 from varient.models.checkpoint import copy_in_half_precision
-from varient.records import Provenance, Record, provenance, read_record, write_record
+from varient.records import Amount, Count, Number, Positive, Provenance, Record, provenance, read_record, write_record
 from varient.systems.protocol import Sampler
 from varient.systems.registry import resolve_system
 from varient.training.data import load_images
@@ -65,9 +65,9 @@ class SystemBaseline(Record):
 
     digests: list[str]
     """SHA-256 of each image's pixels, by index; the first 16 digits."""
-    scores: dict[str, float]
-    scores_sd: dict[str, float]
-    changed: list[int]
+    scores: dict[str, Number]
+    scores_sd: dict[str, Amount]
+    changed: list[Count]
     """Images that changed in each perturbed variant."""
 
     def allowed_changes(self, num_images: int) -> int:
@@ -82,10 +82,8 @@ class SystemBaseline(Record):
 class Baseline(Record):
     """The accepted state."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     systems: dict[str, SystemBaseline]
-    num_images: int
+    num_images: Positive
     provenance: Provenance
 
     @model_validator(mode="after")
@@ -93,9 +91,9 @@ class Baseline(Record):
         if set(self.systems) != set(SYSTEMS):
             raise ValueError(f"has {', '.join(self.systems) or 'nothing'}, expected {', '.join(SYSTEMS)}")
         for name, system in self.systems.items():
-            if len(system.digests) != self.num_images or not system.changed:
+            if len(system.digests) != self.num_images or not system.changed or max(system.changed) > self.num_images:
                 raise ValueError(f"{name}: {len(system.digests)} digests of {self.num_images} images, "
-                                 f"{len(system.changed)} variants")
+                                 f"changes in {len(system.changed)} variants: {max(system.changed, default=0)}")
             if set(system.scores) != set(SCORES) or set(system.scores_sd) != set(SCORES):
                 raise ValueError(f"{name}: scores are {', '.join(system.scores)}, expected {', '.join(SCORES)}")
         return self

@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict
 from tqdm import tqdm
 
+from varient.archive import whole_numbers
 from varient.evaluation.extractors import Extractor
 from varient.evaluation.image_source import ImageSource, content_hash, digests_of, repeated_images
 from varient.evaluation.moments import FeatureError
 from varient.files import atomic_path
-from varient.npz import member_names, small_array
+from varient.npz import json_value, member_names, small_array
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,18 +134,43 @@ def read_features(path: Path) -> Features:
         FeatureError: no such file, truncated or damaged, or something else.
     """
     try:
-        meta = json.loads(str(small_array(path, "meta")))
-        features = Features(meta["extractor"], {layer: small_array(path, f"layer.{layer}") for layer in meta["layers"]},
-                            small_array(path, "indices"),
-                            small_array(path, "labels") if "labels" in member_names(path) else None,
-                            small_array(path, "digests"), meta["source"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise FeatureError(f"{path}: not a file of features, or a damaged one ({error}); delete it and extract "
-                           "again") from None
-    sizes = {len(array) for array in (features.digests, features.indices, *features.layers.values())}
-    if len(sizes) > 1 or features.sha256 != meta["images_sha256"]:
+        meta = _Meta.model_validate(json_value(path, "meta"))
+        features = Features(
+            meta.extractor, {layer: small_array(path, f"layer.{layer}") for layer in meta.layers},
+            whole_numbers(path, "indices", small_array(path, "indices")),
+            whole_numbers(path, "labels", small_array(path, "labels")) if "labels" in member_names(path) else None,
+            small_array(path, "digests"), meta.source.model_dump())
+    except ValueError as error:
+        raise FeatureError(f"{path}: not a file of features, or a damaged one ({' '.join(str(error).split())[:300]}); "
+                           "delete it and extract again") from None
+    count = len(features)
+    fits = [count > 0, features.digests.dtype == np.uint8, features.digests.shape == (count, 32),
+            features.labels is None or len(features.labels) == count,
+            *(array.dtype == np.float32 and array.ndim == 2 and len(array) == count
+              for array in features.layers.values())]
+    if not all(fits) or features.sha256 != meta.images_sha256:
         raise FeatureError(f"{path}: its arrays do not fit each other; delete it and extract again")
     return features
+
+
+class _Source(BaseModel):
+    """The fields of `ImageSource.describe` that are used."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    place: str
+    total: int | None
+
+
+class _Meta(BaseModel):
+    """What a file of features says about its arrays."""
+
+    model_config = ConfigDict(strict=True)
+
+    extractor: str
+    layers: list[str]
+    source: _Source
+    images_sha256: str
 
 
 def merge_features(paths: Sequence[Path]) -> Features:

@@ -16,6 +16,7 @@ from varient.evaluation.labels import count_warnings, order_warnings
 from varient.files import sha256_of, shown
 from varient.npz import SampleError
 
+_BATCH_BYTES = 2 ** 28
 _DARK = 16
 """Images with no value above this were probably saved on another scale, 0..1 or 4 bits."""
 
@@ -68,7 +69,8 @@ class ImageSource:
         return self.read(begin, min(end, len(self)))
 
     def batches(self, size: int) -> Iterator[np.ndarray]:
-        """All images in order, at most ``size`` at once."""
+        """All images in order, at most ``size`` at once, and fewer of large ones."""
+        size = min(size, max(1, _BATCH_BYTES // (3 * self.side ** 2)))
         return (self.batch(begin, begin + size) for begin in range(0, len(self), size))
 
     def part(self, begin: int, end: int) -> ImageSource:
@@ -169,7 +171,7 @@ def pixel_warnings(source: ImageSource, looked_at: int = 64) -> list[str]:
     Raises:
         SampleError: a damaged image.
     """
-    images, found = source.batch(0, looked_at), []
+    images, found = next(source.batches(looked_at)), []
     if (images == images[:, :, :1, :1]).all():
         found.append(f"{source.place}: each of the first {len(images)} images is of one colour")
     if (largest := int(images.max())) < _DARK:

@@ -6,19 +6,20 @@ without loss are refused.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
 
 from varient.archive import ARRAYS, check_origin, open_shard, whole_numbers
 from varient.evaluation.image_files import FORMATS, decode, image_size
 from varient.evaluation.image_source import ImageSource, Reference
 from varient.evaluation.labels import labels_from_names
-from varient.image_tree import ImageTreeError, is_image, read_tree, some
+from varient.image_tree import MOST_SIDE, ImageTreeError, is_image, read_tree, some
+from varient.json_file import read_model
 from varient.npz import SampleError, member_crc, member_names, npz_array, small_array
 
 STATISTICS = (("mu", "sigma"), ("mu_s", "sigma_s"))
@@ -165,7 +166,8 @@ def _open_archives(paths: Sequence[Path], remarks: tuple[str, ...]) -> ImageSour
     for shard in shards:
         if differing := sorted(key for key in shard.origin | first.origin
                                if key != "device" and shard.origin.get(key) != first.origin.get(key)):
-            raise SampleError(f"{shard.path} and {first.path} differ in {', '.join(differing)}: not shards of one run")
+            raise SampleError(f"{shard.path} and {first.path} differ in {some([f'{key:.60}' for key in differing])}: "
+                              "not shards of one run")
         if shard.indices[0] != expected or (np.diff(shard.indices) != 1).any():
             raise SampleError(f"{shard.path}: starts at index {shard.indices[0]}, expected {expected} (a shard is "
                               "missing, doubled or out of order)")
@@ -194,8 +196,10 @@ def _open_adm(path: Path, remarks: tuple[str, ...]) -> ImageSource:
     if images.dtype != np.uint8:
         raise SampleError(f"{path}: arr_0 is {images.dtype}; an ADM batch is uint8, 0..255: convert it and say "
                           "how you rounded")
-    if len(images.shape) != 4 or images.shape[3] != 3 or images.shape[1] != images.shape[2] or 0 in images.shape:
-        raise SampleError(f"{path}: arr_0 is {images.shape}; an ADM batch is (N, S, S, 3), channels last")
+    if len(images.shape) != 4 or images.shape[3] != 3 or images.shape[1] != images.shape[2] or 0 in images.shape \
+            or images.shape[1] > MOST_SIDE:
+        raise SampleError(f"{path}: arr_0 is {images.shape}; an ADM batch is (N, S, S, 3), channels last, with S up to "
+                          f"{MOST_SIDE}")
     count, labels = images.shape[0], None
     if "arr_1" in member_names(path):
         found = small_array(path, "arr_1")
@@ -204,27 +208,41 @@ def _open_adm(path: Path, remarks: tuple[str, ...]) -> ImageSource:
         else:
             remarks = (*remarks, f"{path}: arr_1 is {found.dtype} {found.shape}, not a label for each image; ignored")
     manifest = _manifest_of(path)
-    if manifest is None:
-        remarks = (*remarks, f"{manifest_path(path)}: describes another file than {path.name}; ignored")
-    manifest = manifest or {}
+    if manifest is None and manifest_path(path).exists():
+        remarks = (*remarks, f"{manifest_path(path)}: damaged, or describes another file than {path.name}; ignored")
+    origin = check_origin(manifest_path(path), manifest.origin) if manifest else {}
 
     def read(begin: int, end: int) -> np.ndarray:
         return np.ascontiguousarray(images[begin:end].transpose(0, 3, 1, 2))
 
-    return ImageSource("adm", str(path), (path,), images.shape[1], np.arange(count), labels, count, read,
-                       check_origin(manifest_path(path), manifest.get("origin", {})), manifest.get("permutation_seed"),
-                       remarks)
+    return ImageSource("adm", str(path), (path,), images.shape[1], np.arange(count), labels, count, read, origin,
+                       manifest.permutation_seed if manifest else None, remarks)
 
 
-def _manifest_of(path: Path) -> dict | None:
-    """The manifest that `varient export` wrote for an ADM batch; {} without one, None if it describes other images."""
-    if not manifest_path(path).exists():
-        return {}
+class _Manifest(BaseModel):
+    """What `varient export` writes beside images: the fields that are read again."""
+
+    model_config = ConfigDict(extra="allow")
+
+    num_images: Annotated[int, Field(ge=1, lt=2 ** 63)]
+    images_sha256: str
+    origin: dict = {}
+    arr_0_crc32: int | None = Field(None, description="of an ADM batch")
+    permutation_seed: Annotated[int, Field(ge=0, lt=2 ** 32)] | None = Field(None, description="of an ADM batch")
+
+
+def _read_manifest(path: Path) -> _Manifest | None:
+    """A manifest; None if there is none, or none of ours."""
     try:
-        manifest = json.loads(manifest_path(path).read_text("utf-8"))
-        return manifest if manifest["arr_0_crc32"] == member_crc(path, "arr_0") else None
-    except (ValueError, KeyError, TypeError):
+        return read_model(path, _Manifest, SampleError, "a manifest of an export")
+    except (FileNotFoundError, SampleError):
         return None
+
+
+def _manifest_of(path: Path) -> _Manifest | None:
+    """The manifest of an ADM batch; None if there is none, or if it describes other images."""
+    manifest = _read_manifest(manifest_path(path))
+    return manifest if manifest and manifest.arr_0_crc32 == member_crc(path, "arr_0") else None
 
 
 def _read_statistics(path: Path, names: set[str]) -> dict[str, np.ndarray]:
@@ -247,10 +265,10 @@ def _read_statistics(path: Path, names: set[str]) -> dict[str, np.ndarray]:
 def _open_images(found: _Found) -> ImageSource:
     """PNGs (and JPEGs, with a warning); sizes and depths are checked from the headers now."""
     images, place = found.images, found.place
-    exported = _exported_images(place)
-    if exported not in (None, len(images)):
-        raise SampleError(f"{place}: {len(images)} images, but its {_MANIFEST} speaks of {exported}: some are missing, "
-                          "or others came in")
+    manifest = _read_manifest(place / _MANIFEST)
+    if manifest and manifest.num_images != len(images):
+        raise SampleError(f"{place}: {len(images)} images, but its {_MANIFEST} speaks of {manifest.num_images}: some "
+                          "are missing, or others came in")
     first = image_size(images[0])
     for path in images:
         if (size := image_size(path)) != first:
@@ -258,8 +276,10 @@ def _open_images(found: _Found) -> ImageSource:
                               "mixed sizes cannot be scored together")
     if first[0] != first[1]:
         raise SampleError(f"{images[0]}: {_times(first)} pixels; images must be square")
+    if first[0] > MOST_SIDE:
+        raise SampleError(f"{images[0]}: {_times(first)} pixels; images may have a side up to {MOST_SIDE}")
     labels, remark = labels_from_names([path.relative_to(place).as_posix() for path in images],
-                                       exported=exported is not None)
+                                       exported=manifest is not None)
     lossy = sum(FORMATS[path.suffix.lower()] == "JPEG" for path in images)
     remarks = (*([f"{place}: {lossy} JPEG files: lossy compression changes FID, and decoders differ"] if lossy else ()),
                *found.remarks, *([f"{place}: {remark}"] if remark else ()))
@@ -273,12 +293,3 @@ def _open_images(found: _Found) -> ImageSource:
 
 def _times(size: tuple[int, int]) -> str:
     return f"{size[0]} x {size[1]}"
-
-
-def _exported_images(folder: Path) -> int | None:
-    """How many images `varient export` wrote into a folder, by its manifest; None where it wrote none."""
-    try:
-        manifest = json.loads((folder / _MANIFEST).read_text("utf-8"))
-        return int(manifest["num_images"]) if "images_sha256" in manifest else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None

@@ -42,6 +42,7 @@ from varient.files import check_writable, sha256_kept
 from varient.models.build import load_classifier
 from varient.models.classifier import Classifier
 from varient.records import ScoreRecord, provenance, write_record
+from varient.yaml_file import shortened
 
 FID_AGREEMENT = 1e-6
 """Largest relative difference between our FID and that of torch-fidelity and of clean-fid from the same features."""
@@ -69,7 +70,7 @@ def score_experiment(config: ExperimentConfig, samples: Sequence[Path], referenc
     further = open_reference(test) if test else None
     check_belongs(config, generated, real)
     if "sampling" in generated.origin and len(generated) != config.sampling.num_images:
-        raise ScoreError(f"{len(generated)} images of {generated.origin['system']}, but the config asks for "
+        raise ScoreError(f"{generated.place}: {len(generated)} images, but the config asks for "
                          f"{config.sampling.num_images}: a shard is missing")
     protocol = protocol_of(settings, len(generated), len(real.images) if real.images else 0)
     # Features of digits take a second; others are kept, so that a stopped run continues and later scores reuse them.
@@ -233,7 +234,7 @@ def check_belongs(config: ExperimentConfig, images: ImageSource, reference: Refe
     origin = images.origin
     for key, own in (("experiment", config.name), ("seed", config.seed)):
         if key in origin and origin[key] != own:
-            raise ScoreError(f"{images.place}: its {key} is {origin[key]!r}, the config's is {own!r}")
+            raise ScoreError(f"{images.place}: its {key} is {shortened(origin[key])}, the config's is {own!r}")
     # Inception resizes its reference, a classifier takes one size.
     size = config.data.image_size
     of_one_size = [images, *([reference.images] if reference.images and config.evaluation.protocol == "digits" else [])]

@@ -241,10 +241,10 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict]:
     with _opened(path) as file:
         description, expected = _split_entry(path, file.metadata())
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
-    if expected is None:
-        log.warning("%s was written without a digest of its tensors: damaged tensors would not be detected", path)
-    elif _digest(tensors, description) != expected:
-        raise CheckpointError(f"{path}: damaged: its tensors are not those that were written; make the file again")
+        if expected is None:
+            log.warning("%s was written without a digest of its tensors: damaged tensors would not be detected", path)
+        elif _digest(tensors, description) != expected:
+            raise CheckpointError(f"{path}: damaged: its tensors are not those that were written; make the file again")
     return tensors, description
 
 
@@ -276,5 +276,8 @@ def _opened(path: Path) -> Iterator[safe_open]:
     try:
         with safe_open(path, framework="pt") as file:
             yield file
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path}: not a readable {_FORM} ({error})") from None
+    except (CheckpointError, MemoryError):
+        raise
+    except Exception as error:  # a damaged header may raise any type
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise CheckpointError(f"{path}: not a readable {_FORM} ({reason[:300]})") from None

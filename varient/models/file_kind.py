@@ -14,6 +14,8 @@ SAFETENSORS = "a safetensors file"
 JSON = "a JSON document"
 
 _HEAD = 512
+_MOST_JSON = 2 ** 20
+"""Limit of the bytes of a file that is parsed to tell its kind."""
 _ZIP = b"PK\x03\x04"
 _PICKLE = b"\x80"
 _TORCH_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
@@ -116,6 +118,8 @@ def _decoded(head: bytes) -> str | None:
 
 
 def _is_json(path: Path) -> bool:
+    if path.stat().st_size > _MOST_JSON:
+        return False
     try:
         json.loads(path.read_bytes())
     except (ValueError, RecursionError):

@@ -14,11 +14,16 @@ import torch
 from varient.models.checkpoint import CheckpointError, check_kind
 from varient.models.file_kind import OLD_TORCH, TORCH
 
-MAX_PICKLE_BYTES = 2 ** 26
-"""Size limit of the pickle (names, shapes and settings, without tensor data); a training checkpoint's is below 1 MB."""
+MAX_PICKLE_BYTES = 2 ** 21
+"""Size limit of the pickle (names, shapes and settings, without tensor data); a training checkpoint's is below 1 MB.  A
+hostile one of this size takes two seconds, and 64 times as much memory."""
 
 _FORM = "torch checkpoint"
-_BLOCK = 2 ** 20
+_BLOCK, _PICKLE = 2 ** 20, "data.pkl"
+_LONGEST_HEADER = 2 ** 18
+"""Bytes of a zip member's own header, at most."""
+_SPARED = (b"bytearray", b"_codecs")
+"""Functions that torch allows and with which a few bytes ask for any amount of memory; no weights need them."""
 # Types that trainers store besides weights and torch does not allow by default: command-line arguments, plain values.
 _PLAIN = [argparse.Namespace]
 
@@ -45,6 +50,7 @@ def read_torch_file(path: Path, *, mapped: bool = False, verified: bool = True) 
         _check_members(path, verified)
     else:
         log.warning("%s is %s, which has no checksums: damaged tensors would not be detected", path, OLD_TORCH)
+        _check_functions(path, 0, path.stat().st_size)
     try:
         with torch.serialization.safe_globals(_PLAIN), warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -62,6 +68,9 @@ def _check_members(path: Path, verified: bool) -> None:
             problem = _wrong_sizes(members, path.stat().st_size)
             if problem:
                 raise CheckpointError(f"{path}: not a readable {_FORM}: {problem}")
+            for member in members:
+                if member.filename.endswith(_PICKLE):
+                    _check_functions(path, member.header_offset, _LONGEST_HEADER + member.file_size)
             if not verified:
                 return
             if not any(member.CRC for member in members):
@@ -77,13 +86,26 @@ def _check_members(path: Path, verified: bool) -> None:
         raise CheckpointError(f"{path}: not a readable {_FORM}, but a damaged one ({_reason(error)})") from None
 
 
+def _check_functions(path: Path, begin: int, size: int) -> None:
+    """Check that a part of a file, in which a pickle lies, does not name functions that could ask for any amount of
+    memory."""
+    before = b""
+    with path.open("rb") as file:
+        file.seek(begin)
+        while size > 0 and (block := file.read(min(_BLOCK, size))):
+            if found := next((name for name in _SPARED if name in before + block), None):
+                raise CheckpointError(f"{path}: not a readable {_FORM}: it asks for {found.decode()}, which is no part "
+                                      "of weights")
+            before, size = block[-max(map(len, _SPARED)):], size - len(block)
+
+
 def _wrong_sizes(members: list[zipfile.ZipInfo], file_size: int) -> str:
     """Why an archive was not written by torch, or ""; compressed or overlapping members could expand to any size."""
     if any(member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1 for member in members):
         return "it has packed or encrypted members, and torch writes none"
     if sum(member.file_size for member in members) > file_size:
         return "its members are larger than the file"
-    largest = max((member.file_size for member in members if member.filename.endswith("data.pkl")), default=0)
+    largest = max((member.file_size for member in members if member.filename.endswith(_PICKLE)), default=0)
     if largest > MAX_PICKLE_BYTES:
         return f"its pickle has {largest} bytes, more than {MAX_PICKLE_BYTES}"
     return ""

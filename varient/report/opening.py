@@ -7,13 +7,14 @@ summary, and on the first page as reStructuredText, which also passes through Sn
 
 from __future__ import annotations
 
+import csv
+import io
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from varient.claims import Judgement, Verdict
@@ -32,6 +33,7 @@ _TOLD = (Verdict.CONTRADICTS, Verdict.NOT_REPRODUCED, Verdict.REPRODUCED, Verdic
 _JUDGED = {field.name for field in fields(Judgement) if field.default is MISSING}
 _SYSTEMS = {"method": "System", "fid": "FID", "fid_ratio": "FID over VAR's", "is": "IS", "latency_s": "Latency (s)",
             "speedup": "Speedup", "memory_mb": "Memory (MiB)", "kv_cache_mb": "KV (MiB)"}
+_MOST_CHARACTERS = 2 ** 24
 
 
 def write_opening(claims: Path, table2: Path, opening: Path, summary: Path) -> None:
@@ -83,13 +85,25 @@ def _environment(**escaping: Any) -> Environment:
 
 
 def _rows(path: Path, needed: set[str]) -> list[Row]:
+    """The rows of a CSV file, each with a cell for each column.
+
+    Raises:
+        ValueError: a file that is missing, damaged, cut off or without the needed columns.
+    """
     try:
-        frame = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (OSError, ValueError) as error:
+        with path.open(encoding="utf-8", newline="") as file:
+            text = file.read(_MOST_CHARACTERS + 1)
+        rows = list(csv.reader(io.StringIO(text, newline=""), strict=True))
+    except (OSError, ValueError, csv.Error) as error:
         raise ValueError(f"{path}: no table that can be read ({' '.join(str(error).split())[:100]})") from None
-    if missing := needed - set(frame.columns):
+    if not text.endswith("\n") or len(text) > _MOST_CHARACTERS:
+        raise ValueError(f"{path}: no table that can be read (empty, cut off, or larger than any of ours)")
+    head = rows[0]
+    if missing := needed - set(head):
         raise ValueError(f"{path}: has no column {', '.join(sorted(missing))}")
-    return frame.to_dict("records")
+    if odd := next((number for number, row in enumerate(rows, 1) if len(row) != len(head)), None):
+        raise ValueError(f"{path}: row {odd} has {len(rows[odd - 1])} cells, expected {len(head)}: cut off or edited")
+    return [dict(zip(head, row, strict=True)) for row in rows[1:]]
 
 
 def _as_rst(value: object) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -84,6 +85,14 @@ _HEADINGS = {"method": "Method", "system": "Counterpart here", "steps": "#Steps"
              **{f"fid_d{d}": f"FID at d = {d}" for d in range(2, 31)}}
 
 
+def _of_these_scales(config: ExperimentConfig, results: Results) -> Results:
+    """The results without reconstructions that were made with other scales than the config's."""
+    if results.reconstruction is None or results.reconstruction.patch_nums == config.patch_nums:
+        return results
+    return replace(results, reconstruction=None, remarks=(
+        *results.remarks, f"reconstructions of patch_nums = {list(results.reconstruction.patch_nums)}"))
+
+
 def render(number: int, config: ExperimentConfig, results: Results, stem: Path) -> list[Path]:
     """Write <stem>.csv, .md and .tex; return the paths.
 
@@ -96,7 +105,7 @@ def render(number: int, config: ExperimentConfig, results: Results, stem: Path) 
     if number not in TABLES:
         raise ValueError(f"table {number} is unknown; the paper has {', '.join(map(str, TABLES))}")
     if number != 3:  # Table 3 is at the paper's size, whatever the experiment
-        results = comparable(config.name, results)
+        results = _of_these_scales(config, comparable(config.name, results))
     frame = TABLES[number].build(config, results)
     records: list[ScoreRecord | ProfileRecord] = [*results.scores.values(), *results.profiles.values()]
     if any(unknown_weights(config, record) for record in records):

@@ -26,11 +26,11 @@ def imported_sha256(system: System, config: ExperimentConfig, run_dir: Path) -> 
     """
     from varient.models.checkpoint import read_description
 
-    found: dict[str, str | None] = {path.name: sha256_kept(path) for path in _weight_files(system)}
+    found: dict[str, object] = {path.name: sha256_kept(path) for path in _weight_files(system)}
     for name in imported_networks(system, config):
         if name not in found and (path := run_dir / f"{name}.safetensors").exists():
             found[name] = read_description(path).get("imported_sha256")
-    return {name: digest for name, digest in found.items() if digest}
+    return {name: digest for name, digest in found.items() if isinstance(digest, str)}
 
 
 def _imported(network: str, config: ExperimentConfig) -> Iterator[str]:

@@ -14,13 +14,20 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from varient.files import atomic_path
+from varient.npz import SampleError, member_names, small_array
 from varient.training.distributed import Part, is_main_process, sum_over_processes
+from varient.yaml_file import shortened
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 Probe = Callable[[int, Part], Mapping[str, Tensor]]
 """(step, part) -> named losses whose gradients are measured one by one, such as those of the two zones (Fig. 3b)."""
+
+
+class CurveError(ValueError):
+    """A file of curves is missing, damaged or something else; the message names it."""
+
 
 class Curves:
     """Named values over steps.
@@ -149,11 +156,21 @@ def read_curves(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Curves of a training: name -> steps (int32) and values (float32).
 
     Raises:
-        FileNotFoundError: no such file.
+        CurveError: the file is missing or damaged, or holds something else.
     """
-    with np.load(path) as file:
-        names = sorted(key.removesuffix(":step") for key in file.files if key.endswith(":step"))
-        return {name: (file[f"{name}:step"], file[f"{name}:value"]) for name in names}
+    try:
+        members = member_names(path)
+        if odd := sorted(member for member in members if not member.endswith((":step", ":value"))):
+            raise CurveError(f"{path}: holds {shortened(odd[0])}, expected the curves of a training")
+        names = sorted({member.rpartition(":")[0] for member in members})
+        curves = {name: (small_array(path, f"{name}:step"), small_array(path, f"{name}:value")) for name in names}
+    except SampleError as error:
+        raise CurveError(f"{error}; expected the curves of a training") from None
+    for name, (steps, values) in curves.items():
+        if steps.ndim != 1 or steps.shape != values.shape or steps.dtype != np.int32 or values.dtype != np.float32:
+            raise CurveError(f"{path}: curve {shortened(name)} has steps {steps.dtype} {steps.shape} and values "
+                             f"{values.dtype} {values.shape}, expected int32 and float32 of one length")
+    return curves
 
 
 def norm_of(gradients: Sequence[Tensor | None]) -> Tensor:

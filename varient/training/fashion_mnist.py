@@ -31,6 +31,7 @@ _FILES: dict[str, dict[int, FashionFile]] = {"train": {3: "train-images-idx3-uby
                                              "t10k": {3: "t10k-images-idx3-ubyte", 1: "t10k-labels-idx1-ubyte"}}
 """File names of images (3 dimensions) and labels (1 dimension) of each part."""
 _GZIP = b"\x1f\x8b"
+_MOST_BYTES = 2 ** 26
 _MAGIC = {3: b"\0\0\x08\x03", 1: b"\0\0\x08\x01"}
 _WHERE = "Debian's package dataset-fashion-mnist has it in /usr/share/datasets/fashion-mnist"
 
@@ -92,10 +93,14 @@ def _read(path: Path, sha256: str, dimensions: int) -> Tensor:
 
 
 def _unpacked(path: Path) -> bytes:
-    content = path.read_bytes()
-    if not content.startswith(_GZIP):
-        return content
-    try:
-        return gzip.decompress(content)
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise FashionMnistError(f"{path}: cannot be unpacked ({error})") from None
+    with path.open("rb") as file:
+        begin = file.read(len(_GZIP))
+        file.seek(0)
+        try:
+            content = (gzip.GzipFile(fileobj=file) if begin == _GZIP else file).read(_MOST_BYTES + 1)
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise FashionMnistError(f"{path}: cannot be unpacked ({error})") from None
+    if len(content) > _MOST_BYTES:
+        raise FashionMnistError(f"{path}: holds more than {_MOST_BYTES // 2 ** 20} MiB; the largest published file "
+                                "has 45")
+    return content

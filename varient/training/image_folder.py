@@ -13,7 +13,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from filelock import FileLock
 from PIL import Image, UnidentifiedImageError
+from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 from torchvision.datasets.folder import IMG_EXTENSIONS
 from torchvision.transforms.v2.functional import pil_to_tensor
@@ -39,7 +40,7 @@ from varient.image_tree import (
     some,
     torchvision_differs,
 )
-from varient.npz import small_array
+from varient.npz import json_value, small_array
 from varient.training.data import Skip
 
 log = logging.getLogger(__name__)
@@ -50,6 +51,9 @@ FolderSplit = Literal["train", "val"]
 # was listed may be modified again without a change of its time.
 _SETTLED_NS = 2_000_000_000
 _UNSETTLED = -1
+
+_MOST_PIXELS = 89_478_485
+"""Above this number PIL warns of files of a few bytes that unpack to very many; ImageNet's largest has 61 million."""
 
 
 class ImageFolderError(ValueError):
@@ -112,7 +116,7 @@ class ImageFolder:
         """Images of this folder that were unreadable so far in any process that shares the log."""
         if self._skip_log is None or not self._skip_log.exists():
             return ()
-        with self._skip_log.open(encoding="utf-8") as file:
+        with self._skip_log.open(encoding="utf-8", errors="replace") as file:
             return tuple(sorted(self._logged(file)))
 
     def path(self, index: int) -> Path:
@@ -169,17 +173,38 @@ class ImageFolder:
 
     def _record(self, skip: Skip, skip_log: Path) -> None:
         skip_log.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(skip_log.with_name(f".{skip_log.name}.lock")), skip_log.open("a+", encoding="utf-8") as file:
+        with FileLock(skip_log.with_name(f".{skip_log.name}.lock")), skip_log.open(
+                "a+", encoding="utf-8", errors="replace") as file:
             file.seek(0)
-            if skip not in self._logged(file):
-                file.write(json.dumps({**skip._asdict(), "images": self.identity}) + "\n")
+            lines = file.readlines()
+            if skip not in self._logged(lines):
+                begin = "\n" if lines and not lines[-1].endswith("\n") else ""  # a killed process left half a line
+                file.write(begin + json.dumps({**skip._asdict(), "images": self.identity}) + "\n")
                 log.warning("%s: unreadable (%s); %s takes its place (noted in %s)", self._folder / skip.path,
                             skip.reason, skip.replacement, skip_log)
 
-    def _logged(self, file: io.TextIOBase) -> set[Skip]:
-        entries = map(json.loads, file)
-        return {Skip(entry["path"], entry["replacement"], entry["reason"]) for entry in entries
-                if entry["images"] == self.identity}
+    def _logged(self, lines: Iterable[str]) -> set[Skip]:
+        """The skips of these images in a log; lines that are not whole are left aside."""
+        found = set()
+        for line in lines:
+            try:
+                entry = _LoggedSkip.model_validate_json(line)
+            except ValidationError:
+                continue
+            if entry.images == self.identity:
+                found.add(Skip(entry.path, entry.replacement, entry.reason))
+        return found
+
+
+class _LoggedSkip(BaseModel):
+    """A line of the log of skips."""
+
+    model_config = ConfigDict(strict=True)
+
+    path: str
+    replacement: str
+    reason: str
+    images: str
 
 
 class _Undecodable(Exception):
@@ -189,6 +214,8 @@ class _Undecodable(Exception):
 def _decode(data: bytes) -> Tensor:
     try:
         with Image.open(io.BytesIO(data)) as image:
+            if image.width * image.height > _MOST_PIXELS:
+                raise _Undecodable(f"{image.width} x {image.height} pixels, more than {_MOST_PIXELS:,}")
             if (bits := bits_a_channel(image)) > 8:  # PIL would clip 16 bits to 8, which changes the image
                 raise _Undecodable(f"mode {image.mode}: more than 8 bits a channel, namely {bits}")
             return pil_to_tensor(image.convert("RGB"))
@@ -297,7 +324,7 @@ def _say_what_is_odd(listing: _Listing, folder: Path) -> None:
                     "text and number the classes otherwise", folder)
 
 
-_ARRAYS = ("names", "name_ends", "sizes", "class_ends")
+_ARRAYS = {"names": np.uint8, "name_ends": np.int64, "sizes": np.int64, "class_ends": np.int64}
 
 
 _RULE = 1
@@ -315,12 +342,14 @@ def _write_index(path: Path, listing: _Listing) -> None:
 def _read_index(path: Path) -> _Listing | None:
     """The listing in an index file, or None if it is missing, damaged or was made by other rules."""
     try:
-        described = json.loads(str(small_array(path, "described")))
+        described = json_value(path, "described")
         if described.pop("rule") != _RULE:
             return None
         digest = described.pop("digest")
         listing = _Listing(classes=tuple(described["classes"]), ignored=tuple(described["ignored"]),
                            folders=described["folders"], **{name: small_array(path, name) for name in _ARRAYS})
     except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+    if any((getattr(listing, name).dtype, getattr(listing, name).ndim) != (kind, 1) for name, kind in _ARRAYS.items()):
         return None
     return listing if listing.digest == digest else None

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import math
 from collections.abc import Callable
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
+from functools import cached_property
 from glob import escape
 from pathlib import Path
 
@@ -18,7 +20,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from varient.config import Optimizer, Precision
-from varient.files import only_writer, remove_unfinished, write_text
+from varient.files import link_or_copy, only_writer, remove_unfinished, write_text
 from varient.models.checkpoint import CheckpointError, check_weights, load_strictly
 from varient.sources import sources_digest
 from varient.training import distributed
@@ -26,6 +28,7 @@ from varient.training.curves import Curves, Probe, norm_of, probed_norms
 from varient.training.distributed import Objective, Part
 from varient.training.hardware import Hardware, accumulation_steps
 from varient.training.state import (
+    TrainingState,
     newest_training_state,
     read_training_state,
     remove_training_states,
@@ -41,6 +44,8 @@ LossOfPart = Callable[[int, Part], Tensor]
 Evaluate = Callable[[Callable[[], Tensor]], Tensor]
 """Evaluates a function of the network in all processes like a loss, but without gradients or random numbers."""
 Validate = Callable[[int, Evaluate], None]
+
+_KEPT = "result-"
 
 MAX_SKIPS_IN_A_ROW = 25
 """Number of consecutive skipped fp16 updates at which a training counts as diverged: the loss scale fell by 2^25."""
@@ -94,8 +99,8 @@ def fit(model: nn.Module, loss_of_step: LossOfStep | None = None, *, steps: int,
         hardware: execution settings; default: from the environment.
         keep: number of newest states that are kept.
         curves: what to record besides the standard curves.
-        output: the weight file that ``finish`` writes, with ``identity`` as ``settings`` in its description.  If it
-            exists already, nothing is trained.
+        output: the weight file that ``finish`` writes, with ``identity`` as ``settings`` in its description.  It is
+            kept in ``work_dir`` under a second name.  If either exists already, nothing is trained.
         finish: called with the losses in the main process after the last step and before the states are removed, so
             that a failed write (full disk) can be repeated without training again.
 
@@ -115,7 +120,7 @@ def fit(model: nn.Module, loss_of_step: LossOfStep | None = None, *, steps: int,
     if keep < 1:
         raise ValueError(f"keep = {keep} must be at least 1")
     hardware = Hardware.from_environment() if hardware is None else hardware
-    code = sources_digest(__name__, (loss_of_step or loss_of_part).__module__)
+    module = (loss_of_step or loss_of_part).__module__
     if loss_of_step is not None:
         hardware, loss_of_part = _for_whole_batches(hardware, title), _of_whole_batches(loss_of_step)
     assert loss_of_part is not None  # one of the two was given
@@ -124,19 +129,18 @@ def fit(model: nn.Module, loss_of_step: LossOfStep | None = None, *, steps: int,
         accelerator = held.enter_context(distributed.processes(hardware, precision, model))
         held.enter_context(distributed.recomputed(recomputed))
         run = _Run(model, loss_of_part, settings, identity, title, seed, work_dir, accelerator, hardware,
-                   Curves() if curves is None else curves, code)
+                   Curves() if curves is None else curves, sources_digest(__name__, module))
+        result = _Result(output, work_dir, identity, title, module) if output else None
 
         def is_finished() -> bool:
-            held.enter_context(only_writer(work_dir, BusyError(f"{title}: another training is running in {work_dir}; "
-                                                               "wait until it has ended, or end it")))
-            return _is_finished(output, work_dir, identity)
+            held.enter_context(only_writer(work_dir, lambda holder: BusyError(
+                f"{title}: another training is running in {work_dir}; wait until it has ended, or end it: {holder}")))
+            remove_unfinished(work_dir)
+            return result is not None and result.is_there()
 
         if distributed.from_main_process(is_finished):
-            if accelerator.is_main_process:
-                log.warning("%s: %s is there already, of the same settings and inputs; delete it to train again", title,
-                            output)
             return []
-        return run.train(steps, keep, before_step, validate, finish)
+        return run.train(steps, keep, before_step, validate, finish, result)
 
 
 def _for_whole_batches(hardware: Hardware, title: str) -> Hardware:
@@ -160,20 +164,57 @@ def _of_whole_batches(loss_of_step: LossOfStep) -> LossOfPart:
     return lambda step, part: loss_of_step(step)
 
 
-def _is_finished(output: Path | None, work_dir: Path, identity: str) -> bool:
-    """Whether the result exists; removes temporary files that killed runs of this training left behind."""
-    remove_unfinished(work_dir)
-    if output is None:
-        return False
-    remove_unfinished(output.parent, escape(output.stem), escape(output.suffix))
-    try:
-        finished = output.exists() and check_weights(output).get("settings") == identity
-    except CheckpointError as error:
-        log.warning("%s; it is made anew", error)
-        return False
-    if finished:  # a run that was killed after writing its result has left its states
-        remove_training_states(states_folder(work_dir, identity))
-    return finished
+@dataclass(frozen=True)
+class _Result:
+    """The weights that a training ends with, and their second name in the folder of the training.
+
+    Snakemake removes the output of a job that it did not see end, also that of a training which outlived it.
+
+    Attributes:
+        output: where the weights are asked for.
+        identity: digest of what they depend on besides the code; the file's description has it.
+        module: module of the loss.
+    """
+
+    output: Path
+    work_dir: Path
+    identity: str
+    title: str
+    module: str
+
+    @cached_property
+    def kept(self) -> Path:
+        """The second name.  It depends on all code that a training command may run, so that an output that was removed
+        because code changed is trained again."""
+        made_by = f"{self.identity}:{sources_digest('varient.cli.stages', self.module)}"
+        return self.work_dir / f"{_KEPT}{hashlib.sha256(made_by.encode()).hexdigest()[:12]}.safetensors"
+
+    def is_there(self) -> bool:
+        """Whether the output exists or could be made from its second name; if so, the states are removed."""
+        remove_unfinished(self.output.parent, escape(self.output.stem), escape(self.output.suffix))
+        if self._is_whole(self.output):
+            log.warning("%s: %s is there already, of the same settings and inputs; delete it, and %s*, to train again",
+                        self.title, self.output, self.work_dir / _KEPT)
+        elif self._is_whole(self.kept):
+            log.warning("%s: has ended before, with %s; %s is a copy of it", self.title, self.kept, self.output)
+            link_or_copy(self.kept, self.output)
+        else:
+            return False
+        remove_training_states(states_folder(self.work_dir, self.identity))
+        return True
+
+    def keep(self) -> None:
+        """Give the output its second name; results of other settings or code are kept no longer."""
+        for other in self.work_dir.glob(f"{_KEPT}*.safetensors"):
+            other.unlink(missing_ok=True)
+        link_or_copy(self.output, self.kept)
+
+    def _is_whole(self, path: Path) -> bool:
+        try:
+            return path.exists() and check_weights(path).get("settings") == self.identity
+        except CheckpointError as error:
+            log.warning("%s; it is made anew", error)
+            return False
 
 
 @dataclass
@@ -204,7 +245,7 @@ class _Run:
             log.warning("%s: the curves' probe differentiates a whole network and is left out under fsdp", self.title)
 
     def train(self, steps: int, keep: int, before_step: Callable[[int], None] | None, validate: Validate | None,
-              finish: Callable[[list[float]], None] | None) -> list[float]:
+              finish: Callable[[list[float]], None] | None, result: _Result | None) -> list[float]:
         """Resume, run the remaining steps, write the curves, call ``finish``, and clean up."""
         curves_path, save_every = self.work_dir / "curves.npz", self.hardware.save_every
         first_step = self._prepare()
@@ -237,6 +278,8 @@ class _Run:
             write_text(self.work_dir / "losses.json", json.dumps(self.losses))
             if finish:
                 finish(self.losses)
+                if result:
+                    result.keep()
             remove_training_states(self.folder)
         self.accelerator.wait_for_everyone()
         return self.losses
@@ -252,22 +295,33 @@ class _Run:
         """Restore the newest state, if any, and prepare the network for DDP or FSDP; return the first step to run."""
         state = self._newest_state()
         if state:  # before the network is cut into shards
-            load_strictly(self.model, state["model"], str(self.folder))
+            load_strictly(self.model, state.model, str(self.folder))
         optimizer = torch.optim.AdamW(_decay_groups(self.model, self.settings.weight_decay),
                                       lr=self.settings.learning_rate, betas=self.settings.betas,
                                       fused=self.accelerator.device.type == "cuda")  # needs no copies of all weights
         self.objective, self.optimizer = self.accelerator.prepare(Objective(self.model, self.accelerator), optimizer)
         self.groups = self.curves.groups_of(self.model)
-        self.curves.restore(state["curves"] if state else {})
+        self.curves.restore(state.curves if state else {})
         if not state:
             return 0
-        self.optimizer.load_state_dict(distributed.sharded_like(self.optimizer, state["optimizer"]))
+        own = self.optimizer.state_dict() | {"state": state.optimizer.state}
+        self.optimizer.load_state_dict(distributed.sharded_like(self.optimizer, own))
         if self.accelerator.scaler:
-            self.accelerator.scaler.load_state_dict(state["scaler"])
-        self.losses, self.skips_in_a_row = state["losses"], state["skips_in_a_row"]
-        return state["step"]
+            self.accelerator.scaler.load_state_dict(state.scaler)
+        self.losses, self.skips_in_a_row = state.losses.tolist(), state.skips_in_a_row
+        return state.step
 
-    def _newest_state(self) -> dict | None:
+    def _check_state(self, state: TrainingState) -> None:
+        """Check that this training can resume from a state.
+
+        Raises:
+            CheckpointError: it cannot.
+        """
+        groups = _decay_groups(self.model, self.settings.weight_decay)
+        state.check_fits(self.model, [parameter for group in groups for parameter in group["params"]],
+                         is_scaled=bool(self.accelerator.scaler))
+
+    def _newest_state(self) -> TrainingState | None:
         """The newest state as chosen by the main process, loaded in every process.
 
         Raises:
@@ -279,22 +333,23 @@ class _Run:
             nonlocal state
             report_other_states(self.work_dir, self.identity, self.title)
             remove_unfinished(self.folder)
-            state = newest_training_state(self.folder)
-            return None if state is None else state["step"]
+            state = newest_training_state(self.folder, self._check_state)
+            return None if state is None else state.step
 
         step = distributed.from_main_process(step_of_newest)
         if step is not None and not self.main:
             path = self.folder / f"state-{step:08d}.pt"
-            if not path.exists() or (state := read_training_state(path)) is None:
+            if not path.exists() or (state := read_training_state(path, self._check_state)) is None:
                 raise OSError(f"{path}: process {self.accelerator.process_index} cannot read the state that the main "
                               "process resumes; all nodes must share the folder")
-        if self.main and state and state.get("code") != self.code:
+        if self.main and state and state.code != self.code:
             log.warning("%s: the code of this training is not the one that saved step %d; it goes on from there, and "
                         "the result will be of both.  Delete %s to start anew.", self.title, step, self.folder)
         return state
 
     def _save(self, step: int, keep: int) -> None:
-        state = {"identity": self.identity, "code": self.code, "step": step, "losses": self.losses,
+        state = {"identity": self.identity, "code": self.code, "step": step,
+                 "losses": torch.tensor(self.losses, dtype=torch.float64),
                  "curves": self.curves.state(), "skips_in_a_row": self.skips_in_a_row,
                  "model": distributed.whole(self.model.state_dict()),
                  "optimizer": distributed.whole(self.optimizer.state_dict()),

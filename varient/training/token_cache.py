@@ -19,12 +19,14 @@ from typing import Annotated, Literal
 
 import numpy as np
 import torch
-from pydantic import Field, ValidationError
+from pydantic import Field
 from torch import Tensor
 from tqdm import tqdm
 
 from varient.config import NO_AUGMENTATION, Positive, Strict
 from varient.files import atomic_path, only_writer, remove_unfinished, sha256_of, write_text
+from varient.json_file import read_model
+from varient.npz import SampleError, mapped_array
 from varient.training.augmentation import AugmentedImages, Encode, Preprocessing, encode_in_parts, random_numbers
 from varient.training.data import ImageSource, Skip, TokenBatch, Visit, check_labels
 
@@ -93,7 +95,8 @@ def build_token_cache(folder: Path, source: ImageSource, spec: TokenCacheSpec, e
     pixels = AugmentedImages(source, spec.preprocessing, NO_AUGMENTATION, num_classes=spec.num_classes, seed=0)
     if len(source) != spec.num_images or source.identity != spec.images_sha256:
         raise TokenCacheError(f"{folder}: these are not the {spec.num_images} images that the cache is to be made of")
-    with only_writer(folder, TokenCacheError(f"{folder}: another process is writing this cache")):
+    with only_writer(folder, lambda holder: TokenCacheError(f"{folder}: another process is writing this cache: "
+                                                             f"{holder}")):
         manifest = _resumable(folder, spec, pixels.labels)
         missing = range(len(manifest.shards_sha256), spec.num_shards)
         parts = [part for shard in missing for part in torch.tensor(spec.images_of(shard)).split(at_once)]
@@ -229,11 +232,9 @@ def _check_spec(folder: Path, found: TokenCacheSpec, expected: TokenCacheSpec) -
 def _read_manifest(folder: Path) -> _Manifest:
     path = folder / _MANIFEST
     try:
-        return _Manifest.model_validate_json(path.read_text("utf-8"))
+        return read_model(path, _Manifest, TokenCacheError, "the manifest of a token cache")
     except FileNotFoundError:
         raise TokenCacheError(f"{path}: no such token cache") from None
-    except (OSError, UnicodeDecodeError, ValidationError) as error:
-        raise TokenCacheError(f"{path}: not the manifest of a token cache ({' '.join(str(error).split())})") from None
 
 
 def _write_manifest(folder: Path, manifest: _Manifest) -> None:
@@ -274,10 +275,10 @@ def _check_hash(path: Path, expected: str) -> None:
 def _open(path: Path, shape: tuple[int, ...], dtype: type) -> np.ndarray:
     """A file of the cache, mapped and not read."""
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise TokenCacheError(f"{path}: missing or damaged ({error}); the command that makes the cache makes it "
-                              "again") from None
+        array = mapped_array(path)
+    except SampleError as error:
+        raise TokenCacheError(f"{path}: missing or damaged ({str(error).removeprefix(f'{path}: ')}); the command that "
+                              "makes the cache makes it again") from None
     if array.shape != shape or array.dtype != dtype:
         raise TokenCacheError(f"{path}: {array.dtype} {array.shape}, expected {np.dtype(dtype)} {shape}")
     return array

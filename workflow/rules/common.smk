@@ -51,6 +51,19 @@ RESULT_FILES = [
     ),
 ]
 
+# SHA-256 of the results as they were made; what reads them again checks that none was edited or cut off since.
+SUMS = f"runs/{EXPERIMENT.name}/sums"
+RESULT_SUMS = expand(
+    f"{SUMS}/{{name}}.sha256",
+    name=[
+        *(f"table{number}" for number in TABLES),
+        *FIGURE_SOURCES,
+        "claims",
+        "summary",
+        *(["ablations"] if EXPERIMENT.ablations else []),
+    ],
+)
+
 # The tables of the paper's own experiment, filled by arithmetic and the cost model without records.
 PAPER_SIZE = PAPER_EXPERIMENT
 PAPER_SIZE_TABLES = expand(

@@ -22,6 +22,7 @@ rule figure:
             labels={"figure": "{figure}"},
         ),
         pdf=f"{FIGURES}/{{figure}}.pdf",
+        sums=f"{SUMS}/{{figure}}.sha256",
     log:
         f"runs/{EXPERIMENT.name}/logs/{{figure}}.log",
     conda:
@@ -35,3 +36,4 @@ rule figure:
     shell:
         "python -m varient figure --config {params.config:q} {wildcards.figure:q} {params.scores:q} {params.profiles:q}"
         " --output {params.stem:q} > {log:q} 2>&1"
+        " && sha256sum {output.png:q} {output.pdf:q} > {output.sums:q}"

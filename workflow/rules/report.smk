@@ -3,6 +3,7 @@ rule opening:
     input:
         claims=f"{RESULTS}/claims.csv",
         table2=f"{RESULTS}/table2.csv",
+        sums=[f"{SUMS}/claims.sha256", f"{SUMS}/table2.sha256"],
         code=stage_sources("varient.report.opening"),
         templates=sorted(map(str, Path("varient/report/templates").iterdir())),
     output:
@@ -13,21 +14,26 @@ rule opening:
             category="1. Claims and verdicts",
             labels={"file": "summary"},
         ),
+        sums=f"{SUMS}/summary.sha256",
     log:
         f"runs/{EXPERIMENT.name}/logs/opening.log",
     conda:
         ENVIRONMENT
     shell:
-        "python -m varient opening {input.claims:q} {input.table2:q} --output {output.page:q} --summary {output.summary:q}"
-        " > {log:q} 2>&1"
+        "sha256sum --check --quiet {input.sums:q} > {log:q} 2>&1"
+        " || (echo 'changed since it was made: delete it, and it is made again' >> {log:q} && false)"
+        " && python -m varient opening {input.claims:q} {input.table2:q} --output {output.page:q} --summary {output.summary:q}"
+        " >> {log:q} 2>&1 && sha256sum {output.summary:q} > {output.sums:q}"
 
 
 rule report_page:
     """Snakemake's own report over all results.  It runs inside this workflow, which holds the lock."""
     input:
         RESULT_FILES,
+        sums=RESULT_SUMS,
         captions=sorted(map(str, Path("workflow/report").glob("*.rst"))),
         style="workflow/report/style.css",
+        docutils="workflow/report/docutils.conf",
     output:
         REPORT,
     log:
@@ -38,5 +44,7 @@ rule report_page:
     params:
         config=config_file,
     shell:
-        "python -m snakemake --nolock --cores 1 --report {output:q} --report-stylesheet {input.style:q}"
-        " --configfile {params.config:q} -- results > {log:q} 2>&1"
+        "sha256sum --check --quiet {input.sums:q} > {log:q} 2>&1"
+        " || (echo 'changed since it was made: delete it, and it is made again' >> {log:q} && false)"
+        " && DOCUTILSCONFIG={input.docutils:q} python -m snakemake --nolock --cores 1 --report {output:q} --report-stylesheet {input.style:q}"
+        " --configfile {params.config:q} -- results >> {log:q} 2>&1"

@@ -22,6 +22,7 @@ rule table:
         ),
         md=f"{RESULTS}/table{{table}}.md",
         tex=f"{RESULTS}/table{{table}}.tex",
+        sums=f"{SUMS}/table{{table}}.sha256",
     log:
         f"runs/{EXPERIMENT.name}/logs/table{{table}}.log",
     conda:
@@ -39,6 +40,7 @@ rule table:
     shell:
         "python -m varient table --config {params.config:q} {wildcards.table:q} {params.scores:q} {params.losses:q}"
         " {params.profiles:q} {params.reconstruction:q} {params.benchmarks:q} --output {output.csv:q} > {log:q} 2>&1"
+        " && sha256sum {output.csv:q} {output.md:q} {output.tex:q} > {output.sums:q}"
 
 
 if EXPERIMENT.name != PAPER_SIZE:
@@ -92,6 +94,7 @@ rule ablations:
             labels={"file": "all arms"},
         ),
         md=f"{RESULTS}/ablations.md",
+        sums=f"{SUMS}/ablations.sha256",
     log:
         f"runs/{EXPERIMENT.name}/logs/ablations.log",
     conda:
@@ -104,6 +107,7 @@ rule ablations:
     shell:
         "python -m varient ablations --config {params.config:q} {params.scores:q} {params.losses:q}"
         " --output {output.csv:q} > {log:q} 2>&1"
+        " && sha256sum {output.csv:q} {output.md:q} > {output.sums:q}"
 
 
 rule claims:
@@ -132,6 +136,7 @@ rule claims:
             labels={"file": "every claim and cell"},
         ),
         md=f"{RESULTS}/claims.md",
+        sums=f"{SUMS}/claims.sha256",
     log:
         f"runs/{EXPERIMENT.name}/logs/claims.log",
     conda:
@@ -151,3 +156,4 @@ rule claims:
     shell:
         "python -m varient claims --config {params.config:q} {params.scores:q} {params.losses:q} {params.profiles:q}"
         " {params.reconstruction:q} {params.benchmarks:q} --run-dir {params.run_dir:q} --output {params.stem:q} > {log:q} 2>&1"
+        " && sha256sum {output.csv:q} {output.md:q} > {output.sums:q}"
