@@ -57,6 +57,8 @@ class ExperimentConfig(Strict):
                                                                "each family validates its own")
     ablations: AblationConfig | None = None
     rows: tuple[Id, ...] = Field((), description="ids of the systems in Table 2 besides VAR and its subnets")
+    rivals: tuple[Id, ...] = Field((), description="ids of VAR with another cache or other layers, measured for the "
+                                                   "table of rivals")
 
     @field_validator("systems", mode="before")
     @classmethod
