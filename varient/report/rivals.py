@@ -21,7 +21,7 @@ from varient.paper.published import published
 from varient.paper.rivals import SHOWN_BATCH_SIZE, SHOWN_PAIR_BYTES, UNVERIFIED, PrintedMemory, Rival, rivals
 from varient.paper_size import marks
 from varient.records import ScoreRecord
-from varient.report.cells import ABSENT, ARITHMETIC, MARKS, NORMAL_95, PREDICTED, Cell, Row, flatten, measured, number
+from varient.report.cells import ABSENT, ARITHMETIC, MARKS, NORMAL_95, PREDICTED, Cell, flatten, measured, number
 from varient.report.needs import Needs, needs
 from varient.report.table2 import DISTURBED, needs_of_table2
 from varient.report.table_writing import with_unknown_weights_said, write_table
@@ -33,6 +33,9 @@ from varient.systems.registry import resolve_system
 _PRINTED_PAIR_BYTES = 6
 """Bytes of a key and a value channel behind the paper's column "KV Cache", and CoDe's."""
 _PUBLISHED_IN = "paper, Table 2"
+_Cells = dict[str, str | Cell]
+"""A row of the table."""
+
 _HEADINGS = {
     "method": "Method", "system": "System", "training": "Training", "kv_mib": "KV at the paper's size (MiB)",
     "latency_s": "Latency (s)", "speedup": "Speedup", "published": "Published FID / IS",
@@ -52,7 +55,7 @@ def rivals_table(config: ExperimentConfig, results: Results) -> pd.DataFrame:
     described = {rival.id: rival for rival in rivals() if rival.id}
     compared = [name for name in here if name not in described and name in _table2_rows(config)]
     others = [name for name in here if name not in described and name not in compared]
-    rows = [_of_paper(name, here[name], results) for name in compared]
+    rows: list[_Cells] = [_of_paper(name, here[name], results) for name in compared]
     rows += [_of_rival(rival, here.get(rival.id or ""), results) for rival in rivals()]
     rows += [{"method": name, "system": here[name].name} | _counted(name) | _measured(here[name], results)
              for name in others]
@@ -85,17 +88,17 @@ def _table2_rows(config: ExperimentConfig) -> set[str]:
 
 # -- a row -------------------------------------------------------------------------------------------------------------
 
-def _of_paper(published_as: str, system: System, results: Results) -> Row:
+def _of_paper(published_as: str, system: System, results: Results) -> _Cells:
     """A row of the paper's Table 2, or of CoDe's tables."""
     printed = {name: (kv, row) for name, kv, row in printed_by_the_paper()}
     source = published(published_as)
-    row: Row = {"method": source.name if source else published_as, "system": system.name,
-                "training": _training(published_as)}
+    row: _Cells = {"method": source.name if source else published_as, "system": system.name,
+                   "training": _training(published_as)}
     if published_as in printed:
         kv, cells = printed[published_as]
-        row = {**row, "published": f"{cells['fid']} / {cells['is']} ({_PUBLISHED_IN})", "published_kv_mib": _kv(kv)}
+        row |= {"published": f"{cells['fid']} / {cells['is']} ({_PUBLISHED_IN})", "published_kv_mib": _kv(kv)}
     elif source:
-        row = {**row, "published": source.cell()}
+        row["published"] = source.cell()
     return row | _counted(published_as) | _measured(system, results)
 
 
@@ -113,8 +116,8 @@ def _training(published_as: str) -> str:
     return "supernet" if isinstance(found, VarId) and found.of_supernet else "none"
 
 
-def _of_rival(rival: Rival, system: System | None, results: Results) -> Row:
-    row: Row = {
+def _of_rival(rival: Rival, system: System | None, results: Results) -> _Cells:
+    row: _Cells = {
         "method": rival.method, "system": system.name if system else rival.id or "", "training": rival.training,
         "published": "; ".join(f"{' / '.join(filter(None, (found.fid, found.inception_score)))} ({found.place})"
                                for found in rival.numbers if found.fid),
@@ -139,7 +142,7 @@ def _all_entries_mib(depth: int) -> float:
     return channels * SHOWN_PAIR_BYTES / MIB
 
 
-def _counted(published_as: str) -> dict[str, Cell]:
+def _counted(published_as: str) -> _Cells:
     """Peak of the lean cache, and predicted latency, at the paper's size; nothing for a row that has none there."""
     cost, full = _cost(published_as), _cost(str(VarId("var", DEPTH)))
     if cost is None or full is None:
@@ -158,8 +161,8 @@ def _cost(published_as: str) -> SystemCost | None:
         return None
 
 
-def _measured(system: System, results: Results) -> dict[str, Cell]:
-    row: dict[str, Cell] = {}
+def _measured(system: System, results: Results) -> _Cells:
+    row: _Cells = {}
     if profile := results.profiles.get(system.name):
         source = f"measured ({profile.provenance.experiment})"
         row["here_kv_mib"] = Cell(number(profile.memory.kv_cache_mib, 3), source=source)
