@@ -30,10 +30,10 @@ class Packed(NamedTuple):
 
 def pack(x: Tensor, bits: int) -> Packed:
     """Pack channels (..., c), finite or not; the factor of channels that are not finite is not finite either."""
-    largest, wide = _largest(bits), x.float()
-    factors = (wide.abs().amax(dim=-1, keepdim=True) / largest).to(torch.bfloat16)
+    largest = _largest(bits)
+    factors = (x.abs().amax(dim=-1, keepdim=True).float() / largest).to(torch.bfloat16)
     steps = factors.float().clamp_min(torch.finfo(torch.float32).tiny)  # channels that are all 0
-    codes = (wide / steps).round_().clamp_(-largest, largest)
+    codes = (x / steps).round_().clamp_(-largest, largest)  # float32, as the steps are
     if bits == 8:
         return Packed(codes.to(torch.int8), factors)
     codes = (codes + largest).to(torch.uint8)
