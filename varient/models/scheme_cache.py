@@ -13,7 +13,8 @@ from varient.plan import DepthPlan
 from varient.pyramid import Pyramid
 
 Entries = tuple[Tensor, ...]
-"""Stored entries of a layer, ordered by scale: the integers and their factors, or one tensor in the compute dtype."""
+"""Stored entries of a layer, ordered by scale: the integers and their factors, or one tensor in the compute dtype;
+empty without any."""
 
 _TOKENS = 3
 """Dimension of the tokens in `Entries`."""
@@ -48,20 +49,16 @@ class SchemeCache:
 
     def extend(self, layer: int, k: int, key_RHlc: Tensor, value_RHlc: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values (R, H, t, c) that scale k sees in ``layer``, its own included."""
-        stored, scales = self._stored.pop(layer, None), (*self._stored_scales.pop(layer, ()), k)
-        bits, dtype = self._kv.bits, value_RHlc.dtype
-        if bits is None:
+        stored, scales = self._stored.pop(layer, ()), (*self._stored_scales.pop(layer, ()), k)
+        if (bits := self._kv.bits) is None:
             seen: Entries = (_joined(stored, key_RHlc, value_RHlc),)
             shown = seen[0]
         else:
-            new: Entries = pack(torch.stack([key_RHlc.to(dtype), value_RHlc]), bits)
-            seen = new if stored is None else tuple(torch.cat(pair, dim=_TOKENS)
-                                                    for pair in zip(stored, new, strict=True))
-            shown = unpack(Packed(*seen), bits, dtype)
-        before = 0 if stored is None else _num_bytes(stored)
-        self.live_bytes += _num_bytes(seen) - before
+            seen = _joined_packed(stored, key_RHlc, value_RHlc, bits)
+            shown = unpack(Packed(*seen), bits, value_RHlc.dtype)
+        self.live_bytes += _num_bytes(seen) - _num_bytes(stored)
         self.peak_bytes = max(self.peak_bytes, self.live_bytes)
-        if bits is not None or stored is not None:
+        if bits or stored:
             self.scratch_bytes = max(self.scratch_bytes, shown.nbytes)
         self.live_bytes -= _num_bytes(seen) - self._keep(layer, k, scales, seen)
         return shown[0], shown[1]
@@ -83,7 +80,7 @@ class SchemeCache:
         return list(zip(scales, tensor.split([self._pyramid.tokens(s) for s in scales], dim=_TOKENS), strict=True))
 
 
-def _joined(stored: Entries | None, key_RHlc: Tensor, value_RHlc: Tensor) -> Tensor:
+def _joined(stored: Entries, key_RHlc: Tensor, value_RHlc: Tensor) -> Tensor:
     """Stored entries, if any, and the new ones after them (2, R, H, t, c), in the dtype of the values."""
     before = stored[0].shape[_TOKENS] if stored else 0
     rows, heads, new, channels = value_RHlc.shape
@@ -92,6 +89,12 @@ def _joined(stored: Entries | None, key_RHlc: Tensor, value_RHlc: Tensor) -> Ten
         joined[:, :, :, :before] = stored[0]
     joined[0, :, :, before:], joined[1, :, :, before:] = key_RHlc, value_RHlc
     return joined
+
+
+def _joined_packed(stored: Entries, key_RHlc: Tensor, value_RHlc: Tensor, bits: int) -> Entries:
+    """Stored entries, if any, and the new ones after them, packed from the dtype of the values."""
+    new = pack(torch.stack([key_RHlc.to(value_RHlc.dtype), value_RHlc]), bits)
+    return tuple(torch.cat(pair, dim=_TOKENS) for pair in zip(stored, new, strict=True)) if stored else new
 
 
 def _num_bytes(entries: Entries) -> int:
