@@ -2,6 +2,7 @@
 
     python benchmarks/engine.py --depth 16 -o benchmarks/records/cpu-d16-b1.json
     python benchmarks/engine.py --depth 30 --subnets 16 --subnets 8 --subnets 4 --subnets 2 -o cpu-d30-b1.json
+    python benchmarks/engine.py --depth 30 --cache lean --system var-d30-w1 --system var-d30-kv8 -o cpu-d30-kv.json
 
 Seeded random weights, the real ten scales (680 tokens) and vocabulary; labels to latents, without the image decoder.
 Variants take turns within each repeat, so that a drift of the machine meets all of them; the first round is dropped.
@@ -30,6 +31,7 @@ from varient.plan import DepthPlan
 from varient.pyramid import VAR_256
 from varient.records import provenance, random_weights
 from varient.sampling import Guidance, SampledReadout, generate, image_uniforms
+from varient.systems.ids import VarId, forms
 from varient.systems.pipeline import DTYPES
 
 
@@ -39,6 +41,8 @@ def main(
     width: int = 1024,
     batch: int = 1,
     subnets: Annotated[list[int] | None, typer.Option(help="d of further variants, N = 6")] = None,
+    systems: Annotated[list[str] | None, typer.Option("--system", help="ids of further variants; those with a window "
+                                                                       "or packed entries need --cache lean")] = None,
     caches: Annotated[list[str] | None, typer.Option("--cache", help="lean or reference; default both")] = None,
     precision: str = "fp32",
     repeats: int = 5,
@@ -50,6 +54,7 @@ def main(
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model, quantizer = _networks(depth, width, precision, device)
     plans = {"full": DepthPlan.full(depth, 10)} | {f"d{d}": DepthPlan.bridge(depth, d, 6, 10) for d in subnets or []}
+    plans |= {name: _plan(name, depth) for name in systems or []}
     policies = caches or ["reference", "lean"]
     variants = [(name, policy) for name in plans for policy in policies]
     labels = torch.arange(batch) % 1000
@@ -68,7 +73,7 @@ def main(
         del times[0]
 
     peak_gflops = _peak_gflops(device, DTYPES[precision])
-    rows = []
+    rows, longest = [], max(map(len, plans))
     for name, policy in variants:
         flops = _flops(model, plans[name], batch, policy, precision)
         median = statistics.median(seconds[name, policy])
@@ -79,8 +84,9 @@ def main(
             "token_layer_ratio": _token_layers(plans[name]) / _token_layers(plans["full"]),
             f"same_tokens_as_{policies[0]}": bool(torch.equal(tokens[name, policy], tokens[name, policies[0]])),
             "gflop": flops / 1e9, "share_of_peak": flops / 1e9 / median / peak_gflops})
-        print(f"{name:>5} {policy:>9}: {median:7.3f} s, {rows[-1][f'ratio_to_{policies[0]}']:.3f} of {policies[0]}, "
-              f"{rows[-1]['ratio_to_full']:.3f} of full (token-layers {rows[-1]['token_layer_ratio']:.3f}), "
+        print(f"{name:>{longest}} {policy:>9}: {median:7.3f} s, "
+              f"{rows[-1][f'ratio_to_{policies[0]}']:.3f} of {policies[0]}, {rows[-1]['ratio_to_full']:.3f} of full "
+              f"(token-layers {rows[-1]['token_layer_ratio']:.3f}), "
               f"{100 * rows[-1]['share_of_peak']:.0f} % of {peak_gflops:.0f} GFLOP/s")
     made = provenance(experiment="engine-benchmark", seed=0, settings="", weights_sha256={})
     write_text(output, json.dumps({
@@ -88,6 +94,13 @@ def main(
         "weights": random_weights(0, "cpu"), "peak_gflops": peak_gflops, "rows": rows, "provenance": made.model_dump(),
     }, indent=2) + "\n")
     print(f"wrote {output}")
+
+
+def _plan(system: str, depth: int) -> DepthPlan:
+    found = VarId.parse(system)
+    if found is None:
+        raise ValueError(f"{system!r} is no system of VAR: {forms()}")
+    return found.plan(depth, 10, 6)
 
 
 def _networks(depth: int, width: int, precision: str, device: str) -> tuple[VAR, MultiScaleQuantizer]:

@@ -21,6 +21,12 @@ def test_shipped_experiments_are_whole(name):
 @pytest.mark.parametrize(("changes", "message"), [
     ({"rows": ["gan"]}, "x.yaml: rows: system 'gan' is unknown; known forms: code-n<N>"),
     ({"rows": ["variant-d7"]}, "x.yaml: rows: system 'variant-d7': digits trains supernets for d = 16, 8, 4, 2"),
+    ({"rivals": ["var-d30-w0"]}, "x.yaml: rivals: system var-d30-w0: window W = 0"),
+    ({"rivals": ["var-d30-w10"]}, "x.yaml: rivals: system 'var-d30-w10': window W = 10"),
+    ({"rivals": ["variant-d8-w1-c7"]}, "x.yaml: rivals: system 'variant-d8-w1-c7': C = 7"),
+    ({"rivals": ["var-d30-kv3"]}, "x.yaml: rivals: system var-d30-kv3: 3 bits"),
+    ({"rivals": ["dit-mini"]}, "x.yaml: rivals: 'dit-mini' is no system of VAR"),
+    ({"rivals": ["dit-mini-w1"]}, "x.yaml: rivals: system 'dit-mini-w1' is unknown"),
     ({"rows": ["dit-mini", "dit-mini-50"]}, "x.yaml: rows: dit-mini and dit-mini-50 both stand for dit-xl2"),
     ({"systems": {"gan": {}}, "rows": []}, "x.yaml: systems.gan: no installed system family has this name"),
     ({"systems": {"dit": {"size": "mini"}}, "rows": []}, "x.yaml: systems.dit.model: Field required"),

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from varient.plan import DepthPlan, equidistant_layers, nested_layers
+from varient.plan import DepthPlan, equidistant_layers, nested_layers, prefix_layers, random_layers
 
 depths = st.integers(2, 40).flatmap(lambda depth: st.tuples(st.just(depth), st.integers(2, depth)))
 
@@ -29,6 +29,29 @@ def test_selections_keep_both_ends_and_have_d_layers(pair):
         assert len(set(layers)) == len(layers) == subnet_depth
         assert layers[0] == 0 and layers[-1] == depth - 1
         assert list(layers) == sorted(layers)
+
+
+@given(depths, st.integers(0, 2 ** 32))
+def test_other_selections_have_d_layers_in_order(pair, seed):
+    depth, subnet_depth = pair
+    assert prefix_layers(depth, subnet_depth) == tuple(range(subnet_depth))
+    layers = random_layers(depth, subnet_depth, seed)
+    assert layers == random_layers(depth, subnet_depth, seed)
+    assert len(set(layers)) == len(layers) == subnet_depth
+    assert list(layers) == sorted(layers) and set(layers) <= set(range(depth))
+
+
+def test_random_layers_are_those_of_their_seed_and_any_layer_may_be_among_them():
+    assert random_layers(30, 8, 0) == (2, 3, 5, 7, 12, 15, 20, 25)
+    drawn = [random_layers(30, 8, seed) for seed in range(100)]
+    assert len(set(drawn)) == 100
+    assert set().union(*drawn) == set(range(30))
+
+
+@pytest.mark.parametrize("select", [prefix_layers, lambda depth, d: random_layers(depth, d, 0)])
+def test_no_subnet_has_more_layers_than_the_network(select):
+    with pytest.raises(ValueError, match="d = 7 is above the full depth D = 6"):
+        select(6, 7)
 
 
 def test_nested_selection_is_nested():

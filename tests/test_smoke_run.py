@@ -14,7 +14,7 @@ from conftest import ROOT
 from fashion_fixtures import write_files
 from project_copy import SMOKE, copy_to, snakemake
 
-from varient.records import ScoreRecord, read_record
+from varient.records import ProfileRecord, ScoreRecord, read_record
 
 pytestmark = pytest.mark.slow
 
@@ -51,6 +51,26 @@ def test_the_tables_of_a_run_are_filled(finished):
     row = table[table["training"] == "three phases"].set_index("subnet_depth").loc["2"]
     assert row["joint_full_loss"] == f"{losses['variant-d2-full']:.3f}"
     assert row["joint_subnet_loss"] == f"{losses['variant-d2']:.3f}"
+
+
+def test_rivals_are_sampled_scored_and_profiled_and_train_nothing(finished):
+    settings = yaml.safe_load((ROOT / "workflow/config/smoke.yaml").read_text())
+    settings["rivals"] = ["var-d6-w1", "variant-d4-w2-kv8", "free-d4-prefix"]
+    (finished / "smoke_rivals.yaml").write_text(yaml.safe_dump(settings))
+    result = snakemake(finished, "--cores", "all", "--configfile", "smoke_rivals.yaml", "--",
+                       "results/smoke/rivals.csv")
+    said = result.stdout + result.stderr
+    assert result.returncode == 0, said
+    assert "generate_shard" in said and "train_" not in said
+    table = pd.read_csv(finished / "results/smoke/rivals.csv", dtype=str, keep_default_na=False).set_index("system")
+    for system in settings["rivals"]:
+        assert float(table.loc[system, "fid"]) > 0 and float(table.loc[system, "here_latency_s"]) > 0
+    sizes = {name: float(table.loc[name, "here_kv_mib"]) for name in ("var-d6", "var-d6-w1", "variant-d4",
+                                                                      "variant-d4-w2-kv8", "free-d4-prefix")}
+    assert sizes["var-d6-w1"] < sizes["var-d6"] and sizes["variant-d4-w2-kv8"] < sizes["variant-d4"] / 2
+    assert sizes["free-d4-prefix"] == sizes["variant-d4"]
+    profile = read_record(finished / "runs/smoke/records/profile-var-d6-w1.json", ProfileRecord)
+    assert profile.cache_policy == "lean"
 
 
 def test_images_held_out_and_a_test_set_are_what_fashion_is_compared_with(copy):
@@ -105,7 +125,7 @@ def test_the_report_opens_in_a_browser(finished):
         title.wait_for()
         assert title.bounding_box()["y"] >= 0  # Snakemake alone would centre the page and cut off its head
         page.get_by_text("3. Figures").first.click()
-        for figure in ("fig1", "fig2", "fig3", "fig4", "fig5", "fig6", "fig7", "kv-live", "quality-cost"):
+        for figure in ("fig1", "fig2", "fig3", "fig4", "fig5", "fig6", "fig7", "kv-live", "quality-cost", "rivals"):
             page.get_by_text(figure, exact=True).wait_for()
         page.get_by_text("fig1", exact=True).locator("xpath=ancestor::tr").locator("a").first.click()
         picture = page.locator("img").last  # the first is Snakemake's own

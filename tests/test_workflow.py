@@ -115,7 +115,7 @@ def test_another_inception_stops_the_run_before_its_first_job(copy):
     assert said.count("expected 6726825d") == 1 and "evaluation.weights_sha256" in said and "--sha256" in said
 
 
-@pytest.mark.parametrize("name", ["table", "figure", "claims", "summary", "ablations"])
+@pytest.mark.parametrize("name", ["table", "figure", "claims", "summary", "ablations", "rivals"])
 def test_captions_speak_of_the_experiment_that_they_stand_in(name):
     text = (ROOT / f"workflow/report/{name}.rst").read_text()
 

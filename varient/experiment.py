@@ -7,12 +7,13 @@ code of the comparisons.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 from varient.ablations import arms
 from varient.config import ConfigError, ExperimentConfig, load_config, parse_config
 from varient.files import write_text
-from varient.systems.ids import is_recipe_name
+from varient.systems.ids import VarId, forms, is_recipe_name
 from varient.systems.protocol import NAME
 from varient.systems.registry import families_of, networks_of, resolve_system, user_files
 
@@ -54,7 +55,7 @@ def keep_config(config: ExperimentConfig, folder: Path) -> Path:
 
 
 def check_systems(config: ExperimentConfig) -> None:
-    """Check the settings of all families, their networks, the arms of the ablations and the ids of the rows.
+    """Check the settings of all families, their networks, the arms of the ablations, and the ids of rows and rivals.
 
     Raises:
         ValueError: the first of them that is wrong.
@@ -68,16 +69,24 @@ def check_systems(config: ExperimentConfig) -> None:
             config.check_batches(settings, f"systems.{name}")
     if config.ablations:
         arms(config)
+    _check_rows(config, "rows", config.rows)
+    _check_rows(config, "rivals", config.rivals)
+    for name in config.rivals:
+        if VarId.parse(name) is None:
+            raise ConfigError(f"rivals: {name!r} is no system of VAR: {forms()}")
+
+
+def _check_rows(config: ExperimentConfig, section: str, names: Sequence[str]) -> None:
     stands_for: dict[str, str] = {}
-    for name in config.rows:
+    for name in names:
         try:
             system = resolve_system(name, config)
         except ValueError as error:
-            raise ConfigError(f"rows: {error}") from None
+            raise ConfigError(f"{section}: {error}") from None
         if not NAME.fullmatch(name):
-            raise ConfigError(f"rows: {name!r}: ids consist of lower-case letters, digits and dashes")
+            raise ConfigError(f"{section}: {name!r}: ids consist of lower-case letters, digits and dashes")
         if (other := stands_for.setdefault(system.published_as, name)) != name:
-            raise ConfigError(f"rows: {other} and {name} both stand for {system.published_as}; keep one of them")
+            raise ConfigError(f"{section}: {other} and {name} both stand for {system.published_as}; keep one of them")
 
 
 def named_files(config: ExperimentConfig) -> list[Path]:

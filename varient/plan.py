@@ -1,11 +1,15 @@
-"""Depth plans, which layers run at which scale: Eq. 2, Eq. 3, Table 1's windows and Table 5's skip-all design."""
+"""Depth plans, which layers run at which scale: Eq. 2, Eq. 3, Table 1's windows and Table 5's skip-all design; layers
+chosen otherwise; and what the layers see of earlier scales."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from random import Random
 from typing import Literal
+
+from varient.kv_scheme import PLAIN, KVScheme
 
 Selection = Literal["equidistant", "nested"]
 
@@ -41,6 +45,27 @@ def nested_layers(depth: int, subnet_depth: int, ladder: Sequence[int] = ()) -> 
     return layers
 
 
+def prefix_layers(depth: int, subnet_depth: int) -> tuple[int, ...]:
+    """The first d layers, as in early exit.
+
+    Raises:
+        ValueError: ``subnet_depth`` above ``depth``.
+    """
+    _check_depth(depth, subnet_depth)
+    return tuple(range(subnet_depth))
+
+
+def random_layers(depth: int, subnet_depth: int, seed: int) -> tuple[int, ...]:
+    """d of the D layers, all sets equally likely; the same for the same seed on every machine.
+
+    Raises:
+        ValueError: as `prefix_layers`.
+    """
+    _check_depth(depth, subnet_depth)
+    draw = Random(seed).random  # whose sequence Python guarantees, unlike that of `sample`
+    return tuple(sorted(sorted(range(depth), key=lambda layer: draw())[:subnet_depth]))
+
+
 @dataclass(frozen=True)
 class DepthPlan:
     """The layers of a D-layer network that run at each of K scales.
@@ -51,13 +76,16 @@ class DepthPlan:
     Attributes:
         depth: D, the layers of the full network.
         layers_per_scale: for scale k = 1..K, at index k-1: ascending indices of the layers that run.
+        kv: which earlier scales a scale sees in its layers, and in what form; all as they were computed by default.
 
     Raises:
-        ValueError: no scale, a scale without a layer, or indices that are unsorted, repeated or outside 0..D-1.
+        ValueError: no scale, a scale without a layer, indices that are unsorted, repeated or outside 0..D-1, or a
+            window for more scales.
     """
 
     depth: int
     layers_per_scale: tuple[tuple[int, ...], ...]
+    kv: KVScheme = PLAIN
 
     def __post_init__(self) -> None:
         if not self.layers_per_scale:
@@ -67,6 +95,7 @@ class DepthPlan:
                 raise ValueError(f"scale {k} has no layer")
             if list(layers) != sorted(set(layers)) or layers[0] < 0 or layers[-1] >= self.depth:
                 raise ValueError(f"scale {k}: layers {layers} are not ascending indices below {self.depth}")
+        self.kv.check_fits(self.num_scales)
 
     @classmethod
     def full(cls, depth: int, num_scales: int) -> DepthPlan:
@@ -142,8 +171,12 @@ class DepthPlan:
                              f"the network has {depth} layers and {num_scales} scales")
 
 
-def _check_depths(depth: int, subnet_depth: int) -> None:
+def _check_depth(depth: int, subnet_depth: int) -> None:
     if subnet_depth > depth:
         raise ValueError(f"subnet depth d = {subnet_depth} is above the full depth D = {depth}")
+
+
+def _check_depths(depth: int, subnet_depth: int) -> None:
+    _check_depth(depth, subnet_depth)
     if subnet_depth < 2:
         raise ValueError(f"subnet depth d = {subnet_depth}: Eq. 2 keeps the first and the last layer, so d >= 2")

@@ -99,7 +99,8 @@ def generate(model: VAR, quantizer: MultiScaleQuantizer, label_B: Tensor, plan: 
 
     Raises:
         ValueError: a plan for another network, a label outside the classes, drafted tokens that do not fill whole
-            scales or leave nothing to generate, or a plan with different layers at scales that are processed together.
+            scales or leave nothing to generate, or a plan with different layers or a window at scales that are
+            processed together.
         NotFiniteError: logits that are not finite.
     """
     pyramid = model.pyramid
@@ -154,6 +155,8 @@ def _first_scale(plan: DepthPlan, pyramid: Pyramid, drafted_BL: Tensor | None) -
     if drafted_BL.shape[1] not in ends[:plan.num_scales - 1]:
         raise ValueError(f"{drafted_BL.shape[1]} drafted tokens: they must fill whole scales and leave one to generate")
     first = ends.index(drafted_BL.shape[1]) + 2
+    if plan.kv.window:
+        raise ValueError(f"scales 1..{first} are processed together, so the plan cannot hide some of them by a window")
     if len(set(plan.layers_per_scale[:first])) > 1:
         raise ValueError(f"scales 1..{first} are processed together, so the plan must have the same layers for them")
     return first

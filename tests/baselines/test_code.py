@@ -12,7 +12,7 @@ from conftest import (
 from test_sampling import Race
 
 from varient.baselines.code.decoding import collaborate
-from varient.cost.kv_accounting import kv_peaks_in_tokens, passes
+from varient.cost.kv_accounting import cache_steps, passes
 from varient.plan import DepthPlan
 from varient.pyramid import Pyramid
 from varient.sampling import Guidance, SampledReadout, generate, image_uniforms
@@ -69,7 +69,8 @@ def test_both_caches_count_what_the_cost_model_says(drafted_scales, policy):
     token_layer_bytes = 8 * 16 * (4 + 4)  # guided rows, width, float32 keys and values
     draft = passes(DepthPlan.full(6, drafted_scales), Pyramid(TINY_PYRAMID.patch_nums[:drafted_scales]))
     refine = passes(DepthPlan.full(3, 5), TINY_PYRAMID, prefilled=drafted_scales + 1)
-    expected = [max(kv_peaks_in_tokens(trips, policy)) * token_layer_bytes for trips in (draft, refine)]
+    expected = [max(step.in_flight for step in cache_steps(trips, policy)) * token_layer_bytes
+                for trips in (draft, refine)]
     assert [result.drafted.cache.peak_bytes, result.refined.cache.peak_bytes] == expected
     assert result.kv_peak_bytes == max(expected)
 

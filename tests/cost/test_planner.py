@@ -3,6 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from varient.cost.planner import choices, fitting, measured_quality, paper_quality, parse_seconds
+from varient.cost.printer import plan_answer
 from varient.records import ScoreRecord, provenance, write_record
 
 ALL = choices(paper_quality(), batch_size=64, device="l20")
@@ -37,6 +38,12 @@ def test_what_is_chosen_fits_and_nothing_better_does(memory_mib, latency_s):
     chosen = fitting(ALL, memory_mib=memory_mib, latency_s=latency_s)
     assert all(map(fits, chosen))
     assert chosen[0].quality.fid == min(choice.quality.fid for choice in ALL if fits(choice))
+
+
+def test_what_is_not_considered_is_said():
+    answer = plan_answer(ALL[:1], batch_size=64, device="l20", memory_mib=40_000, latency_s=None)
+    assert answer.document["not_considered"] == ["windows", "packed entries"]
+    assert "windows and packed entries" in answer.grids[0].caption
 
 
 def test_the_lean_cache_needs_less_and_comes_first_among_equals():

@@ -4,7 +4,7 @@ import json
 import re
 import subprocess
 import sys
-from dataclasses import fields
+from dataclasses import fields, replace
 from itertools import chain
 
 import pytest
@@ -21,7 +21,6 @@ from varient.cost.gpus import device, known_devices
 from varient.cost.kv_accounting import (
     cache_steps,
     kv_peak_bytes,
-    kv_scratch_in_tokens,
     passes,
     token_layers,
 )
@@ -39,6 +38,7 @@ from varient.cost.roofline import (
 )
 from varient.cost.simulated_memory import simulated_memory
 from varient.cost.work import PRECISIONS, VARPasses, VARShape, Work, var_work
+from varient.kv_scheme import KVScheme, Window
 from varient.models.kv_cache import LeanCache, ReferenceCache
 from varient.models.transformer import VAR
 from varient.models.vqvae import VQVAE
@@ -101,14 +101,17 @@ def test_counts_equal_the_caches_own(policy, cache_type, key_dtype, value_dtype,
     token_bytes = rows * width * (key_dtype.itemsize + value_dtype.itemsize)
     steps = cache_steps(passes(plan, pyramid), policy)
     assert [step.live * token_bytes for step in steps] == list(chain.from_iterable(live))
-    assert kv_scratch_in_tokens(passes(plan, pyramid), policy) * token_bytes == cache.scratch_bytes
+    assert max(step.scratch for step in steps) * token_bytes == cache.scratch_bytes
 
 
 def test_scratch_at_paper_scale():
+    def scratch(trips, policy):
+        return max(step.scratch for step in cache_steps(trips, policy))
+
     trips = passes(DepthPlan.bridge(30, 2, 6, 10), VAR_256)
-    assert kv_scratch_in_tokens(trips, "reference") == 424  # what scale 10 finds in a layer
-    assert kv_scratch_in_tokens(trips, "lean") == 680       # and what it leaves there
-    assert kv_scratch_in_tokens(passes(DepthPlan.full(2, 1), Pyramid((3,))), "lean") == 0
+    assert scratch(trips, "reference") == 424  # what scale 10 finds in a layer
+    assert scratch(trips, "lean") == 680       # and what it leaves there
+    assert scratch(passes(DepthPlan.full(2, 1), Pyramid((3,))), "lean") == 0
 
 
 def test_token_layers():
@@ -167,7 +170,10 @@ def test_parameters_of_the_baselines_and_the_papers_column():
 # -- operations and bytes ----------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("cfg", [0, 1.5])
-@pytest.mark.parametrize("plan", [DepthPlan.full(6, 5), DepthPlan.bridge(6, 3, 2, 5), DepthPlan.window(6, 2, 1, 3, 5)])
+@pytest.mark.parametrize("plan", [
+    DepthPlan.full(6, 5), DepthPlan.bridge(6, 3, 2, 5), DepthPlan.window(6, 2, 1, 3, 5),
+    replace(DepthPlan.full(6, 5), kv=KVScheme(Window(1, 1))),
+    replace(DepthPlan.bridge(6, 3, 2, 5), kv=KVScheme(bits=4))])
 @pytest.mark.parametrize("settings", [{}, {"shared_aln": True}])
 def test_flops_equal_torchs_count_of_a_generation(plan, cfg, settings):
     model, quantizer, images = tiny_transformer(**settings), tiny_tokenizer().quantize, 3

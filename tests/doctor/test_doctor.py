@@ -288,6 +288,15 @@ def test_the_documented_table_is_the_doctors(tmp_path, monkeypatch):
     assert "\n".join(rows) in (ROOT / "docs/running-at-scale.md").read_text()
 
 
+def test_rivals_are_a_target_where_the_experiment_has_some(tmp_path):
+    config = load_experiment(RELEASED.with_name("digits.yaml"))
+    of = {target.name: target for target in Outlook(config, tmp_path, None).targets}
+    assert set(config.rivals) < set(of["results/rivals.csv"].rows) <= set(of["all"].rows)
+    assert set(of["results/rivals.csv"].trainings) <= set(of["results/table2.csv"].trainings)
+    names = [target.name for target in Outlook(load_experiment(RELEASED), tmp_path, None).targets]
+    assert not any("rivals" in name for name in names)
+
+
 def test_what_is_there_is_not_counted_again(tmp_path, gpu):
     config, run_dir = load_experiment(RELEASED), tmp_path / "run"
     before = Outlook(config, run_dir, "h100").targets[-1]

@@ -1,7 +1,6 @@
-from itertools import accumulate
-
 import pytest
 import torch
+from allocator_fixtures import allocator_peak
 from conftest import TINY_PYRAMID, tiny_tokenizer, tiny_transformer
 
 from varient.models.kv_cache import LeanCache, ReferenceCache
@@ -63,26 +62,13 @@ def _token_layers(plan):
     return sum(TINY_PYRAMID.tokens(k) * len(plan.layers(k)) for k in TINY_PYRAMID.scales)
 
 
-def _allocator_peak(cache, plan, pyramid, shape):
-    """Largest number of bytes alive at once, by torch's own allocation events, while a cache goes through a plan."""
-    rows, heads, channels = shape
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
-        for k in pyramid.scales:
-            for layer in plan.layers(k):
-                key, value = (torch.empty(rows, heads, pyramid.tokens(k), channels) for _ in range(2))
-                seen = cache.extend(layer, k, key, value)
-                del key, value, seen
-    changes = [event.nbytes() for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
-    return max(accumulate(changes))
-
-
 @pytest.mark.parametrize(("pyramid", "shape"), [(TINY_PYRAMID, (4, 2, 64)), (VAR_256, (8, 4, 64))])
 @pytest.mark.parametrize(("depth", "subnet_depth", "bridge"), [(6, 6, 0), (6, 4, 3), (6, 2, 3), (30, 16, 3)])
 def test_the_allocator_sees_what_the_cache_counts(pyramid, shape, depth, subnet_depth, bridge):
     """Where the last scale sets the peak: entries, and one layer joined for the kernel.  Nothing else."""
     plan = DepthPlan.bridge(depth, subnet_depth, bridge, pyramid.num_scales)
     cache = LeanCache(plan, pyramid)
-    assert _allocator_peak(cache, plan, pyramid, shape) == cache.peak_bytes + cache.scratch_bytes
+    assert allocator_peak(cache, plan, pyramid, shape) == cache.peak_bytes + cache.scratch_bytes
     assert cache.scratch_bytes == 2 * 4 * shape[0] * shape[1] * shape[2] * pyramid.length  # one layer
 
 
@@ -92,4 +78,4 @@ def test_the_allocator_where_the_bridge_sets_the_peak():
     cache = LeanCache(plan, VAR_256)
     token_layer = 2 * 4 * shape[0] * shape[1] * shape[2]
     bridge_copy, ready = VAR_256.end(6) * token_layer, VAR_256.tokens(6) * token_layer
-    assert _allocator_peak(cache, plan, VAR_256, shape) == cache.peak_bytes + bridge_copy + ready
+    assert allocator_peak(cache, plan, VAR_256, shape) == cache.peak_bytes + bridge_copy + ready

@@ -16,7 +16,7 @@ from pathlib import Path
 from varient.experiment import load_experiment
 from varient.systems.registry import resolve_system
 config = load_experiment(Path("workflow/config/digits.yaml"))
-print(json.dumps(resolve_system("free-d8-first", config).plan.layers(10)))
+print(json.dumps(resolve_system("free-d8-last", config).plan.layers(10)))
 """
 
 
@@ -43,10 +43,10 @@ def test_a_suffix_is_added_in_one_file(tmp_path):
         return subprocess.run([sys.executable, *command], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(tmp_path)},
                               capture_output=True, text=True, check=True).stdout
 
-    assert json.loads(run("-c", PLAN)) == list(range(8))
-    first, equidistant = (json.loads(run("-m", "varient", "cost", "--json", "--system", system))
-                          for system in ("free-d8-first", "free-d8"))
-    assert all(first.pop(key) != equidistant.pop(key) for key in ("system", "stages"))
-    assert first == equidistant  # as many layers cost the same, whichever they are
+    assert json.loads(run("-c", PLAN)) == list(range(22, 30))
+    last, equidistant = (json.loads(run("-m", "varient", "cost", "--json", "--system", system))
+                          for system in ("free-d8-last", "free-d8"))
+    assert all(last.pop(key) != equidistant.pop(key) for key in ("system", "stages"))
+    assert last == equidistant  # as many layers cost the same, whichever they are
     listed = run("-c", "from varient.systems.ids import forms; print(forms())")
-    assert "[-first]" in listed
+    assert "[-last]" in listed

@@ -1,8 +1,11 @@
+from dataclasses import replace
+
 import pytest
 from conftest import ROOT
 
 from varient.config import load_config
-from varient.plan import DepthPlan
+from varient.kv_scheme import KVScheme, Window
+from varient.plan import DepthPlan, nested_layers
 from varient.systems.registry import resolve_system
 from varient.training.recipes import Supernet, supernet_of
 
@@ -29,6 +32,11 @@ DIGITS = load_config(ROOT / "workflow/config/digits.yaml")
     ("variant-d4-p50-s1-b2-full", "supernet-d4-p50-s1-b2", DepthPlan.full(30, 10), "10"),
     ("variant-d4-b1-e20", "supernet-d4-b1-e20", DepthPlan.bridge(30, 4, 6, 10), "6+4"),
     ("variant-d4-plain", "supernet-d4", DepthPlan.bridge(30, 4, 6, 10), "6+4"),
+    ("var-d30-w1", "base", replace(DepthPlan.full(30, 10), kv=KVScheme(Window(1))), "10"),
+    ("variant-d4-p50-s2-w2-c0-kv6", "supernet-d4-p50-s2",
+     replace(DepthPlan.bridge(30, 4, 6, 10), kv=KVScheme(Window(2, 0), 6)), "6+4"),
+    ("free-d8-prefix", "base", DepthPlan.bridge(30, 8, 6, 10, tuple(range(8))), "6+4"),
+    ("free-d8-nested", "base", DepthPlan.bridge(30, 8, 6, 10, nested_layers(30, 8, (16, 8, 4, 2))), "6+4"),
 ])
 def test_ids(name, weights, plan, steps):
     system = resolve_system(name, DIGITS)
@@ -50,6 +58,12 @@ def test_ids(name, weights, plan, steps):
     ("variant-d8-end4", "keeps the weights after epochs 5, 20"),
     ("variant-d8-r1to3", "'-r<first>to<last>' is only for ids that begin with free-"),
     ("free-d8-r4to11", "is not within r1-r10"),
+    ("free-d31-prefix", "d = 31 is above"),
+    ("free-d31-random0", "d = 31 is above"),
+    ("var-d30-w10", "W = 10"),
+    ("variant-d8-w1-c7", "C = 7"),
+    ("variant-d8-skip-w1", "C = 2"),
+    ("var-d30-kv3", "3 bits"),
 ])
 def test_unknown_ids_say_what_there_is(name, message):
     with pytest.raises(ValueError, match=message):
@@ -73,6 +87,20 @@ def test_an_imported_base_network_has_no_other_seeds():
     for name in ("var-d30-b1", "variant-d16-b1", "free-d16-b1"):
         with pytest.raises(ValueError, match=f"system '{name}': imagenet256 trains no base network"):
             resolve_system(name, paper)
+
+
+def test_channels_that_fill_no_bytes_are_refused():
+    shape = DIGITS.transformer.model_copy(update={"embed_dim": 20})  # 10 channels in a head
+    narrow = DIGITS.model_copy(update={"transformer": shape})
+    assert resolve_system("var-d30-kv4", narrow).plan.kv.bits == 4
+    with pytest.raises(ValueError, match="system 'var-d30-kv6': 6 bits: 4 channels are packed together, .* has 10"):
+        resolve_system("var-d30-kv6", narrow)
+
+
+def test_the_protocol_of_a_system_says_what_it_sees():
+    plain, window = (resolve_system(name, DIGITS) for name in ("var-d30", "var-d30-w1-kv8"))
+    assert window.protocol() == plain.protocol() | {"kv": {"window": {"previous": 1, "coarsest": 2}, "bits": 8}}
+    assert (plain.cache_policies, window.cache_policies) == (("lean", "reference"), ("lean",))
 
 
 @pytest.mark.parametrize("supernet", [Supernet(16), Supernet(4, "p50"), Supernet(4, "p50", 2), Supernet(8, None, 1),

@@ -247,7 +247,7 @@ def table(config: Config, number: int, output: Output, scores: Scores = None, pr
 
 
 @command(app, writes=lambda output, **_: figure_files(output))
-def figure(config: Config, name: Annotated[str, typer.Argument(help="fig1 .. fig7, quality-cost or kv-live")],
+def figure(config: Config, name: Annotated[str, typer.Argument(help="fig1 .. fig7, quality-cost, kv-live or rivals")],
            output: Annotated[Path, typer.Option("--output", "-o", help="stem of the .png and .pdf files")],
            scores: Scores = None, profiles: Profiles = None, found_in: FoundIn = None, run_dir: RunDir = None) -> None:
     """Draw one figure from records, training curves and samples, as png and pdf."""
@@ -270,6 +270,18 @@ def opening(claims: Annotated[Path, typer.Argument(help="claims.csv")],
     write_opening(claims, table2, output, summary)
     wrote(output)
     wrote(summary)
+
+
+@command(app, writes=lambda output, **_: table_files(output))
+def rivals(config: Config, output: Output, scores: Scores = None, profiles: Profiles = None,
+           found_in: FoundIn = None) -> None:
+    """Write the table of methods that save cache or layers beside VARiant, as csv, md and tex."""
+    from varient.report.rivals import write_rivals
+    from varient.results import Results
+
+    for path in write_rivals(load_experiment(config), Results.read(scores or [], profiles or [], found_in=found_in),
+                             output):
+        wrote(path)
 
 
 @command(app, writes=lambda output, **_: ablation_files(output))

@@ -60,6 +60,8 @@ class ExperimentConfig(Strict):
     held_out_loss: bool | None = Field(None, description="losses on held-out images as columns of Tables 4, 5 and 8; "
                                                          "default: for images in memory (a folder needs val/)")
     rows: tuple[Id, ...] = Field((), description="ids of the systems in Table 2 besides VAR and its subnets")
+    rivals: tuple[Id, ...] = Field((), description="ids of VAR with another cache or other layers, measured for the "
+                                                   "table of rivals")
 
     @field_validator("systems", mode="before")
     @classmethod

@@ -1,4 +1,5 @@
-"""Size of the KV cache under a plan, computed without running it; equal to what `varient.models.kv_cache` counts.
+"""Size of the KV cache under a plan, computed without running it; equal to what the caches themselves count
+(`varient.models.kv_cache` and, for a plan with a window or packed entries, `varient.models.scheme_cache`).
 
 The unit is the token-layer: one token in one layer, with one key and one value of ``width`` channels in each row.
 All counts are exact integers.
@@ -10,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from varient.config import CachePolicy
+from varient.kv_scheme import PLAIN, KVScheme
 from varient.plan import DepthPlan
 from varient.pyramid import Pyramid
 
@@ -57,9 +59,12 @@ def passes(plan: DepthPlan, pyramid: Pyramid, prefilled: int = 1) -> tuple[Pass,
         prefilled: number of leading scales that enter together in the first pass, as in CoDe's refiner.
 
     Raises:
-        ValueError: a plan for other scales, or prefilled scales that do not exist or run different layers.
+        ValueError: a plan for other scales, or prefilled scales that do not exist, run different layers or do not see
+            each other.
     """
     plan.check_fits(plan.depth, pyramid.num_scales)
+    if prefilled > 1 and plan.kv.window:
+        raise ValueError(f"{prefilled} scales cannot enter in one pass: the plan has a window")
     if not 1 <= prefilled <= plan.num_scales or len(set(plan.layers_per_scale[:prefilled])) > 1:
         raise ValueError(f"{prefilled} scales cannot enter in one pass: they must exist and run the same layers")
     begin = Pass(1, prefilled, pyramid.end(prefilled), plan.layers(1))
@@ -76,62 +81,77 @@ class CacheStep:
         layer: the layer whose attention runs.
         new: tokens that enter.
         seen: tokens that the attention reads in this layer, the new ones included.
-        is_last: whether the layer runs in no later pass.
+        kept: tokens that the layer stores after it.
         in_flight: token-layers in the whole cache while the attention runs.
         live: token-layers in the whole cache after it.
         scratch: tokens of this layer in temporary copies: under `reference` the old storage during concatenation;
             under `lean` the concatenated entries of the layer's last pass, or the old storage where it grows at the
-            start of a zone (consecutive passes through the same layers).
+            start of a zone (consecutive passes through the same layers).  With a window or packed entries, all that
+            the attention reads, unless that is the new tokens as computed.
     """
 
     index: int
     layer: int
     new: int
     seen: int
-    is_last: bool
+    kept: int
     in_flight: int
     live: int
     scratch: int
 
 
-def cache_steps(passes: Sequence[Pass], policy: CachePolicy) -> tuple[CacheStep, ...]:
+def cache_steps(passes: Sequence[Pass], policy: CachePolicy, kv: KVScheme = PLAIN) -> tuple[CacheStep, ...]:
     """State of the cache around each attention, in order of execution.
 
-    `reference` keeps every entry; `lean` drops a layer's entries after the last attention that reads them.
+    `reference` keeps every entry; `lean` drops an entry after the last attention that reads it.
+
+    Args:
+        kv: of the plan.
 
     Raises:
-        ValueError: unknown policy.
+        ValueError: unknown policy, or `reference` with a window or packed entries.
     """
     policy = policy_named(policy)
-    last_index = {layer: index for index, trip in enumerate(passes) for layer in trip.layers}
-    stored: dict[int, int] = {}    # layer -> tokens
+    if policy == "reference" and not kv.is_plain:
+        raise ValueError("the reference cache has neither a window nor packed entries; they need the lean one")
+    scales: dict[int, list[int]] = {}  # layer -> last scale of each of its passes
+    for trip in passes:
+        for layer in trip.layers:
+            scales.setdefault(layer, []).append(trip.last)
+    stored: dict[int, dict[int, int]] = {layer: {} for layer in scales}  # layer -> last scale of a pass -> its tokens
     capacity: dict[int, int] = {}  # layer -> tokens that its storage under `lean` has room for
     steps, live = [], 0
     for index, trip in enumerate(passes):
         for layer in trip.layers:
-            before = stored.get(layer, 0)
-            seen = stored[layer] = before + trip.tokens
-            in_flight = live + trip.tokens
-            is_last = last_index[layer] == index
-            live = in_flight - seen if policy == "lean" and is_last else in_flight
+            entries = stored[layer]
+            before = sum(entries.values())
+            entries[trip.last] = trip.tokens
+            seen, in_flight = before + trip.tokens, live + trip.tokens
+            if policy == "lean":
+                entries = stored[layer] = {scale: tokens for scale, tokens in entries.items()
+                                           if kv.last_reader(scale, scales[layer]) > trip.last}
+            kept = sum(entries.values())
+            live = in_flight - seen + kept
             if policy == "reference":
                 scratch = before
-            elif is_last:
+            elif not kv.is_plain:
+                scratch = seen if before or kv.bits else 0
+            elif not kept:
                 scratch = seen if before else 0
             else:
-                room = _room(passes, index, layer, last_index[layer])
+                room = _room(passes, index, layer, scales[layer][-1])
                 scratch = capacity.get(layer, 0) if room > capacity.get(layer, 0) else 0
                 capacity[layer] = max(room, capacity.get(layer, 0))
-            steps.append(CacheStep(index, layer, trip.tokens, seen, is_last, in_flight, live, scratch))
+            steps.append(CacheStep(index, layer, trip.tokens, seen, kept, in_flight, live, scratch))
     return tuple(steps)
 
 
-def _room(passes: Sequence[Pass], index: int, layer: int, last_index: int) -> int:
+def _room(passes: Sequence[Pass], index: int, layer: int, last_scale: int) -> int:
     """Tokens that a layer stores up to the end of the zone of pass ``index``; its last pass stores nothing."""
     end = index
     while end + 1 < len(passes) and passes[end + 1].layers == passes[index].layers:
         end += 1
-    return sum(trip.tokens for trip in passes[:min(end + 1, last_index)] if layer in trip.layers)
+    return sum(trip.tokens for trip in passes[:end + 1] if layer in trip.layers and trip.last < last_scale)
 
 
 def policy_named(policy: str) -> CachePolicy:
@@ -160,23 +180,29 @@ def kv_peak_bytes(plan: DepthPlan, pyramid: Pyramid, rows: int, width: int, poli
     Under `reference` with 4-byte keys, 2-byte values and 2 x 64 rows of width 1920 this is the paper's "KV Cache"
     (Tables 2 and 3): 28687.5 MiB for VAR-d30.
     """
-    return max(kv_peaks_in_tokens(passes(plan, pyramid), policy)) * rows * width * (key_bytes + value_bytes)
+    peak = max(step.in_flight for step in cache_steps(passes(plan, pyramid), policy))
+    return peak * rows * width * (key_bytes + value_bytes)
 
 
-def kv_peaks_in_tokens(passes: Sequence[Pass], policy: CachePolicy) -> tuple[int, ...]:
-    """Peak number of token-layers in the cache within each pass."""
-    steps = cache_steps(passes, policy)
-    return tuple(max(step.in_flight for step in steps if step.index == index) for index in range(len(passes)))
+def kv_bytes(steps: Sequence[CacheStep], kv: KVScheme, *, rows: int, heads: int, head_dim: int,
+             channel_bytes: int) -> KVBytes:
+    """Bytes of the cache over its steps, as the caches count them.
 
-
-def kv_scratch_in_tokens(passes: Sequence[Pass], policy: CachePolicy) -> int:
-    """Tokens of the largest temporary copy; it holds entries of one layer."""
-    return max(step.scratch for step in cache_steps(passes, policy))
+    Args:
+        rows: images, doubled under guidance.
+        channel_bytes: of one channel of key and value together: as computed, or as the reference cache stores them.
+    """
+    token_bytes = rows * kv.token_bytes(heads, head_dim, channel_bytes)
+    indices = sorted({step.index for step in steps})
+    of_pass = [[step for step in steps if step.index == index] for index in indices]
+    return KVBytes(live=tuple(found[-1].live * token_bytes for found in of_pass),
+                   peak=tuple(max(step.in_flight for step in found) * token_bytes for found in of_pass),
+                   scratch=max(step.scratch for step in steps) * rows * heads * head_dim * channel_bytes)
 
 
 def concatenates(step: CacheStep, policy: CachePolicy) -> bool:
     """Whether the cache concatenates stored and new entries into a new tensor for this attention."""
-    return step.seen > step.new and (policy == "reference" or step.is_last)
+    return step.seen > step.new and (policy == "reference" or not step.kept)
 
 
 def token_layers(passes: Sequence[Pass]) -> int:

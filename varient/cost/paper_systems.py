@@ -1,8 +1,9 @@
 """The systems of the paper's Table 2 at the paper's size, and other released networks at 256 x 256.
 
 Their ids are those of `varient.systems.ids`, with the paper's N = 6 by default: `var-d16`, `var-d20`, `var-d24`,
-`var-d30`, `variant-d16`, `code-n6`, `dit-xl2` (50 steps), `dit-xl2-250`, `llamagen-xxl`.  Cost does not depend on the
-training: `free-d16` costs what `variant-d16` does, and `free-code-n6` what `code-n6` does.
+`var-d30`, `variant-d16`, `code-n6`, `dit-xl2` (50 steps), `dit-xl2-250`, `llamagen-xxl`; `var-d30-w1` has a window,
+`variant-d8-kv8` packed entries.  Cost does not depend on the training: `free-d16` costs what `variant-d16` does, and
+`free-code-n6` what `code-n6` does.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from varient.config import CachePolicy, TokenizerSpec, TransformerSpec
 from varient.cost.baseline_work import DiTPasses, DiTShape, LlamaGenPasses, LlamaGenShape
 from varient.cost.parameters import dit_parameters, llamagen_parameters, var_parameters, vqvae_parameters
 from varient.cost.work import NetworkPasses, NumberFormats, VARPasses, VARShape
+from varient.paper import PAPER_DEPTHS
 from varient.plan import DepthPlan
 from varient.pyramid import VAR_256
 from varient.systems.ids import CodeId, DiTId, LlamaGenId, VarId, forms, parse
@@ -43,7 +45,8 @@ class PaperSystem:
         transformer_parameters: of each transformer.
         tokenizer_parameters: of the image tokenizer.
         stages: its transformers with their forward passes, in order.
-        cache: its only cache policy, "none" or "static"; None for VAR and CoDe, which have "lean" and "reference".
+        cache: its only cache policy: "none", "static", or "lean" for VAR with a window or packed entries; None for VAR
+            and CoDe, which have "lean" and "reference".
         authors_precision: number formats of its authors' sampling script, where they are not those of Table 2's VAR
             rows.  DiT's "fp32" lets products run in TF32.
     """
@@ -96,7 +99,11 @@ def _var_or_subnet(found: VarId) -> PaperSystem:
     if depth not in RELEASED_DEPTHS:
         raise ValueError(f"system {str(found)!r}: released depths at 256 x 256 are "
                          f"{', '.join(map(str, RELEASED_DEPTHS))}")
-    return _var_system(str(found), VARPasses(released_shape(depth), found.plan(depth, VAR_256.num_scales, BRIDGE)))
+    try:
+        plan = found.plan(depth, VAR_256.num_scales, BRIDGE, ladder=PAPER_DEPTHS)
+    except ValueError as error:
+        raise ValueError(f"system {str(found)!r}: {error}") from None
+    return _var_system(str(found), VARPasses(released_shape(depth), plan))
 
 
 def _var_system(name: str, *stages: VARPasses) -> PaperSystem:
@@ -104,7 +111,8 @@ def _var_system(name: str, *stages: VARPasses) -> PaperSystem:
                                vocab_size=stage.shape.vocab_size, z_channels=stage.shape.z_channels)
                 for stage in stages]
     return PaperSystem(name, stages[0].plan.steps, tuple(networks),
-                       vqvae_parameters(TokenizerSpec(), VAR_256.num_scales), stages)
+                       vqvae_parameters(TokenizerSpec(), VAR_256.num_scales), stages,
+                       cache=None if stages[0].plan.kv.is_plain else "lean")
 
 
 def _code_system(found: CodeId) -> PaperSystem:

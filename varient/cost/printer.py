@@ -23,6 +23,8 @@ from varient.cost.work import Work
 from varient.terminal import Answer, Grid
 
 NOT_MODELLED = "–"
+NOT_CONSIDERED = "windows", "packed entries"
+"""What a system may have (`varient.kv_scheme`) and a planned configuration has not."""
 
 _COST_SUMMARY = (
     ("transformer parameters", "transformer_parameters", "{:,}"),
@@ -192,6 +194,7 @@ def plan_answer(chosen: Sequence[Choice], *, batch_size: int, device: str, memor
         "device": device.lower(), "batch_size": batch_size, "memory_mib": round(memory_mib, 2), "latency_s": latency_s,
         "largest_latency_error_in_table2": round(miss, 4),
         "sources": {"predicted": ["configurations.peak_memory_mib", "configurations.latency_s"]},
+        "not_considered": list(NOT_CONSIDERED),
         "configurations": [{
             "depth": choice.depth, "bridge": choice.bridge, "precision": choice.precision,
             "cache_policy": choice.policy, "fid": choice.quality.fid, "fid_source": choice.quality.source,
@@ -206,7 +209,8 @@ def plan_answer(chosen: Sequence[Choice], *, batch_size: int, device: str, memor
           f"{choice.latency_s:.2f}") for choice in chosen],
         words=("source",),
         caption="Peak and time are predicted; the same predictions miss latencies of the paper's Table 2 by up to "
-                f"{miss:.0%} (varient cost --compare).")])
+                f"{miss:.0%} (varient cost --compare).  Not considered, because their quality is not known here: "
+                f"{' and '.join(NOT_CONSIDERED)}.")])
 
 
 # -- a training --------------------------------------------------------------------------------------------------------

@@ -98,7 +98,7 @@ class SystemCost:
     """The cost of one batch.  Latency excludes the image decoder, as in Table 2.
 
     Attributes:
-        policy: of the KV cache; "none" for DiT and "static" for LlamaGen, whatever was asked for.
+        policy: of the KV cache; the system's only one, whatever was asked for, where it has only one.
         work: operations and bytes by part, over all passes and stages.
         kv_cache_bytes: peak size of the KV cache; CoDe frees the drafter's before the refiner starts.
         roofline_s: seconds of each part before calibration.
@@ -271,7 +271,7 @@ def _cost(system: PaperSystem, batch_size: int, policy: CachePolicy, precision: 
                for trips in works]
     stages = tuple(_stage_cost(stage, rows, policy, precision, [factor * sum(parts.values()) for parts in by_pass])
                    for stage, by_pass in zip(system.stages, seconds, strict=True))
-    fitted = system.cache is None and precision.compute_bytes == 2
+    fitted = system.cache in (None, "lean") and precision.compute_bytes == 2
     kv_of_passes = [(kv_bytes, trip.tokens) for stage in stages
                     for kv_bytes, trip in zip(stage.kv_peak_bytes, stage.stage.passes, strict=True)]
     return SystemCost(

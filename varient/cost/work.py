@@ -23,10 +23,10 @@ from varient.cost.kv_accounting import (
     Pass,
     cache_steps,
     concatenates,
-    kv_peaks_in_tokens,
-    kv_scratch_in_tokens,
+    kv_bytes,
     passes,
 )
+from varient.kv_scheme import KVScheme
 from varient.plan import DepthPlan
 from varient.pyramid import VAR_256, Pyramid
 
@@ -228,13 +228,11 @@ class VARPasses:
         return var_work(self, images, rows, policy, precision)
 
     def kv(self, rows: int, policy: CachePolicy, precision: NumberFormats) -> KVBytes:
-        """Live entries, as the caches of `varient.models.kv_cache` count them."""
-        l2_norm = self.shape.spec.attn_l2_norm
-        unit = rows * self.embed_dim * (precision.key_bytes(policy, l2_norm) + precision.value_bytes())
-        live = {step.index: step.live for step in cache_steps(self.passes, policy)}  # the last layer of a pass wins
-        return KVBytes(live=tuple(tokens * unit for tokens in live.values()),
-                       peak=tuple(tokens * unit for tokens in kv_peaks_in_tokens(self.passes, policy)),
-                       scratch=kv_scratch_in_tokens(self.passes, policy) * unit)
+        """Live entries, as the caches of `varient.models` count them."""
+        spec, kv = self.shape.spec, self.plan.kv
+        return kv_bytes(cache_steps(self.passes, policy, kv), kv, rows=rows, heads=spec.num_heads,
+                        head_dim=spec.embed_dim // spec.num_heads,
+                        channel_bytes=precision.key_bytes(policy, spec.attn_l2_norm) + precision.value_bytes())
 
 
 def var_work(stage: VARPasses, images: int, rows: int, policy: CachePolicy, precision: NumberFormats) -> list[PassWork]:
@@ -249,10 +247,12 @@ def var_work(stage: VARPasses, images: int, rows: int, policy: CachePolicy, prec
     """
     if stage.plan.depth != stage.shape.spec.depth:
         raise ValueError(f"the plan is for {stage.plan.depth} layers, the network has {stage.shape.spec.depth}")
-    steps = cache_steps(stage.passes, policy)
+    spec, kv = stage.shape.spec, stage.plan.kv
+    steps = cache_steps(stage.passes, policy, kv)
     return [PassWork(trip, {
-        **_layers(stage.shape.spec, trip, rows, precision),
-        "attention_scores": sum((_attention(stage.shape.spec, step, rows, policy, precision)
+        **_layers(spec, trip, rows, precision),
+        "attention_scores": sum((_attention(spec, step, rows, policy, precision) if kv.is_plain else
+                                 _scheme_attention(spec, kv, step, rows, precision)
                                  for step in steps if step.index == index), Work()),
         "adaln": _modulation(stage, rows, precision) if index == 0 else Work(),
         "head": _head(stage.shape, stage.pyramid.tokens(trip.last), rows, precision),
@@ -313,7 +313,7 @@ def _attention(spec: TransformerSpec, step: CacheStep, rows: int, policy: CacheP
     if concatenates(step, policy):
         read += before * kept + step.new * fresh
         written += step.seen * kept
-    elif policy == "lean" and (not step.is_last or fresh != kept):
+    elif policy == "lean" and (step.kept or fresh != kept):
         read += step.new * fresh
         written += step.new * kept
     if policy == "reference" and kept != 2 * narrow:  # keys are cast for the kernel, all of them at every scale
@@ -322,6 +322,33 @@ def _attention(spec: TransformerSpec, step: CacheStep, rows: int, policy: CacheP
     unit = rows * spec.embed_dim
     return Work(flops=rows * 4 * step.new * step.seen * spec.embed_dim, kv_read_bytes=unit * read,
                 kv_written_bytes=unit * written, activation_bytes=unit * 2 * step.new * narrow)
+
+
+def _scheme_attention(spec: TransformerSpec, kv: KVScheme, step: CacheStep, rows: int,
+                      precision: NumberFormats) -> Work:
+    """Work of one attention with a window or packed entries: packing, joining, unpacking, and dropping dead entries."""
+    width, narrow = spec.embed_dim, precision.compute_bytes
+    fresh = width * (precision.key_bytes("reference", spec.attn_l2_norm) + precision.value_bytes())  # as projected
+    dense = width * 2 * narrow
+    stored = kv.token_bytes(spec.num_heads, width // spec.num_heads, 2 * narrow)
+    before = step.seen - step.new
+    read = step.seen * dense  # by the attention kernel
+    if kv.bits is None:
+        read += before * dense + step.new * fresh
+        written = step.seen * dense
+    else:
+        read += step.new * (fresh + 2 * dense)         # joined in the compute dtype; largest magnitude, integers
+        written = step.new * (dense + stored)
+        if before:
+            read += step.seen * stored
+            written += step.seen * stored
+        read += step.seen * (stored + dense)           # integers to the compute dtype, times their factors
+        written += step.seen * 2 * dense
+    if 0 < step.kept < step.seen:
+        read += step.kept * stored
+        written += step.kept * stored
+    return Work(flops=rows * 4 * step.new * step.seen * width, kv_read_bytes=rows * read,
+                kv_written_bytes=rows * written, activation_bytes=rows * 2 * step.new * width * narrow)
 
 
 def _modulation(stage: VARPasses, rows: int, precision: NumberFormats) -> Work:

@@ -19,6 +19,7 @@ from varient.cost.roofline import PAPER_DEVICE, SystemCost, system_cost
 from varient.cost.training_plan import TrainingPlan, plan_base, plan_supernet
 from varient.cost.training_setting import setting_of
 from varient.paper_size import is_paper_size
+from varient.report.rivals import needs_of_rivals
 from varient.report.tables import TABLES
 from varient.systems.names import BaseId, SupernetId
 from varient.systems.protocol import Network
@@ -88,13 +89,14 @@ class Outlook:
     @cached_property
     def targets(self) -> tuple[Target, ...]:
         """The tables that need records, and everything together."""
-        by_table = {number: set(needs.score) | set(needs.profile) for number, table in TABLES.items()
-                    if (needs := table.needs(self.config))}
+        needed = {f"table{number}": table.needs(self.config) for number, table in TABLES.items()}
+        needed["rivals"] = needs_of_rivals(self.config)
+        by_table = {name: {*needs.score, *needs.profile} for name, needs in needed.items()}
         everything = set().union(*by_table.values(), {arm.system for arm in arms(self.config)}
                                  if self.config.ablations else ())
         results = folder_of("results", self.config.name)
-        return (*(self._target(f"{results}/table{number}.csv", systems) for number, systems in by_table.items()
-                  if systems), self._target("all", everything))
+        return (*(self._target(f"{results}/{name}.csv", systems) for name, systems in by_table.items() if systems),
+                self._target("all", everything))
 
     def costs(self) -> Iterator[SystemCost]:
         """Cost of a batch of each row that the cost model knows."""

@@ -6,6 +6,8 @@ Two policies, which generate the same tokens:
 * `LeanCache` (the default) stores an entry only as long as a later scale reads it.  The entries of a layer's last scale
   are not stored, and all entries of a layer outside I_d are freed when it finishes the last bridge scale.
 
+A plan with a window or with packed entries has one cache, `varient.models.scheme_cache`.
+
 Shapes: R rows (images, doubled with classifier-free guidance), H heads, l tokens of the current scale, t tokens that
 the queries attend to, c channels per head.
 """
@@ -18,6 +20,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from varient.models.scheme_cache import SchemeCache
 from varient.plan import DepthPlan
 from varient.pyramid import Pyramid
 
@@ -130,18 +133,23 @@ class LeanCache:
         self.scratch_bytes = max(self.scratch_bytes, _num_bytes(*copies))
 
 
-KVCache = LeanCache | ReferenceCache
+KVCache = LeanCache | ReferenceCache | SchemeCache
 
 
 def new_cache(policy: CachePolicy, plan: DepthPlan, pyramid: Pyramid) -> KVCache:
     """An empty cache for one pass through the scales.
 
     Raises:
-        ValueError: unknown policy.
+        ValueError: unknown policy, or one that keeps what the plan does not.
     """
     policies: dict[CachePolicy, type[KVCache]] = {"lean": LeanCache, "reference": ReferenceCache}
     if policy not in policies:
         raise ValueError(f"cache policy {policy!r} is unknown; known: {', '.join(policies)}")
+    if not plan.kv.is_plain:
+        if policy != "lean":
+            raise ValueError(f"cache policy {policy!r} keeps all scales as computed; a window or packed entries need "
+                             "'lean'")
+        return SchemeCache(plan, pyramid)
     return policies[policy](plan, pyramid)
 
 

@@ -18,7 +18,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from varient.config import TransformerSpec
+from varient.kv_scheme import KVScheme
 from varient.models.block_attention import attend_in_ranges, query_ranges
+from varient.models.kv_packing import as_stored
 from varient.plan import DepthPlan
 from varient.pyramid import Pyramid
 
@@ -89,8 +91,9 @@ class VAR(nn.Module):
         """Teacher-forced logits (B, L, V) of all scales.
 
         A token is processed only by the layers that ``plan`` lists for its scale; in other layers it is neither
-        computed nor visible to other tokens.  Attention is causal between scales and full within a scale.  If the plan
-        has fewer scales than the network, the logits end with the plan's last scale.
+        computed nor visible to other tokens.  Attention is causal between scales and full within a scale; a window in
+        the plan hides earlier scales.  If the plan has fewer scales than the network, the logits end with its last.
+        Keys and values that the plan packs are seen as stored; their rounding has no gradient.
 
         Args:
             label_B: classes 0..num_classes, int64.
@@ -109,21 +112,28 @@ class VAR(nn.Module):
             x_BLC = torch.cat([x_BLC, later_BLC], dim=1)
         for layers, scales in plan.stretches():
             if len(scales) == last:
-                x_BLC = self._stretch(x_BLC, class_BC, layers, scales)
+                x_BLC = self._stretch(x_BLC, class_BC, layers, scales, plan.kv)
                 continue
             members_l = torch.cat([torch.arange(self.pyramid.begin(k), self.pyramid.end(k), device=x_BLC.device)
                                    for k in scales])
-            part_BlC = self._stretch(x_BLC[:, members_l], class_BC, layers, scales)
+            part_BlC = self._stretch(x_BLC[:, members_l], class_BC, layers, scales, plan.kv)
             x_BLC = x_BLC.index_copy(1, members_l, part_BlC)
         return self.logits(x_BLC, class_BC)
 
-    def _stretch(self, x_BlC: Tensor, class_BC: Tensor, layers: Sequence[int], scales: Sequence[int]) -> Tensor:
+    def _stretch(self, x_BlC: Tensor, class_BC: Tensor, layers: Sequence[int], scales: Sequence[int],
+                 kv: KVScheme) -> Tensor:
         """Consecutive layers over the tokens of the same scales."""
-        blocks = query_ranges([self.pyramid.tokens(k) for k in scales], x_BlC.device)
+        tokens = [self.pyramid.tokens(k) for k in scales]
+        if kv.window:
+            blocks = query_ranges(tokens, x_BlC.device, sees=lambda query, key: kv.sees(scales[query], scales[key]))
+        else:
+            blocks = query_ranges(tokens, x_BlC.device)
 
         def attend(layer: int, q_BHlc: Tensor, k_BHlc: Tensor, v_BHlc: Tensor) -> Tensor:
             # Cast to the kernel's dtype first: the query ranges share keys, which would be cast once for each range.
             q_BHlc, k_BHlc = q_BHlc.to(v_BHlc.dtype), k_BHlc.to(v_BHlc.dtype)
+            if kv.bits:
+                k_BHlc, v_BHlc = as_stored(k_BHlc, kv.bits), as_stored(v_BHlc, kv.bits)
             return attend_in_ranges(self.blocks[layer].attn.softmax_attention, q_BHlc, k_BHlc, v_BHlc, blocks)
 
         modulation = self.modulation(class_BC, layers)

@@ -24,11 +24,13 @@ VALUES = ("fid", "sfid", "inception_score", "precision", "recall", "speedup", "l
 """The quantities of a `Number`."""
 
 
-class _Strict(BaseModel):
+class Transcribed(BaseModel):
+    """Something that was printed elsewhere: frozen, and unknown keys are refused."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Repository(_Strict):
+class Repository(Transcribed):
     """Public code of a system; without a commit it could not be read."""
 
     url: Annotated[str, Field(pattern=r"^https://")]
@@ -37,7 +39,7 @@ class Repository(_Strict):
     licence: Text | None
 
 
-class WeightFile(_Strict):
+class WeightFile(Transcribed):
     """A released file of weights."""
 
     file: Text
@@ -46,14 +48,14 @@ class WeightFile(_Strict):
     what: Text
 
 
-class Protocol(_Strict):
+class Protocol(Transcribed):
     """How the system's own authors sample, in words and as settings under the names of their scripts."""
 
     words: Text
     settings: dict[str, Any]
 
 
-class Number(_Strict):
+class Number(Transcribed):
     """Numbers that one place prints for one setting.
 
     Units are in the names; "MB" is as printed (2^20 bytes where arithmetic can tell).
@@ -99,7 +101,7 @@ class Number(_Strict):
         return f"{' / '.join(filter(None, (self.fid, self.inception_score)))} ({', '.join(place)})"
 
 
-class Source(_Strict):
+class Source(Transcribed):
     """A system at the size of its authors.
 
     Attributes:

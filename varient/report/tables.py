@@ -9,12 +9,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from varient import markdown
 from varient.config import ExperimentConfig
-from varient.files import write_text
-from varient.paper_size import UNKNOWN_WEIGHTS, unknown_weights
-from varient.records import ProfileRecord, ScoreRecord
-from varient.report.cells import latex, side_by_side
 from varient.report.needs import Needs, nothing
 from varient.report.notes import table_notes
 from varient.report.quality_tables import (
@@ -29,21 +24,13 @@ from varient.report.quality_tables import (
 )
 from varient.report.table2 import needs_of_table2, table2
 from varient.report.table3 import table3
+from varient.report.table_writing import with_unknown_weights_said, write_table
 from varient.report.training_tables import table6, table7
 from varient.results import Results, comparable
-from varient.targets import table_files
 
 
 def _table3(_config: ExperimentConfig, results: Results) -> pd.DataFrame:
     return table3((*results.all_profiles, *results.benchmarks))
-
-
-def _of_unknown_weights(frame: pd.DataFrame) -> pd.DataFrame:
-    """A table whose measured values say that they are of weights which nobody knows."""
-    sources = [column for column in frame.columns if column.endswith("_source")]
-    return frame.assign(**{column: frame[column].astype(str).map(
-        lambda source: f"{source}, {UNKNOWN_WEIGHTS}" if source.startswith("measured") else source)
-        for column in sources})
 
 
 class Table(NamedTuple):
@@ -107,14 +94,6 @@ def render(number: int, config: ExperimentConfig, results: Results, stem: Path) 
     if number != 3:  # Table 3 is at the paper's size, whatever the experiment
         results = _of_these_scales(config, comparable(config.name, results))
     frame = TABLES[number].build(config, results)
-    records: list[ScoreRecord | ProfileRecord] = [*results.scores.values(), *results.profiles.values()]
-    if any(unknown_weights(config, record) for record in records):
-        frame = _of_unknown_weights(frame)
-    shown = side_by_side(frame, _HEADINGS)
+    frame = with_unknown_weights_said(frame, config, results)
     notes = table_notes(number, config, results, frame, TABLES[number].needs(config))
-    readable = [*map(markdown.escaped, notes), markdown.table(shown.columns, shown.values.tolist())]
-    paths = table_files(stem)
-    for path, text in zip(paths, (frame.to_csv(index=False), "\n\n".join(readable), latex(shown, "\n".join(notes))),
-                          strict=True):
-        write_text(path, text)
-    return paths
+    return write_table(frame, _HEADINGS, notes, stem)

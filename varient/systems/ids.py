@@ -11,6 +11,9 @@
 | `variant-d16-e5`, `variant-d16-end1` | supernet after epoch 5; at the end of phase 1 | as `variant-d16` |
 | `free-d16`, `free-d16-n7` | base, without further training | as `variant-d16` |
 | `free-d16-r4to6` | base | I_16 at r4-r6, all elsewhere (Table 1) |
+| `free-d16-prefix`, `free-d16-nested`, `free-d16-random3` | base | as `free-d16`, with other layers than I_16 |
+| `var-d30-w1`, `variant-d16-w2-c0` | as without | the same, and they see the W scales before and the C = 2 coarsest |
+| `var-d30-kv8`, `variant-d16-w2-kv4` | as without | the same, and they see keys and values of 8, 6 or 4 bits |
 | `code-n6`, `free-code-n6` | CoDe's drafter and refiner: fine-tuned, or as they are | |
 | `dit-xl2`, `dit-xl2-250` | DiT of this size, with the experiment's number of steps or with 250 | |
 | `llamagen-xxl` | LlamaGen of this size | |
@@ -22,11 +25,12 @@ a field of `VarId`, and its effect in `VarId.plan`.  Parsing and formatting are 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from varient.plan import DepthPlan
+from varient.kv_scheme import COARSEST, KVScheme, Window
+from varient.plan import DepthPlan, nested_layers, prefix_layers, random_layers
 from varient.systems.names import (
     BASE,
     EPOCH,
@@ -67,12 +71,18 @@ SUFFIXES = (
     Suffix("phase", "end{}", ("variant",), "end<phase>"),
     Suffix("bridge", "n{}", ("variant", "free"), "n<N>", FROM_0),
     Suffix("full", "full", ("variant",), "full"),
+    Suffix("prefix", "prefix", ("free",), "prefix"),
+    Suffix("nested", "nested", ("free",), "nested"),
+    Suffix("random", "random{}", ("free",), "random<seed>", FROM_0),
+    Suffix("previous", "w{}", KINDS, "w<W>", FROM_0),
+    Suffix("coarsest", "c{}", KINDS, "c<C>", FROM_0),
+    Suffix("kv_bits", "kv{}", KINDS, "kv<bits>"),
     Suffix("window", "r{}to{}", ("free",), "r<first>to<last>"),
     Suffix("plain", "plain", KINDS, "plain"),
 )
 """All suffixes of VAR's ids, in their order within an id."""
 
-_EXCLUSIVE = (("epoch", "phase"), ("bridge", "full", "window"))
+_EXCLUSIVE = (("epoch", "phase"), ("bridge", "full", "window"), ("prefix", "nested", "random"))
 """Groups of mutually exclusive fields."""
 
 
@@ -92,9 +102,14 @@ class VarId:
         full: all layers at all scales.
         window: first and last scale at which the subnet runs (Table 1).
         plain: tokens are drawn without guidance and filters.
+        prefix, nested, random: layers of the subnet in place of Eq. 2's: the first d, nested ones, or d drawn with this
+            seed.
+        previous: W, the number of scales before its own that a scale sees; None: all.
+        coarsest: C, the number of coarsest scales that it sees too; None: `varient.kv_scheme.COARSEST`.
+        kv_bits: bits of stored keys and values; None: as computed.
 
     Raises:
-        ValueError: fields that exclude each other, or that ids of this kind cannot have.
+        ValueError: fields that exclude each other, that ids of this kind cannot have, or that no cache can keep.
     """
 
     kind: Kind
@@ -108,6 +123,12 @@ class VarId:
     window: tuple[int, int] | None = None
     base: int = 0
     plain: bool = False
+    prefix: bool = False
+    nested: bool = False
+    random: int | None = None
+    previous: int | None = None
+    coarsest: int | None = None
+    kv_bits: int | None = None
 
     family = "var"
 
@@ -122,6 +143,12 @@ class VarId:
                 raise ValueError(f"system {self}: {' and '.join(clash)} cannot be combined")
         if self.window and self.window[0] > self.window[1]:
             raise ValueError(f"system {self}: the last scale of its window is before the first")
+        if self.coarsest is not None and self.previous is None:
+            raise ValueError(f"system {self}: '-c{self.coarsest}' needs a window, '-w<W>'")
+        try:
+            _ = self.kv
+        except ValueError as error:
+            raise ValueError(f"system {self}: {error}") from None
 
     @classmethod
     def parse(cls, text: str) -> VarId | None:
@@ -154,25 +181,50 @@ class VarId:
         """Whether some scales run fewer layers than the network has."""
         return self.kind != "var" and not self.full
 
+    @property
+    def kv(self) -> KVScheme:
+        """What the KV cache keeps of earlier scales."""
+        window = None
+        if self.previous is not None:
+            window = Window(self.previous, COARSEST if self.coarsest is None else self.coarsest)
+        return KVScheme(window, self.kv_bits)
+
     def plan(self, depth: int, num_scales: int, bridge: int,
-             subnet: Callable[[int], tuple[int, ...] | None] = lambda depth: None) -> DepthPlan:
-        """The layers that run at each scale.
+             subnet: Callable[[int], tuple[int, ...] | None] = lambda depth: None,
+             ladder: Sequence[int] = ()) -> DepthPlan:
+        """The layers that run at each scale, and what they see.
 
         Args:
             depth: D of the network.
             num_scales: K.
             bridge: N if the id does not contain it.
             subnet: d -> layers of the subnet; None for those of Eq. 2.
+            ladder: depths of all subnets, for nested layers.
 
         Raises:
             ValueError: depth, bridge or window do not fit the network.
         """
+        return replace(self._layers_at_scales(depth, num_scales, bridge, subnet, ladder), kv=self.kv)
+
+    def _layers_at_scales(self, depth: int, num_scales: int, bridge: int,
+                          subnet: Callable[[int], tuple[int, ...] | None], ladder: Sequence[int]) -> DepthPlan:
         if not self.is_subnet or self.depth == depth:
             return DepthPlan.full(depth, num_scales)
-        layers = subnet(self.depth)
+        if self.prefix:
+            layers: tuple[int, ...] | None = prefix_layers(depth, self.depth)
+        elif self.nested:
+            layers = nested_layers(depth, self.depth, ladder)
+        elif self.random is not None:
+            layers = random_layers(depth, self.depth, self.random)
+        else:
+            layers = subnet(self.depth)
         if self.window:
             return DepthPlan.window(depth, self.depth, *self.window, num_scales, layers)
-        return DepthPlan.bridge(depth, self.depth, bridge if self.bridge is None else self.bridge, num_scales, layers)
+        zone = bridge if self.bridge is None else self.bridge
+        if self.kv.window and self.kv.window.coarsest > zone:
+            raise ValueError(f"C = {self.kv.window.coarsest} coarsest scales, but layers outside the subnet run at the "
+                             f"first N = {zone} alone")
+        return DepthPlan.bridge(depth, self.depth, zone, num_scales, layers)
 
 
 @dataclass(frozen=True)

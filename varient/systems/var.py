@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +30,7 @@ class VARSystem:
         config: the experiment, with the guidance and the filters of this system.
         name: its id.
         network: name of its weights, such as `base` or `supernet-d<d>`.
-        plan: layers per scale.
+        plan: layers per scale, and what they see of earlier scales.
         published_as: its id at the paper's size.
     """
 
@@ -39,7 +39,11 @@ class VARSystem:
     network: str
     plan: DepthPlan
     published_as: str
-    cache_policies: tuple[CachePolicy, ...] = ("lean", "reference")
+
+    @property
+    def cache_policies(self) -> tuple[CachePolicy, ...]:
+        """The reference cache keeps all scales as computed."""
+        return ("lean", "reference") if self.plan.kv.is_plain else ("lean",)
 
     @property
     def steps(self) -> str:
@@ -56,10 +60,11 @@ class VARSystem:
         return {self.network: count_transformer(self.config, self.config.transformer)}
 
     def protocol(self) -> dict[str, Any]:
-        """Layers per scale, guidance and filters."""
+        """Layers per scale, guidance and filters; the cache's scheme where it is not plain."""
         settings = self.config.sampling
+        kv = {} if self.plan.kv.is_plain else {"kv": asdict(self.plan.kv)}
         return {"layers_per_scale": self.plan.layers_per_scale, "cfg": settings.cfg, "top_k": settings.top_k,
-                "top_p": settings.top_p}
+                "top_p": settings.top_p} | kv
 
     def load(self, run_dir: Path | None, precision: Precision) -> Pipeline:
         """Load tokenizer and transformer."""
@@ -103,7 +108,8 @@ def resolve(name: str, config: ExperimentConfig, settings: None) -> VARSystem | 
     recipe = config.recipe(found.recipe)
     bridge = config.supernet.bridge if recipe.bridge is None else recipe.bridge
     try:
-        plan = found.plan(depth, len(config.patch_nums), bridge, config.subnet_layers)
+        plan = found.plan(depth, len(config.patch_nums), bridge, config.subnet_layers, config.supernet.depths)
+        plan.kv.check_heads(config.transformer.embed_dim // config.transformer.num_heads)
     except ValueError as error:
         raise ValueError(f"system {name!r}: {error}") from None
     supernet = Supernet(found.depth, found.recipe, found.seed, found.base)

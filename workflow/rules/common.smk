@@ -10,6 +10,7 @@ from varient.image_tree import ImageTreeError, check_class_folders
 from varient.launch import launcher, training_gpus
 from varient.report.figures import figure_needs
 from varient.report.needs import needs_of_arms
+from varient.report.rivals import needs_of_rivals
 from varient.report.tables import TABLES
 from varient.systems.names import BaseId
 from varient.systems.registry import (
@@ -49,6 +50,10 @@ RESULT_FILES = [
         f"{RESULTS}/ablations.{{suffix}}",
         suffix=["csv", "md"] if EXPERIMENT.ablations else [],
     ),
+    *expand(
+        f"{RESULTS}/rivals.{{suffix}}",
+        suffix=["csv", "md", "tex"] if EXPERIMENT.rivals else [],
+    ),
 ]
 
 # SHA-256 of the results as they were made; what reads them again checks that none was edited or cut off since.
@@ -61,14 +66,15 @@ RESULT_SUMS = expand(
         "claims",
         "summary",
         *(["ablations"] if EXPERIMENT.ablations else []),
+        *(["rivals"] if EXPERIMENT.rivals else []),
     ],
 )
 
 # The tables of the paper's own experiment, filled by arithmetic and the cost model without records.
 PAPER_SIZE = PAPER_EXPERIMENT
 PAPER_SIZE_TABLES = expand(
-    f"results/{PAPER_SIZE}/table{{number}}.{{suffix}}",
-    number=TABLES,
+    f"results/{PAPER_SIZE}/{{table}}.{{suffix}}",
+    table=[*(f"table{number}" for number in TABLES), "rivals"],
     suffix=["csv", "md", "tex"],
 )
 
@@ -350,6 +356,14 @@ def benchmark_records(wildcards):
 
 # Tables at the paper's size: Table 3 is in any experiment, Table 2 in the paper's own.
 BENCHMARKED = ("2", "3") if EXPERIMENT.name == PAPER_SIZE else ("3",)
+
+# What the table of rivals reads besides records.
+RIVALS_DATA = [
+    "varient/paper/table2.csv",
+    "varient/cost/gpus.yaml",
+    "varient/paper/published.yaml",
+    "varient/paper/rivals.yaml",
+]
 
 # Profiles of the paper's networks with random weights.
 BENCHMARKS = sorted(map(str, Path("benchmarks/records").glob("profile-*.json")))

@@ -79,6 +79,62 @@ if EXPERIMENT.name != PAPER_SIZE:
             " --found-in {params.found_in:q} --output {output.csv:q} > {log:q} 2>&1"
 
 
+rule rivals:
+    """Methods that save cache or layers, beside VARiant."""
+    input:
+        scores=records("score", needs_of_rivals(EXPERIMENT).score),
+        profiles=records("profile", needs_of_rivals(EXPERIMENT).profile),
+        data=RIVALS_DATA,
+        code=stage_sources("varient.report.rivals"),
+    output:
+        csv=report(
+            f"{RESULTS}/rivals.csv",
+            caption="../report/rivals.rst",
+            category="2. Tables",
+            labels={"table": "rivals"},
+        ),
+        md=f"{RESULTS}/rivals.md",
+        tex=f"{RESULTS}/rivals.tex",
+        sums=f"{SUMS}/rivals.sha256",
+    log:
+        f"runs/{EXPERIMENT.name}/logs/rivals.log",
+    conda:
+        ENVIRONMENT
+    params:
+        config=config_file,
+        settings=EXPERIMENT.digest(),
+        scores=lambda wildcards, input: repeated("--score", input.scores),
+        profiles=lambda wildcards, input: repeated("--profile", input.profiles),
+    shell:
+        "python -m varient rivals --config {params.config:q} {params.scores:q} {params.profiles:q}"
+        " --output {output.csv:q} > {log:q} 2>&1"
+        " && sha256sum {output.csv:q} {output.md:q} {output.tex:q} > {output.sums:q}"
+
+
+if EXPERIMENT.name != PAPER_SIZE:
+
+    rule paper_size_rivals:
+        """The same table at the paper's size from the existing records; missing ones are not produced."""
+        input:
+            config=f"workflow/config/{PAPER_SIZE}.yaml",
+            records=sorted(map(str, Path(f"runs/{PAPER_SIZE}/records").glob("*.json"))),
+            data=RIVALS_DATA,
+            code=stage_sources("varient.report.rivals"),
+        output:
+            csv=f"results/{PAPER_SIZE}/rivals.csv",
+            md=f"results/{PAPER_SIZE}/rivals.md",
+            tex=f"results/{PAPER_SIZE}/rivals.tex",
+        log:
+            f"runs/{EXPERIMENT.name}/logs/{PAPER_SIZE}-rivals.log",
+        conda:
+            ENVIRONMENT
+        params:
+            found_in=lambda wildcards: f"runs/{PAPER_SIZE}",
+        shell:
+            "python -m varient rivals --config {input.config:q} --found-in {params.found_in:q}"
+            " --output {output.csv:q} > {log:q} 2>&1"
+
+
 rule ablations:
     """All arms of the ablations with their scores and losses, and their means and differences."""
     input:
