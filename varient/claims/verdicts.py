@@ -18,6 +18,7 @@ from varient.claims.measured import Look, gradient_support, look, measured
 from varient.claims.noise import Estimates
 from varient.claims.printed import Ledger, broken_pairs, data_command, printed, printed_pair, remarks
 from varient.claims.records import Records, scores_command
+from varient.claims.simulated import allocator_remark
 from varient.config import ExperimentConfig
 from varient.paper.published import published
 from varient.results import Results
@@ -107,7 +108,7 @@ def _judge_number(claim: Claim, ledger: Ledger, estimates: Estimates, orders: Se
     in_training = gradient_support(claim, estimates.records.config, run_dir)
     said = [finding for finding in (exact, at_size, in_training, elsewhere) if finding]
     deciding = next((finding for finding in said if finding.agrees is not None), None)
-    beside = [*remarks(claim, ledger), _published(claim)]
+    beside = [*remarks(claim, ledger), _published(claim), allocator_remark(claim)]
     if deciding is None:
         verdict = Verdict.OPEN
         beside.append(_pointer(claim, orders))
