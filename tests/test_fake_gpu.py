@@ -33,7 +33,7 @@ from varient.models.build import build_tokenizer, build_transformer
 from varient.models.quantizer import MultiScaleQuantizer
 from varient.models.vqvae import from_uint8
 from varient.plan import DepthPlan
-from varient.sampling import Guidance, SampledReadout, generate, image_uniforms
+from varient.sampling import Guidance, SampledReadout, generate, image_uniforms, run_scales
 from varient.systems.pipeline import Pipeline
 from varient.systems.registry import resolve_system
 from varient.training.data import Mix
@@ -115,7 +115,7 @@ def _sampler(name, config, on_gpu, dtype):
     if name.startswith("code"):
         refiner = on_gpu(partial(build_transformer, config, system.settings.refiner), dtype)
         sampler = CodeSampler(model, refiner, tokenizer, system.drafted, GUIDED, 2)
-        return sampler, [*ends, TO_GPU, TO_CPU]  # each network asks for the labels
+        return sampler, ends
     return Pipeline(model, tokenizer, system.plan, GUIDED, 2), ends
 
 
@@ -147,6 +147,20 @@ def test_a_generation_waits_for_its_inputs_and_its_end_alone(name, small):
                 images = sampler.decode(latents)
             assert images.is_cuda and images.dtype == torch.uint8 and len(images) == len(IMAGES)
             assert host.seen == []
+
+
+@pytest.mark.parametrize("policy", ["lean", "reference"])
+def test_what_a_graph_captures_waits_for_nothing(small, policy):
+    """Labels and uniform numbers are in its buffers already, and the answer is asked for after it."""
+    with fake_gpu() as on_gpu:
+        model = on_gpu(partial(build_transformer, small), torch.float16)
+        tokenizer = on_gpu(partial(build_tokenizer, small))
+        label_B = torch.empty(3, dtype=torch.int64, device="cuda")
+        uniform_BL = torch.empty(3, small.pyramid.length, device="cuda")
+        with Waits() as host:
+            run_scales(model, tokenizer.quantize, label_B, small.plan(), GUIDED,
+                       SampledReadout(tokenizer.quantize, uniform_BL), cache_policy=policy)
+    assert host.seen == []
 
 
 def test_a_generation_without_guidance_and_filters_waits_for_no_more(small):

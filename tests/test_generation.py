@@ -42,6 +42,15 @@ def test_a_shard_says_what_drew_it(run):
         assert open_samples([run()]).origin["device"].startswith("CPU ")
 
 
+def test_a_shard_names_the_switches_that_drew_it(run, monkeypatch):
+    """30 images in batches of 8: the last one is another graph."""
+    plain = open_samples([run(batch_size=8)])
+    monkeypatch.setenv("VARIENT_GRAPHS", "1")
+    found = open_samples([run(batch_size=8)])
+    assert "acceleration" not in plain.origin and found.origin == plain.origin | {"acceleration": ["graphs"]}
+    assert np.array_equal(found.batch(0, 30), plain.batch(0, 30))
+
+
 @pytest.mark.parametrize("changes", [{"batch_size": 7}, {"batch_size": 1}, {"decoded_at_once": 4}])
 def test_what_divides_the_work_changes_no_image(run, changes):
     whole, other = open_samples([run(batch_size=30)]), open_samples([run(**changes)])

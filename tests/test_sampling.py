@@ -14,6 +14,7 @@ from conftest import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from varient.models.float32 import keep_float32
 from varient.models.vqvae import to_uint8
 from varient.plan import DepthPlan
 from varient.sampling import (
@@ -85,6 +86,21 @@ def test_ten_official_scales_match_the_released_code(policy):
     image = (tokenizer.decode_latent(result.f_hat_BCHW) + 1) / 2
     assert_close(image[:, :, ::4, ::4], case["greedy/img_stride4"], IMAGE_TOLERANCE)
     assert_close(image[:, :, 96:128, 64:96], case["greedy/img_crop"], IMAGE_TOLERANCE)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("policy", POLICIES)
+def test_ten_official_scales_on_a_gpu_match_the_released_code(policy):
+    """Kernels there add in another order; TF32 in their place would be off by more than 1e-3."""
+    keep_float32()
+    case, seen = golden("var_ar_k10"), []
+    model, tokenizer = case.transformer().cuda(), case.tokenizer().cuda()
+    result = generate(model, tokenizer.quantize, case["in/label_B"], DepthPlan.full(2, 10), Guidance(1.5, 1, 0.0),
+                      _draw(tokenizer.quantize, 1), cache_policy=policy,
+                      on_logits=lambda k, logits: seen.append(logits.cpu()))
+    assert torch.equal(result.idx_BL.cpu(), case["greedy/idx"])
+    assert_close(torch.cat(seen, dim=1)[:, ::4], case["greedy/logits_cfg_every4"], 1e-4)
+    assert_close(result.f_hat_BCHW.cpu(), case["greedy/f_hat"], 1e-4)
 
 
 @pytest.mark.parametrize("policy", POLICIES)

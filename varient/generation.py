@@ -62,6 +62,8 @@ def generate_shard(config: ExperimentConfig, system: str, shard: int, run_dir: P
     labels = [label_of(i, config.data.num_classes) for i in indices]
     size, origin = config.sampling.batch_size, _origin(config, resolved, run_dir)
     remove_unfinished(output.parent, escape(output.stem), escape(output.suffix))
+    if used := getattr(sampler, "acceleration", ()):
+        origin["acceleration"] = list(used)
     finished = FinishedBatches(output.parent / f".unfinished-{output.stem}",
                                {"origin": origin, "batch_size": size, "images": [indices.start, indices.stop]})
     batches = []

@@ -106,7 +106,8 @@ def on_cpu(benchmarks: Iterable[ProfileRecord], batch_size: int) -> dict[tuple[s
     """Profiles of the paper's networks with random weights in float32 on a CPU, by system and cache."""
     return {(record.system, record.cache_policy): record for record in benchmarks
             if record.batch_size == batch_size and record.precision == "fp32" and record.weights.startswith("random")
-            and record.provenance.made_on.startswith(CPU) and record.num_parameters == _published(record.system)}
+            and not record.acceleration and record.provenance.made_on.startswith(CPU)
+            and record.num_parameters == _published(record.system)}
 
 
 def _published(system: str) -> int | None:

@@ -321,6 +321,8 @@ class ProfileRecord(Record):
     """Fused kernels that torch chose for the attention of a generation; none in older records."""
     allocator: str | None = None
     """PYTORCH_CUDA_ALLOC_CONF of the process; None on a CPU, of a process that was killed, and in older records."""
+    acceleration: tuple[str, ...] = ()
+    """Switches of `varient.models.acceleration` that were on; off by default."""
     provenance: Provenance
 
     @model_validator(mode="after")

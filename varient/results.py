@@ -101,7 +101,8 @@ def comparable(experiment: str, results: Results) -> Results:
     single, twice = _one_each(_own(experiment, results.all_profiles or results.profiles.values(), remarks))
     profiles = _largest_group(single.values(), remarks, "profile", lambda record: {
         "batch": record.batch_size, "precision": record.precision, "weights": record.weights,
-        "device": record.provenance.device, "threads": record.provenance.threads})
+        "device": record.provenance.device, "threads": record.provenance.threads,
+        "acceleration": ", ".join(record.acceleration) or "none"})
     held_out = _largest_group(_own(experiment, results.held_out, remarks), remarks, "held-out loss", lambda record: {
         "images": record.images_sha256[:8], "tokenizer": record.provenance.weights_sha256.get("tokenizer", "")[:8]})
     reconstruction = results.reconstruction

@@ -6,13 +6,14 @@ all scales, C = z_channels, H x W latent, V = vocab_size.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from varient.models.graphs import Replays
 from varient.models.kv_cache import CachePolicy, KVCache, new_cache
 from varient.models.quantizer import MultiScaleQuantizer
 from varient.models.transformer import VAR
@@ -103,16 +104,48 @@ def generate(model: VAR, quantizer: MultiScaleQuantizer, label_B: Tensor, plan: 
             processed together.
         NotFiniteError: logits that are not finite.
     """
+    check_labels(label_B, model)
+    generated, sums = run_scales(model, quantizer, label_B.to(model.pos_1LC.device), plan, guidance, readout,
+                                 cache_policy=cache_policy, drafted_BL=drafted_BL, on_logits=on_logits,
+                                 on_cache=on_cache)
+    check_finite(sums, model)
+    return generated
+
+
+def check_labels(label_B: Tensor, model: VAR) -> None:
+    """Check classes that are on the CPU.
+
+    Raises:
+        ValueError: one is outside the network's classes.
+    """
+    if label_B.numel() and not 0 <= int(label_B.min()) <= int(label_B.max()) < model.num_classes:
+        raise ValueError(f"labels must lie in 0..{model.num_classes - 1}")
+
+
+@torch.no_grad()
+def run_scales(model: VAR, quantizer: MultiScaleQuantizer, label_B: Tensor, plan: DepthPlan, guidance: Guidance,
+               readout: Readout, *, cache_policy: CachePolicy = "lean", drafted_BL: Tensor | None = None,
+               on_logits: Callable[[int, Tensor], None] | None = None,
+               on_cache: Callable[[KVCache], None] | None = None) -> tuple[Generated, list[Tensor]]:
+    """The part of `generate` in which the host neither waits for the device nor reads a value: its loop.
+
+    Args:
+        label_B: on the device of the networks, not checked; otherwise as `generate`.
+
+    Returns:
+        What is generated, and a sum of each scale's logits for `check_finite`.
+
+    Raises:
+        ValueError: as `generate`, labels left out.
+    """
     pyramid = model.pyramid
     plan.check_fits(model.spec.depth, min(plan.num_scales, pyramid.num_scales))
     first = _first_scale(plan, pyramid, drafted_BL)
-    if label_B.numel() and not 0 <= int(label_B.min()) <= int(label_B.max()) < model.num_classes:
-        raise ValueError(f"labels must lie in 0..{model.num_classes - 1}")
     guided = guidance.cfg > 0
-    label_B = label_B.to(model.pos_1LC.device)
     rows_R = torch.cat([label_B, torch.full_like(label_B, model.num_classes)]) if guided else label_B
     class_RC = model.condition(rows_R)
-    modulation = model.modulation(class_RC, sorted({layer for layers in plan.layers_per_scale for layer in layers}))
+    layers = sorted({layer for layers in plan.layers_per_scale for layer in layers})
+    modulation, constants = model.modulation(class_RC, layers), model.attention_constants(layers)
     cache = new_cache(cache_policy, plan, Pyramid(pyramid.patch_nums[:plan.num_scales]))
     if on_cache:
         on_cache(cache)
@@ -130,7 +163,7 @@ def generate(model: VAR, quantizer: MultiScaleQuantizer, label_B: Tensor, plan: 
             f_hat_BCHW, tokens, visible_ll = f_hats[-1], [drafted_BL], model.visible(k)
         else:
             x_RlC, visible_ll = embed(k, f_hat_BCHW), None
-        x_RlC = model.scale_step(k, x_RlC, plan, cache, modulation, visible_ll)[:, -pyramid.tokens(k):]
+        x_RlC = model.scale_step(k, x_RlC, plan, cache, modulation, constants, visible_ll)[:, -pyramid.tokens(k):]
         logits_BlV = guided_logits(model.logits(x_RlC, class_RC), k, pyramid, guidance.cfg)
         if on_logits:
             on_logits(k, logits_BlV)
@@ -143,8 +176,38 @@ def generate(model: VAR, quantizer: MultiScaleQuantizer, label_B: Tensor, plan: 
         detail_BCHW = quantizer.detail(k, h_BlC.transpose(1, 2).unflatten(2, (side, side)))
         f_hat_BCHW = detail_BCHW if f_hat_BCHW is None else f_hat_BCHW + detail_BCHW
         tokens.append(idx_Bl)
-    check_finite(sums, model)
-    return Generated(torch.cat(tokens, dim=1), f_hat_BCHW, cache)
+    return Generated(torch.cat(tokens, dim=1), f_hat_BCHW, cache), sums
+
+
+def sample_latents(run: Callable[[Tensor, Tensor], tuple[Tensor, Sequence[Tensor]]], model: VAR, label_B: Tensor,
+                   uniform_BL: Tensor, replays: Replays | None = None, key: Hashable = None) -> Tensor:
+    """The latents (B, C, H, W) that a sampler generates on the device of its network.
+
+    Args:
+        run: (labels, uniform numbers), both on the device -> (latents, sums for `check_finite`).  The host must neither
+            wait in it nor read a value.
+        model: the network whose classes the labels are.
+        label_B: classes, int64, on the CPU.
+        uniform_BL: float32, on the CPU.
+        replays: to run it as a CUDA graph; None: its kernels are launched one by one.
+        key: what ``run`` depends on besides its arguments, for ``replays``.
+
+    Raises:
+        ValueError: a label outside the classes, or as ``run``.
+        NotFiniteError: values that are not finite.
+    """
+    def stacked(label_B: Tensor, uniform_BL: Tensor) -> tuple[Tensor, Tensor]:
+        latents_BCHW, sums = run(label_B, uniform_BL)
+        return latents_BCHW, torch.stack(tuple(sums))
+
+    check_labels(label_B, model)
+    if replays is None:
+        device = model.pos_1LC.device
+        latents_BCHW, sums_K = stacked(label_B.to(device), uniform_BL.to(device))
+    else:
+        latents_BCHW, sums_K = replays(key, stacked, label_B, uniform_BL)
+    check_finite(sums_K.unbind(), model)
+    return latents_BCHW
 
 
 def _first_scale(plan: DepthPlan, pyramid: Pyramid, drafted_BL: Tensor | None) -> int:

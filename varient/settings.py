@@ -17,6 +17,7 @@ from varient.yaml_file import shortened
 
 Wanted = Literal["auto", "cpu", "cuda"]
 Strategy = Literal["ddp", "fsdp"]
+Switch = Literal["0", "1"]
 _PREFIX, _INTERNAL = "VARIENT_", "VARIENT_GPUS_TAKEN"
 
 
@@ -32,6 +33,8 @@ class Settings(BaseSettings):
         recompute: 1 enables activation checkpointing of the network's blocks.
         workers: data-loading worker processes of each training process; 0: the training process loads the images.
         save_every: steps between saved training states.
+        graphs, compile, decoder_channels_last, decoder_half: 1 turns on the switch of this name
+            (`varient.models.acceleration.Acceleration`).
         gpus_taken: 1 in child processes of a process that locked GPUs; set by `varient.devices`, not by users.
     """
 
@@ -42,10 +45,14 @@ class Settings(BaseSettings):
     launch: str = ""
     micro_batch: Annotated[int, Field(ge=1)] | None = None
     strategy: Strategy = "ddp"
-    recompute: Literal["0", "1"] = "0"
+    recompute: Switch = "0"
     workers: Annotated[int, Field(ge=0, le=1024)] = 0
     save_every: Annotated[int, Field(ge=1)] = 200
-    gpus_taken: Literal["0", "1"] = "0"
+    graphs: Switch = "0"
+    compile: Switch = "0"
+    decoder_channels_last: Switch = "0"
+    decoder_half: Switch = "0"
+    gpus_taken: Switch = "0"
 
 
 def read_settings() -> Settings:
@@ -68,6 +75,7 @@ def read_settings() -> Settings:
 
 def _meant(name: str, known: list[str]) -> str:
     public = [variable for variable in known if variable != _INTERNAL]
-    if close := get_close_matches(name.upper(), public, n=1, cutoff=0.8):
-        return f"did you mean {close[0]}?"
+    words = [variable.removeprefix(_PREFIX) for variable in public]
+    if close := get_close_matches(name.upper().removeprefix(_PREFIX), words, n=1, cutoff=0.8):
+        return f"did you mean {_PREFIX}{close[0]}?"
     return f"known are {', '.join(public)}"

@@ -12,13 +12,25 @@ import torch
 from torch import Tensor, nn
 
 from varient.config import CachePolicy, Precision
+from varient.models.acceleration import Acceleration
 from varient.models.build import build_tokenizer, build_transformer
 from varient.models.checkpoint import load_weights
+from varient.models.graphs import Replays
 from varient.models.quantizer import MultiScaleQuantizer
 from varient.models.transformer import VAR, initialize
 from varient.models.vqvae import VQVAE
 from varient.plan import DepthPlan
-from varient.sampling import Generated, Guidance, Readout, SampledReadout, generate, image_uniforms
+from varient.sampling import (
+    Generated,
+    Guidance,
+    Readout,
+    SampledReadout,
+    check_finite,
+    check_labels,
+    image_uniforms,
+    run_scales,
+    sample_latents,
+)
 from varient.systems.pipeline import decode_f_hat, default_device, ready
 from varient.systems.protocol import CountedCache
 
@@ -60,23 +72,46 @@ def collaborate(drafter: VAR, refiner: VAR, quantizer: MultiScaleQuantizer, labe
         on_cache: is handed the drafter's cache and then the refiner's.
 
     Raises:
-        ValueError: N outside 1..K-1, or networks for different scales.
+        ValueError: N outside 1..K-1, networks for different scales, or a label outside the classes.
+        NotFiniteError: logits that are not finite.
+    """
+    check_labels(label_B, drafter)
+    found, sums = run_collaboration(drafter, refiner, quantizer, label_B.to(drafter.pos_1LC.device), drafted_scales,
+                                    readout, guidance=guidance, cache_policy=cache_policy, on_logits=on_logits,
+                                    on_cache=on_cache)
+    check_finite(sums, drafter)
+    return found
+
+
+def run_collaboration(drafter: VAR, refiner: VAR, quantizer: MultiScaleQuantizer, label_B: Tensor, drafted_scales: int,
+                      readout: Readout, *, guidance: Guidance, cache_policy: CachePolicy = "lean",
+                      on_logits: Callable[[int, Tensor], None] | None = None,
+                      on_cache: Callable[[CountedCache], None] | None = None
+                      ) -> tuple[Collaboration, Sequence[Tensor]]:
+    """The part of `collaborate` in which the host neither waits for the device nor reads a value, as `run_scales`.
+
+    Args:
+        label_B: on the device of the networks, not checked; otherwise as `collaborate`.
+
+    Raises:
+        ValueError: as `collaborate`, labels left out.
     """
     num_scales = drafter.pyramid.num_scales
     if refiner.pyramid != drafter.pyramid:
         raise ValueError("drafter and refiner are for different scales")
     if not 1 <= drafted_scales < num_scales:
         raise ValueError(f"the drafter takes 1..{num_scales - 1} scales, not {drafted_scales}")
-    drafted = generate(drafter, quantizer, label_B, DepthPlan.full(drafter.spec.depth, drafted_scales), guidance,
-                       readout, cache_policy=cache_policy, on_logits=on_logits, on_cache=on_cache)
-    refined = generate(refiner, quantizer, label_B, DepthPlan.full(refiner.spec.depth, num_scales), guidance, readout,
-                       cache_policy=cache_policy, drafted_BL=drafted.idx_BL, on_logits=on_logits, on_cache=on_cache)
-    return Collaboration(drafted, refined)
+    drafted, sums = run_scales(drafter, quantizer, label_B, DepthPlan.full(drafter.spec.depth, drafted_scales),
+                               guidance, readout, cache_policy=cache_policy, on_logits=on_logits, on_cache=on_cache)
+    refined, more = run_scales(refiner, quantizer, label_B, DepthPlan.full(refiner.spec.depth, num_scales), guidance,
+                               readout, cache_policy=cache_policy, drafted_BL=drafted.idx_BL, on_logits=on_logits,
+                               on_cache=on_cache)
+    return Collaboration(drafted, refined), [*sums, *more]
 
 
 @dataclass(frozen=True)
 class CodeSampler:
-    """Drafter, refiner and the tokenizer they share."""
+    """Drafter, refiner and the tokenizer they share; attributes as those of `varient.systems.pipeline.Pipeline`."""
 
     drafter: VAR
     refiner: VAR
@@ -84,6 +119,8 @@ class CodeSampler:
     drafted_scales: int
     guidance: Guidance
     decoded_at_once: int
+    replays: Replays | None = None
+    acceleration: tuple[str, ...] = ()
 
     @property
     def networks(self) -> tuple[nn.Module, ...]:
@@ -94,10 +131,17 @@ class CodeSampler:
                 cache_policy: CachePolicy | None = None,
                 on_cache: Callable[[CountedCache], None] | None = None) -> Tensor:
         """f_hat (B, C, H, W), float32."""
-        readout = SampledReadout(self.tokenizer.quantize, image_uniforms(seed, indices, self.drafter.pyramid.length))
-        return collaborate(self.drafter, self.refiner, self.tokenizer.quantize, torch.as_tensor(labels),
-                           self.drafted_scales, readout, guidance=self.guidance, cache_policy=cache_policy or "lean",
-                           on_cache=on_cache).refined.f_hat_BCHW
+        policy, quantizer = cache_policy or "lean", self.tokenizer.quantize
+
+        def run(label_B: Tensor, uniform_BL: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
+            found, sums = run_collaboration(self.drafter, self.refiner, quantizer, label_B, self.drafted_scales,
+                                            SampledReadout(quantizer, uniform_BL), guidance=self.guidance,
+                                            cache_policy=policy, on_cache=on_cache)
+            return found.refined.f_hat_BCHW, sums
+
+        return sample_latents(run, self.drafter, torch.as_tensor(labels),
+                              image_uniforms(seed, indices, self.drafter.pyramid.length),
+                              None if on_cache else self.replays, (self.drafted_scales, self.guidance, policy))
 
     def decode(self, latents: Tensor) -> Tensor:
         """uint8 images (B, 3, S, S) of f_hat."""
@@ -114,7 +158,10 @@ def load_sampler(system: CodeSystem, run_dir: Path | None, precision: Precision)
             load_weights(run_dir / f"{name}.safetensors", model)
         elif isinstance(model, VAR):
             initialize(model, gamma=1.0)
-    tokenizer, drafter, refiner = models
-    return CodeSampler(ready(drafter, precision), ready(refiner, precision), ready(tokenizer), system.drafted,
+    tokenizer, drafter, refiner = ready(models[0]), *(ready(model, precision) for model in models[1:])
+    acceleration = Acceleration.wanted()
+    acceleration.apply((drafter, refiner), tokenizer)
+    return CodeSampler(drafter, refiner, tokenizer, system.drafted,
                        Guidance(settings.cfg, settings.top_k, settings.top_p, settings.temperatures),
-                       config.sampling.decoded_at_once)
+                       config.sampling.decoded_at_once, acceleration.replays(drafter.pos_1LC.device),
+                       acceleration.names)

@@ -104,6 +104,7 @@ def _l20(system, seconds, **changes):
 @pytest.mark.parametrize(("changes", "seconds", "verdict"), [
     ({}, 2.2, Verdict.REPRODUCED), ({}, 1.5, Verdict.NOT_REPRODUCED), ({"cache_policy": "lean"}, 2.1, Verdict.OPEN),
     ({"batch_size": 32}, 2.1, Verdict.OPEN), ({"num_parameters": 574_012}, 2.1, Verdict.OPEN),
+    ({"acceleration": ("graphs",)}, 2.1, Verdict.OPEN),
 ])
 def test_latency_at_the_papers_setting(changes, seconds, verdict):
     results = profiles(_l20("variant-d16", seconds, **changes))

@@ -13,13 +13,15 @@ torch.backends.cuda.enable_cudnn_sdp(False)  # it compiles graphs for a real dev
 
 
 class Counts(NamedTuple):
-    """Since the last reset: kernels launched; copies to the device, to the host and on it; waits of the host."""
+    """Since the last reset: kernels launched, those in CUDA graphs left out; copies to the device, to the host and on
+    it; waits of the host; replays of CUDA graphs."""
 
     launches: int
     to_device: int
     to_host: int
     on_device: int
     waits: int
+    replays: int
 
 
 def counts() -> Counts:

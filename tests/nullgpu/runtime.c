@@ -27,7 +27,7 @@
 
 /* ---- counts, read by nullgpu_counts ------------------------------------------------------------------------------- */
 
-enum { LAUNCHES, TO_DEVICE, TO_HOST, ON_DEVICE, WAITS, COUNTS };
+enum { LAUNCHES, TO_DEVICE, TO_HOST, ON_DEVICE, WAITS, REPLAYS, COUNTS };
 static unsigned long counted[COUNTS];
 
 void nullgpu_count(int what) { __sync_fetch_and_add(&counted[what], 1); }
@@ -276,7 +276,16 @@ cudaError_t cudaGetSymbolAddress(void **address, const void *symbol) { *address 
 void **__cudaRegisterFatBinary(void *binary) { static void *handle[4]; return handle; }
 cudaError_t __cudaGetKernel(cudaKernel_t *kernel, const void *function) { *kernel = (cudaKernel_t)function; return OK; }
 
-static cudaError_t launch(void) { nullgpu_count(LAUNCHES); return OK; }
+/* Between cudaStreamBeginCapture and cudaStreamEndCapture kernels become nodes of a graph: see below. */
+struct CUgraph_st { size_t nodes; };
+static struct CUgraph_st *captured;
+static cudaStream_t capturing;
+
+void nullgpu_launch(void) {
+    if (captured) captured->nodes++;
+    else nullgpu_count(LAUNCHES);
+}
+static cudaError_t launch(void) { nullgpu_launch(); return OK; }
 cudaError_t cudaLaunchKernel(const void *function, dim3 grid, dim3 block, void **arguments, size_t shared,
                              cudaStream_t stream) { return launch(); }
 cudaError_t __cudaLaunchKernel(cudaKernel_t kernel, dim3 grid, dim3 block, void **arguments, size_t shared,
@@ -311,7 +320,11 @@ cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(int *blocks, 
 
 /* ---- streams and events: all is done as soon as it is asked for ---------------------------------------------------- */
 
-static cudaError_t wait_for_device(void) { nullgpu_count(WAITS); return OK; }
+static cudaError_t wait_for_device(void) {
+    if (captured) return cudaErrorStreamCaptureUnsupported;
+    nullgpu_count(WAITS);
+    return OK;
+}
 cudaError_t cudaDeviceSynchronize(void) { return wait_for_device(); }
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) { return wait_for_device(); }
 cudaError_t cudaEventSynchronize(cudaEvent_t event) { return wait_for_device(); }
@@ -323,15 +336,45 @@ cudaError_t cudaStreamCreateWithPriority(cudaStream_t *stream, unsigned flags, i
 }
 cudaError_t cudaStreamGetPriority(cudaStream_t stream, int *priority) { *priority = 0; return OK; }
 cudaError_t cudaStreamIsCapturing(cudaStream_t stream, enum cudaStreamCaptureStatus *status) {
-    *status = cudaStreamCaptureStatusNone;
+    *status = captured && stream == capturing ? cudaStreamCaptureStatusActive : cudaStreamCaptureStatusNone;
     return OK;
 }
 cudaError_t cudaStreamGetCaptureInfo(cudaStream_t stream, enum cudaStreamCaptureStatus *status, unsigned long long *id,
                                      cudaGraph_t *graph, const cudaGraphNode_t **dependencies,
                                      const cudaGraphEdgeData **edges, size_t *count) {
-    if (id) *id = 0;
+    if (id) *id = captured != NULL;
+    if (graph) *graph = captured;
+    if (count) *count = 0;
     return cudaStreamIsCapturing(stream, status);
 }
+
+/* ---- graphs: a replay is one launch of the host, whatever its nodes ------------------------------------------------ */
+
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, enum cudaStreamCaptureMode mode) {
+    if (captured) return cudaErrorIllegalState;
+    captured = calloc(1, sizeof *captured);
+    capturing = stream;
+    return OK;
+}
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph) {
+    *graph = captured;
+    captured = NULL;
+    return OK;
+}
+cudaError_t cudaGraphGetNodes(cudaGraph_t graph, cudaGraphNode_t *nodes, size_t *count) {
+    *count = graph->nodes;
+    return OK;
+}
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t *made, cudaGraph_t graph, unsigned long long flags) {
+    *made = malloc(8);
+    return OK;
+}
+cudaError_t cudaGraphInstantiateWithFlags(cudaGraphExec_t *made, cudaGraph_t graph, unsigned long long flags) {
+    return cudaGraphInstantiate(made, graph, flags);
+}
+cudaError_t cudaGraphLaunch(cudaGraphExec_t graph, cudaStream_t stream) { nullgpu_count(REPLAYS); return OK; }
+cudaError_t cudaGraphDestroy(cudaGraph_t graph) { free(graph); return OK; }
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t graph) { free(graph); return OK; }
 
 cudaError_t cudaEventCreate(cudaEvent_t *event) { *event = calloc(1, sizeof(struct timespec)); return OK; }
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned flags) { return cudaEventCreate(event); }

@@ -74,9 +74,9 @@ def test_measurements_on_an_l20_or_a_card_held_to_one_are_shown():
     assert (others["measured_total_mb"] == "").all()
 
 
-def test_measurements_of_other_cards_networks_and_formats_are_not():
+def test_measurements_of_other_cards_networks_formats_and_ways_to_compute_are_not():
     strangers = [_measured("ok", 4096.0), _measured("ok", None), _measured("ok", 46_080.0, num_parameters=1),
-                 _measured("ok", 46_080.0, precision="fp32")]
+                 _measured("ok", 46_080.0, precision="fp32"), _measured("ok", 46_080.0, acceleration=("graphs",))]
     assert (table3(strangers)["measured_total_mb"] == "").all()
 
 

@@ -309,6 +309,8 @@ _ODD = {"protocol": "adm"}, {"num_images": 50}, {"reference_sha256": "other"}
     *(([_score("variant-d16", 9.0).model_copy(update=odd)], f"score of variant-d16, whose {word} is")
       for odd, word in zip(_ODD, ("protocol", "images", "reference"), strict=True)),
     ([_profile("variant-d16", 9.0, 1.0, batch_size=1)], "profile of variant-d16, whose batch is 1 and not 64"),
+    ([_profile("variant-d16", 9.0, 1.0, acceleration=("graphs", "compile"))],
+     "profile of variant-d16, whose acceleration is graphs, compile and not none"),
     ([_profile("variant-d16", 9.0, 1.0, weights="random, seed 0")], "profile of variant-d16, whose weights is random"),
     ([_profile("variant-d16", 9.0, 1.0), _profile("variant-d16", 8.0, 1.0)], "two profile records of variant-d16 that"),
     ([score("variant-d16", 9.0, experiment="smoke")], "score of variant-d16, which belongs to smoke"),

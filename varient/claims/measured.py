@@ -128,7 +128,8 @@ def _l20_latency(profiles: Sequence[ProfileRecord], system: str) -> tuple[Proven
                  and not disturbances(record)
                  and sum(record.parameters.values()) in (0, size)
                  and "L20" in record.provenance.device and record.batch_size == PAPER_BATCH_SIZE
-                 and record.precision == "fp16" and record.cache_policy == PAPER_POLICY), None)
+                 and record.precision == "fp16" and record.cache_policy == PAPER_POLICY
+                 and not record.acceleration), None)
 
 
 # --- rankings -------------------------------------------------------------------------------------------------------

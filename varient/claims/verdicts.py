@@ -20,6 +20,7 @@ from varient.claims.noise import Estimates
 from varient.claims.predictions import predicted
 from varient.claims.printed import broken_pairs, data_command, printed, printed_pair, remarks, total_memory
 from varient.claims.records import Records, scores_command
+from varient.claims.simulated import allocator_remark
 from varient.config import ExperimentConfig
 from varient.paper.published import published
 from varient.results import Results
@@ -122,7 +123,7 @@ def _judge_number(claim: Claim, ledger: Ledger, estimates: Estimates, orders: Se
     curves = in_training(claim, estimates.records.config, run_dir)
     said = [finding for finding in (exact, at_size, curves, elsewhere) if finding]
     deciding = next((finding for finding in said if finding.agrees is not None), None)
-    beside = [*remarks(claim, ledger), _published(claim)]
+    beside = [*remarks(claim, ledger), _published(claim), allocator_remark(claim)]
     if deciding is None:
         verdict = Verdict.OPEN
         beside.append(_pointer(claim, orders))

@@ -36,7 +36,7 @@ def kept_bytes(shape: VARShape, plan: DepthPlan, rows: int, formats: NumberForma
     |---|---|
     | both adaLN norms | input and normalised input, mean and deviation; 16 bits: their result, into the matrix |
     | attention | 16 bits: query, key, value as projected, query and key as normalised, result |
-    | l2 norm of query and key | query before its scale; under autocast both once more in float32; 4 norms a head |
+    | l2 norm of query and key | under autocast both once more in float32; 6 norms a head |
     | scores | logarithm of the sum, one a head; masks, once for all rows; 16 bits: the result again if it is joined |
     | both branches before gamma | 16 bits: C |
     | MLP | 16 bits: hidden channels before and after GELU |
@@ -89,9 +89,9 @@ def _block_token_bytes(shape: VARShape, formats: NumberFormats) -> int:
     hidden = round(spec.embed_dim * spec.mlp_ratio)
     wide_channels, narrow_channels, head_numbers = 4, 1 + 3 + 1 + 1 + 1 + 1, 1
     if spec.attn_l2_norm:
-        wide_channels += 1 + 2 * formats.autocast
+        wide_channels += 2 * formats.autocast
         narrow_channels += 2
-        head_numbers += 4
+        head_numbers += 6
     return (spec.embed_dim * (wide_channels * wide + narrow_channels * narrow) + 2 * hidden * narrow
             + (4 + head_numbers * spec.num_heads) * wide)
 

@@ -186,7 +186,7 @@ class VARPasses:
     plan: DepthPlan
     prefilled: int = 1
 
-    launches_per_layer, launches_per_pass = 36, 76
+    launches_per_layer, launches_per_pass = 24, 105
 
     @cached_property
     def pyramid(self) -> Pyramid:

@@ -89,14 +89,13 @@ class LeanCache:
 
     def extend(self, layer: int, k: int, key_RHlc: Tensor, value_RHlc: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values (R, H, t, c) that scale k sees in ``layer``, its own included."""
-        key_RHlc = key_RHlc.to(value_RHlc.dtype)
-        self.live_bytes += _num_bytes(key_RHlc, value_RHlc)
+        self.live_bytes += 2 * _num_bytes(value_RHlc)
         self.peak_bytes = max(self.peak_bytes, self.live_bytes)
         if k == self._scales_of[layer][-1]:
-            return self._finish(layer, key_RHlc, value_RHlc)
+            return self._finish(layer, key_RHlc.to(value_RHlc.dtype), value_RHlc)
         begin = self._filled.get(layer, 0)
         end = begin + key_RHlc.shape[2]
-        store = self._room(layer, k, key_RHlc)
+        store = self._room(layer, k, value_RHlc)  # filling it casts the keys
         store[0, :, :, begin:end] = key_RHlc
         store[1, :, :, begin:end] = value_RHlc
         self._filled[layer] = end

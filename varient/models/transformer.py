@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,18 @@ if TYPE_CHECKING:
 
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 """(layer, q_BHlc, k_BHlc, v_BHlc) -> out_BHlc: attention over all tokens that are visible in that layer."""
+
+
+class AttentionConstants(NamedTuple):
+    """What attention computes from its parameters alone.
+
+    Attributes:
+        bias_3C: bias of queries, keys and values.
+        length_2H1: length of the normalised queries and keys of each head, float32; None without normalisation.
+    """
+
+    bias_3C: Tensor
+    length_2H1: Tensor | None
 
 
 class VAR(nn.Module):
@@ -141,11 +153,16 @@ class VAR(nn.Module):
             x_BlC = self.blocks[layer](x_BlC, modulation[layer], attend)
         return x_BlC
 
+    def attention_constants(self, layers: Sequence[int]) -> dict[int, AttentionConstants]:
+        """Of each of the given layers, so that a generation computes them once and not at each scale."""
+        return {layer: self.blocks[layer].attn.constants() for layer in layers}
+
     def scale_step(self, k: int, x_BlC: Tensor, plan: DepthPlan, cache: KVCache, modulation: dict[int, Tensor],
-                   visible_ll: Tensor | None = None) -> Tensor:
+                   constants: dict[int, AttentionConstants], visible_ll: Tensor | None = None) -> Tensor:
         """Hidden states (B, l, C) of scale k after the layers of the plan; reads and extends the cache.
 
         Args:
+            modulation, constants: of each layer of the plan.
             visible_ll: attention mask, bool, among the current tokens, for scales that are processed together; None: no
                 mask.
         """
@@ -155,7 +172,7 @@ class VAR(nn.Module):
             return self.blocks[layer].attn.softmax_attention(q_BHlc, k_BHtc, v_BHtc, visible_ll)
 
         for layer in plan.layers(k):
-            x_BlC = self.blocks[layer](x_BlC, modulation[layer], attend)
+            x_BlC = self.blocks[layer](x_BlC, modulation[layer], attend, constants[layer])
         return x_BlC
 
     def visible(self, last: int) -> Tensor:
@@ -192,25 +209,46 @@ class Block(nn.Module):
             return self.ada_gss + shared_B16C
         return self.ada_lin(class_BC).view(-1, 1, 6, class_BC.shape[-1])
 
-    def forward(self, x_BlC: Tensor, modulation_B16C: Tensor, attend: Attend) -> Tensor:
-        gamma1, gamma2, scale1, scale2, shift1, shift2 = modulation_B16C.float().unbind(2)
-        h_BlC = self.attn(self.layer, _modulated_norm(x_BlC, scale1, shift1, self.norm_eps), attend)
-        x_BlC = x_BlC + self._drop(h_BlC * gamma1)
-        h_BlC = self.ffn(_modulated_norm(x_BlC, scale2, shift2, self.norm_eps))
-        return x_BlC + self._drop(h_BlC * gamma2)
+    def forward(self, x_BlC: Tensor, modulation_B16C: Tensor, attend: Attend,
+                constants: AttentionConstants | None = None) -> Tensor:
+        gamma_B12C, scale_B12C, shift_B12C = modulation_B16C.float().chunk(3, dim=2)
+        (gamma1, gamma2), (shift1, shift2) = gamma_B12C.unbind(2), shift_B12C.unbind(2)
+        factor1, factor2 = (scale_B12C + 1).unbind(2)
+        h_BlC = self.attn(self.layer, self.before_attention(x_BlC, factor1, shift1), attend, constants)
+        return self.after_attention(x_BlC, h_BlC, gamma1, factor2, shift2, gamma2)
 
-    def _drop(self, h_BlC: Tensor) -> Tensor:
-        """Stochastic depth: in training, drop the residual branch for a random share of the rows."""
-        if not self.training or self.drop_path == 0:
-            return h_BlC
-        keep = 1 - self.drop_path
-        return h_BlC * h_BlC.new_empty(h_BlC.shape[0], 1, 1).bernoulli_(keep).div_(keep)
+    def before_attention(self, x_BlC: Tensor, factor_B1C: Tensor, shift_B1C: Tensor) -> Tensor:
+        """Input of the attention."""
+        return _modulated_norm(x_BlC, factor_B1C, shift_B1C, self.norm_eps)
+
+    def after_attention(self, x_BlC: Tensor, h_BlC: Tensor, gamma1: Tensor, factor2: Tensor, shift2: Tensor,
+                        gamma2: Tensor) -> Tensor:
+        """Output of the block from its input and the attention's output."""
+        x_BlC = self._add(x_BlC, h_BlC, gamma1)
+        h_BlC = self.ffn(_modulated_norm(x_BlC, factor2, shift2, self.norm_eps))
+        return self._add(x_BlC, h_BlC, gamma2)
+
+    def compile_parts(self) -> None:
+        """Have torch compile, at their first call, what the block computes before and after its cache and attention."""
+        for part, name in ((self, "before_attention"), (self.attn, "queries_keys_values"), (self, "after_attention")):
+            setattr(part, name, torch.compile(getattr(part, name)))
+
+    def _add(self, x_BlC: Tensor, h_BlC: Tensor, gamma_B1C: Tensor) -> Tensor:
+        """x + gamma h; in training with stochastic depth, which drops the branch for a random share of the rows."""
+        if not self.training:
+            return torch.addcmul(x_BlC, h_BlC, gamma_B1C)
+        h_BlC = h_BlC * gamma_B1C  # by itself, because autocast would keep a float32 copy of addcmul's operand
+        if self.drop_path > 0:
+            keep = 1 - self.drop_path
+            h_BlC = h_BlC * h_BlC.new_empty(h_BlC.shape[0], 1, 1).bernoulli_(keep).div_(keep)
+        return x_BlC + h_BlC
 
 
 class SelfAttention(nn.Module):
     """Attention with l2-normalised queries and keys and a learned scale per head, or with the fixed 0.25 / sqrt(c)."""
 
     MAX_LOG_SCALE = math.log(100)
+    MIN_NORM = 1e-12  # that of torch's normalize, which the released code calls
 
     def __init__(self, spec: TransformerSpec) -> None:
         super().__init__()
@@ -224,16 +262,33 @@ class SelfAttention(nn.Module):
         self.v_bias = nn.Parameter(torch.empty(width))  # keys have no bias
         self.proj = nn.Linear(width, width)
 
-    def forward(self, layer: int, x_BlC: Tensor, attend: Attend) -> Tensor:
-        bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
-        qkv = F.linear(x_BlC.to(bias.dtype), self.mat_qkv.weight, bias).unflatten(2, (3, self.num_heads, self.head_dim))
-        q_BHlc, k_BHlc, v_BHlc = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-        if self.l2_norm:  # in float32 for any dtype of the weights, as under autocast
-            scale_1H11 = self.scale_mul_1H11.float().clamp_max(self.MAX_LOG_SCALE).exp()
-            q_BHlc = F.normalize(q_BHlc.float(), dim=-1) * scale_1H11
-            k_BHlc = F.normalize(k_BHlc.float(), dim=-1)
-        out_BHlc = attend(layer, q_BHlc, k_BHlc, v_BHlc)
+    def constants(self) -> AttentionConstants:
+        """The bias with that of the keys, which is 0, and the length of queries (learned) and keys (1)."""
+        bias_3C = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
+        if not self.l2_norm:
+            return AttentionConstants(bias_3C, None)
+        length_H1 = self.scale_mul_1H11.float().clamp_max(self.MAX_LOG_SCALE).exp().view(-1, 1)
+        return AttentionConstants(bias_3C, torch.stack([length_H1, torch.ones_like(length_H1)]))
+
+    def forward(self, layer: int, x_BlC: Tensor, attend: Attend, constants: AttentionConstants | None = None) -> Tensor:
+        """Attention (B, l, C).
+
+        Args:
+            constants: None: computed here.  Under FSDP2 the parameters are whole in this method alone.
+        """
+        out_BHlc = attend(layer, *self.queries_keys_values(x_BlC, self.constants() if constants is None else constants))
         return self.proj(out_BHlc.transpose(1, 2).flatten(2))
+
+    def queries_keys_values(self, x_BlC: Tensor, constants: AttentionConstants) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values (B, H, l, c); normalised queries and keys are float32, whatever the weights are."""
+        bias_3C, length_2H1 = constants
+        qkv_BlsHc = F.linear(x_BlC.to(bias_3C.dtype), self.mat_qkv.weight, bias_3C).unflatten(
+            2, (3, self.num_heads, self.head_dim))
+        qk_BlsHc, v_BlHc = qkv_BlsHc[:, :, :2], qkv_BlsHc[:, :, 2]
+        if length_2H1 is not None:
+            qk_BlsHc = qk_BlsHc.float()  # as under autocast
+            qk_BlsHc = qk_BlsHc * (length_2H1 / qk_BlsHc.norm(dim=-1, keepdim=True).clamp_min(self.MIN_NORM))
+        return *qk_BlsHc.transpose(1, 3).unbind(2), v_BlHc.transpose(1, 2)
 
     def softmax_attention(self, q_BHlc: Tensor, k_BHtc: Tensor, v_BHtc: Tensor,
                           visible_lt: Tensor | None = None) -> Tensor:
@@ -265,15 +320,15 @@ class HeadNorm(nn.Module):
 
     def forward(self, x_BlC: Tensor, class_BC: Tensor) -> Tensor:
         scale_B1C, shift_B1C = self.ada_lin(class_BC).float().unsqueeze(1).chunk(2, dim=2)
-        return _modulated_norm(x_BlC, scale_B1C, shift_B1C, self.norm_eps)
+        return _modulated_norm(x_BlC, scale_B1C + 1, shift_B1C, self.norm_eps)
 
 
 def _ada_lin(width: int, parts: int) -> nn.Sequential:
     return nn.Sequential(nn.SiLU(), nn.Linear(width, parts * width))
 
 
-def _modulated_norm(x_BlC: Tensor, scale_B1C: Tensor, shift_B1C: Tensor, eps: float) -> Tensor:
-    return torch.addcmul(shift_B1C, F.layer_norm(x_BlC, x_BlC.shape[-1:], eps=eps), scale_B1C + 1)
+def _modulated_norm(x_BlC: Tensor, factor_B1C: Tensor, shift_B1C: Tensor, eps: float) -> Tensor:
+    return torch.addcmul(shift_B1C, F.layer_norm(x_BlC, x_BlC.shape[-1:], eps=eps), factor_B1C)
 
 
 @torch.no_grad()

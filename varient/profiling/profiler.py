@@ -200,7 +200,7 @@ def _measured(config: ExperimentConfig, wanted: Configuration, run_dir: Path, de
             times = in_turns(steps) | in_turns({"decoder_latency": lambda: sampler.decode(latents)})
         record = new_record(config, wanted, run_dir, load=watch.load, gpu_driver=gpu.driver() if gpu else None,
                             unanswered=gpu.unanswered if gpu else {}, attention=attention, memory=memory,
-                            warmup=settings.warmup,
+                            warmup=settings.warmup, acceleration=getattr(sampler, "acceleration", ()),
                             **{name: found.latency() for name, found in times.items()})
         signs = dict.fromkeys((*disturbances(record), *speedup_disturbances(record)))
         if not signs:

@@ -145,6 +145,8 @@ def _cpu_rows(measured: Sequence[ProfileRecord]) -> Iterator[dict[str, str]]:
 def _by_setting(measured: Sequence[ProfileRecord], memory_mib: float) -> dict[tuple[str, int, str], ProfileRecord]:
     """Records of the paper's network in 16 bits on an L20, or on a larger GPU limited to an L20's memory.
 
+    Those made with a switch (`varient.models.acceleration`) are not among them.
+
     Raises:
         RecordError: two records of one setting.
     """
@@ -152,7 +154,8 @@ def _by_setting(measured: Sequence[ProfileRecord], memory_mib: float) -> dict[tu
     for record in measured:
         cap_mib = record.memory.memory_cap_mib
         as_l20 = "L20" in record.provenance.device or (cap_mib and abs(cap_mib / memory_mib - 1) < 0.01)
-        if record.num_parameters == PAPER_PARAMETERS and record.precision == "fp16" and as_l20:
+        if (record.num_parameters == PAPER_PARAMETERS and record.precision == "fp16" and as_l20
+                and not record.acceleration):
             key = record.system, record.batch_size, record.cache_policy
             if key in found:
                 raise RecordError(f"two profile records of {key[0]} at batch {key[1]} with the {key[2]} cache")

@@ -11,12 +11,14 @@ from torch import Tensor, nn
 
 from varient.config import CachePolicy, ExperimentConfig, Precision
 from varient.devices import VARIABLE, leave_gpus, wanted_device
+from varient.models.acceleration import Acceleration
 from varient.models.build import build_tokenizer, build_transformer, load_tokenizer, load_transformer
 from varient.models.float32 import keep_float32
+from varient.models.graphs import Replays
 from varient.models.transformer import VAR, initialize
 from varient.models.vqvae import VQVAE, to_uint8
 from varient.plan import DepthPlan
-from varient.sampling import Guidance, SampledReadout, generate, image_uniforms
+from varient.sampling import Guidance, SampledReadout, image_uniforms, run_scales, sample_latents
 from varient.systems.protocol import CountedCache
 
 DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -56,13 +58,20 @@ def named_device(device: torch.device) -> str:
 
 @dataclass(frozen=True)
 class Pipeline:
-    """Sampler of VAR: tokenizer, transformer, depth plan and guidance (`varient.systems.protocol.Sampler`)."""
+    """Sampler of VAR: tokenizer, transformer, depth plan and guidance (`varient.systems.protocol.Sampler`).
+
+    Attributes:
+        replays: where generations are kept as CUDA graphs; None: kernels are launched one by one.
+        acceleration: names of the switches that the networks were prepared with.
+    """
 
     model: VAR
     tokenizer: VQVAE
     plan: DepthPlan
     guidance: Guidance
     decoded_at_once: int
+    replays: Replays | None = None
+    acceleration: tuple[str, ...] = ()
 
     @property
     def networks(self) -> tuple[nn.Module, ...]:
@@ -72,10 +81,20 @@ class Pipeline:
     def latents(self, labels: Sequence[int], indices: Sequence[int], seed: int, *,
                 cache_policy: CachePolicy | None = None,
                 on_cache: Callable[[CountedCache], None] | None = None) -> Tensor:
-        """f_hat (B, C, H, W), float32."""
-        readout = SampledReadout(self.tokenizer.quantize, image_uniforms(seed, indices, self.model.pyramid.length))
-        return generate(self.model, self.tokenizer.quantize, torch.as_tensor(labels), self.plan, self.guidance, readout,
-                        cache_policy=cache_policy or "lean", on_cache=on_cache).f_hat_BCHW
+        """f_hat (B, C, H, W), float32.
+
+        A generation whose cache is watched is never replayed: in a replay no Python runs.
+        """
+        policy, quantizer = cache_policy or "lean", self.tokenizer.quantize
+
+        def run(label_B: Tensor, uniform_BL: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
+            generated, sums = run_scales(self.model, quantizer, label_B, self.plan, self.guidance,
+                                         SampledReadout(quantizer, uniform_BL), cache_policy=policy, on_cache=on_cache)
+            return generated.f_hat_BCHW, sums
+
+        return sample_latents(run, self.model, torch.as_tensor(labels),
+                              image_uniforms(seed, indices, self.model.pyramid.length),
+                              None if on_cache else self.replays, (self.plan, self.guidance, policy))
 
     def decode(self, latents: Tensor) -> Tensor:
         """Decode latents f_hat (B, C, H, W) to uint8 images (B, 3, S, S)."""
@@ -86,10 +105,13 @@ class Pipeline:
 def decode_f_hat(tokenizer: VQVAE, f_hat_BCHW: Tensor, at_once: int, dtype: torch.dtype) -> Tensor:
     """Decode latents (B, C, H, W) to uint8 images (B, 3, S, S), ``at_once`` at a time to limit peak memory.
 
-    With a 16-bit ``dtype`` the decoder runs under autocast, as in all public samplers of VAR.
+    With a 16-bit ``dtype`` the decoder runs under autocast, as in all public samplers of VAR, unless its own weights
+    have 16 bits (VARIENT_DECODER_HALF).
     """
-    with torch.autocast(f_hat_BCHW.device.type, dtype, enabled=dtype != torch.float32):
-        return torch.cat([to_uint8(tokenizer.decode_latent(part).float()) for part in f_hat_BCHW.split(at_once)])
+    own = tokenizer.post_quant_conv.weight.dtype
+    with torch.autocast(f_hat_BCHW.device.type, dtype, enabled=dtype != own):
+        return torch.cat([to_uint8(tokenizer.decode_latent(part.to(own)).float())
+                          for part in f_hat_BCHW.split(at_once)])
 
 
 def load_pipeline(config: ExperimentConfig, tokenizer: Path, weights: Path, plan: DepthPlan,
@@ -109,9 +131,11 @@ def random_pipeline(config: ExperimentConfig, plan: DepthPlan, precision: Precis
 
 def _pipeline(config: ExperimentConfig, tokenizer: VQVAE, model: VAR, plan: DepthPlan,
               precision: Precision) -> Pipeline:
-    sampling = config.sampling
-    return Pipeline(ready(model, precision), ready(tokenizer), plan,
-                    Guidance(sampling.cfg, sampling.top_k, sampling.top_p), sampling.decoded_at_once)
+    sampling, acceleration = config.sampling, Acceleration.wanted()
+    model, tokenizer = ready(model, precision), ready(tokenizer)
+    acceleration.apply((model,), tokenizer)
+    return Pipeline(model, tokenizer, plan, Guidance(sampling.cfg, sampling.top_k, sampling.top_p),
+                    sampling.decoded_at_once, acceleration.replays(model.pos_1LC.device), acceleration.names)
 
 
 def ready(network: nn.Module, precision: Precision = "fp32") -> nn.Module:

@@ -40,6 +40,8 @@ class CountedCache(Protocol):
 class Sampler(Protocol):
     """A system with its networks in memory."""
 
+    # Optional attribute `acceleration`: switches of `varient.models.acceleration` that it was prepared with.
+
     @property
     def networks(self) -> Sequence[nn.Module]:
         """All networks, image decoder included."""
