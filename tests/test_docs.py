@@ -7,7 +7,7 @@ from committed_results import rows
 from conftest import ROOT
 
 from varient.claims.arithmetic import kv_mb
-from varient.cost.kv_accounting import kv_peak_bytes, kv_scratch_in_tokens, passes
+from varient.cost.kv_accounting import cache_steps, kv_peak_bytes, passes
 from varient.paper import paper_rows, system_id
 from varient.plan import DepthPlan
 from varient.pyramid import VAR_256
@@ -65,7 +65,7 @@ def test_what_is_said_of_the_lean_cache_is_counted():
         entries, copies = {}, {}
         for policy, key_bytes, value_bytes in (("reference", 4, 2), ("lean", 2, 2)):
             entries[policy] = kv_peak_bytes(plan, VAR_256, 128, 1920, policy, key_bytes, value_bytes)
-            copied = kv_scratch_in_tokens(passes(plan, VAR_256), policy)
+            copied = max(step.scratch for step in cache_steps(passes(plan, VAR_256), policy))
             copies[policy] = 128 * 1920 * (key_bytes + value_bytes) * copied
         lean = entries["lean"] + copies["lean"]
         ratios.append((entries["reference"] / entries["lean"], entries["reference"] / lean,
