@@ -161,7 +161,7 @@ def test_sets_that_cannot_be_scored_are_refused(classifier, sources, images, tmp
 def test_a_missing_shard_of_an_experiment_is_named(smoke, images, tmp_path):
     sampling = smoke.sampling.model_dump(mode="json")
     shard = _archive(tmp_path / "s.npz", images[0][:50], sampling=sampling)
-    with pytest.raises(ScoreError, match="50 images of toy, but the config asks for 100: a shard is missing"):
+    with pytest.raises(ScoreError, match="s.npz: 50 images, but the config asks for 100: a shard is missing"):
         score_experiment(smoke, [shard], [shard], tmp_path, tmp_path / "out.json")
     assert not (tmp_path / "out.json").exists()
 

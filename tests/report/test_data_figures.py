@@ -97,8 +97,8 @@ def _draw(name, config, results, run_dir):
 
 def _write_curves(run_dir, network, **curves):
     (run_dir / f"training-{network}").mkdir()
-    arrays = {f"{name}:{part}": np.array(values) for name, pair in curves.items()
-              for part, values in zip(("step", "value"), pair, strict=True)}
+    arrays = {f"{name}:{part}": np.array(values, dtype) for name, pair in curves.items()
+              for part, values, dtype in zip(("step", "value"), pair, (np.int32, np.float32), strict=True)}
     np.savez(run_dir / f"training-{network}" / "curves.npz", **arrays)
 
 

@@ -142,7 +142,7 @@ def test_other_files_are_refused(tmp_path):
         with pytest.raises(ValueError, match=r"claims.csv: no table that can be read \("):
             write_opening(tmp_path / "claims.csv", tmp_path / "table2.csv", tmp_path / "o.rst", tmp_path / "s.html")
     (tmp_path / "claims.csv").write_text(CLAIMS[:CLAIMS.index(",contradicts")] + "\n")
-    with pytest.raises(ValueError, match="claims.csv: row 2 has 4 cells, expected 9"):
+    with pytest.raises(ValueError, match="claims.csv: row 2 has 4 cells, expected 11"):
         write_opening(tmp_path / "claims.csv", tmp_path / "table2.csv", tmp_path / "o.rst", tmp_path / "s.html")
     with pytest.raises(ValueError, match="no table that can be read .*Is a directory"):
         write_opening(tmp_path, tmp_path / "table2.csv", tmp_path / "o.rst", tmp_path / "s.html")

@@ -66,7 +66,7 @@ RESULT_SUMS = expand(
         "claims",
         "summary",
         *(["ablations"] if EXPERIMENT.ablations else []),
-        *(["rivals"] if EXPERIMENT.rivals else []),
+        *(["rivals-table"] if EXPERIMENT.rivals else []),
     ],
 )
 

@@ -95,7 +95,7 @@ rule rivals:
         ),
         md=f"{RESULTS}/rivals.md",
         tex=f"{RESULTS}/rivals.tex",
-        sums=f"{SUMS}/rivals.sha256",
+        sums=f"{SUMS}/rivals-table.sha256",
     log:
         f"runs/{EXPERIMENT.name}/logs/rivals.log",
     conda:
