@@ -406,7 +406,8 @@ def test_a_config_of_something_else_is_named(tmp_path, config):
 def test_a_config_that_asks_for_any_amount_of_memory_is_refused_at_once(tmp_path, change):
     path = _save_vae(tmp_path / "vae") / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
-    with pytest.raises(CheckpointError, match="vae.* (does not fit: config.json describes|has more than|overflowed)") as caught:
+    refused = "vae.* (does not fit: config.json describes|has more than|overflowed)"
+    with pytest.raises(CheckpointError, match=refused) as caught:
         load_vae(tmp_path / "vae")
     assert "\n" not in str(caught.value)
 
