@@ -12,6 +12,7 @@ import hashlib
 import io
 import json
 import logging
+import re
 import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
@@ -385,7 +386,7 @@ def _read_results(path: Path) -> bytes:
     run("opening", folder / "claims.csv", folder / "table2.csv", "--output", folder / "opening.rst", "--summary",
         folder / "summary.html")
     page, summary = (folder / "opening.rst").read_text(), (folder / "summary.html").read_text()
-    if "\n.. " in page or "<script" in summary:
+    if re.search(r"^ *\.\. (include|raw)", page, re.MULTILINE) or "<script" in summary:
         raise RuntimeError("a cell became a directive or a tag")
     return (page + summary).encode()
 
