@@ -7,13 +7,15 @@ file, as it does with damaged states and caches.
 from __future__ import annotations
 
 import contextlib
+import csv
 import hashlib
 import io
 import json
 import logging
+import re
 import shutil
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache, partial
 from pathlib import Path
 
@@ -38,6 +40,7 @@ from torch import nn
 
 from varient.ablations import arms
 from varient.archive import Archive, write_archive
+from varient.claims import Judgement
 from varient.cli import app
 from varient.config import ExperimentConfig, Optimizer, load_config
 from varient.evaluation.drift import Baseline
@@ -361,16 +364,19 @@ def _read_index(path: Path) -> bytes:
 
 # Results
 
-CLAIMS = """id,where,claim,printed,verdict,found,evidence,source,command
-a,Table 2,VARiant-d16: KV cache,16092,contradicts,17091.6 MB,the formula gives 17091.6,arithmetic,varient cost
-b,Table 4,FID,2.05,open,,,,
-c,text,FID of d8,2.15,contradicts,2.12,Different value,paper,cat
-"""
+CLAIMS = ({"where": "Table 2", "claim": "VARiant-d16: KV cache", "printed": "16092", "verdict": "contradicts",
+           "found": "17091.6 MB", "evidence": "the formula gives 17091.6", "source": "arithmetic"},
+          {"where": "Table 4", "claim": "FID", "printed": "2.05", "verdict": "open"},
+          {"where": "text", "claim": "FID of d8", "printed": "2.15", "verdict": "contradicts", "found": "2.12",
+           "evidence": "Different value", "source": "paper"})
 TABLE2 = "method,system,fid,fid_pm,latency_s\nVAR-d30,var-d30,0.666,0.057,0.4\nreal images,real,0.1,,\n"
 
 
 def _results(name: str, folder: Path) -> Path:
-    (folder / "claims.csv").write_text(CLAIMS)
+    with (folder / "claims.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, [field.name for field in fields(Judgement)], restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(CLAIMS)
     (folder / "table2.csv").write_text(TABLE2)
     return folder / name
 
@@ -380,7 +386,7 @@ def _read_results(path: Path) -> bytes:
     run("opening", folder / "claims.csv", folder / "table2.csv", "--output", folder / "opening.rst", "--summary",
         folder / "summary.html")
     page, summary = (folder / "opening.rst").read_text(), (folder / "summary.html").read_text()
-    if "\n.. " in page or "<script" in summary:
+    if re.search(r"^ *\.\. (include|raw)", page, re.MULTILINE) or "<script" in summary:
         raise RuntimeError("a cell became a directive or a tag")
     return (page + summary).encode()
 
