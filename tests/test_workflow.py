@@ -139,8 +139,10 @@ def test_captions_speak_of_the_experiment_that_they_stand_in(name):
 @pytest.mark.parametrize(("target", "splits", "missing"), [
     ("runs/imagenet256/supernet-d16.safetensors", ("train",), None),
     ("runs/imagenet256/supernet-d16.safetensors", (), "train"),
-    ("runs/imagenet256/supernet-d16-p10.safetensors", ("train",), "val"),  # whose losses are in Fig. 2b
-    ("results/imagenet256/table1.csv", (), None),  # untrained subnets
+    # whose losses are in Fig. 2b
+    pytest.param("runs/imagenet256/supernet-d16-p10.safetensors", ("train",), "val", marks=pytest.mark.slow),
+    # untrained subnets
+    pytest.param("results/imagenet256/table1.csv", (), None, marks=pytest.mark.slow),
 ])
 def test_imagenet_is_asked_for_before_any_job_where_a_training_needs_it(copy, target, splits, missing):
     _give(copy, *splits)
@@ -182,6 +184,7 @@ def test_another_base_network_is_trained_with_its_seed_and_supernets_start_from_
     assert "runs/smoke/base-b1.safetensors" in supernet and "runs/smoke/base.safetensors" not in supernet
 
 
+@pytest.mark.slow
 def test_losses_on_a_folder_are_left_out_unless_they_are_asked_for_and_then_need_its_val(copy):
     dry = ("-n", "--configfile", "workflow/config/imagenet256.yaml")
     table = "results/imagenet256/table8.csv"
@@ -195,7 +198,7 @@ def test_losses_on_a_folder_are_left_out_unless_they_are_asked_for_and_then_need
     assert given.returncode == 0 and "rule held_out_loss" in given.stdout, given.stdout + given.stderr
 
 
-@pytest.mark.parametrize("odd", ["empty", "extra"])
+@pytest.mark.parametrize("odd", ["empty", pytest.param("extra", marks=pytest.mark.slow)])
 def test_the_odd_class_folder_of_imagenet_is_named_before_any_job(copy, odd):
     _give(copy, "train")
     if odd == "empty":
@@ -210,9 +213,10 @@ def test_the_odd_class_folder_of_imagenet_is_named_before_any_job(copy, odd):
     assert {"empty": "n00000123", "extra": "n123-old"}[odd] in result.stdout + result.stderr
 
 
-@pytest.mark.parametrize(("target", "missing"), list(zip(
-    ("tokenizer.safetensors", "classifier-judge.safetensors", "dit.safetensors", "real/holdout.npz"),
-    FASHION_MNIST, strict=True)))
+@pytest.mark.parametrize(("target", "missing"), [
+    pytest.param(target, name, marks=[pytest.mark.slow] if number else []) for number, (target, name) in enumerate(zip(
+        ("tokenizer.safetensors", "classifier-judge.safetensors", "dit.safetensors", "real/holdout.npz"),
+        FASHION_MNIST, strict=True))])
 def test_fashion_mnist_is_asked_for_before_any_job_where_images_are_read(copy, target, missing):
     _give(copy)
     (copy / f"data/fashion-mnist/{missing}.gz").unlink()
@@ -389,7 +393,8 @@ def test_results_are_read_only_as_they_were_made(tmp_path, rule, damage):
         assert "it's a.csv: FAILED" in said and "delete it, and it is made again" in said
 
 
-@pytest.mark.parametrize("name", ["-x it's $(touch x) `touch x` $PATH \"é\" {a b a\\b ;touch x #", " *"], ids=ascii)
+@pytest.mark.parametrize("name", ["-x it's $(touch x) `touch x` $PATH \"é\" {a b a\\b ;touch x #",
+                                  pytest.param(" *", marks=pytest.mark.slow)], ids=ascii)
 def test_names_of_files_are_words_of_the_commands_and_nothing_else(copy, name):
     """In each path that a config can hold."""
     _give(copy, "train", "val")
