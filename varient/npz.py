@@ -46,9 +46,11 @@ def member_names(path: Path) -> set[str]:
     """Names of the arrays in an .npz.
 
     Raises:
-        SampleError: no such file, or not an .npz file.
+        SampleError: no such file, not an .npz file, or names that are damaged.
     """
     with _reading(path), zipfile.ZipFile(path) as archive:
+        for info in archive.infolist():
+            archive.open(info).close()  # compares the name with that before the data: no checksum covers the directory
         return {name.removesuffix(".npy") for name in archive.namelist()}
 
 

@@ -366,6 +366,16 @@ def test_a_flipped_byte_in_an_npz(tmp_path, save):
     _refused(r"a\.npz: truncated or damaged", path)
 
 
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_a_damaged_name_in_an_npz_loses_no_array(tmp_path, save):
+    """No checksum covers the directory of a zip file; the labels would be passed over as an array of another name."""
+    path = _adm(tmp_path / "a.npz", save)
+    data = path.read_bytes()
+    at = data.rindex(b"arr_1.npy")
+    path.write_bytes(data[:at] + b"arr_9.npy" + data[at + 9:])
+    _refused("a.npz", path)
+
+
 @pytest.mark.parametrize("share", [0, 0.1, 0.5, 0.9, 0.99])
 def test_truncated_png(tmp_path, share):
     victim = _folder(tmp_path) / "1_4.png"
