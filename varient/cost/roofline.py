@@ -287,10 +287,11 @@ def _cost(system: PaperSystem, batch_size: int, policy: CachePolicy, precision: 
 def _stage_cost(stage: NetworkPasses, rows: int, policy: CachePolicy, precision: NumberFormats,
                 latency_s: Sequence[float]) -> StageCost:
     kv = stage.kv(rows, policy, precision)
+    per_layer = stage.launches_per_layer + (policy == "reference")  # which joins keys and values into new tensors
     return StageCost(stage=stage, kv_live_bytes=kv.live, kv_peak_bytes=kv.peak, kv_scratch_bytes=kv.scratch,
                      token_layers=token_layers(stage.passes), full_token_layers=stage.full_token_layers,
                      latency_s=tuple(latency_s),
-                     launches=sum(trip.times * (len(trip.layers) * stage.launches_per_layer + stage.launches_per_pass)
+                     launches=sum(trip.times * (len(trip.layers) * per_layer + stage.launches_per_pass)
                                   for trip in stage.passes))
 
 

@@ -57,6 +57,8 @@ class ReferenceCache:
             self.scratch_bytes = max(self.scratch_bytes, _num_bytes(before_key, before_value))
             key_RHlc = torch.cat([before_key, key_RHlc], dim=2)
             value_RHlc = torch.cat([before_value, value_RHlc], dim=2)
+        else:  # copies, because a view would keep the projection of the queries in memory too
+            key_RHlc, value_RHlc = key_RHlc.contiguous(), value_RHlc.contiguous()
         self._entries[layer] = key_RHlc, value_RHlc
         return key_RHlc, value_RHlc
 
