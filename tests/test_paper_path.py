@@ -22,6 +22,7 @@ from varient.ablations import arms
 from varient.config import load_config
 from varient.experiment import named_files, parse_experiment
 from varient.records import ProfileRecord, ScoreRecord, read_record
+from varient.report.table2 import DISTURBED
 from varient.report.tables import TABLES
 
 OFFLINE = Path(__file__).parent / "standins/offline"
@@ -147,7 +148,8 @@ def test_the_papers_experiment_on_stand_ins_shows_nothing_as_imagenets(run):
         assert record.provenance.imported_sha256 and record.provenance.sampled_on.startswith("CPU")
     table = pd.read_csv(results / "table2.csv", dtype=str, keep_default_na=False).set_index("system")
     for system in ("var-d30", "variant-d16", "dit-xl2", "llamagen-xxl", "code-n6", "free-code-n6"):
-        assert float(table.loc[system, "fid"]) > 0 and float(table.loc[system, "latency_s"]) > 0
+        assert float(table.loc[system, "fid"]) > 0
+        assert float(table.loc[system, "latency_s"].removesuffix(DISTURBED)) > 0
         assert "unknown weights" in table.loc[system, "fid_source"]
     assert pd.read_csv(results / "ablations.csv")["fid"].notna().all()
     for number in TABLES:
