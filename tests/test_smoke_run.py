@@ -159,7 +159,7 @@ def test_a_result_that_was_edited_or_cut_off_gets_into_no_report(finished, resul
     said = refused.stdout + refused.stderr
     assert refused.returncode != 0 and f"{result}: FAILED" in said and "delete it, and it is made again" in said
     (finished / result).unlink()
-    again = snakemake(finished, "--cores", "all", *SMOKE, "--", report)
+    again = snakemake(finished, "--cores", "all", *SMOKE)
     assert again.returncode == 0, again.stdout + again.stderr
     assert (finished / result).read_bytes() == whole or result.endswith(".png")
 
