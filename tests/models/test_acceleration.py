@@ -120,7 +120,7 @@ def test_a_sampler_with_graphs_draws_the_same(monkeypatch, smoke, system):
 # -- torch.compile -----------------------------------------------------------------------------------------------------
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a compiler")
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler: apt-get install g++")
 def test_compiled_blocks_compute_the_same():
     """Fewer graphs than scales: the number of tokens is no constant, and blocks share them."""
     plain, compiled, tokenizer = tiny_transformer(), tiny_transformer(), tiny_tokenizer()

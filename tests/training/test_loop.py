@@ -232,7 +232,7 @@ def _moment(state, value):
 def test_a_state_of_another_form_counts_as_damaged(tmp_path, caplog, change):
     _toy(tmp_path, stop_at=9, save_every=4)
     newest = _states(tmp_path)[-1]
-    torch.save(change(torch.load(newest)), newest)
+    torch.save(change(torch.load(newest, weights_only=True)), newest)
     assert _toy(tmp_path) == list(range(4, 10))
     (record,) = [record for record in caplog.records if f"{newest} is damaged" in record.getMessage()]
     assert len(record.getMessage().splitlines()) == 1
@@ -242,7 +242,7 @@ def test_settings_of_the_optimizer_are_not_taken_from_a_state(tmp_path):
     _toy(tmp_path / "a", stop_at=9, save_every=4)
     _toy(tmp_path / "b", stop_at=9, save_every=4)
     newest = _states(tmp_path / "b")[-1]
-    state = torch.load(newest)
+    state = torch.load(newest, weights_only=True)
     for group in state["optimizer"]["param_groups"]:
         group |= {"betas": (0.0, 0.0), "weight_decay": 5.0}
     torch.save(state, newest)
