@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
-from itertools import combinations
+from itertools import combinations, product
 
 import numpy as np
 import pytest
@@ -204,14 +204,14 @@ def test_fig3a_follows_equation_5(shown):
 
 def test_fig3b_shows_both_zones_in_both_groups(tmp_path):
     steps = list(range(0, 25 * 18, 18))
-    norms = {f"gradient_norm/{zone}/{group}": (steps, np.linspace(start, 0.1, 25).astype(np.float32))
-             for start, (zone, group) in enumerate([("bridge", "shared"), ("flexible", "shared"),
-                                                    ("bridge", "full_only"), ("flexible", "full_only")], start=1)}
+    norms = {f"gradient_norm/{plan}/{zone}/{group}": (steps, np.linspace(start, 0.1, 25).astype(np.float32))
+             for start, (group, zone, plan) in enumerate(product(
+                 ("shared", "full_only"), ("bridge", "flexible"), ("subnet", "full")), start=1)}
     _write_curves(tmp_path, "supernet-d16", **norms)
     figure = _draw("fig3", DIGITS, RESULTS["nothing"], tmp_path)
     shared, full_only = _panel(figure, "(b)"), _panel(figure, "full-only")
-    assert [line.get_ydata()[0] for line in shared.lines[::2]] == [1, 2]
-    assert [line.get_ydata()[0] for line in full_only.lines[::2]] == [3, 4]
+    assert [line.get_ydata()[0] for line in shared.lines[::2]] == [1, 2, 3, 4]
+    assert [line.get_ydata()[0] for line in full_only.lines[::2]] == [5, 6, 7, 8]
     assert shared.lines[0].get_xdata().tolist() == list(range(1, 26))
 
 

@@ -68,8 +68,8 @@ def train(work_dir, *, batch=BATCH, stop_at=None, spoil=None, probed=False, firs
         label_B, x_BLv, idx_BL = part.rows(label_N[:BATCH], x_NLv[:BATCH], idx_NL[:BATCH])
         logits_BLV = model(label_B, x_BLv, SUBNET)
         late = slice(2, None)
-        return {"bridge": token_loss(logits_BLV[:, :2], idx_BL[:, :2]),
-                "flexible": token_loss(logits_BLV[:, late], idx_BL[:, late])}
+        return [{"bridge": token_loss(logits_BLV[:, :2], idx_BL[:, :2]),
+                 "flexible": token_loss(logits_BLV[:, late], idx_BL[:, late])}]
 
     def before_step(step):
         if gathered is not None and step == 2:

@@ -344,7 +344,7 @@ def test_a_scaled_probe_measures_the_gradient_itself_also_where_the_step_overflo
     def loss(step, part=None):
         return (model(torch.randn(4, 2)) * 10).square().mean()
 
-    curves = Curves({"all": ["weight", "bias"]}, probe=lambda step, part: {"zone": loss(step)}, probe_every=1)
+    curves = Curves({"all": ["weight", "bias"]}, probe=lambda step, part: [{"zone": loss(step)}], probe_every=1)
     fit(model, loss, steps=20, settings=SETTINGS, seed=0, work_dir=tmp_path, identity="", title="toy", curves=curves)
     found = read_curves(tmp_path / "curves.npz")
     (steps, probed), skipped = found["gradient_norm/zone/all"], found["skipped"][1] == 1

@@ -265,8 +265,8 @@ def test_losses_of_the_scales_average_to_the_whole(smoke):
 def test_curves_tell_the_zones_and_the_layers_apart(experiment, files):
     output, *_ = _train(experiment, files, None)
     curves = read_curves(output.parent / "training-supernet-d2/curves.npz")
-    assert {"gradient_norm/shared", "gradient_norm/full_only", "gradient_norm/bridge/shared",
-            "gradient_norm/flexible/full_only", "loss/full/r1", "loss/subnet/r10"} <= set(curves)
+    assert {"gradient_norm/shared", "gradient_norm/full_only", "gradient_norm/full/bridge/shared",
+            "gradient_norm/subnet/flexible/full_only", "loss/full/r1", "loss/subnet/r10"} <= set(curves)
 
 
 def test_the_probe_of_the_curves_takes_the_first_rows_of_a_batch(experiment, files, monkeypatch):
@@ -281,7 +281,7 @@ def test_the_probe_of_the_curves_takes_the_first_rows_of_a_batch(experiment, fil
     monkeypatch.setattr(VAR, "forward", noted)
     _train(parse_config(settings, "test"), files, None)
     epochs, per_epoch = 6, experiment.supernet.training.batches_per_epoch
-    assert rows == ([32] + [40] * per_epoch) * epochs
+    assert rows == ([32, 32] + [40] * per_epoch) * epochs
 
 
 def test_an_automatic_training_that_was_stopped_goes_on_to_the_same_bits(experiment, files, monkeypatch):

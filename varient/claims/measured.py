@@ -35,6 +35,7 @@ from varient.results import curves_of
 from varient.systems.ids import VarId
 from varient.systems.names import SupernetId
 from varient.targets import make_command
+from varient.training.recipes import schedule_of
 
 LATENCY_TOLERANCE = 0.05
 """Relative difference of latencies that still agree, to allow for driver, library and clock; our choice."""
@@ -325,10 +326,10 @@ def _conclusion(steps: Sequence[tuple[int | None, float]]) -> str:
 
 # --- curves ---------------------------------------------------------------------------------------------------------
 
-_NORM = "gradient_norm/{zone}/full_only"
-_MIXED = ("Each value is of an epoch's first batch under the plan that was drawn for it: in phase 1 mostly the full "
-          "network, in phase 3 the subnet. So the two are of different plans; how far the gradient falls is open until "
-          "both plans are probed in each epoch.")
+_ZONES = ("flexible", "bridge")
+_PLANS = ("full", "subnet")
+_WEIGHTED = ("Each value is a mean over the epochs of a phase of the norms under both plans, weighted with the epoch's "
+             "shares of full and subnet batches (Eq. 5); both plans are probed on each epoch's first batch.")
 
 
 def in_training(claim: Claim, config: ExperimentConfig, run_dir: Path | None) -> Evidence | None:
@@ -339,12 +340,12 @@ def in_training(claim: Claim, config: ExperimentConfig, run_dir: Path | None) ->
     curves = list(_phase_norms(config, run_dir))
     if not curves:
         return None
-    zones = ("flexible", "bridge") if name == "gradient_support" else ("bridge",)
+    zones = _ZONES if name == "gradient_support" else ("bridge",)
     measured_norms = ", ".join(f"{network} ({'; '.join(_course(zone, norms[zone]) for zone in zones)})"
                                for network, _, norms in curves)
     others = "; ".join(differences(config)) if is_meant(config) else ""
-    remarks = [f"Norms of the gradient in full-only layers, mean of each phase: {measured_norms}.",
-               _MIXED if name == "gradient_support" else "", f"Not the paper's experiment: {others}." if others else ""]
+    remarks = [f"Norms of the gradient in full-only layers by phase: {measured_norms}.", _WEIGHTED,
+               f"Not the paper's experiment: {others}." if others else ""]
     ratios = [max(norms["bridge"]) / min(norms["bridge"]) for _, depth, norms in curves
               if name == "bridge_gradient" and depth == config.counterpart(_depth(claim))]
     return Evidence(None, claim.quantity.kind.show([Interval.point(ratio) for ratio in ratios]) if ratios else "",
@@ -363,14 +364,18 @@ def _course(zone: str, norms: Sequence[float]) -> str:
 
 def _phase_norms(config: ExperimentConfig, run_dir: Path) -> Iterator[tuple[str, int, dict[str, list[float]]]]:
     """Of each supernet of the three phases with curves of all of them: its name, its depth, and for each zone the norm
-    of the gradient of the zone's loss in full-only layers, mean over each phase."""
+    of the gradient of the zone's loss in full-only layers in each phase, as `_WEIGHTED` says."""
     for depth in config.supernet.depths:
         network = str(SupernetId(depth))
-        phases = config.supernet.phases_of(depth, config.recipe(None))
+        recipe = config.recipe(None)
+        phases = config.supernet.phases_of(depth, recipe)
         curves = curves_of(run_dir, network)
-        norms = {zone: curves.get(_NORM.format(zone=zone), ((), ()))[1] for zone in ("flexible", "bridge")}
+        norms = {(plan, zone): curves.get(f"gradient_norm/{plan}/{zone}/full_only", ((), ()))[1]
+                 for plan in _PLANS for zone in _ZONES}
         # One probe an epoch, so a value's place in its curve is its epoch.
         if all(phases) and all(len(values) == sum(phases) for values in norms.values()):
-            ends = list(accumulate(phases, initial=0))
+            schedule, ends = schedule_of(recipe, phases), list(accumulate(phases, initial=0))
+            share = np.array([schedule.subnet_probability(epoch) for epoch in range(1, sum(phases) + 1)])
+            weighted = {zone: (1 - share) * norms["full", zone] + share * norms["subnet", zone] for zone in _ZONES}
             yield network, depth, {zone: [float(np.mean(values[first:last])) for first, last in pairwise(ends)]
-                                   for zone, values in norms.items()}
+                                   for zone, values in weighted.items()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from array import array
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +21,11 @@ from varient.yaml_file import shortened
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
-Probe = Callable[[int, Part], Mapping[str, Tensor]]
-"""(step, part) -> named losses whose gradients are measured one by one, such as those of the two zones (Fig. 3b)."""
+Probe = Callable[[int, Part], Iterable[Mapping[str, Tensor]]]
+"""(step, part) -> named losses whose gradients are measured one by one, such as those of the two zones (Fig. 3b).
+
+Losses of one mapping may share a graph.  A generator makes the next mapping only when the last one's graph is freed.
+"""
 
 
 class CurveError(ValueError):

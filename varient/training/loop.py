@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -424,13 +424,22 @@ class _Run:
         scale = scaler.get_scale() if scaler else 1.0
         while True:
             with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-                with self.accelerator.autocast():
-                    losses = probe(step, self._part(step, 0))
-                norms = probed_norms(losses, self.groups, self.accelerator.num_processes, scale)
+                norms = self._norms_of(probe(step, self._part(step, 0)), scale)
             values = {name: norm.item() for name, norm in norms.items()}
             if scale <= 1 or all(map(math.isfinite, values.values())):
                 return values
             scale = max(scale / 256, 1.0)
+
+    def _norms_of(self, probed: Iterable[Mapping[str, Tensor]], scale: float) -> dict[str, Tensor]:
+        """Norms of all losses of a probe; only the losses are computed under autocast."""
+        norms: dict[str, Tensor] = {}
+        rest = iter(probed)
+        while True:
+            with self.accelerator.autocast():
+                losses = next(rest, None)
+            if losses is None:
+                return norms
+            norms |= probed_norms(losses, self.groups, self.accelerator.num_processes, scale)
 
 
 def _decay_groups(model: nn.Module, weight_decay: float) -> list[dict]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -117,10 +117,20 @@ class TokenTraining:
             plan = self.subnets[chosen]
         return plan, self.tokens.batch(step, part)
 
-    def _zone_losses(self, step: int, part: Part) -> dict[str, Tensor]:
-        """The loss of a part's first rows, split into the sums over the two zones (Fig. 3b)."""
-        plan, batch = self._batch(step, part)
-        label_B, x_BLv, idx_BL, mix = batch.first(PROBED_ROWS)
+    def _zone_losses(self, step: int, part: Part) -> Iterator[dict[str, Tensor]]:
+        """The loss of a part's first rows under both plans, each split into the sums over the two zones (Fig. 3b).
+
+        Both plans are measured whichever of them the step trains, so that epochs can be compared.  Where several
+        subnets are trained together, the subnet is the shallowest: it leaves out the most layers.
+        """
+        _, batch = self._batch(step, part)
+        rows = batch.first(PROBED_ROWS)
+        for name, plan in (("full", self.full), ("subnet", self.course.subnets[min(self.course.subnets)])):
+            yield {f"{name}/{zone}": loss for zone, loss in self._losses_by_zone(plan, rows).items()}
+
+    def _losses_by_zone(self, plan: DepthPlan, batch: Batch) -> dict[str, Tensor]:
+        """The two zones' shares of the loss of a batch."""
+        label_B, x_BLv, idx_BL, mix = batch
         class_BC, end = mixed_classes(self.model, label_B, mix), self.model.pyramid.end(self.course.bridge)
         logits_BLV = self.model(label_B, x_BLv, plan, class_BC)
         return {"bridge": token_loss(logits_BLV[:, :end], idx_BL[:, :end]) * (end / idx_BL.shape[1]),

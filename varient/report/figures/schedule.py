@@ -32,8 +32,10 @@ from varient.training.recipes import schedule_of, supernet_of
 GROUPS = {"shared": "shared layers", "full_only": "full-only layers"}
 ZONES = {"bridge": BRIDGE_ZONE, "flexible": FLEXIBLE_ZONE}
 
+PLANS = {"subnet": "-", "full": "--"}
+
 SMOOTHED_EPOCHS = 5
-"""Width of the running mean: one batch an epoch is measured, which trains the subnet or the full network at random."""
+"""Width of the running mean: one batch an epoch is measured."""
 
 
 def draw_schedule(config: ExperimentConfig, results: Results, run_dir: Path) -> Figure:
@@ -45,7 +47,7 @@ def draw_schedule(config: ExperimentConfig, results: Results, run_dir: Path) -> 
     phases = config.supernet.phases_of(supernet_of(network, config).depth, Recipe())
     curves = curves_of(run_dir, network)
     for group in GROUPS:
-        if all(_norms(zone, group) in curves for zone in ZONES):
+        if all(_norms(plan, zone, group) in curves for plan in PLANS for zone in ZONES):
             _draw_gradients(panels[group], curves, group, phases)
         else:  # not trained, or a subnet without one of the zones or groups
             missing_records(panels[group], "gradient norms", [network])
@@ -53,9 +55,9 @@ def draw_schedule(config: ExperimentConfig, results: Results, run_dir: Path) -> 
     panels["full_only"].set_title(GROUPS["full_only"])
     for group in GROUPS:
         panels[group].set_ylabel("gradient norm")
-    measured = (f"; (b) measured ({config.name}): {network}, the first batch of each epoch; line: mean of "
-                f"{SMOOTHED_EPOCHS} epochs.\nIn subnet batches the flexible zone reaches full-only layers through the "
-                "keys and values of the bridge zone" if curves else "")
+    measured = (f"; (b) measured ({config.name}): {network}, both plans on the first batch of each epoch; line: mean "
+                f"of {SMOOTHED_EPOCHS} epochs.\nUnder the subnet's plan the flexible zone reaches full-only layers "
+                "through the keys and values of the bridge zone" if curves else "")
     note_below(figure, f"(a) arithmetic: Eq. 5 and the config's phases{measured}", results)
     return figure
 
@@ -87,25 +89,26 @@ def _draw_probability(axis: Axes, config: ExperimentConfig) -> None:
 
 def _draw_gradients(axis: Axes, curves: Mapping[str, tuple[np.ndarray, np.ndarray]], group: str,
                     phases: tuple[int, int, int]) -> None:
-    """Norms of one group of layers: a point an epoch, and their running mean.
+    """Norms of one group of layers under each plan: a point an epoch, and their running mean.
 
-    In a subnet batch gradients of the flexible zone still reach full-only layers, because its tokens attend to keys and
-    values of the bridge zone, which depend on those layers.
+    Under the subnet's plan gradients of the flexible zone still reach full-only layers, because its tokens attend to
+    keys and values of the bridge zone, which depend on those layers.
     """
     _shade_phases(axis, phases)
     for zone, colour in ZONES.items():
-        norms = curves[_norms(zone, group)][1]
-        epochs = np.arange(1, len(norms) + 1)
-        axis.plot(epochs, norms, ".", color=colour, markersize=3, alpha=0.5)
-        axis.plot(epochs, running_mean(norms, SMOOTHED_EPOCHS), color=colour, label=f"{zone} zone")
+        for plan, line in PLANS.items():
+            norms = curves[_norms(plan, zone, group)][1]
+            epochs = np.arange(1, len(norms) + 1)
+            axis.plot(epochs, norms, ".", color=colour, markersize=3, alpha=0.3)
+            axis.plot(epochs, running_mean(norms, SMOOTHED_EPOCHS), line, color=colour, label=f"{zone} zone, {plan}")
     axis.set_ylim(0, 1.1 * axis.dataLim.ymax)
     if group == next(iter(GROUPS)):
         axis.legend(loc="upper right", bbox_to_anchor=(1, 0.94), handlelength=1.2)
 
 
-def _norms(zone: str, group: str) -> str:
+def _norms(plan: str, zone: str, group: str) -> str:
     """Name of the curve."""
-    return f"gradient_norm/{zone}/{group}"
+    return f"gradient_norm/{plan}/{zone}/{group}"
 
 
 def running_mean(values: np.ndarray, width: int) -> np.ndarray:
