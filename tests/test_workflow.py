@@ -48,9 +48,8 @@ def _give(folder: Path, *splits: str) -> None:
         (folder / f"data/fashion-mnist/{name}.gz").touch()
 
 
-@pytest.mark.parametrize("config", ["digits", "fashion", "smoke", pytest.param("digits_c", marks=pytest.mark.slow),
-                                    *(pytest.param(name, marks=pytest.mark.slow)
-                                      for name in ("imagenet256", "imagenet256_var"))])
+@pytest.mark.parametrize("config", ["digits", "smoke", *(pytest.param(name, marks=pytest.mark.slow)
+                                      for name in ("fashion", "digits_c", "imagenet256", "imagenet256_var"))])
 def test_the_dag_of_every_shipped_config_resolves(copy, config):
     _give(copy, "train", "val")
     result = snakemake(copy, "-n", "--configfile", f"workflow/config/{config}.yaml")
@@ -103,6 +102,7 @@ def test_all_files_that_are_missing_are_named_in_one_run(copy):
     assert "no such file" not in again.stdout + again.stderr
 
 
+@pytest.mark.slow
 def test_another_inception_stops_the_run_before_its_first_job(copy):
     """Said once, with the settings that take another, and not by each of the scorings."""
     _give(copy)
@@ -235,8 +235,8 @@ def test_fashion_mnist_is_asked_for_before_any_job_where_images_are_read(copy, t
 
 @pytest.mark.parametrize(("variables", "training", "sampling"), [
     ({}, 0, 1),
-    ({"VARIENT_DEVICE": "cpu"}, 0, 0),
-    ({"VARIENT_DEVICE": "cuda"}, 1, 1),
+    pytest.param({"VARIENT_DEVICE": "cpu"}, 0, 0, marks=pytest.mark.slow),
+    pytest.param({"VARIENT_DEVICE": "cuda"}, 1, 1, marks=pytest.mark.slow),
     ({"VARIENT_DEVICE": "cuda", "VARIENT_LAUNCH": "torchrun --standalone --nproc-per-node 4"}, 4, 1),
 ])
 def test_jobs_say_how_many_gpus_they_take(copy, variables, training, sampling):
@@ -435,6 +435,7 @@ def test_a_reference_with_a_hostile_name_is_read(copy):
     assert target.exists() and not (copy / "pwned").exists()
 
 
+@pytest.mark.slow
 def test_the_project_may_lie_in_a_folder_of_any_name(tmp_path):
     """With its environment; `python` of PATH has none of our packages."""
     folder = copy_to(tmp_path / "my proj's $x \"{y}\"")

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import numpy as np
 import pandas as pd
-from scipy.stats import t as student
+from scipy.special import stdtr, stdtrit
 
 from varient.ablations import arms
 from varient.config import ExperimentConfig
@@ -210,7 +210,7 @@ class SeedSpread:
         """Half width of the 95 % confidence interval of the mean (Student's t); None for a single training."""
         if self.sd is None:
             return None
-        return float(student.ppf(0.975, self.count - 1)) * self.sd / math.sqrt(self.count)
+        return float(stdtrit(self.count - 1, 0.975)) * self.sd / math.sqrt(self.count)
 
 
 @dataclass(frozen=True)
@@ -243,7 +243,7 @@ class Paired:
     @property
     def p(self) -> float:
         """Two-sided probability of such a t without a difference (Student's t)."""
-        return float(2 * student.sf(abs(self.t), self.count - 1))
+        return float(2 * stdtr(self.count - 1, -abs(self.t)))
 
 
 def pooled_spread(groups: Iterable[Sequence[float]]) -> float | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -71,22 +71,32 @@ def sources_digest(*modules: str) -> str:
 def _imports(use: _Use) -> tuple[_Use, ...]:
     """The `varient` modules that one file imports."""
     names = []
-    for node in _nodes(_tree(use.path), into_functions=use.whole):
-        if isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.level == 0:
-            names += [f"{node.module}.{alias.name}" for alias in node.names]
+    for statement in _statements(_tree(use.path).body, into_functions=use.whole):
+        if isinstance(statement, ast.Import):
+            names += [alias.name for alias in statement.names]
+        elif isinstance(statement, ast.ImportFrom) and statement.level == 0:
+            names += [f"{statement.module}.{alias.name}" for alias in statement.names]
     return tuple(found for name in names for found in _uses(name, whole=use.whole))
 
 
-def _nodes(node: ast.AST, *, into_functions: bool) -> Iterator[ast.AST]:
-    """All descendants of a node, without TYPE_CHECKING blocks and, unless ``into_functions``, bodies of functions."""
-    for child in ast.iter_child_nodes(node):
-        yield child
-        if isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING":
-            child = ast.Module(child.orelse, [])
-        if into_functions or not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
-            yield from _nodes(child, into_functions=into_functions)
+def _statements(block: Iterable[ast.stmt], *, into_functions: bool) -> Iterator[ast.stmt]:
+    """All statements of a block and of the blocks in it, without those under TYPE_CHECKING and, unless
+    ``into_functions``, those of functions."""
+    for statement in block:
+        yield statement
+        if not into_functions and isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        blocks = _blocks(statement)
+        if isinstance(statement, ast.If) and ast.unparse(statement.test) == "TYPE_CHECKING":
+            del blocks[0]
+        for inner in blocks:
+            yield from _statements(inner, into_functions=into_functions)
+
+
+def _blocks(statement: ast.stmt) -> list[list[ast.stmt]]:
+    """The blocks of a compound statement, its first one first."""
+    parts = [statement, *getattr(statement, "handlers", ()), *getattr(statement, "cases", ())]
+    return [block for name in ("body", "orelse", "finalbody") for part in parts if (block := getattr(part, name, []))]
 
 
 @cache

@@ -1,5 +1,6 @@
 """The first page of the report, and the summary."""
 
+import base64
 import csv
 import re
 from html import unescape
@@ -21,6 +22,7 @@ d,Table 4,FID,2.05,open,,,paper,snakemake x.csv,cell,d
 e,text,FID of d8,2.15,contradicts,2.12,Different value,paper,cat,text,e
 f,text,speedup,1.7x,consistent,1.71 x,Follows,paper,cat,text,f
 """
+PICTURE = ROOT / "docs/results/quality-cost.png"
 TABLE2 = "method,system,fid,fid_pm,latency_s\nVAR-d30,var-d30,0.666,0.057,0.4\nreal images,real,0.1,,\n"
 
 
@@ -29,8 +31,12 @@ def pages(tmp_path):
     (tmp_path / "claims.csv").write_text(CLAIMS)
     (tmp_path / "table2.csv").write_text(TABLE2)
     paths = tmp_path / "opening.rst", tmp_path / "summary.html"
-    write_opening(tmp_path / "claims.csv", tmp_path / "table2.csv", *paths)
+    write_opening(tmp_path / "claims.csv", tmp_path / "table2.csv", PICTURE, *paths)
     return [_published(paths[0].read_text()), paths[1].read_text()]
+
+
+def _write(folder, claims=None):
+    write_opening(claims or folder / "claims.csv", folder / "table2.csv", PICTURE, folder / "o.rst", folder / "s.html")
 
 
 def _published(page):
@@ -54,6 +60,24 @@ def test_the_first_page_is_short_and_has_each_discrepancy_once(pages):
     assert page.count("printed 16092, arithmetic: 17091.6 MB") == 1 and "Table 2; Table 3, VARiant-d16" in page
     assert "text, FID of d8: printed 2.15, other printed numbers: 2.12" in page
     assert "early {is} *worse* than late_" in page
+
+
+def test_the_first_page_holds_a_copy_of_its_figure_before_the_systems(pages):
+    [picture] = re.findall(r'<img [^>]*src="data:image/png;base64,([^"]*)"', pages[0])
+    assert base64.b64decode(picture) == PICTURE.read_bytes()
+    assert pages[0].index("<img") < pages[0].index("<table")
+
+
+@pytest.mark.parametrize("content", [None, b"", b"<svg/>"])
+def test_a_figure_that_is_none_is_refused(tmp_path, content):
+    (tmp_path / "claims.csv").write_text(CLAIMS)
+    (tmp_path / "table2.csv").write_text(TABLE2)
+    if content is not None:
+        (tmp_path / "x.png").write_bytes(content)
+    with pytest.raises(ValueError, match=r"x\.png: "):
+        write_opening(tmp_path / "claims.csv", tmp_path / "table2.csv", tmp_path / "x.png", tmp_path / "o.rst",
+                      tmp_path / "s.html")
+    assert not (tmp_path / "o.rst").exists()
 
 
 def test_the_first_page_leads_with_the_systems_and_ends_with_what_is_open(pages):
@@ -102,14 +126,15 @@ def test_whatever_a_claim_says_is_shown_as_text(tmp_path, verdict, source):
         with (tmp_path / "table2.csv").open("w", newline="") as file:
             csv.writer(file).writerows([["method", "fid"], *([text, text] for text in texts)])
         paths = tmp_path / "opening.rst", tmp_path / "summary.html"
-        write_opening(tmp_path / "claims.csv", tmp_path / "table2.csv", *paths)
+        write_opening(tmp_path / "claims.csv", tmp_path / "table2.csv", PICTURE, *paths)
         first, summary = _published(paths[0].read_text()), paths[1].read_text()
         for text in (" ".join(text.split()) for text in texts):
             cells = [" ".join(cell.split()) for cell in map(_text, re.split(r"(?=<td>)", summary)[1:])]
             assert sum(cell.startswith(text) for cell in cells) >= 4 + 2, text  # of its claim and of its system
             in_list = f"{text}, {text}: printed {text}, {source}: {text}" if source == "arithmetic" else text
             assert in_list in _text(first)
-        assert not re.search(r"<(script|b|a|code|math|img)\b|<h2>x", first + summary)
+        assert not re.search(r"<(script|b|a|code|math)\b|<h2>x", first + summary)
+        assert (first.count("<img"), summary.count("<img")) == (1, 0)  # the figure
         assert "root:" not in unescape(first + summary)
 
 
@@ -129,21 +154,21 @@ def test_a_verdict_that_there_is_not_is_refused(tmp_path):
     (tmp_path / "claims.csv").write_text(CLAIMS.replace(",open,", ",ajar,"))
     (tmp_path / "table2.csv").write_text(TABLE2)
     with pytest.raises(ValueError, match=r"claims.csv: .*'ajar'"):
-        write_opening(tmp_path / "claims.csv", tmp_path / "table2.csv", tmp_path / "o.rst", tmp_path / "s.html")
+        _write(tmp_path)
 
 
 def test_other_files_are_refused(tmp_path):
     for name in ("claims.csv", "table2.csv"):
         (tmp_path / name).write_text("x\n1\n")
     with pytest.raises(ValueError, match="claims.csv: has no column claim, command, evidence, finding, found, id"):
-        write_opening(tmp_path / "claims.csv", tmp_path / "table2.csv", tmp_path / "o.rst", tmp_path / "s.html")
+        _write(tmp_path)
     for content in (b"", b"\xff\xfe", b'"', b'a"b"\n"x', b"\0\n\xff", CLAIMS.encode()[:-1]):
         (tmp_path / "claims.csv").write_bytes(content)
         with pytest.raises(ValueError, match=r"claims.csv: no table that can be read \("):
-            write_opening(tmp_path / "claims.csv", tmp_path / "table2.csv", tmp_path / "o.rst", tmp_path / "s.html")
+            _write(tmp_path)
     (tmp_path / "claims.csv").write_text(CLAIMS[:CLAIMS.index(",contradicts")] + "\n")
     with pytest.raises(ValueError, match="claims.csv: row 2 has 4 cells, expected 11"):
-        write_opening(tmp_path / "claims.csv", tmp_path / "table2.csv", tmp_path / "o.rst", tmp_path / "s.html")
+        _write(tmp_path)
     with pytest.raises(ValueError, match="no table that can be read .*Is a directory"):
-        write_opening(tmp_path, tmp_path / "table2.csv", tmp_path / "o.rst", tmp_path / "s.html")
+        _write(tmp_path, tmp_path)
     assert not (tmp_path / "o.rst").exists()

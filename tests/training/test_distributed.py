@@ -163,12 +163,14 @@ def _same(results, reference):
                                    msg=lambda text, name=name: f"{name}: {text}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ddp", "accumulated", "recomputed", "fsdp", "fsdp-recomputed", "ddp-resumed",
                                   "fsdp-resumed"])
 def test_two_processes_train_like_one(two_processes, one_process, name):
     _same(torch.load(two_processes / "results.pt", weights_only=True)[name], one_process[1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 def test_a_resumed_run_of_two_processes_ends_on_the_same_bits(two_processes, strategy):
     results = torch.load(two_processes / "results.pt", weights_only=True)
@@ -177,6 +179,7 @@ def test_a_resumed_run_of_two_processes_ends_on_the_same_bits(two_processes, str
     assert all(torch.equal(weights[name], resumed_weights[name]) for name in weights)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 def test_one_process_goes_on_where_two_stopped(two_processes, one_process, strategy):
     work_dir, first = two_processes / f"left-{strategy}", []
@@ -187,6 +190,7 @@ def test_one_process_goes_on_where_two_stopped(two_processes, one_process, strat
     assert steps.tolist() == list(range(STEPS))
 
 
+@pytest.mark.slow
 def test_bf16_stays_near_fp32_and_is_not_fp32(two_processes, one_process):
     losses, weights = torch.load(two_processes / "results.pt", weights_only=True)["bf16"]
     assert all(tensor.dtype == torch.float32 for tensor in weights.values())
@@ -194,6 +198,7 @@ def test_bf16_stays_near_fp32_and_is_not_fp32(two_processes, one_process):
     assert 1e-6 < far.max() < 0.1
 
 
+@pytest.mark.slow
 def test_curves_are_the_same_on_one_process_and_two(two_processes, one_process):
     ours, theirs = (read_curves(folder / "curves.npz") for folder in (two_processes / "ddp", one_process[0] / "plain"))
     assert set(ours) == set(theirs) == {
@@ -210,6 +215,7 @@ def test_curves_are_the_same_on_one_process_and_two(two_processes, one_process):
     assert [step for step in range(STEPS) if full_only[step] == 0] == list(SUBNET_STEPS)
 
 
+@pytest.mark.slow
 def test_sharded_networks_have_the_same_curves_but_no_probe(two_processes, one_process):
     ours, theirs = (read_curves(folder / "curves.npz") for folder in (two_processes / "fsdp", one_process[0] / "plain"))
     assert set(theirs) - set(ours) == {name for name in theirs if "/bridge/" in name or "/flexible/" in name}
@@ -223,6 +229,7 @@ def test_a_probe_changes_no_bit(one_process, tmp_path):
     assert all(torch.equal(tensor, one_process[1][1][name]) for name, tensor in weights.items())
 
 
+@pytest.mark.slow
 def test_both_processes_refuse_what_cannot_be_and_one_writes(two_processes):
     ranks = [json.loads((two_processes / f"rank-{rank}.json").read_text()) for rank in (0, 1)]
     for rank in ranks:
@@ -232,17 +239,20 @@ def test_both_processes_refuse_what_cannot_be_and_one_writes(two_processes):
     assert [(rank["main"], rank["finished"]) for rank in ranks] == [(True, 1), (False, 0)]
 
 
+@pytest.mark.slow
 def test_a_process_that_ends_in_an_error_does_not_wait_for_the_others(two_processes):
     """To leave the group is an act of all, and the others may not know of the error."""
     ranks = [json.loads((two_processes / f"rank-{rank}.json").read_text()) for rank in (0, 1)]
     assert [rank["errors"]["left"] for rank in ranks] == [0, 0]
 
 
+@pytest.mark.slow
 def test_the_whole_state_is_in_the_main_process_alone(two_processes):
     gathered = [json.loads((two_processes / f"rank-{rank}.json").read_text())["gathered"] for rank in (0, 1)]
     assert [set(there) for there in gathered] == [{True}, {False}]
 
 
+@pytest.mark.slow
 def test_sharded_gradients_are_shared_out_after_each_micro_batch(two_processes):
     for rank in (0, 1):
         shares = json.loads((two_processes / f"rank-{rank}.json").read_text())["sharded"]

@@ -262,12 +262,13 @@ def figure(config: Config, name: Annotated[str, typer.Argument(help="fig1 .. fig
 
 @command(app)
 def opening(claims: Annotated[Path, typer.Argument(help="claims.csv")],
-            table2: Annotated[Path, typer.Argument(help="table2.csv")], output: Output,
+            table2: Annotated[Path, typer.Argument(help="table2.csv")],
+            figure: Annotated[Path, typer.Argument(help="figure at the head of the first page, PNG")], output: Output,
             summary: Annotated[Path, typer.Option(help="HTML page with the evidence")]) -> None:
-    """Write the first page of the report (reStructuredText) and its summary, from the verdicts and Table 2."""
+    """Write the first page of the report (reStructuredText) and its summary, from verdicts, Table 2 and a figure."""
     from varient.report.opening import write_opening
 
-    write_opening(claims, table2, output, summary)
+    write_opening(claims, table2, figure, output, summary)
     wrote(output)
     wrote(summary)
 

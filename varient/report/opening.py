@@ -1,12 +1,14 @@
 """The report's first page and its summary: Table 2 in short, and the verdicts on the claims.
 
-The first page leads with the systems, then has each discrepancy in one line, then what is open and what would close it.
+The first page leads with one figure and the systems, then has each discrepancy in one line, then what is open and what
+would close it.
 The summary is a page of its own with the evidence.  All contents of the input tables are escaped: as HTML in the
 summary, and on the first page as reStructuredText, which also passes through Snakemake's templates.
 """
 
 from __future__ import annotations
 
+import base64
 import csv
 import io
 import re
@@ -16,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from varient.claims import Judgement, Verdict
 from varient.claims.tally import Tally, by_finding, by_verdict, by_want, otherwise
@@ -33,13 +36,15 @@ _TOLD = (Verdict.CONTRADICTS, Verdict.NOT_REPRODUCED, Verdict.REPRODUCED, Verdic
 _JUDGED = {field.name for field in fields(Judgement) if field.default is MISSING}
 _SYSTEMS = {"method": "System", "fid": "FID", "fid_ratio": "FID over VAR's", "is": "IS", "latency_s": "Latency (s)",
             "speedup": "Speedup", "memory_mb": "Memory (MiB)", "kv_cache_mb": "KV (MiB)"}
-_MOST_CHARACTERS = 2 ** 24
+_MOST_CHARACTERS = _MOST_BYTES = 2 ** 24
+_PNG = b"\x89PNG\r\n\x1a\n"
 
 
-def write_opening(claims: Path, table2: Path, opening: Path, summary: Path) -> None:
+def write_opening(claims: Path, table2: Path, figure: Path, opening: Path, summary: Path) -> None:
     """Write both pages from results/claims.csv and results/table2.csv.
 
     Args:
+        figure: PNG at the head of the first page, which contains a copy of it.
         opening: reStructuredText, for `report:`.
         summary: a self-contained HTML page.
 
@@ -53,7 +58,7 @@ def write_opening(claims: Path, table2: Path, opening: Path, summary: Path) -> N
     tallies = by_verdict(judged)
     of_verdict = {verdict: [judgement for judgement in judged if judgement.verdict is verdict] for verdict in Verdict}
     facts = {
-        "paper": TITLE, "all": Tally.of(judged), "tallies": tallies, "Verdict": Verdict,
+        "figure": _data_uri(figure), "paper": TITLE, "all": Tally.of(judged), "tallies": tallies, "Verdict": Verdict,
         "chapters": {verdict: of_verdict[verdict] for verdict in _TOLD if of_verdict[verdict]},
         "contradicted": [_discrepancy(group) for group in by_finding(of_verdict[Verdict.CONTRADICTS])],
         "open": by_want(of_verdict[Verdict.OPEN]),
@@ -106,8 +111,29 @@ def _rows(path: Path, needed: set[str]) -> list[Row]:
     return [dict(zip(head, row, strict=True)) for row in rows[1:]]
 
 
+def _data_uri(figure: Path) -> Markup:
+    """A PNG as an address that contains the picture, over many lines: docutils refuses long ones.
+
+    Raises:
+        ValueError: a file that is missing, too large or no PNG.
+    """
+    try:
+        with figure.open("rb") as file:
+            content = file.read(_MOST_BYTES + 1)
+    except OSError as error:
+        raise ValueError(f"{figure}: cannot be read ({error.strerror})") from None
+    if not content.startswith(_PNG) or len(content) > _MOST_BYTES:
+        raise ValueError(f"{figure}: no PNG, or larger than any of ours")
+    return Markup("data:image/png;base64,\n" + base64.encodebytes(content).decode().rstrip())
+
+
 def _as_rst(value: object) -> str:
-    """A value as reStructuredText that shows it as it is, on one line: a backslash makes any character plain."""
+    """A value as reStructuredText that shows it as it is, on one line: a backslash makes any character plain.
+
+    Markup is left as it is.
+    """
+    if isinstance(value, Markup):
+        return value
     return re.sub(r"[^\w\s]|_", r"\\\g<0>", " ".join(str(value).split())) or "–"
 
 

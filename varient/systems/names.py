@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import Field, dataclass, fields
+from functools import cache
 from typing import Any, ClassVar, Literal, Protocol, get_args
 
 Kind = Literal["var", "variant", "free"]
@@ -134,6 +135,7 @@ def base_pattern() -> str:
     return rf"base(?:-{BASE.pattern})?"
 
 
+@cache
 def pattern_of(suffixes: tuple[Suffix, ...]) -> str:
     """Regular expression of optional suffixes in this order, with one named group per field."""
     return "".join(rf"(?:-(?P<{suffix.field}>{suffix.pattern}))?" for suffix in suffixes)

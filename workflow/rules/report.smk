@@ -3,7 +3,10 @@ rule opening:
     input:
         claims=f"{RESULTS}/claims.csv",
         table2=f"{RESULTS}/table2.csv",
-        sums=[f"{SUMS}/claims.sha256", f"{SUMS}/table2.sha256"],
+        figure=f"{FIGURES}/quality-cost.png",
+        sums=expand(
+            f"{SUMS}/{{name}}.sha256", name=["claims", "table2", "quality-cost"]
+        ),
         code=stage_sources("varient.report.opening"),
         templates=sorted(map(str, Path("varient/report/templates").iterdir())),
     output:
@@ -22,7 +25,7 @@ rule opening:
     shell:
         "sha256sum --check --quiet {input.sums:q} > {log:q} 2>&1"
         " || (echo 'changed since it was made: delete it, and it is made again' >> {log:q} && false)"
-        " && python -m varient opening {input.claims:q} {input.table2:q} --output {output.page:q} --summary {output.summary:q}"
+        " && python -m varient opening {input.claims:q} {input.table2:q} {input.figure:q} --output {output.page:q} --summary {output.summary:q}"
         " >> {log:q} 2>&1 && sha256sum {output.summary:q} > {output.sums:q}"
 
 
