@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import ROOT
 
 from varient import files
@@ -25,6 +26,7 @@ from varient.files import (
     shown,
     write_text,
 )
+from varient.models.checkpoint import save_tensors
 
 # A limit on the size of files makes real writes fail half way, as a full disk does.
 FULL_DISK = """
@@ -216,9 +218,11 @@ def test_results_have_the_permissions_that_the_user_asks_for(tmp_path, umask, mo
         write_text(tmp_path / "new", "again")
         with atomic_folder(tmp_path / "folder") as temporary:
             write_text(temporary / "inside", "x")
+        save_tensors(tmp_path / "weights.safetensors", {"x": torch.zeros(1)}, {})
+        link_or_copy(tmp_path / "weights.safetensors", tmp_path / "linked")
     finally:
         os.umask(before)
-    for name in ("new", "folder/inside"):
+    for name in ("new", "folder/inside", "weights.safetensors", "linked"):
         assert stat.S_IMODE((tmp_path / name).stat().st_mode) == mode
     assert stat.S_IMODE((tmp_path / "folder").stat().st_mode) == 0o777 & ~umask
 

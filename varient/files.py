@@ -12,6 +12,7 @@ import re
 import secrets
 import shutil
 import socket
+import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from glob import escape
@@ -49,6 +50,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
             yield temporary
             with temporary.open("rb") as written:
                 os.fsync(written.fileno())
+                # Some libraries write to a private file of their own and rename it.
+                os.fchmod(written.fileno(), stat.S_IMODE(os.fstat(lock).st_mode))
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
