@@ -28,10 +28,18 @@ from varient.cost.roofline import PAPER_POLICY
 from varient.disturbance import OTHERS
 from varient.experiment import load_experiment
 from varient.files import write_text
+from varient.models.acceleration import Acceleration
 from varient.models.build import build_transformer
 from varient.models.transformer import initialize
 from varient.profiling.latency import LoadWatch, Times, time_in_turns, usable_cores
-from varient.profiling.profiler import ATTEMPTS, Configuration, Workload, new_record, watch_memory
+from varient.profiling.profiler import (
+    ATTEMPTS,
+    Configuration,
+    Workload,
+    full_network_beside,
+    new_record,
+    watch_memory,
+)
 from varient.records import MachineLoad, ProfileRecord, write_record
 from varient.sampling import Guidance
 from varient.systems.ids import base_system
@@ -102,7 +110,13 @@ def main(
     state: Path = Path("runs/full-size"),
     output: Path = Path("benchmarks/records"),
 ) -> None:
-    """Profile and write one record for each row, batch size and cache."""
+    """Profile and write one record for each row, batch size and cache.
+
+    Raises:
+        SystemExit: switches of the environment change what would be measured, or the machine is not idle.
+    """
+    if switches := Acceleration.wanted().names:
+        raise SystemExit(f"rows are measured as they are by default, without {', '.join(switches)}")
     experiment = load_experiment(config)
     torch.set_num_threads(usable_cores())
     networks: Networks | None = None
@@ -170,8 +184,7 @@ def _timed(networks: Networks, row: Configuration, found: Row) -> Turn:
 
 def _record(config: ExperimentConfig, row: Configuration, measured: State) -> ProfileRecord:
     found = measured.rows[_name(row)]
-    policy = row.cache_policy if row.cache_policy in ("lean", "reference") else PAPER_POLICY
-    full = replace(row, system=base_system(config), cache_policy=policy)
+    full = full_network_beside(config, row, PAPER_POLICY)
     reference = measured.rows.get(_name(full)) if full != row else None
     times = {"latency": [turn.latency for turn in found.turns],
              "decoder_latency": [turn.decoder_latency for turn in found.turns]}

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.util import module_from_spec, spec_from_file_location
 from itertools import count
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -43,6 +46,16 @@ PUBLISHED = {name: file.sha256 or f"{at:064x}" for at, (name, file) in enumerate
 torch.set_num_threads(1)
 os.environ.setdefault("VARIENT_DEVICE", "cpu")
 """Tests compare with numbers of a CPU; those that want a GPU, marked `gpu`, say so themselves."""
+
+
+def benchmark(name: str) -> ModuleType:
+    """A script of `benchmarks` as a module."""
+    spec = spec_from_file_location(name, ROOT / f"benchmarks/{name}.py")
+    assert spec and spec.loader
+    module = module_from_spec(spec)
+    sys.modules[name] = module  # where dataclasses look their annotations up
+    spec.loader.exec_module(module)
+    return module
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -14,6 +14,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from varient.cli import app
+from varient.cli.options import config_file
 
 CONFIG = str(ROOT / "workflow/config/smoke.yaml")
 
@@ -307,3 +308,13 @@ def test_options_that_messages_name_exist():
             texts = [node.value for node in ast.walk(ast.parse(path.read_text("utf-8")))
                      if isinstance(node, ast.Constant) and isinstance(node.value, str)]
             assert {option for text in texts for option in re.findall(r"(?<![\w-])--[a-z][\w-]+", text)} <= known, path
+
+
+def test_every_config_may_be_the_name_of_a_shipped_one():
+    commands = [get_command(app)]
+    while commands:
+        command = commands.pop()
+        commands += getattr(command, "commands", {}).values()
+        for parameter in command.params:
+            if "--config" in parameter.opts:
+                assert parameter.type_descriptor.parameter_info.parser is config_file, command.name

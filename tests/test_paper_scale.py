@@ -1,26 +1,16 @@
 """The time limit of benchmarks/paper_scale.py, with a clock that moves as the test says."""
 
-import importlib.util
 import subprocess
 import sys
 import time
 from math import inf
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, benchmark
 
 from varient.config import load_config
 
-
-def _module():
-    spec = importlib.util.spec_from_file_location("paper_scale", ROOT / "benchmarks/paper_scale.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # where dataclasses look their annotations up
-    spec.loader.exec_module(module)
-    return module
-
-
-paper_scale = _module()
+paper_scale = benchmark("paper_scale")
 
 
 class Clock:

@@ -76,7 +76,7 @@ their seeds vary the fine-tuning only. What is not fine-tuned (base network, unt
 is therefore assumed to vary between trainings by at least 15% (standard deviation). The miniature decides 1 of the 1 \
 rankings.
 
-Records left out: score of x, which belongs to smoke.
+Left out: score of x, which belongs to smoke.
 
 ## Contradicted: 1 finding in 2 places
 
@@ -138,8 +138,8 @@ def test_the_page_counts_its_claims():
 def test_a_foreign_score_is_named_and_left_out(tmp_path):
     found = of(score("var-d30", 0.6), score("free-d16", 3.0, experiment="smoke"))
     page = write_claims(DIGITS, found, tmp_path / "claims")[1].read_text()
-    assert "Records left out: score of free-d16, which belongs to smoke." in page
-    assert "Records left out" not in write_claims(DIGITS, NOTHING, tmp_path / "claims")[1].read_text()
+    assert "Left out: score of free-d16, which belongs to smoke." in page
+    assert "Left out" not in write_claims(DIGITS, NOTHING, tmp_path / "claims")[1].read_text()
 
 
 def test_the_legend_speaks_of_one_base_network_in_miniature_alone():

@@ -460,7 +460,7 @@ def test_a_result_that_was_taken_away_is_there_again_without_training(tmp_path, 
     output.unlink()
     assert run() == 0 and output.read_bytes() == written and str(work_dir / "result-") in caplog.text
     output.unlink()
-    monkeypatch.setattr(training_loop, "sources_digest", lambda *modules: "other")
+    monkeypatch.setattr("varient.training.result.sources_digest", lambda *modules: "other")
     assert run() == 10  # by other code
     output.unlink()
     assert run("b") == 10  # of other settings

@@ -22,6 +22,7 @@ from statistics import NormalDist, mean, stdev
 
 from varient.claims.quantity import SCORES, Quantity
 from varient.claims.records import Records
+from varient.disturbance import disturbances
 from varient.results import SeedSpread
 from varient.spread import DECIMALS, with_spread
 
@@ -125,11 +126,16 @@ class Estimates:
         return self._cost(system, quantity.name)
 
     def _cost(self, system: str, name: str) -> Estimate | None:
-        """Latency with the larger spread of repeats and processes; memory, which is counted, without a spread."""
+        """Latency with the larger spread of repeats and processes; memory, which is counted, without a spread.
+
+        None for a latency that other work disturbed.
+        """
         record = self.records.profile(system)
         if record is None or record.latency is None:
             return None
         if name == "latency_s":
+            if disturbances(record):
+                return None
             seconds, repeats_s = record.latency.median_s, record.latency.repeats_s
             between_repeats = stdev(repeats_s) if len(repeats_s) > 1 else 0.0
             return Estimate(system, seconds, max(PROCESS_SPREAD * seconds, between_repeats), 1,

@@ -63,7 +63,7 @@ class Records:
     def __init__(self, config: ExperimentConfig, results: Results) -> None:
         self.config = config
         found = comparable(config.name, results)
-        self.results = _without_disturbed(_without_cpus(found) if self.at_paper_size else found)
+        self.results = _naming_disturbed(_without_cpus(found) if self.at_paper_size else found)
         self.all_profiles = (*results.all_profiles, *results.benchmarks)
         """All profile records, those of other experiments and settings included."""
         self._networks = cache(self._networks_of)
@@ -198,12 +198,11 @@ def _without_cpus(results: Results) -> Results:
     return replace(results, scores=scores, profiles=profiles, remarks=tuple(remarks))
 
 
-def _without_disturbed(results: Results) -> Results:
-    """Profiles whose times no other work disturbed; the remarks name the rest."""
+def _naming_disturbed(results: Results) -> Results:
+    """Results whose remarks name the times that other work disturbed; memory is counted, so nothing disturbs it."""
     signs = {name: signs for name, record in results.profiles.items() if (signs := disturbances(record))}
-    return replace(results, profiles={name: record for name, record in results.profiles.items() if name not in signs},
-                   remarks=(*results.remarks, *(f"profile of {name}, disturbed by other work: {'; '.join(found)}"
-                                                for name, found in signs.items())))
+    return replace(results, remarks=(*results.remarks, *(f"times of {name}, disturbed by other work: {'; '.join(found)}"
+                                                         for name, found in signs.items())))
 
 
 def _from_gpus(records: Mapping[str, AnyRecord]) -> dict[str, AnyRecord]:

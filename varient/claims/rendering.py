@@ -94,7 +94,7 @@ def to_markdown(judgements: Sequence[Judgement], experiment: str, remarks: Seque
                 for verdict, tally in tallies.items())),
         _FINDINGS, RULES, _legend(judgements),
         *said,
-        f"Records left out: {'; '.join(remarks)}." if remarks else "",
+        f"Left out: {'; '.join(remarks)}." if remarks else "",
         *(_chapter(verdict, [j for j in judgements if j.verdict is verdict]) for verdict in Verdict),
         "## All claims\n\nConsecutive claims with the same evidence share a row.\n\n" + _table(
             ["Claim", "Where", "What", "Printed", "Verdict", "Found", "Source", "Evidence", "Shown by"],

@@ -132,7 +132,8 @@ def _exported(output: Path, form: str, **_: Any) -> list[Path]:
 @command(app, panel=ASK, device="auto")
 def score(samples: Annotated[list[Path], typer.Argument(help="all shards of a system, PNGs, a folder, or an ADM .npz")],
           reference: Annotated[list[Path], typer.Option(help="real images, or ADM's reference batch")], output: Output,
-          config: Annotated[Path | None, typer.Option("--config", help="config of the samples' experiment")] = None,
+          config: Annotated[Path | None, typer.Option("--config", parser=config_file, metavar="FILE",
+                                                      help="config of the samples' experiment")] = None,
           run_dir: RunDir = None,
           test: Annotated[list[Path] | None, typer.Option(help="real images of a test set, for a second FID; only "
                                                                "with --config")] = None,

@@ -210,13 +210,20 @@ def _measured(config: ExperimentConfig, wanted: Configuration, run_dir: Path, de
     return record
 
 
-def _reference(config: ExperimentConfig, wanted: Configuration) -> dict[str, Step]:
-    """The same batch with the full network and random weights, as time does not depend on their values.
+def full_network_beside(config: ExperimentConfig, wanted: Configuration, otherwise: CachePolicy) -> Configuration:
+    """The full network that a speedup is relative to; its weights are random, as time does not depend on their values.
 
-    Empty if that network does not fit into memory beside the system's own.
+    Args:
+        otherwise: its cache policy where it does not have the system's.
     """
-    policy = wanted.cache_policy if wanted.cache_policy in ("lean", "reference") else config.profiling.cache_policy
-    full = replace(wanted, system=base_system(config), cache_policy=policy, random_weights=True)
+    policies = resolve_system(base_system(config), config).cache_policies
+    policy = wanted.cache_policy if wanted.cache_policy in policies else otherwise
+    return replace(wanted, system=base_system(config), cache_policy=policy, random_weights=True)
+
+
+def _reference(config: ExperimentConfig, wanted: Configuration) -> dict[str, Step]:
+    """The same batch with the full network; empty if that network does not fit into memory beside the system's own."""
+    full = full_network_beside(config, wanted, config.profiling.cache_policy)
     try:
         batch = Workload(config, full, resolve_system(full.system, config).load(None, full.precision))
         batch.latents()

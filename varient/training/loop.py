@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import math
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
-from functools import cached_property
-from glob import escape
 from pathlib import Path
 
 import numpy as np
@@ -20,13 +17,14 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from varient.config import Optimizer, Precision
-from varient.files import link_or_copy, only_writer, remove_unfinished, write_text
-from varient.models.checkpoint import CheckpointError, check_weights, load_strictly
+from varient.files import only_writer, remove_unfinished, write_text
+from varient.models.checkpoint import load_strictly
 from varient.sources import sources_digest
 from varient.training import distributed
 from varient.training.curves import Curves, Probe, norm_of, probed_norms
 from varient.training.distributed import Objective, Part
 from varient.training.hardware import Hardware, accumulation_steps
+from varient.training.result import Result
 from varient.training.state import (
     TrainingState,
     newest_training_state,
@@ -44,8 +42,6 @@ LossOfPart = Callable[[int, Part], Tensor]
 Evaluate = Callable[[Callable[[], Tensor]], Tensor]
 """Evaluates a function of the network in all processes like a loss, but without gradients or random numbers."""
 Validate = Callable[[int, Evaluate], None]
-
-_KEPT = "result-"
 
 MAX_SKIPS_IN_A_ROW = 25
 """Number of consecutive skipped fp16 updates at which a training counts as diverged: the loss scale fell by 2^25."""
@@ -130,7 +126,7 @@ def fit(model: nn.Module, loss_of_step: LossOfStep | None = None, *, steps: int,
         held.enter_context(distributed.recomputed(recomputed))
         run = _Run(model, loss_of_part, settings, identity, title, seed, work_dir, accelerator, hardware,
                    Curves() if curves is None else curves, sources_digest(__name__, module))
-        result = _Result(output, work_dir, identity, title, module) if output else None
+        result = Result(output, work_dir, identity, title, module) if output else None
 
         def is_finished() -> bool:
             held.enter_context(only_writer(work_dir, lambda holder: BusyError(
@@ -164,59 +160,6 @@ def _of_whole_batches(loss_of_step: LossOfStep) -> LossOfPart:
     return lambda step, part: loss_of_step(step)
 
 
-@dataclass(frozen=True)
-class _Result:
-    """The weights that a training ends with, and their second name in the folder of the training.
-
-    Snakemake removes the output of a job that it did not see end, also that of a training which outlived it.
-
-    Attributes:
-        output: where the weights are asked for.
-        identity: digest of what they depend on besides the code; the file's description has it.
-        module: module of the loss.
-    """
-
-    output: Path
-    work_dir: Path
-    identity: str
-    title: str
-    module: str
-
-    @cached_property
-    def kept(self) -> Path:
-        """The second name.  It depends on all code that a training command may run, so that an output that was removed
-        because code changed is trained again."""
-        made_by = f"{self.identity}:{sources_digest('varient.cli.stages', self.module)}"
-        return self.work_dir / f"{_KEPT}{hashlib.sha256(made_by.encode()).hexdigest()[:12]}.safetensors"
-
-    def is_there(self) -> bool:
-        """Whether the output exists or could be made from its second name; if so, the states are removed."""
-        remove_unfinished(self.output.parent, escape(self.output.stem), escape(self.output.suffix))
-        if self._is_whole(self.output):
-            log.warning("%s: %s is there already, of the same settings and inputs; delete it, and %s*, to train again",
-                        self.title, self.output, self.work_dir / _KEPT)
-        elif self._is_whole(self.kept):
-            log.warning("%s: has ended before, with %s; %s is a copy of it", self.title, self.kept, self.output)
-            link_or_copy(self.kept, self.output)
-        else:
-            return False
-        remove_training_states(states_folder(self.work_dir, self.identity))
-        return True
-
-    def keep(self) -> None:
-        """Give the output its second name; results of other settings or code are kept no longer."""
-        for other in self.work_dir.glob(f"{_KEPT}*.safetensors"):
-            other.unlink(missing_ok=True)
-        link_or_copy(self.output, self.kept)
-
-    def _is_whole(self, path: Path) -> bool:
-        try:
-            return path.exists() and check_weights(path).get("settings") == self.identity
-        except CheckpointError as error:
-            log.warning("%s; it is made anew", error)
-            return False
-
-
 @dataclass
 class _Run:
     """One training on the processes of an accelerator."""
@@ -245,7 +188,7 @@ class _Run:
             log.warning("%s: the curves' probe differentiates a whole network and is left out under fsdp", self.title)
 
     def train(self, steps: int, keep: int, before_step: Callable[[int], None] | None, validate: Validate | None,
-              finish: Callable[[list[float]], None] | None, result: _Result | None) -> list[float]:
+              finish: Callable[[list[float]], None] | None, result: Result | None) -> list[float]:
         """Resume, run the remaining steps, write the curves, call ``finish``, and clean up."""
         curves_path, save_every = self.work_dir / "curves.npz", self.hardware.save_every
         first_step = self._prepare()
