@@ -55,23 +55,28 @@ class Protocol(Transcribed):
     settings: dict[str, Any]
 
 
-class Number(Transcribed):
+class PrintedScores(Transcribed):
+    """Scores that one place prints for one setting of a system."""
+
+    source: Text = Field(description="paper and table, or README")
+    setting: Text | None = Field(None, description="where it differs from others of the source")
+    note: Text | None = None
+    fid: Printed | None = None
+    inception_score: Printed | None = Field(None, alias="is")
+    precision: Printed | None = None
+    recall: Printed | None = None
+
+
+class Number(PrintedScores):
     """Numbers that one place prints for one setting.
 
     Units are in the names; "MB" is as printed (2^20 bytes where arithmetic can tell).
     """
 
-    source: Text = Field(description="paper and table, or README")
     protocol: Literal["authors", "code-table1", "remeasured"] = Field(description="whose measurement; see the file")
     seen_in: Literal["original", "notes", "second-hand"] = Field(description="what we read")
-    setting: Text | None = Field(None, description="where it differs from others of the source")
-    note: Text | None = None
     differs_from_table2: tuple[Text, ...] = Field((), description="columns in which VARiant's Table 2 says otherwise")
-    fid: Printed | None = None
     sfid: Printed | None = None
-    inception_score: Printed | None = Field(None, alias="is")
-    precision: Printed | None = None
-    recall: Printed | None = None
     speedup: Printed | None = None
     latency_s: Printed | None = None
     images_per_s: Printed | None = None

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter, model_validator
 
-from varient.paper.published import Printed, Text, Transcribed
+from varient.paper.published import PrintedScores, Text, Transcribed
 from varient.yaml_file import parse_yaml
 
 UNVERIFIED = "unverified"
@@ -48,18 +48,11 @@ class PrintedMemory(Transcribed):
         return self.mib * SHOWN_PAIR_BYTES / self.pair_bytes * SHOWN_BATCH_SIZE / self.batch_size
 
 
-class RivalNumber(Transcribed):
+class RivalNumber(PrintedScores):
     """Numbers that one place prints for one setting of a method."""
 
-    source: Text
     seen_in: Literal["original", "abstract", "third-party"]
-    setting: Text | None = None
     protocol: Text | None = Field(None, description="where it is not VAR-d30 under ADM's protocol")
-    note: Text | None = None
-    fid: Printed | None = None
-    inception_score: Printed | None = Field(None, alias="is")
-    precision: Printed | None = None
-    recall: Printed | None = None
     kv: PrintedMemory | None = None
 
     @model_validator(mode="after")
