@@ -3,7 +3,9 @@ VENV   := .venv
 PYTHON ?= python3
 BIN    := $(VENV)/bin
 # Most tests use one core; a file's tests stay together, because they share what is costly to make.
-FAST   := $(BIN)/python -m pytest -m "not slow and not gpu" --numprocesses auto --maxprocesses 4 --dist loadfile
+PYTEST := $(BIN)/python -m pytest
+SPREAD := --numprocesses auto --maxprocesses 4 --dist loadfile
+FAST   := $(PYTEST) -m "not slow and not gpu" $(SPREAD)
 
 .PHONY: env table2 all test test-fast drift lint clean
 
@@ -28,8 +30,9 @@ test: env
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 	$(FAST)
-	$(BIN)/python -m pytest -m "slow and not gpu"
-	$(BIN)/python -m pytest -m gpu  # in one process; without a GPU it skips them all
+	$(PYTEST) -m "slow and not gpu and not all_cores" $(SPREAD)
+	$(PYTEST) -m "all_cores"
+	$(PYTEST) -m gpu  # in one process; without a GPU it skips them all
 
 test-fast: env
 	$(FAST)

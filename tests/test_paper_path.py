@@ -125,6 +125,7 @@ def run(project) -> Run:
 
 
 @pytest.mark.slow
+@pytest.mark.all_cores
 def test_a_killed_run_of_the_papers_experiment_continues_without_the_network(run):
     papers = {"train_tokenizer", "train_base", "train_supernet", "epoch_weights", "train_network", "generate_shard",
               "score", "profile", "table", "figure", "claims", "ablations", "opening", "report_page", "all"}
@@ -137,6 +138,7 @@ def test_a_killed_run_of_the_papers_experiment_continues_without_the_network(run
 
 
 @pytest.mark.slow
+@pytest.mark.all_cores
 def test_the_papers_experiment_on_stand_ins_shows_nothing_as_imagenets(run):
     project, planned = run.project, run.planned
     results, records = project / "results/imagenet256", project / "runs/imagenet256/records"
@@ -167,6 +169,7 @@ def test_the_papers_experiment_on_stand_ins_shows_nothing_as_imagenets(run):
 
 
 @pytest.mark.slow
+@pytest.mark.all_cores
 def test_records_of_stand_ins_that_were_edited_get_no_verdict_at_the_papers_size(run, tmp_path):
     """Another device and 50,000 images, as if a GPU had drawn them: under their own config and under the paper's."""
     project, folder = run.project, tmp_path / "runs/imagenet256/records"

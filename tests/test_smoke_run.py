@@ -17,7 +17,7 @@ from project_copy import SMOKE, copy_to, snakemake
 from varient.records import ProfileRecord, ScoreRecord, read_record
 from varient.report.table2 import DISTURBED
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.all_cores]
 
 
 @pytest.fixture(scope="module")

@@ -23,6 +23,7 @@ def test_damaged_files_are_refused_in_our_words():
 
 
 @pytest.mark.slow
+@pytest.mark.all_cores
 def test_killed_runs_end_with_the_bytes_of_an_undisturbed_one():
     """A worker, Snakemake alone, and the whole group; while networks train or are sampled."""
     said = _run(CHAOS / "kill.py", "--at", "worker:2", "--at", "snakemake:6", "--at", "group:5",
