@@ -82,6 +82,10 @@ onstart:
     )
     if faults := blocking(EXPERIMENT, read, on_these_devices=computes_here):
         raise WorkflowError("not ready:", *faults)
+    # The limit of jobs a second starts a timer at each look for jobs; each timer looks again and starts another, so
+    # that after 150 jobs the looks fill a core.  Jobs of one machine are limited by its cores.
+    if not workflow.non_local_exec:
+        workflow.scheduler.job_rate_limiter = None
 
 
 localrules:

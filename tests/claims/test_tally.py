@@ -103,9 +103,8 @@ def test_every_verdict_that_a_finding_names_exists_and_what_is_said_of_it_is_its
 
 
 def test_the_committed_verdicts_are_those_of_the_committed_results(of_the_run):
-    """But for latency, whose repeats are not committed."""
     page = (FOLDER / "claims.md").read_text()
     shown = {claim: row["Verdict"] for row in rows(page, "| Claim") for claim in re.split("; ", row["Claim"])}
     assert set(shown) == {judgement.id for judgement in of_the_run}
     assert {judgement.id: (judgement.verdict.value, shown[judgement.id]) for judgement in of_the_run
-            if judgement.verdict != shown[judgement.id] and "latency" not in judgement.id} == {}
+            if judgement.verdict != shown[judgement.id]} == {}
