@@ -265,7 +265,8 @@ def _read_statistics(path: Path, names: set[str]) -> dict[str, np.ndarray]:
 def _open_images(found: _Found) -> ImageSource:
     """PNGs (and JPEGs, with a warning); sizes and depths are checked from the headers now."""
     images, place = found.images, found.place
-    manifest, damaged = _read_manifest(place / _MANIFEST), ()
+    manifest = _read_manifest(place / _MANIFEST)
+    damaged: tuple[str, ...] = ()
     if manifest is None and (place / _MANIFEST).exists():
         damaged = (f"{place / _MANIFEST}: damaged, or of another program; ignored, so nothing tells whether images are "
                    "missing",)
