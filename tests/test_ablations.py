@@ -163,3 +163,23 @@ def test_records_of_elsewhere_fill_no_cell_and_experiments_without_ablations_are
     with pytest.raises(ConfigError, match="has no section 'ablations'"):
         write_ablations(without, Results({}, {}), tmp_path / "ablations.csv")
     assert not (tmp_path / "ablations.csv").exists()
+
+
+@pytest.mark.parametrize("settings", [
+    {"extensions": ["distil", "distil"]}, {"bridges": [6, 7, 6]},
+    {"zones": [[1, 3], [1, 3]], "zone_depths": [16]}, {"stages": ["p50", "p50"]}, {"evolution": [16, 16]},
+    {"plain": ["p80", "p80"]}, {"bases": 1, "on_bases": ["p80", "p80"]},
+], ids=lambda settings: next(iter(settings)))
+def test_what_is_named_twice_is_not_counted_as_two_trainings(settings):
+    with pytest.raises(ConfigError, match=r"ablations: .* is named twice"):
+        arms(_with(**settings))
+
+
+def test_two_recipes_of_one_ratio_are_not_taken_for_trainings_of_one_arm():
+    recipes = DIGITS.model_dump(mode="json")["supernet"]["recipes"]
+    recipes["ha"] = recipes["p50"] | {"learning_rate": 1e-6}
+    settings = DIGITS.model_dump(mode="json")
+    settings["supernet"]["recipes"] = recipes
+    settings["ablations"] = {"depth": 4, "seeds": 2, "ratios": {"p50": 1, "ha": 1}}
+    with pytest.raises(ConfigError, match="ablations: ratios, 'p = 0.5' of d = 4: variant-d4-p50 and variant-d4-ha"):
+        arms(parse_config(settings, "test"))

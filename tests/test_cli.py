@@ -310,6 +310,37 @@ def test_options_that_messages_name_exist():
             assert {option for text in texts for option in re.findall(r"(?<![\w-])--[a-z][\w-]+", text)} <= known, path
 
 
+@pytest.fixture
+def own_baseline(tmp_path, monkeypatch):
+    """A folder that stands for the shipped baseline, with a file of each kind that it has."""
+    for name in ("config.json", "drift.json", "tokenizer.safetensors"):
+        (tmp_path / name).write_text("precious", "utf-8")
+    monkeypatch.setattr("varient.cli.answers.shipped", lambda _: tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("arguments", [["drift"], ["sample", "--class", "1", "--depth", "4"]])
+@pytest.mark.parametrize("name", ["config.json", "drift.json", "tokenizer.safetensors"])
+def test_no_result_takes_the_place_of_the_baseline_that_is_read_by_default(arguments, name, own_baseline):
+    result = CliRunner().invoke(app, [*arguments, "-o", str(own_baseline / name)])
+    assert result.exit_code == 1 and len(result.output.splitlines()) == 1
+    assert "would overwrite the input" in result.output
+    assert {path.read_text("utf-8") for path in own_baseline.iterdir()} == {"precious"}
+
+
+def test_a_baseline_of_ones_own_can_be_made_again(own_baseline, tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    result = CliRunner().invoke(app, ["drift", "--baseline", str(own_baseline), "--update", str(run)])
+    assert result.exit_code == 1 and "overwrite" not in result.output and str(run) in result.output
+
+
+def test_a_config_whose_name_no_file_can_have_is_told_in_one_line():
+    result = CliRunner().invoke(app, ["check", "--config", "a" * 5000])
+    assert result.exit_code == 1 and len(result.output.splitlines()) == 1
+    assert result.output.startswith("varient: ") and len(result.output) < 2000
+
+
 def test_every_config_may_be_the_name_of_a_shipped_one():
     commands = [get_command(app)]
     while commands:

@@ -35,6 +35,9 @@ def test_shipped_experiments_are_whole(name):
      "x.yaml: systems.dit.training.batch_size = 1500 is above the 1437 images"),
     ({"systems": {"dit": {"size": "mini", "model": {"depth": 10 ** 9, "hidden_size": 32, "num_heads": 2}}}, "rows": []},
      "x.yaml: systems.dit.model.depth: Input should be less than or equal to 1000"),
+    ({"rows": ["dit-mini", "dit-mini"]}, "x.yaml: rows: dit-mini is named twice"),
+    ({"rivals": ["var-d30-w1", "var-d30-w1"]}, "x.yaml: rivals: var-d30-w1 is named twice"),
+    ({"ablations": {"depth": 4, "extensions": ["auto", "auto"]}}, "x.yaml: ablations: extensions, 'auto' of d = 4"),
     ({"ablations": {"depth": 4, "skip_all": "jump"}}, "x.yaml: ablations: supernet.recipes has no 'jump'"),
 ])
 def test_what_is_named_and_not_there_is_told_with_the_file(changes, message):
@@ -59,3 +62,38 @@ def test_a_config_that_is_kept_is_left_alone_by_whoever_keeps_another(tmp_path, 
     assert keep_config(smoke, tmp_path / "smoke") == first != other
     assert first.stat().st_mtime_ns == written and load_experiment(first) == smoke
     assert load_experiment(other).seed == 77 and set((tmp_path / "smoke").iterdir()) == {first, other}
+
+
+@pytest.mark.parametrize("change", [lambda text: text.replace('"seed": 0', '"seed": 77'), lambda text: text[:100]],
+                         ids=["edited", "cut off"])
+def test_a_kept_config_that_was_changed_is_written_again(tmp_path, smoke, change):
+    kept = keep_config(smoke, tmp_path)
+    whole = kept.read_text("utf-8")
+    kept.write_text(change(whole), "utf-8")
+    assert kept.read_text("utf-8") != whole
+    assert keep_config(smoke, tmp_path) == kept and kept.read_text("utf-8") == whole
+
+
+def _paper(**changes):
+    return yaml.safe_load((ROOT / "workflow/config/imagenet256.yaml").read_text()) | changes
+
+
+@pytest.mark.parametrize(("changes", "section"), [
+    ({"tokenizer": {"training": _digits()["tokenizer"]["training"]}}, "tokenizer.training"),
+    ({"evaluation": _digits()["evaluation"]}, "evaluation.protocol = 'digits'"),
+    ({"systems": {"dit": _digits()["systems"]["dit"]}, "rows": []}, "systems.dit.training"),
+])
+def test_what_is_trained_on_images_in_memory_has_them_there(changes, section):
+    with pytest.raises(ConfigError) as error:
+        parse_experiment(_paper(**changes), "x.yaml")
+    assert str(error.value).startswith(f"x.yaml: {section}: ") and "'imagenet'" in str(error.value)
+
+
+def test_a_codebook_too_large_for_a_cache_of_tokens_is_told_before_it_is_made():
+    settings = _paper()
+    settings["data"]["augmentation"] = None
+    settings["tokenizer"]["model"] = {"vocab_size": 2 ** 16}
+    assert parse_config(settings, "x.yaml").data.cacheable
+    settings["tokenizer"]["model"]["vocab_size"] += 1
+    with pytest.raises(ConfigError, match="vocab_size = 65537 is above 65536"):
+        parse_config(settings, "x.yaml")

@@ -79,6 +79,24 @@ def test_so_are_those_of_small_arrays(tmp_path, header):
         small_array(path, "mu")
 
 
+@pytest.mark.parametrize("version", [b"\x02\x00", b"\x03\x00"])
+def test_so_are_headers_that_unpack_to_very_many_bytes(tmp_path, version):
+    """75 MB of spaces as the header of an array."""
+    path, size = tmp_path / "a.npz", 75_000_000
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("arr_0.npy", b"\x93NUMPY" + version + size.to_bytes(4, "little") + b" " * size)
+    assert path.stat().st_size < 10 ** 6
+    for read in (npz_array, small_array):
+        tracemalloc.start()
+        try:
+            with pytest.raises(SampleError, match=r"a\.npz: ") as caught:
+                read(path, "arr_0")
+            assert tracemalloc.get_traced_memory()[1] < 10e6
+        finally:
+            tracemalloc.stop()
+        assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize("name", ["labels", "indices", "origin", "arr_1", "mu", "images", "arr_0", "loss:step"])
 def test_a_few_bytes_that_unpack_to_very_many_are_refused_before_they_do(tmp_path, monkeypatch, name):
     """Arrays of zeros, 75 MB each; images of a side that none has."""

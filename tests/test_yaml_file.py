@@ -64,6 +64,8 @@ def test_a_key_given_twice_is_told_with_both_lines(text, key, first, second):
     ("a: " + "9" * 30, "an integer beyond 63 bits"),
     ("a: " + "9" * 5000, "cannot be read as int"),
     ("a: 0x" + "f" * 5000, "an integer beyond 63 bits"),
+    ("a: 1" + ":1" * 50_000, "line 1: a number in base 60 of 100,001 characters"),
+    ("a: 1" + ":1" * 300 + ":1.5", "line 1: a number in base 60"),
     ("yes: 1", "line 1: a key must be a string"),
     ("1.5: 1", "a key must be a string"),
     ("[a, b]: 1", "a key must be a string"),

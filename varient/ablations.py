@@ -65,7 +65,7 @@ def arms(config: ExperimentConfig) -> list[Arm]:
     """All arms of the experiment.
 
     Raises:
-        ConfigError: no ablations in the config, or an arm whose system does not exist in it.
+        ConfigError: no ablations in the config, an arm whose system does not exist in it, or one that is named twice.
     """
     settings = config.ablations
     if settings is None:
@@ -73,12 +73,23 @@ def arms(config: ExperimentConfig) -> list[Arm]:
     parts = (_zones, _ratios, _stages, _refinement, _evolution, _bridge, _grid, _exposures, _rates, _bases, _plain,
              _extensions)
     found = [arm for part in parts for arm in part(config, settings)]
+    trainings: dict[tuple, Arm] = {}
     for arm in found:
+        training = (arm.comparison, arm.arm, arm.depth, arm.seed, arm.network)
+        if (other := trainings.setdefault(training, arm)) is not arm:
+            raise ConfigError(f"ablations: {arm.comparison}, {arm.arm!r} of d = {arm.depth}: {_named(other, arm)}; a "
+                              "mean over trainings would count it as two")
         try:
             resolve_system(arm.system, config)
         except ValueError as error:
             raise ConfigError(f"ablations: {error}") from None
     return found
+
+
+def _named(first: Arm, second: Arm) -> str:
+    """How two arms are one training of one arm."""
+    return f"{first.system} is named twice" if first.id == second.id else (
+        f"{first.system} and {second.system} are told apart by nothing but their recipes' names")
 
 
 def arms_of(config: ExperimentConfig, *comparisons: str) -> list[Arm]:

@@ -37,9 +37,10 @@ def parse_experiment(settings: object, origin: str) -> ExperimentConfig:
 
 
 def keep_config(config: ExperimentConfig, folder: Path) -> Path:
-    """Write the config with all defaults into a folder, under a name that contains its hash; keep an existing file.
+    """Write the config with all defaults into a folder, under a name that contains its hash.
 
-    Another config gets another file, so processes that are reading this one are not disturbed.
+    A file with this content is left alone, and another config gets another file, so processes that are reading one are
+    not disturbed.  A file of this name with other content was edited or cut off, and is written again.
 
     Returns:
         The file, ``config-<first 16 hex digits of its SHA-256>.json``.
@@ -49,7 +50,7 @@ def keep_config(config: ExperimentConfig, folder: Path) -> Path:
     """
     text = config.model_dump_json(indent=2)
     path = folder / f"config-{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
-    if not path.exists():
+    if not path.is_file() or path.read_bytes() != text.encode():
         write_text(path, text)
     return path
 
@@ -63,6 +64,10 @@ def check_systems(config: ExperimentConfig) -> None:
     for name in config.supernet.recipes:
         if not is_recipe_name(name):
             raise ConfigError(f"supernet.recipes: a recipe cannot be named {name!r}, which is a suffix of system ids")
+    if config.tokenizer.training:
+        config.data.require_in_memory("tokenizer.training")
+    if config.evaluation.trains_its_network:
+        config.data.require_in_memory(f"evaluation.protocol = {config.evaluation.protocol!r}")
     networks_of(config)
     for name, (_, settings) in families_of(config).items():
         if settings is not None:
@@ -78,6 +83,8 @@ def check_systems(config: ExperimentConfig) -> None:
 
 def _check_rows(config: ExperimentConfig, section: str, names: Sequence[str]) -> None:
     stands_for: dict[str, str] = {}
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise ConfigError(f"{section}: {twice} is named twice")
     for name in names:
         try:
             system = resolve_system(name, config)

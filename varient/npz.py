@@ -5,6 +5,7 @@ All untrusted .npz files are read with this module.
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import struct
@@ -20,6 +21,8 @@ import numpy as np
 _CHUNK = 2 ** 20
 _MOST_UNPACKED = 2 ** 28
 """Limit of the bytes of a compressed array that is read into memory; an uncompressed one is no larger than its file."""
+_MOST_HEADER = 2 ** 17
+"""Limit of the bytes of an array's header; NumPy's own have a hundred, and its reader takes 10,000."""
 _MOST_TEXT = 2 ** 24
 """Limit of the bytes of a text, four for each character."""
 _MOST_PACKED = {zipfile.ZIP_STORED: 1, zipfile.ZIP_DEFLATED: 1032}
@@ -170,8 +173,9 @@ def _member(path: Path, archive: zipfile.ZipFile, name: str) -> _Member:
     """Description of an array, checked against the file's size: a forged header must not cause a huge allocation."""
     info = _info(path, archive, name)
     with archive.open(info) as file:
-        shape, fortran_order, dtype = _read_header(file)
-        header_bytes = file.tell()
+        begin = io.BytesIO(file.read(_MOST_HEADER))  # NumPy would read as many bytes as the header claims to have
+    shape, fortran_order, dtype = _read_header(begin)
+    header_bytes = begin.tell()
     if dtype.hasobject:
         raise SampleError(f"{path}: {name} is an object array")
     if info.compress_type not in _MOST_PACKED:

@@ -14,9 +14,13 @@ _MOST_VALUES = 100_000
 """Limit of the number of values with aliases expanded: a few lines of nested aliases can exceed any memory."""
 _MOST_BITS = 63
 """Limit of the size of an integer in bits, which other JSON readers keep exactly."""
+_LONGEST_IN_BASE_60 = 100
+"""Limit of the characters of a number in base 60, such as 1:30:00.  PyYAML takes hours for very long ones, and a few
+hundred characters are beyond a float."""
 
 _DEEP = "nested too deeply"
 _TAGS = tuple(f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float", "str", "seq", "map"))
+_NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 _MERGE = "tag:yaml.org,2002:merge"
 
 
@@ -101,6 +105,9 @@ class _Loader(yaml.SafeLoader):
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         """Construct a value; the error for an invalid one names its line."""
+        if node.tag in _NUMBERS and ":" in node.value and len(node.value) > _LONGEST_IN_BASE_60:
+            raise ConstructorError(None, None, f"a number in base 60 of {len(node.value):,} characters; quote it if it "
+                                               "is text", node.start_mark)
         try:
             value = super().construct_object(node, deep)
         except (ValueError, KeyError):  # explicit tags !!int, !!float and !!bool on invalid text

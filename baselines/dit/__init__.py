@@ -94,10 +94,15 @@ def resolve(name: str, config: ExperimentConfig, settings: Settings) -> DiTSyste
 
 
 def networks(config: ExperimentConfig, settings: Settings) -> Sequence[Network]:
-    """See `varient.systems.protocol.Family`: one network, imported or trained."""
+    """See `varient.systems.protocol.Family`: one network, imported or trained.
+
+    Raises:
+        ValueError: one to be trained on images that are not in memory.
+    """
     if settings.weights:
         return [Network("dit", partial(_import, config, settings), ("varient.baselines.dit.released",), _SECTIONS,
                         released=settings.weights, check=partial(_check, config, settings))]
+    config.data.require_in_memory("systems.dit.training")
     return [Network("dit", partial(_train, config, settings), ("varient.baselines.dit.training",),
                     (*_SECTIONS, "systems.dit.training"))]
 

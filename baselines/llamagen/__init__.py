@@ -121,6 +121,9 @@ def networks(config: ExperimentConfig, settings: Settings) -> tuple[Network, ...
     settings.check_fits(config.data)
     sections = ("data", "systems.llamagen.tokenizer")
     tokenizer, transformer = settings.tokenizer, settings.transformer
+    for name, part in (("tokenizer", tokenizer), ("transformer", transformer)):
+        if part.training:
+            config.data.require_in_memory(f"systems.llamagen.{name}.training")
     return (
         Network(TOKENIZER, partial(_make_tokenizer, config, settings), _code(tokenizer), sections,
                 released=tokenizer.weights, check=partial(_check_tokenizer, settings)),

@@ -142,6 +142,21 @@ def test_a_foreign_score_is_named_and_left_out(tmp_path):
     assert "Left out" not in write_claims(DIGITS, NOTHING, tmp_path / "claims")[1].read_text()
 
 
+def test_what_is_left_out_is_text_on_one_line_whatever_a_record_says():
+    hostile = "x\n\n# y <script> [a](b) | *z*"
+    page = to_markdown(JUDGED[:1], "digits", [f"score of {hostile}, which belongs elsewhere"], [f"Said: {hostile}."])
+    assert r"Said: x # y \<script\> \[a\](b) \| \*z\*." in page.splitlines()
+    (line,) = [line for line in page.splitlines() if line.startswith("Left out: ")]
+    assert r"x # y \<script\> \[a\](b) \| \*z\*, which belongs elsewhere." in line
+
+
+@pytest.mark.parametrize("verdict", [Verdict.OPEN, Verdict.REVERSED, Verdict.CONTRADICTS])
+def test_evidence_is_text_on_one_line_whatever_a_record_says(verdict):
+    hostile = "on x\n\n# y <script>z</script> [a](javascript:b) ![c](http://d)"
+    page = to_markdown([replace(JUDGED[0], verdict=verdict, evidence=hostile, found=hostile)], "digits")
+    assert "\n# y" not in page and not re.search(r"(?<!\\)(<script|</script|\[a\]\(|\[c\]\()", page)
+
+
 def test_the_legend_speaks_of_one_base_network_in_miniature_alone():
     small = to_markdown(judge(DIGITS, scores(free__d2=20.0, free__d4=2.0)), "digits")
     assert "from one base network" not in to_markdown(JUDGED, "digits") + small  # two pairs lack records: open

@@ -68,3 +68,19 @@ def test_records_of_other_systems_are_passed_over(tmp_path):
             reference_sha256="b", fid=1.0 + number, fid_sd=0.1, fid_bias=0.1, provenance=made))
     measured = measured_quality(tmp_path)
     assert {key: quality.fid for key, quality in measured.items()} == {(16, 6): 1.0, (16, 7): 2.0, (30, 6): 3.0}
+
+
+@pytest.mark.parametrize(("changes", "said"), [
+    ({"protocol": "adm-rehearsal"}, "protocol differs: 'adm', 'adm-rehearsal'"),
+    ({"num_images": 20}, "num_images differs: '10', '20'"),
+    ({"reference_sha256": "c"}, "reference_sha256 differs"),
+    ({"system": "variant-d8"}, "score-variant-d16.json: is of 'variant-d8', and not of variant-d16"),
+])
+def test_records_that_cannot_be_compared_are_refused(tmp_path, changes, said):
+    sound = ScoreRecord(system="var-d30", protocol="adm", extractor="x", num_images=10, num_reference=10,
+                        images_sha256="a", reference_sha256="b", fid=1.0, fid_sd=0.1, fid_bias=0.1,
+                        provenance=provenance(experiment="own", seed=0, settings="x", weights_sha256={}))
+    write_record(tmp_path / "score-var-d30.json", sound)
+    write_record(tmp_path / "score-variant-d16.json", sound.model_copy(update={"system": "variant-d16"} | changes))
+    with pytest.raises(ValueError, match=said):
+        measured_quality(tmp_path)

@@ -268,7 +268,9 @@ def test_a_manifest_of_somebody_else_proves_nothing(tmp_path):
     _folder(tmp_path, labels=np.arange(12) // 4)
     for text in (json.dumps({"num_images": 12}), "[", "[1]", '"x"', '{"images_sha256": 1, "num_images": null}'):
         (tmp_path / "manifest.json").write_text(text)
-        assert open_samples([tmp_path]).labels is None
+        source = open_samples([tmp_path])
+        assert source.labels is None
+        assert any(text.startswith(f"{tmp_path / 'manifest.json'}: ") for text in source.warnings)
 
 
 def test_class_folders_are_numbered_as_for_a_training(tmp_path):

@@ -97,6 +97,14 @@ def test_frechet_distance_of_known_gaussians():
     assert _distance(a, a) == pytest.approx(0, abs=1e-12)
 
 
+@pytest.mark.parametrize("rank", [12, 3, 1])
+def test_no_distance_is_negative_however_large_and_dependent_the_features(rank):
+    """A record refuses a FID below -1e-6: rounding must not lose the scores of a set against itself."""
+    features = 1000 * _features(80, features=rank) @ np.random.default_rng(1).standard_normal((rank, 40))
+    same = Moments.of(features).gaussian()
+    assert 0 <= _distance(same, same) <= 1e-6 * np.trace(same.covariance)
+
+
 def test_rank_deficient_covariances_agree_too():
     dead = _features(300, features=40)
     dead[:, 5] = 0  # a unit that never fires

@@ -19,7 +19,15 @@ from varient.evaluation.image_source import ImageSource
 from varient.evaluation.inputs import open_reference, open_samples
 from varient.evaluation.moments import FeatureError
 from varient.evaluation.protocols import ADM, ProtocolError, check
-from varient.evaluation.scoring import ScoreError, protocol_of, recognised_share, score, score_experiment, score_files
+from varient.evaluation.scoring import (
+    ScoreError,
+    check_belongs,
+    protocol_of,
+    recognised_share,
+    score,
+    score_experiment,
+    score_files,
+)
 from varient.files import OutputError
 from varient.models.classifier import Classifier
 from varient.records import ScoreRecord, read_record, write_record
@@ -307,6 +315,17 @@ def _drawn(smoke, path, count=100, side=8, **origin):
     write_archive(path, Archive(rng.integers(0, 256, (count, 3, side, side), dtype=np.uint8), np.arange(count) % 10,
                                 np.arange(count), {"system": "x"} | origin))
     return path
+
+
+@pytest.mark.parametrize("protocol", ["digits", "fashion-mnist"])
+def test_every_set_has_the_size_that_the_classifier_takes(smoke, tmp_path, protocol):
+    config = smoke.model_copy(update={"evaluation": smoke.evaluation.model_copy(update={"protocol": protocol})})
+    samples = open_samples([_drawn(smoke, tmp_path / "a.npz")])
+    fitting, other = (open_reference([_drawn(smoke, tmp_path / f"{side}.npz", side=side)]) for side in (8, 16))
+    check_belongs(config, samples, fitting, fitting)
+    for references in ((other,), (fitting, other)):
+        with pytest.raises(ScoreError, match=r"16\.npz: images of side 16; smoke has 8"):
+            check_belongs(config, samples, *references)
 
 
 VERBS = [lambda config, samples, real, folder, output: score_experiment(config, [samples], [real], folder, output),

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, fields, replace
 from itertools import groupby
 from pathlib import Path
 
+from varient import markdown
 from varient.claims.noise import RESOLVED, UNKNOWN_TRAINING_SPREAD
 from varient.claims.quantity import RULES
 from varient.claims.records import Records
@@ -31,6 +33,8 @@ from varient.results import Results, comparable
 from varient.targets import claims_files
 
 _MINIATURE = (Verdict.REVERSED, Verdict.PARTLY_REVERSED, Verdict.NOT_RESOLVED, Verdict.SEEN)
+_MARKUP = re.compile(r"<(?=[A-Za-z/!?])|\[(?=[^\]]*\]\()")
+"""Where HTML or a link begins."""
 _FINDINGS = ("A finding is one thing that the paper says or one discrepancy in it; its places are all cells and "
              "sentences that print it. Where most places agree, they are open and only the others are contradicted, "
              "so a finding can count under two verdicts.")
@@ -93,12 +97,13 @@ def to_markdown(judgements: Sequence[Judgement], experiment: str, remarks: Seque
                ([verdict, str(tally.findings), str(tally.places), verdict.meaning]
                 for verdict, tally in tallies.items())),
         _FINDINGS, RULES, _legend(judgements),
-        *said,
-        f"Left out: {'; '.join(remarks)}." if remarks else "",
+        *map(markdown.escaped, said),
+        f"Left out: {'; '.join(map(markdown.escaped, remarks))}." if remarks else "",
         *(_chapter(verdict, [j for j in judgements if j.verdict is verdict]) for verdict in Verdict),
         "## All claims\n\nConsecutive claims with the same evidence share a row.\n\n" + _table(
             ["Claim", "Where", "What", "Printed", "Verdict", "Found", "Source", "Evidence", "Shown by"],
-            ([j.id, j.where, j.claim, j.printed, j.verdict, j.found, j.source, j.evidence, f"`{j.command}`"]
+            ([j.id, j.where, j.claim, j.printed, j.verdict, *map(_plain, (j.found, j.source, j.evidence)),
+              f"`{j.command}`"]
              for j in _shared(judgements)))]
     return "\n\n".join(filter(None, chapters)) + "\n"
 
@@ -138,11 +143,11 @@ def _numbers(places: Sequence[Judgement]) -> str:
     where, printed, found, ids = (dict.fromkeys(values) for values in zip(
         *((place.where, place.printed, place.found, f"`{place.id}`") for place in places), strict=True))
     return (f"- {', '.join(where)}, {first.claim}: printed **{' and '.join(printed)}**, {otherwise(first)}: "
-            f"**{' and '.join(found)}** ({', '.join(ids)})")
+            f"**{_plain(' and '.join(found))}** ({', '.join(ids)})")
 
 
 def _order(judgement: Judgement) -> str:
-    return f"- {judgement.where}, {judgement.claim}: {judgement.evidence} (`{judgement.id}`)"
+    return f"- {judgement.where}, {judgement.claim}: {_plain(judgement.evidence)} (`{judgement.id}`)"
 
 
 def _by_place(judgements: Sequence[Judgement]) -> str:
@@ -154,7 +159,7 @@ def _by_place(judgements: Sequence[Judgement]) -> str:
 def _by_want(judgements: Sequence[Judgement]) -> str:
     """Open claims by what is needed to judge them."""
     return "\n".join(f"- {len(group)} in {', '.join(dict.fromkeys(j.where for j in group))}: "
-                     f"{f'`{what}`' if what.startswith('snakemake') else what}"
+                     f"{f'`{what}`' if what.startswith('snakemake') else _plain(what)}"
                      for what, group in by_want(judgements).items())
 
 
@@ -168,6 +173,11 @@ def _shared(judgements: Iterable[Judgement]) -> Iterable[Judgement]:
         found = list(group)
         yield replace(found[0], id=_joined(j.id for j in found), claim=_joined(j.claim for j in found),
                       printed=_joined(j.printed for j in found))
+
+
+def _plain(text: str) -> str:
+    """Evidence, which holds texts of records: on one line, and without HTML and links."""
+    return _MARKUP.sub(r"\\\g<0>", " ".join(text.split()))
 
 
 def _joined(texts: Iterable[str]) -> str:

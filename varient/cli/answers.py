@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from varient.cli.app import ASK, app
-from varient.cli.guard import command, load_experiment
+from varient.cli.guard import command, load_experiment, run_weights
 from varient.cli.options import (
     DIGITS,
     AsJson,
@@ -184,7 +184,18 @@ def export(shards: Annotated[list[Path], typer.Argument(help="all shards of a sy
     wrote(output)
 
 
-@command(app, panel=ASK, device="auto")
+def _baseline_files(folder: Path) -> list[Path]:
+    """What a baseline consists of."""
+    return [folder / "config.json", folder / "drift.json", *folder.glob("*.safetensors")]
+
+
+def _sample_reads(config: Path | None, run_dir: Path | None, **_: Any) -> list[Path]:
+    if config is None:
+        return _baseline_files(run_dir or shipped("baseline"))
+    return run_weights(config=config, run_dir=run_dir)
+
+
+@command(app, panel=ASK, device="auto", reads=_sample_reads)
 def sample(output: Output,
            label: Annotated[list[int], typer.Option("--class", help="class to generate; repeat for several")],
            depth: Annotated[list[int], typer.Option(help="subnet depth d; repeat for several rows")],
@@ -242,7 +253,11 @@ def _drift_writes(baseline: Path | None, output: Path | None, update: Path | Non
     return [(baseline or shipped("baseline")) / name for name in names]
 
 
-@command(app, panel=ASK, writes=_drift_writes)
+def _drift_reads(baseline: Path | None, update: Path | None, **_: Any) -> list[Path]:
+    return [] if update else _baseline_files(baseline or shipped("baseline"))
+
+
+@command(app, panel=ASK, writes=_drift_writes, reads=_drift_reads)
 def drift(baseline: Annotated[Path | None, typer.Option(help="folder of the baseline; default: the shipped one")]
           = None,
           output: Annotated[Path | None, typer.Option("--output", "-o", help="file for the comparison table")] = None,

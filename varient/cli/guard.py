@@ -25,6 +25,8 @@ Paths = Callable[..., Iterable[Path | None]]
 """Function of a command's keyword arguments that returns paths it reads or writes."""
 
 _RESULTS = ("output", "summary")
+_TOLD_BY_READS = ("run_dir", "baseline")
+"""Arguments that name a folder of which the function `reads` returns the files that are read."""
 _READ_IN = {"update": "*.safetensors", "found_in": "records/*.json"}
 """Arguments that name a folder which may also receive results: pattern of the files read there (else all)."""
 
@@ -51,7 +53,8 @@ def _check_numbers(arguments: dict[str, Any]) -> None:
                 raise ValueError(f"{name.replace('_', '-')} {shortened(number)} is {bound}")
 
 
-def _run_weights(**arguments: Any) -> list[Path]:
+def run_weights(**arguments: Any) -> list[Path]:
+    """The weights in the run folder of a command with these arguments."""
     folder, config = arguments.get("run_dir"), arguments.get("config")
     if "run_dir" in arguments and config and config.exists():
         folder = run_folder(load_experiment(config), folder)
@@ -61,7 +64,7 @@ def _run_weights(**arguments: Any) -> list[Path]:
 def command(group: typer.Typer, name: str | None = None, *, panel: str = MAKE, hidden: bool = False,
          device: Wanted | None = None,
          writes: Paths | None = None, fills: Paths | None = None,
-         reads: Paths = _run_weights) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+         reads: Paths = run_weights) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register a command: expected errors become one line on stderr and exit code 1, and its outputs are checked first.
 
     Outputs must not overwrite inputs (`varient.files.check_outputs`).  Inputs are all paths among the arguments that
@@ -135,7 +138,7 @@ def _given(paths: Iterable[Path | None]) -> list[Path]:
 def _inputs(arguments: dict[str, Any], reads: Paths) -> list[Path]:
     """All files and folders that a command with these arguments reads."""
     found = _given(reads(**arguments))
-    for name in arguments.keys() - {*_RESULTS, "run_dir"}:
+    for name in arguments.keys() - {*_RESULTS, *_TOLD_BY_READS}:
         value = arguments[name]
         paths = [path for path in (value if isinstance(value, list) else [value]) if isinstance(path, Path)]
         pattern = _READ_IN.get(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -17,7 +18,7 @@ def config_file(text: str | Path) -> Path:
     path = Path(text)
     named = shipped("config") / path.with_suffix(".yaml").name
     is_name = path.parent in (Path(), Path("workflow/config"))
-    return named if is_name and not path.exists() and named.exists() else path
+    return named if is_name and not os.path.exists(path) and os.path.exists(named) else path
 
 
 DIGITS = Path("digits")

@@ -4,7 +4,15 @@ A config holds everything that defines the experiment (sizes, depths, epochs, se
 devices belong to the environment or the workflow profile.  Weights are either trained or read from a file of the user.
 """
 
-from varient.config.data import NO_AUGMENTATION, Augmentation, DataConfig, FashionFile, RandAugment, Split
+from varient.config.data import (
+    MOST_CACHED_CODES,
+    NO_AUGMENTATION,
+    Augmentation,
+    DataConfig,
+    FashionFile,
+    RandAugment,
+    Split,
+)
 from varient.config.experiment import ExperimentConfig, error_lines, load_config, parse_config
 from varient.config.kinds import (
     CachePolicy,
@@ -38,6 +46,7 @@ from varient.yaml_file import ConfigError
 
 __all__ = [
     "INCEPTION_FEATURES",
+    "MOST_CACHED_CODES",
     "NO_AUGMENTATION",
     "PROFILED",
     "REHEARSAL",

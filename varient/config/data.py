@@ -31,6 +31,10 @@ IN_MEMORY = {"digits": ImageSet(8, 10, 1797), "fashion-mnist": ImageSet(28, 10, 
 """scikit-learn's digits, and Fashion-MNIST's training images (its test set is not counted)."""
 
 
+MOST_CACHED_CODES = 2 ** 16
+"""Limit of the codebook whose tokens can be cached: they are stored as uint16."""
+
+
 class RandAugment(Strict):
     """Settings of torchvision's RandAugment, with its default operations, black fill and nearest-neighbour sampling."""
 
@@ -98,6 +102,16 @@ class DataConfig(Strict):
     def in_memory(self) -> bool:
         """Whether all images are loaded into memory (and archived for scoring); otherwise they are read one by one."""
         return self.source != "imagenet"
+
+    def require_in_memory(self, section: str) -> None:
+        """Check that the images can be in memory, for a section of the config whose network is trained that way.
+
+        Raises:
+            ValueError: they are read one by one.
+        """
+        if not self.in_memory:
+            raise ValueError(f"{section}: this network is trained on images in memory, and those of data.source = "
+                             f"{self.source!r} are read one by one: name the file of a trained one")
 
     @property
     def splits(self) -> tuple[Split, ...]:

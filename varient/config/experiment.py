@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
-from varient.config.data import DataConfig
+from varient.config.data import MOST_CACHED_CODES, DataConfig
 from varient.config.kinds import Count, Id, Positive, Strict
 from varient.config.measuring import (
     INCEPTION_FEATURES,
@@ -238,6 +238,9 @@ class ExperimentConfig(Strict):
             raise ValueError("ablations.bases: other base networks need base.training; this base is read from a file")
         if self.data.source == "fashion-mnist" or (self.data.source == "imagenet" and self.base.training):
             _ = self.data.folder  # raises if it is missing
+        if self.data.cacheable and self.tokenizer.model.vocab_size > MOST_CACHED_CODES:
+            raise ValueError(f"tokenizer.model.vocab_size = {self.tokenizer.model.vocab_size} is above "
+                             f"{MOST_CACHED_CODES}: with this data.augmentation tokens are cached, as uint16")
         if self.data.in_memory and self.evaluation.trains_its_network and self.evaluation.protocol != self.data.source:
             raise ValueError(f"evaluation.protocol = {self.evaluation.protocol!r} cannot score {self.data.source}; "
                              f"use {self.data.source!r}")

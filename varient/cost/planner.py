@@ -20,6 +20,8 @@ PLANNED_PRECISIONS = ("fp16-autocast", "fp16")
 """Precisions that are compared: weights in float32 as in the paper, or in 16 bits."""
 
 _MOST_S = 1e9
+_COMPARED = ("protocol", "extractor", "reference_sha256", "num_images")
+"""Fields of score records that must agree where FIDs are compared."""
 
 
 @dataclass(frozen=True)
@@ -73,23 +75,29 @@ def measured_quality(records: Path) -> dict[tuple[int, int], Quality]:
     """FID by (d, N) from the score records of an experiment with 30 layers.
 
     Raises:
-        ValueError: a folder without such records.
+        ValueError: a folder without such records, one that has another system's name, or records whose FIDs cannot be
+            compared.
     """
     from varient.records import ScoreRecord, read_record
 
     if records.exists() and not records.is_dir():
         raise ValueError(f"{records}: a file, not a folder of score records")
-    found = {}
+    found: dict[tuple[int, int], ScoreRecord] = {}
     for path in sorted(records.glob("score-*.json")):
         system = VarId.parse(path.stem.removeprefix("score-"))
         # The base network, or a subnet as the paper trains it: no other recipe, seed or epoch.
         if system and system in (VarId("var", DEPTH), VarId("variant", system.depth, bridge=system.bridge)):
             record = read_record(path, ScoreRecord)
-            bridge = BRIDGE if system.bridge is None else system.bridge
-            found[system.depth, bridge] = Quality(record.fid, f"measured ({record.provenance.experiment})")
+            if record.system != str(system):
+                raise ValueError(f"{path}: is of {shortened(record.system)}, and not of {system} as its name says")
+            found[system.depth, BRIDGE if system.bridge is None else system.bridge] = record
     if not found:
         raise ValueError(f"{records}: no score records of {VarId('var', DEPTH)} or of its trained subnets")
-    return found
+    for field in _COMPARED:
+        if len(values := {str(getattr(record, field)) for record in found.values()}) > 1:
+            raise ValueError(f"{records}: FIDs of these records cannot be compared, their {field} differs: "
+                             f"{', '.join(shortened(value) for value in sorted(values))}")
+    return {key: Quality(record.fid, f"measured ({record.provenance.experiment})") for key, record in found.items()}
 
 
 def choices(quality: dict[tuple[int, int], Quality], *, batch_size: int, device: str) -> list[Choice]:

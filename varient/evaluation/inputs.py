@@ -266,6 +266,10 @@ def _open_images(found: _Found) -> ImageSource:
     """PNGs (and JPEGs, with a warning); sizes and depths are checked from the headers now."""
     images, place = found.images, found.place
     manifest = _read_manifest(place / _MANIFEST)
+    damaged: tuple[str, ...] = ()
+    if manifest is None and (place / _MANIFEST).exists():
+        damaged = (f"{place / _MANIFEST}: damaged, or of another program; ignored, so nothing tells whether images are "
+                   "missing",)
     if manifest and manifest.num_images != len(images):
         raise SampleError(f"{place}: {len(images)} images, but its {_MANIFEST} speaks of {manifest.num_images}: some "
                           "are missing, or others came in")
@@ -282,7 +286,7 @@ def _open_images(found: _Found) -> ImageSource:
                                        exported=manifest is not None)
     lossy = sum(FORMATS[path.suffix.lower()] == "JPEG" for path in images)
     remarks = (*([f"{place}: {lossy} JPEG files: lossy compression changes FID, and decoders differ"] if lossy else ()),
-               *found.remarks, *([f"{place}: {remark}"] if remark else ()))
+               *found.remarks, *damaged, *([f"{place}: {remark}"] if remark else ()))
 
     def read(begin: int, end: int) -> np.ndarray:
         return np.stack([decode(path, first[0]) for path in images[begin:end]])

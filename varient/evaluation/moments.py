@@ -152,8 +152,8 @@ class FrechetReference:
         """Squared Fréchet distance: |mean difference|^2 + tr(S1 + S2 - 2 (S1^1/2 S2 S1^1/2)^1/2).
 
         The trace of the last root is the sum of the roots of the eigenvalues of a symmetric matrix, which are those of
-        S1 S2: real whatever the rank, where the usual `sqrtm(S1 @ S2)` turns complex. Two equal sets may give a
-        distance below 0 by rounding.
+        S1 S2: real whatever the rank, where the usual `sqrtm(S1 @ S2)` turns complex. For nearly equal sets rounding
+        may exceed the distance (1e-7 of the trace where the covariance is rank deficient), and then it is 0.
 
         Raises:
             FeatureError: features of different length.
@@ -162,7 +162,8 @@ class FrechetReference:
         product = self.root @ torch.tensor(other.covariance) @ self.root
         cross = torch.linalg.eigvalsh((product + product.T) / 2).clamp(min=0).sqrt().sum().item()
         shift_F = self.gaussian.mean - other.mean
-        return float(shift_F @ shift_F + np.trace(self.gaussian.covariance) + np.trace(other.covariance) - 2 * cross)
+        traces = np.trace(self.gaussian.covariance) + np.trace(other.covariance)
+        return max(float(shift_F @ shift_F + traces - 2 * cross), 0.0)
 
 
 def check_features(feature_NF: np.ndarray, name: str = "features") -> None:

@@ -68,7 +68,7 @@ def score_experiment(config: ExperimentConfig, samples: Sequence[Path], referenc
     check_writable(output)
     generated, real = open_samples(samples), open_reference(reference)
     further = open_reference(test) if test else None
-    check_belongs(config, generated, real)
+    check_belongs(config, generated, real, *([further] if further else []))
     if "sampling" in generated.origin and len(generated) != config.sampling.num_images:
         raise ScoreError(f"{generated.place}: {len(generated)} images, but the config asks for "
                          f"{config.sampling.num_images}: a shard is missing")
@@ -225,8 +225,10 @@ def recognised_share(judge: Classifier, samples: ImageSource) -> float | None:
     return agree / len(samples)
 
 
-def check_belongs(config: ExperimentConfig, images: ImageSource, reference: Reference) -> None:
+def check_belongs(config: ExperimentConfig, images: ImageSource, *references: Reference) -> None:
     """Check that images are of this experiment, as far as their origin is stored, and of its image size.
+
+    A classifier takes one size, so then the images of the references must have it too; Inception resizes.
 
     Raises:
         ScoreError: another experiment, seed, image size or sampling.
@@ -235,11 +237,10 @@ def check_belongs(config: ExperimentConfig, images: ImageSource, reference: Refe
     for key, own in (("experiment", config.name), ("seed", config.seed)):
         if key in origin and origin[key] != own:
             raise ScoreError(f"{images.place}: its {key} is {shortened(origin[key])}, the config's is {own!r}")
-    # Inception resizes its reference, a classifier takes one size.
     size = config.data.image_size
-    of_one_size = [images, *([reference.images] if reference.images and config.evaluation.protocol == "digits" else [])]
-    for source in of_one_size:
-        if source.side != size:
+    compared_with = references if config.evaluation.trains_its_network else ()
+    for source in (images, *(reference.images for reference in compared_with)):
+        if source and source.side != size:
             raise ScoreError(f"{source.place}: images of side {source.side}; {config.name} has {size}")
     wanted = config.sampling.of_images()
     if "sampling" in origin and {name: origin["sampling"].get(name) for name in wanted} != wanted:

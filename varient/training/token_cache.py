@@ -23,7 +23,7 @@ from pydantic import Field
 from torch import Tensor
 from tqdm import tqdm
 
-from varient.config import NO_AUGMENTATION, Positive, Strict
+from varient.config import MOST_CACHED_CODES, NO_AUGMENTATION, Positive, Strict
 from varient.files import atomic_path, only_writer, remove_unfinished, sha256_of, write_text
 from varient.json_file import read_model
 from varient.npz import SampleError, mapped_array
@@ -48,7 +48,7 @@ class TokenCacheSpec(Strict):
     num_images: Positive
     num_classes: Positive
     tokens_per_image: Positive = Field(description="L")
-    vocab_size: Annotated[int, Field(ge=1, le=2 ** 16)] = Field(description="tokens are 0..vocab_size-1")
+    vocab_size: Annotated[int, Field(ge=1, le=MOST_CACHED_CODES)] = Field(description="tokens are 0..vocab_size-1")
     shard_size: Positive = Field(8192, description="images in a shard; the last has what is left")
 
     @property
