@@ -90,15 +90,16 @@ def test_the_findings_say_what_is_counted(of_the_run):
 
 
 def test_every_verdict_that_a_finding_names_exists_and_what_is_said_of_it_is_its_kind(of_the_run):
-    """R names rankings that the digits decide, ~ those that they do not, A what arithmetic decides."""
+    """R names rankings that the digits decide, L by loss, ~ those that they do not, A what arithmetic decides."""
     verdicts = {judgement.id: judgement for judgement in of_the_run}
     text = (ROOT / "docs/findings.md").read_text()
-    named = re.findall(r"\*\*([ARP~])\*\*((?:,?\s+`[\w.-]+`)+)", text)
+    named = re.findall(r"\*\*([ARPL~])\*\*((?:,?\s+`[\w.-]+`)+)", text)
     assert len(named) > 20
     for rule, ids in named:
         for judgement in (verdicts[claim] for claim in re.findall(r"`([\w.-]+)`", ids)):
             decided = {"A": judgement.source.startswith("arithmetic"), "P": judgement.source == "paper",
-                       "R": judgement.verdict in DECIDED, "~": judgement.verdict is Verdict.NOT_RESOLVED}
+                       "R": judgement.verdict in DECIDED,
+                       "L": judgement.by_loss in DECIDED, "~": judgement.verdict is Verdict.NOT_RESOLVED}
             assert decided[rule], judgement.id
 
 

@@ -25,6 +25,8 @@ FULL = str(VarId("var", DEPTH))
 UNNAMED_FULL = "variant-full"
 """The row d = 30 of Table 8 and "the full network" of Sec. 6.3.  It is a full network after joint training, because its
 FID is not that of VAR-d30; the paper does not say of which supernet."""
+LOSS_MARGIN = 0.005
+"""Margin of a ranking of losses, where that of FIDs has one; about one standard deviation between trainings."""
 PRINTED_RATIOS = (10, 100)
 """p(subnet), in percent: Sec. 3.3.1 varies it from 0.1 to 1, and prints the FIDs of both ends."""
 
@@ -117,12 +119,15 @@ class Ranking:
 
     @property
     def of_losses(self) -> Ranking | None:
-        """The same ranking by loss on held-out images; None for rankings by anything but FID."""
+        """The same ranking by loss on held-out images; None for rankings by anything but FID.
+
+        A margin becomes `LOSS_MARGIN`: trainings scatter far less in loss than in FID.
+        """
         if any(quantity.name != "fid" for quantity in self.quantities):
             return None
         pairs = tuple((replace(larger, name="held_out_loss"), replace(smaller, name="held_out_loss"))
                       for larger, smaller in self.pairs)
-        return replace(self, pairs=pairs)
+        return replace(self, pairs=pairs, margin=LOSS_MARGIN if self.margin else 0.0)
 
     @property
     def zones(self) -> tuple[Zone, ...]:

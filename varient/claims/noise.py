@@ -5,8 +5,9 @@ The second is known only where several trainings differ in the seed alone.  For 
 
 * the spread between seeds, pooled over all arms with several, if the system is fine-tuned from the base network as
   these are;
-* in a miniature, `UNKNOWN_TRAINING_SPREAD` where no arm has several seeds.  For a system that is not fine-tuned (base
-  network, untrained subnets, CoDe, DiT, LlamaGen) it is the larger of both, because seeds vary the fine-tuning only;
+* in a miniature, `UNKNOWN_TRAINING_SPREAD` (of losses `UNKNOWN_LOSS_SPREAD`) where no arm has several seeds.  For a
+  system that is not fine-tuned (base network, untrained subnets, CoDe, DiT, LlamaGen) it is the larger of both, because
+  seeds vary the fine-tuning only;
 * at the paper's size, unknown: the spread on digits says nothing about ImageNet.  The standard error then covers
   redraws of the images only, and a further difference of up to `TRAINING_ALLOWANCE` decides nothing, which the evidence
   says.  Released weights are not trained again and have no such spread.
@@ -32,6 +33,9 @@ UNKNOWN_TRAINING_SPREAD = 0.15
 """Relative standard deviation between trainings, assumed in miniatures where no two differ in the seed alone.  Our
 choice, near the largest that two complete runs of the digits showed (benchmarks/records/digits-runs.json): 16 % for the
 FID of VAR-d30, 0.67 and 0.84, and 12 % pooled over five systems.  The same is assumed for other scores."""
+UNKNOWN_LOSS_SPREAD = 0.03
+"""The same for held-out losses; our choice, twice what three arms from two base networks of the digits showed (1.4 %
+pooled, docs/results/digits-ablations.csv)."""
 TRAINING_ALLOWANCE = 0.10
 """Relative difference allowed for another training at the paper's size, where its spread is unknown.  Our choice, as it
 is not published: the paper prints FIDs of the same system that differ by up to 11 % (d = 2: 2.67 and 2.97)."""
@@ -172,9 +176,10 @@ class Estimates:
         records, pooled = self.records, self._pooled(field)
         if records.at_paper_size:
             return 0.0 if not records.trained_here(system) else pooled if records.fine_tuned(system) else None
+        unknown = UNKNOWN_LOSS_SPREAD if field == _LOSS else UNKNOWN_TRAINING_SPREAD
         if pooled is None:
-            return UNKNOWN_TRAINING_SPREAD
-        return pooled if records.fine_tuned(system) else max(pooled, UNKNOWN_TRAINING_SPREAD)
+            return unknown
+        return pooled if records.fine_tuned(system) else max(pooled, unknown)
 
     def _pool(self, field: str) -> float | None:
         """Relative standard deviation between trainings, pooled by degrees of freedom over systems with several."""

@@ -12,7 +12,7 @@ from itertools import groupby
 from pathlib import Path
 
 from varient import markdown
-from varient.claims.noise import RESOLVED, UNKNOWN_TRAINING_SPREAD
+from varient.claims.noise import RESOLVED, UNKNOWN_LOSS_SPREAD, UNKNOWN_TRAINING_SPREAD
 from varient.claims.quantity import RULES
 from varient.claims.records import Records
 from varient.claims.tally import (
@@ -117,8 +117,9 @@ def _legend(judgements: Sequence[Judgement]) -> str:
         return _LEGEND
     decided = "The miniature decides {} of the {} rankings".format(*decided_rankings(judgements))
     if any(judgement.by_loss for judgement in judgements):
-        decided += " by scores alone, and {} with held-out loss beside FID; of {} the two say opposite things".format(
-            *decided_with_losses(judgements))
+        decided += (" by scores alone, and {} with held-out loss beside FID; of {} the two say opposite things. Of a "
+                    "loss of what is not fine-tuned {:.0%} are assumed in place of {:.0%}").format(
+            *decided_with_losses(judgements), UNKNOWN_LOSS_SPREAD, UNKNOWN_TRAINING_SPREAD)
     return f"{_LEGEND}{_ONE_BASE} {decided}."
 
 

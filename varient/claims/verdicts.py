@@ -13,7 +13,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from varient.claims.arithmetic import arithmetic
-from varient.claims.claims import UNNAMED_FULL, Claim, Evidence, Ranking, all_claims, rankings
+from varient.claims.claims import LOSS_MARGIN, UNNAMED_FULL, Claim, Evidence, Ranking, all_claims, rankings
 from varient.claims.derived import Ledger
 from varient.claims.measured import Look, in_training, look, look_at_losses, measured
 from varient.claims.noise import Estimates
@@ -195,7 +195,8 @@ def _judge_ranking(ranking: Ranking, ledger: Ledger, estimates: Estimates) -> Ju
     losses = look_at_losses(ranking, estimates)
     by_loss = ranking_verdict(losses).value if losses else ""
     if losses:
-        sentence += f" By held-out loss in place of FID, {by_loss}: {losses.sentence}"
+        margin = f" and with a margin of {LOSS_MARGIN:.1%} (our choice)" if ranking.margin else ""
+        sentence += f" By held-out loss in place of FID{margin}, {by_loss}: {losses.sentence}"
     shown = dict.fromkeys(printed_pair(pair, ledger, ranking.where) for pair in ranking.pairs)
     return Judgement(ranking.id, ranking.where, ranking.claim, "; ".join(filter(None, shown)), verdict, found,
                      f"{ranking.reading} {sentence}".strip(), source, command, "ranking", ranking.id,
