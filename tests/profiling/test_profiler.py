@@ -107,12 +107,14 @@ def test_the_full_network_takes_turns_with_every_other_system(smoke, tmp_path):
 
 def test_a_full_network_that_does_not_fit_beside_a_system_leaves_it_without_a_speedup(smoke, tmp_path, monkeypatch,
                                                                                       capsys):
-    def load(name, config):
-        if name == "var-d6":
-            raise MemoryError
-        return resolve_system(name, config)
+    def load(*weights_and_precision):
+        raise MemoryError
 
-    monkeypatch.setattr(profiler, "resolve_system", load)
+    def resolve(name, config):
+        system = resolve_system(name, config)
+        return SimpleNamespace(cache_policies=system.cache_policies, load=load) if name == "var-d6" else system
+
+    monkeypatch.setattr(profiler, "resolve_system", resolve)
     wanted = Configuration("variant-d2", 2, "fp32", "lean", random_weights=True)
     record = profile_here(smoke, wanted, tmp_path, tmp_path / "profile.json")
     assert record.status == "ok" and record.latency and record.reference is None and record.speedup is None
