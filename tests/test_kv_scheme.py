@@ -37,6 +37,7 @@ def test_bytes_of_a_token(bits, token_bytes):
     (lambda: Window(0), "W = 0"), (lambda: Window(-1), "W = -1"), (lambda: Window(1, -1), "C = -1"),
     (lambda: KVScheme(bits=3), "3 bits"), (lambda: KVScheme(bits=0), "0 bits"), (lambda: KVScheme(bits=16), "16 bits"),
     (lambda: KVScheme(Window(5)).check_fits(5), "W = 5"), (lambda: KVScheme(Window(1, 6)).check_fits(5), "C = 6"),
+    *((lambda last=last: KVScheme(last_guided=last).check_fits(5), f"first {last}") for last in (0, 1, 5)),
     (lambda: KVScheme(bits=6).check_heads(10), "6 bits"), (lambda: KVScheme(bits=4).check_heads(7), "4 bits")])
 def test_what_no_cache_keeps_is_refused_in_a_line(make, named):
     with pytest.raises(ValueError, match=f"^[^\n]*{re.escape(named)}[^\n]*$"):
@@ -45,5 +46,6 @@ def test_what_no_cache_keeps_is_refused_in_a_line(make, named):
 
 @pytest.mark.parametrize("bits", BITS)
 def test_what_fits_is_not_refused(bits):
-    KVScheme(Window(4, 5), bits).check_fits(5)
+    for last_guided in (None, 2, 4):
+        KVScheme(Window(4, 5), bits, last_guided=last_guided).check_fits(5)
     KVScheme(Window(4, 5), bits).check_heads(8)

@@ -21,6 +21,7 @@ from varient.config import TransformerSpec
 from varient.kv_scheme import KVScheme
 from varient.models.block_attention import attend_in_ranges, query_ranges
 from varient.models.kv_packing import as_stored
+from varient.models.shared_map import by_one_map
 from varient.plan import DepthPlan
 from varient.pyramid import Pyramid
 
@@ -105,7 +106,8 @@ class VAR(nn.Module):
         A token is processed only by the layers that ``plan`` lists for its scale; in other layers it is neither
         computed nor visible to other tokens.  Attention is causal between scales and full within a scale; a window in
         the plan hides earlier scales.  If the plan has fewer scales than the network, the logits end with its last.
-        Keys and values that the plan packs are seen as stored; their rounding has no gradient.
+        Keys and values that the plan packs are seen as stored; their rounding has no gradient.  What the plan says of
+        guidance is not looked at, because these rows are no halves of it.
 
         Args:
             label_B: classes 0..num_classes, int64.
@@ -161,6 +163,8 @@ class VAR(nn.Module):
                    constants: dict[int, AttentionConstants], visible_ll: Tensor | None = None) -> Tensor:
         """Hidden states (B, l, C) of scale k after the layers of the plan; reads and extends the cache.
 
+        Where the plan's guidance shares a map, the first half of the rows is the conditional one.
+
         Args:
             modulation, constants: of each layer of the plan.
             visible_ll: attention mask, bool, among the current tokens, for scales that are processed together; None: no
@@ -169,7 +173,11 @@ class VAR(nn.Module):
 
         def attend(layer: int, q_BHlc: Tensor, k_BHlc: Tensor, v_BHlc: Tensor) -> Tensor:
             k_BHtc, v_BHtc = cache.extend(layer, k, k_BHlc, v_BHlc)
-            return self.blocks[layer].attn.softmax_attention(q_BHlc, k_BHtc, v_BHtc, visible_ll)
+            # Under one map a head has the values of both halves, one after the other.
+            return self.blocks[layer].attn.softmax_attention(q_BHlc, k_BHtc, v_BHtc.flatten(3), visible_ll)
+
+        if plan.kv.shared_map and plan.kv.guided(k):
+            attend = by_one_map(attend)
 
         for layer in plan.layers(k):
             x_BlC = self.blocks[layer](x_BlC, modulation[layer], attend, constants[layer])

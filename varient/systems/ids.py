@@ -14,6 +14,8 @@
 | `free-d16-prefix`, `free-d16-nested`, `free-d16-random3` | base | as `free-d16`, with other layers than I_16 |
 | `var-d30-w1`, `variant-d16-w2-c0` | as without | the same, and they see the W scales before and the C = 2 coarsest |
 | `var-d30-kv8`, `variant-d16-w2-kv4` | as without | the same, and they see keys and values of 8, 6 or 4 bits |
+| `var-d30-gmap` | as without | the same, and both halves of guidance attend by the conditional half's map |
+| `var-d30-g6`, `var-d30-gmap-g6` | as without | the same, with guidance at the first 6 scales alone |
 | `code-n6`, `free-code-n6` | CoDe's drafter and refiner: fine-tuned, or as they are | |
 | `dit-xl2`, `dit-xl2-250` | DiT of this size, with the experiment's number of steps or with 250 | |
 | `llamagen-xxl` | LlamaGen of this size | |
@@ -77,12 +79,15 @@ SUFFIXES = (
     Suffix("previous", "w{}", KINDS, "w<W>", FROM_0),
     Suffix("coarsest", "c{}", KINDS, "c<C>", FROM_0),
     Suffix("kv_bits", "kv{}", KINDS, "kv<bits>"),
+    Suffix("shared_map", "gmap", KINDS, "gmap"),
+    Suffix("guided", "g{}", KINDS, "g<last>", FROM_0),
     Suffix("window", "r{}to{}", ("free",), "r<first>to<last>"),
     Suffix("plain", "plain", KINDS, "plain"),
 )
 """All suffixes of VAR's ids, in their order within an id."""
 
-_EXCLUSIVE = (("epoch", "phase"), ("bridge", "full", "window"), ("prefix", "nested", "random"))
+_EXCLUSIVE = (("epoch", "phase"), ("bridge", "full", "window"), ("prefix", "nested", "random"), ("shared_map", "plain"),
+              ("guided", "plain"))
 """Groups of mutually exclusive fields."""
 
 
@@ -107,6 +112,8 @@ class VarId:
         previous: W, the number of scales before its own that a scale sees; None: all.
         coarsest: C, the number of coarsest scales that it sees too; None: `varient.kv_scheme.COARSEST`.
         kv_bits: bits of stored keys and values; None: as computed.
+        shared_map: both halves of guidance attend by the attention map of the conditional half.
+        guided: the last scale with guidance; None: all have it.
 
     Raises:
         ValueError: fields that exclude each other, that ids of this kind cannot have, or that no cache can keep.
@@ -129,6 +136,8 @@ class VarId:
     previous: int | None = None
     coarsest: int | None = None
     kv_bits: int | None = None
+    shared_map: bool = False
+    guided: int | None = None
 
     family = "var"
 
@@ -183,11 +192,11 @@ class VarId:
 
     @property
     def kv(self) -> KVScheme:
-        """What the KV cache keeps of earlier scales."""
+        """What the KV cache keeps of earlier scales, and what guidance needs."""
         window = None
         if self.previous is not None:
             window = Window(self.previous, COARSEST if self.coarsest is None else self.coarsest)
-        return KVScheme(window, self.kv_bits)
+        return KVScheme(window, self.kv_bits, self.shared_map, self.guided)
 
     def plan(self, depth: int, num_scales: int, bridge: int,
              subnet: Callable[[int], tuple[int, ...] | None] = lambda depth: None,
@@ -202,7 +211,7 @@ class VarId:
             ladder: depths of all subnets, for nested layers.
 
         Raises:
-            ValueError: depth, bridge or window do not fit the network.
+            ValueError: depth, bridge, window or guided scales do not fit the network.
         """
         return replace(self._layers_at_scales(depth, num_scales, bridge, subnet, ladder), kv=self.kv)
 

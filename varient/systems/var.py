@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from varient.config import CachePolicy, ExperimentConfig, Precision, TransformerSpec
 from varient.cost.parameters import var_parameters
 from varient.paper import DEPTH
-from varient.plan import DepthPlan
+from varient.plan import DepthPlan, check_guidance
 from varient.systems.ids import VarId, forms
 from varient.training.recipes import Supernet
 
@@ -61,10 +61,14 @@ class VARSystem:
 
     def protocol(self) -> dict[str, Any]:
         """Layers per scale, guidance and filters; the cache's scheme where it is not plain."""
-        settings = self.config.sampling
-        kv = {} if self.plan.kv.is_plain else {"kv": asdict(self.plan.kv)}
-        return {"layers_per_scale": self.plan.layers_per_scale, "cfg": settings.cfg, "top_k": settings.top_k,
-                "top_p": settings.top_p} | kv
+        settings, scheme = self.config.sampling, self.plan.kv
+        found = {"layers_per_scale": self.plan.layers_per_scale, "cfg": settings.cfg, "top_k": settings.top_k,
+                 "top_p": settings.top_p}
+        if scheme.is_plain:
+            return found
+        said = {name: value for name, value in asdict(scheme).items()
+                if scheme.changes_guidance or name in ("window", "bits")}
+        return found | {"kv": said}
 
     def load(self, run_dir: Path | None, precision: Precision) -> Pipeline:
         """Load tokenizer and transformer."""
@@ -92,7 +96,7 @@ def resolve(name: str, config: ExperimentConfig, settings: None) -> VARSystem | 
     """The system with this id in the experiment.
 
     Raises:
-        ValueError: the experiment has no such depth, recipe, epoch, bridge or window.
+        ValueError: the experiment has no such depth, recipe, epoch, bridge, window or guided scales, or no guidance.
     """
     if (found := VarId.parse(name)) is None:
         return None
@@ -110,6 +114,7 @@ def resolve(name: str, config: ExperimentConfig, settings: None) -> VARSystem | 
     try:
         plan = found.plan(depth, len(config.patch_nums), bridge, config.subnet_layers, config.supernet.depths)
         plan.kv.check_heads(config.transformer.embed_dim // config.transformer.num_heads)
+        check_guidance(plan, config.sampling.cfg)
     except ValueError as error:
         raise ValueError(f"system {name!r}: {error}") from None
     supernet = Supernet(found.depth, found.recipe, found.seed, found.base)
