@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 BITS = (8, 6, 4)
 """Possible numbers of bits of a stored key or value channel."""
@@ -26,19 +26,30 @@ class Window:
     Attributes:
         previous: W.
         coarsest: C; 0 gives a plain sliding window.
+        widest: W of the wide layers; None: all layers have the same.
+        wide_layers: those layers.
 
     Raises:
-        ValueError: W below 1 or C below 0.
+        ValueError: W below 1, C below 0, or wide layers whose W is not larger.
     """
 
     previous: int
     coarsest: int = COARSEST
+    widest: int | None = None
+    wide_layers: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.widest is not None and self.widest <= self.previous:
+            raise ValueError(f"window W = {self.previous} to {self.widest}: the wider one comes second")
         if self.previous < 1:
             raise ValueError(f"window W = {self.previous}: a scale sees at least the W = 1 before it")
         if self.coarsest < 0:
             raise ValueError(f"C = {self.coarsest} coarsest scales: C is 0 or more")
+
+    def of_layer(self, layer: int) -> Window:
+        """The window of a layer, which is the same in all layers."""
+        wide = self.widest is not None and layer in self.wide_layers
+        return Window(self.widest if self.widest is not None and wide else self.previous, self.coarsest)
 
 
 @dataclass(frozen=True)
@@ -80,8 +91,16 @@ class KVScheme:
         """Whether the unconditional half runs at scale k."""
         return self.last_guided is None or k <= self.last_guided
 
+    def of_layer(self, layer: int) -> KVScheme:
+        """The scheme of a layer, whose window is the same in all layers."""
+        return self if self.window is None else replace(self, window=self.window.of_layer(layer))
+
+    def with_wide_layers(self, layers: Iterable[int]) -> KVScheme:
+        """The same with other wide layers, where windows differ by layer."""
+        return self if self.window is None else replace(self, window=replace(self.window, wide_layers=tuple(layers)))
+
     def sees(self, k: int, earlier: int) -> bool:
-        """Whether queries of scale k see keys of a scale, in layers that run at both."""
+        """Whether queries of scale k see keys of a scale, in layers that run at both and are no wide ones."""
         if earlier >= k or self.window is None:
             return earlier <= k
         return earlier <= self.window.coarsest or earlier >= k - self.window.previous
@@ -111,8 +130,8 @@ class KVScheme:
                              f"the first 2 to {num_scales - 1}, as its weight is 0 at the first")
         if self.window is None:
             return
-        if self.window.previous >= num_scales:
-            raise ValueError(f"window W = {self.window.previous}: of {num_scales} scales the last has "
+        if (largest := self.window.widest or self.window.previous) >= num_scales:
+            raise ValueError(f"window W = {largest}: of {num_scales} scales the last has "
                              f"{num_scales - 1} before it")
         if self.window.coarsest > num_scales:
             raise ValueError(f"C = {self.window.coarsest} coarsest scales: there are {num_scales}")

@@ -22,6 +22,15 @@ def test_peaks_of_windows(system, peak_mib):
     assert system_cost(system).kv_cache_bytes / MIB == pytest.approx(peak_mib, abs=0.06)
 
 
+def test_the_peak_of_windows_by_layer_does_not_depend_on_the_layers():
+    """Half of the layers with W = 1, half with W = 3; the peak is at the beginning of the last scale."""
+    (stage,), entry = paper_system("var-d30-w1to3").stages, 128 * 1920 * 4
+    for layers in (range(15), range(15, 30), range(0, 30, 2)):
+        passes = replace(stage, plan=replace(stage.plan, kv=stage.plan.kv.with_wide_layers(layers)))
+        assert max(passes.kv(128, "lean", PRECISIONS["fp16"]).peak) == (15 * 174 + 15 * 338 + 256) * entry
+    assert system_cost("var-d30-w1to3").kv_cache_bytes == (15 * 174 + 15 * 338 + 256) * entry
+
+
 @pytest.mark.parametrize(("bits", "all_mib", "lean_mib"), [
     (8, 9861.3, 6272.6), (6, 7470.7, 4752.0), (4, 5080.1, 3231.3)])
 def test_packed_entries(bits, all_mib, lean_mib):

@@ -1,6 +1,6 @@
 """Windows and packed entries: what is computed with the cache is what one teacher-forced pass computes."""
 
-from dataclasses import replace
+from dataclasses import astuple, replace
 from functools import partial
 
 import pytest
@@ -20,7 +20,18 @@ from varient.sampling import Guidance, SampledReadout, generate, image_uniforms
 
 DEPTH, LABELS = 6, torch.tensor([1, 3, 0])
 TINY_SCALES = TINY_PYRAMID.num_scales
-windows = st.builds(Window, st.integers(1, TINY_SCALES - 1), st.integers(0, TINY_SCALES))
+
+
+def any_windows(num_scales, depth):
+    """The same in all layers, or wider in some."""
+    same = st.builds(Window, st.integers(1, num_scales - 1), st.integers(0, num_scales))
+    wide = st.sets(st.integers(0, depth - 1)).map(tuple)
+    return same | st.tuples(same, wide).map(lambda drawn: Window(
+        *astuple(drawn[0])[:2], num_scales - 1, drawn[1]) if drawn[0].previous < num_scales - 1 else drawn[0])
+
+
+same_windows = st.builds(Window, st.integers(1, TINY_SCALES - 1), st.integers(0, TINY_SCALES))
+windows = any_windows(TINY_SCALES, DEPTH)
 layers = st.sets(st.integers(0, DEPTH - 1), min_size=1).map(lambda chosen: tuple(sorted(chosen)))
 tiny_plans = st.lists(layers, min_size=TINY_SCALES, max_size=TINY_SCALES).map(
     lambda chosen: DepthPlan(DEPTH, tuple(chosen)))
@@ -72,7 +83,7 @@ def test_the_fewer_bits_the_further_the_logits_move():
 
 
 @settings(deadline=None, max_examples=30)
-@given(window=windows, scale=st.integers(2, TINY_SCALES), seed=st.integers(0, 99))
+@given(window=same_windows, scale=st.integers(2, TINY_SCALES), seed=st.integers(0, 99))
 def test_a_scale_that_is_not_seen_has_no_influence(window, scale, seed):
     """In one layer, other input at a scale changes the logits of exactly the scales that see it."""
     model, kv = tiny_transformer(1), KVScheme(window)
@@ -100,7 +111,8 @@ def test_a_window_over_all_scales_is_none(policy):
     assert torch.equal(found.f_hat_BCHW, wanted.f_hat_BCHW)
 
 
-@pytest.mark.parametrize("kv", [KVScheme(Window(1)), KVScheme(Window(2, 0)), *(KVScheme(bits=bits) for bits in BITS),
+@pytest.mark.parametrize("kv", [KVScheme(Window(1)), KVScheme(Window(2, 0)), KVScheme(Window(1, 1, 3, (0, 4))),
+                                *(KVScheme(bits=bits) for bits in BITS),
                                 KVScheme(Window(1), 4), KVScheme(shared_map=True), KVScheme(last_guided=3),
                                 KVScheme(Window(2), 6, shared_map=True, last_guided=2)])
 def test_an_image_depends_neither_on_its_batch_nor_on_its_shard(kv):
@@ -125,7 +137,7 @@ def any_plans(draw):
     """Any plan with any window, any form of its entries and any guidance."""
     depth, num_scales = draw(st.integers(1, 5)), draw(st.integers(2, 6))
     layers = st.sets(st.integers(0, depth - 1), min_size=1).map(lambda chosen: tuple(sorted(chosen)))
-    window = draw(st.none() | st.builds(Window, st.integers(1, num_scales - 1), st.integers(0, num_scales)))
+    window = draw(st.none() | any_windows(num_scales, depth))
     kv = draw(st.builds(KVScheme, st.just(window), st.sampled_from((*BITS, None)), st.booleans(),
                         st.none() | st.integers(2, num_scales - 1) if num_scales > 2 else st.none()))
     assume(not kv.is_plain)
@@ -144,7 +156,8 @@ def test_counts_of_the_cost_model_are_the_caches_own(planned, images, heads, dty
         key, value = _new_entries(plan.kv, k, (rows, heads, pyramid.tokens(k), head_dim))
         for layer in plan.layers(k):
             seen, _ = cache.extend(layer, k, key, value.to(dtype))
-            assert seen.shape[2] == sum(pyramid.tokens(s) for s in plan.scales_of(layer) if plan.kv.sees(k, s))
+            assert seen.shape[2] == sum(pyramid.tokens(s) for s in plan.scales_of(layer)
+                                        if plan.kv.of_layer(layer).sees(k, s))
             assert cache.held_bytes == cache.live_bytes
         live.append(cache.live_bytes)
     counted = kv_bytes(row_steps(passes(plan, pyramid), "lean", plan.kv, rows), plan.kv, heads=heads, head_dim=head_dim,

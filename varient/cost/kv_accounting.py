@@ -138,7 +138,7 @@ def cache_steps(passes: Sequence[Pass], policy: CachePolicy, kv: KVScheme = PLAI
             seen, in_flight = before + trip.tokens, live + trip.tokens
             if policy == "lean":
                 entries = stored[layer] = {scale: tokens for scale, tokens in entries.items()
-                                           if kv.last_reader(scale, scales[layer]) > trip.last}
+                                           if kv.of_layer(layer).last_reader(scale, scales[layer]) > trip.last}
             kept = sum(entries.values())
             live = in_flight - seen + kept
             if policy == "reference":

@@ -91,8 +91,8 @@ class SchemeCache:
 
     def _kept(self, layer: int, k: int, seen: _Layer) -> _Layer:
         """The entries that a later scale sees."""
-        scales_of = self._scales_of[layer]
-        kept = tuple(s for s in seen.scales if self._kv.last_reader(s, scales_of) > k)
+        scales_of, scheme = self._scales_of[layer], self._kv.of_layer(layer)
+        kept = tuple(s for s in seen.scales if scheme.last_reader(s, scales_of) > k)
         if not kept:
             return _Layer()
         after = next(scale for scale in scales_of if scale > k)

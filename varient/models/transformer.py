@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from varient.config import TransformerSpec
 from varient.kv_scheme import KVScheme
-from varient.models.block_attention import attend_in_ranges, query_ranges
+from varient.models.block_attention import Sees, attend_in_ranges, query_ranges
 from varient.models.kv_packing import as_stored
 from varient.models.shared_map import by_one_map
 from varient.plan import DepthPlan
@@ -138,17 +138,16 @@ class VAR(nn.Module):
                  kv: KVScheme) -> Tensor:
         """Consecutive layers over the tokens of the same scales."""
         tokens = [self.pyramid.tokens(k) for k in scales]
-        if kv.window:
-            blocks = query_ranges(tokens, x_BlC.device, sees=lambda query, key: kv.sees(scales[query], scales[key]))
-        else:
-            blocks = query_ranges(tokens, x_BlC.device)
+        ranges = {scheme: query_ranges(tokens, x_BlC.device, sees=_sees(scheme, scales))
+                  for scheme in {kv.of_layer(layer) for layer in layers}}
 
         def attend(layer: int, q_BHlc: Tensor, k_BHlc: Tensor, v_BHlc: Tensor) -> Tensor:
             # Cast to the kernel's dtype first: the query ranges share keys, which would be cast once for each range.
             q_BHlc, k_BHlc = q_BHlc.to(v_BHlc.dtype), k_BHlc.to(v_BHlc.dtype)
             if kv.bits:
                 k_BHlc, v_BHlc = as_stored(k_BHlc, kv.bits), as_stored(v_BHlc, kv.bits)
-            return attend_in_ranges(self.blocks[layer].attn.softmax_attention, q_BHlc, k_BHlc, v_BHlc, blocks)
+            return attend_in_ranges(self.blocks[layer].attn.softmax_attention, q_BHlc, k_BHlc, v_BHlc,
+                                    ranges[kv.of_layer(layer)])
 
         modulation = self.modulation(class_BC, layers)
         for layer in layers:
@@ -329,6 +328,11 @@ class HeadNorm(nn.Module):
     def forward(self, x_BlC: Tensor, class_BC: Tensor) -> Tensor:
         scale_B1C, shift_B1C = self.ada_lin(class_BC).float().unsqueeze(1).chunk(2, dim=2)
         return _modulated_norm(x_BlC, scale_B1C + 1, shift_B1C, self.norm_eps)
+
+
+def _sees(kv: KVScheme, scales: Sequence[int]) -> Sees:
+    """What is seen in a layer, by positions in ``scales``."""
+    return lambda query, key: kv.sees(scales[query], scales[key])
 
 
 def _ada_lin(width: int, parts: int) -> nn.Sequential:

@@ -13,6 +13,7 @@
 | `free-d16-r4to6` | base | I_16 at r4-r6, all elsewhere (Table 1) |
 | `free-d16-prefix`, `free-d16-nested`, `free-d16-random3` | base | as `free-d16`, with other layers than I_16 |
 | `var-d30-w1`, `variant-d16-w2-c0` | as without | the same, and they see the W scales before and the C = 2 coarsest |
+| `var-d30-w1to3` | base | all, and they see 3 scales before in the layers whose keys change most, else 1 |
 | `var-d30-kv8`, `variant-d16-w2-kv4` | as without | the same, and they see keys and values of 8, 6 or 4 bits |
 | `var-d30-gmap` | as without | the same, and both halves of guidance attend by the conditional half's map |
 | `var-d30-g6`, `var-d30-gmap-g6` | as without | the same, with guidance at the first 6 scales alone |
@@ -77,6 +78,7 @@ SUFFIXES = (
     Suffix("nested", "nested", ("free",), "nested"),
     Suffix("random", "random{}", ("free",), "random<seed>", FROM_0),
     Suffix("previous", "w{}", KINDS, "w<W>", FROM_0),
+    Suffix("previous_by_layer", "w{}to{}", ("var", "free"), "w<W>to<W>", FROM_0),
     Suffix("coarsest", "c{}", KINDS, "c<C>", FROM_0),
     Suffix("kv_bits", "kv{}", KINDS, "kv<bits>"),
     Suffix("shared_map", "gmap", KINDS, "gmap"),
@@ -87,7 +89,7 @@ SUFFIXES = (
 """All suffixes of VAR's ids, in their order within an id."""
 
 _EXCLUSIVE = (("epoch", "phase"), ("bridge", "full", "window"), ("prefix", "nested", "random"), ("shared_map", "plain"),
-              ("guided", "plain"))
+              ("guided", "plain"), ("previous", "previous_by_layer"), ("base", "previous_by_layer"))
 """Groups of mutually exclusive fields."""
 
 
@@ -110,6 +112,7 @@ class VarId:
         prefix, nested, random: layers of the subnet in place of Eq. 2's: the first d, nested ones, or d drawn with this
             seed.
         previous: W, the number of scales before its own that a scale sees; None: all.
+        previous_by_layer: W of most layers, and of those whose keys change most (`varient.systems.key_change`).
         coarsest: C, the number of coarsest scales that it sees too; None: `varient.kv_scheme.COARSEST`.
         kv_bits: bits of stored keys and values; None: as computed.
         shared_map: both halves of guidance attend by the attention map of the conditional half.
@@ -134,6 +137,7 @@ class VarId:
     nested: bool = False
     random: int | None = None
     previous: int | None = None
+    previous_by_layer: tuple[int, int] | None = None
     coarsest: int | None = None
     kv_bits: int | None = None
     shared_map: bool = False
@@ -152,7 +156,7 @@ class VarId:
                 raise ValueError(f"system {self}: {' and '.join(clash)} cannot be combined")
         if self.window and self.window[0] > self.window[1]:
             raise ValueError(f"system {self}: the last scale of its window is before the first")
-        if self.coarsest is not None and self.previous is None:
+        if self.coarsest is not None and self.previous is self.previous_by_layer is None:
             raise ValueError(f"system {self}: '-c{self.coarsest}' needs a window, '-w<W>'")
         try:
             _ = self.kv
@@ -193,15 +197,19 @@ class VarId:
     @property
     def kv(self) -> KVScheme:
         """What the KV cache keeps of earlier scales, and what guidance needs."""
-        window = None
+        window, coarsest = None, COARSEST if self.coarsest is None else self.coarsest
         if self.previous is not None:
-            window = Window(self.previous, COARSEST if self.coarsest is None else self.coarsest)
+            window = Window(self.previous, coarsest)
+        if self.previous_by_layer:
+            window = Window(self.previous_by_layer[0], coarsest, self.previous_by_layer[1])
         return KVScheme(window, self.kv_bits, self.shared_map, self.guided)
 
     def plan(self, depth: int, num_scales: int, bridge: int,
              subnet: Callable[[int], tuple[int, ...] | None] = lambda depth: None,
              ladder: Sequence[int] = ()) -> DepthPlan:
         """The layers that run at each scale, and what they see.
+
+        Where windows differ by layer, the wide ones are the first half: which ones they are is known with the weights.
 
         Args:
             depth: D of the network.
@@ -213,7 +221,8 @@ class VarId:
         Raises:
             ValueError: depth, bridge, window or guided scales do not fit the network.
         """
-        return replace(self._layers_at_scales(depth, num_scales, bridge, subnet, ladder), kv=self.kv)
+        plan, kv = self._layers_at_scales(depth, num_scales, bridge, subnet, ladder), self.kv
+        return replace(plan, kv=kv.with_wide_layers(range(depth // 2)) if self.previous_by_layer else kv)
 
     def _layers_at_scales(self, depth: int, num_scales: int, bridge: int,
                           subnet: Callable[[int], tuple[int, ...] | None], ladder: Sequence[int]) -> DepthPlan:
