@@ -48,8 +48,9 @@ class Window:
 
     def of_layer(self, layer: int) -> Window:
         """The window of a layer, which is the same in all layers."""
-        wide = self.widest is not None and layer in self.wide_layers
-        return Window(self.widest if self.widest is not None and wide else self.previous, self.coarsest)
+        if self.widest is None or layer not in self.wide_layers:
+            return Window(self.previous, self.coarsest)
+        return Window(self.widest, self.coarsest)
 
 
 @dataclass(frozen=True)

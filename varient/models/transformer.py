@@ -175,11 +175,9 @@ class VAR(nn.Module):
             # Under one map a head has the values of both halves, one after the other.
             return self.blocks[layer].attn.softmax_attention(q_BHlc, k_BHtc, v_BHtc.flatten(3), visible_ll)
 
-        if plan.kv.shared_map and plan.kv.guided(k):
-            attend = by_one_map(attend)
-
+        attention: Attend = by_one_map(attend) if plan.kv.shared_map and plan.kv.guided(k) else attend
         for layer in plan.layers(k):
-            x_BlC = self.blocks[layer](x_BlC, modulation[layer], attend, constants[layer])
+            x_BlC = self.blocks[layer](x_BlC, modulation[layer], attention, constants[layer])
         return x_BlC
 
     def visible(self, last: int) -> Tensor:

@@ -156,7 +156,7 @@ class VarId:
                 raise ValueError(f"system {self}: {' and '.join(clash)} cannot be combined")
         if self.window and self.window[0] > self.window[1]:
             raise ValueError(f"system {self}: the last scale of its window is before the first")
-        if self.coarsest is not None and self.previous is self.previous_by_layer is None:
+        if self.coarsest is not None and self.previous is None and self.previous_by_layer is None:
             raise ValueError(f"system {self}: '-c{self.coarsest}' needs a window, '-w<W>'")
         try:
             _ = self.kv
