@@ -127,6 +127,7 @@ def cache_steps(passes: Sequence[Pass], policy: CachePolicy, kv: KVScheme = PLAI
     for trip in passes:
         for layer in trip.layers:
             scales.setdefault(layer, []).append(trip.last)
+    schemes = {layer: kv.of_layer(layer) for layer in scales}
     stored: dict[int, dict[int, int]] = {layer: {} for layer in scales}  # layer -> last scale of a pass -> its tokens
     capacity: dict[int, int] = {}  # layer -> tokens that its storage under `lean` has room for
     steps, live = [], 0
@@ -138,7 +139,7 @@ def cache_steps(passes: Sequence[Pass], policy: CachePolicy, kv: KVScheme = PLAI
             seen, in_flight = before + trip.tokens, live + trip.tokens
             if policy == "lean":
                 entries = stored[layer] = {scale: tokens for scale, tokens in entries.items()
-                                           if kv.of_layer(layer).last_reader(scale, scales[layer]) > trip.last}
+                                           if schemes[layer].last_reader(scale, scales[layer]) > trip.last}
             kept = sum(entries.values())
             live = in_flight - seen + kept
             if policy == "reference":

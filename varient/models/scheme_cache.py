@@ -59,6 +59,7 @@ class SchemeCache:
         plan.check_fits(plan.depth, pyramid.num_scales)
         self._pyramid, self._kv = pyramid, plan.kv
         self._scales_of = {layer: plan.scales_of(layer) for layer in range(plan.depth)}
+        self._scheme_of = {layer: plan.kv.of_layer(layer) for layer in range(plan.depth)}
         self._stored: dict[int, _Layer] = {}
         self.live_bytes = self.peak_bytes = self.scratch_bytes = 0
 
@@ -91,7 +92,7 @@ class SchemeCache:
 
     def _kept(self, layer: int, k: int, seen: _Layer) -> _Layer:
         """The entries that a later scale sees."""
-        scales_of, scheme = self._scales_of[layer], self._kv.of_layer(layer)
+        scales_of, scheme = self._scales_of[layer], self._scheme_of[layer]
         kept = tuple(s for s in seen.scales if scheme.last_reader(s, scales_of) > k)
         if not kept:
             return _Layer()
