@@ -78,7 +78,7 @@ SUFFIXES = (
     Suffix("nested", "nested", ("free",), "nested"),
     Suffix("random", "random{}", ("free",), "random<seed>", FROM_0),
     Suffix("previous", "w{}", KINDS, "w<W>", FROM_0),
-    Suffix("previous_by_layer", "w{}to{}", ("var", "free"), "w<W>to<W>", FROM_0),
+    Suffix("previous_by_layer", "w{}to{}", ("var", "free"), "w<W>to<V>", FROM_0),
     Suffix("coarsest", "c{}", KINDS, "c<C>", FROM_0),
     Suffix("kv_bits", "kv{}", KINDS, "kv<bits>"),
     Suffix("shared_map", "gmap", KINDS, "gmap"),
