@@ -57,7 +57,7 @@ def test_the_tables_of_a_run_are_filled(finished):
 
 def test_rivals_are_sampled_scored_and_profiled_and_train_nothing(finished):
     settings = yaml.safe_load((ROOT / "workflow/config/smoke.yaml").read_text())
-    settings["rivals"] = ["var-d6-w1", "variant-d4-w2-kv8", "free-d4-prefix"]
+    settings["rivals"] = ["var-d6-w1", "variant-d4-w2-kv8", "free-d4-prefix", "var-d6-gmap-g6"]
     (finished / "smoke_rivals.yaml").write_text(yaml.safe_dump(settings))
     result = snakemake(finished, "--cores", "all", "--configfile", "smoke_rivals.yaml", "--",
                        "results/smoke/rivals.csv")
@@ -68,9 +68,9 @@ def test_rivals_are_sampled_scored_and_profiled_and_train_nothing(finished):
     for system in settings["rivals"]:
         assert float(table.loc[system, "fid"]) > 0
         assert float(table.loc[system, "here_latency_s"].removesuffix(DISTURBED)) > 0
-    sizes = {name: float(table.loc[name, "here_kv_mib"]) for name in ("var-d6", "var-d6-w1", "variant-d4",
-                                                                      "variant-d4-w2-kv8", "free-d4-prefix")}
+    sizes = {name: float(table.loc[name, "here_kv_mib"]) for name in ("var-d6", "variant-d4", *settings["rivals"])}
     assert sizes["var-d6-w1"] < sizes["var-d6"] and sizes["variant-d4-w2-kv8"] < sizes["variant-d4"] / 2
+    assert sizes["var-d6-gmap-g6"] < sizes["var-d6"]
     assert sizes["free-d4-prefix"] == sizes["variant-d4"]
     profile = read_record(finished / "runs/smoke/records/profile-var-d6-w1.json", ProfileRecord)
     assert profile.cache_policy == "lean"

@@ -1,14 +1,15 @@
-"""What a KV cache keeps of earlier scales: which of them later scales see, and in how many bits.  Integers only.
+"""What a KV cache keeps of earlier scales: which of them later scales see, in how many bits, and of which half of
+classifier-free guidance.  Integers only.
 
-Without a window and without a number of bits a scale sees all earlier scales as they were computed, as in VAR.  Both
-change the images, so they belong to the system and not to the cache's policy, which does not.
+By default a scale sees all earlier scales as they were computed, and both halves run at all scales, as in VAR.  All
+else changes the images, so it belongs to the system and not to the cache's policy, which does not.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 BITS = (8, 6, 4)
 """Possible numbers of bits of a stored key or value channel."""
@@ -25,28 +26,43 @@ class Window:
     Attributes:
         previous: W.
         coarsest: C; 0 gives a plain sliding window.
+        widest: W of the wide layers; None: all layers have the same.
+        wide_layers: those layers.
 
     Raises:
-        ValueError: W below 1 or C below 0.
+        ValueError: W below 1, C below 0, or wide layers whose W is not larger.
     """
 
     previous: int
     coarsest: int = COARSEST
+    widest: int | None = None
+    wide_layers: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.widest is not None and self.widest <= self.previous:
+            raise ValueError(f"window W = {self.previous} to {self.widest}: the wider one comes second")
         if self.previous < 1:
             raise ValueError(f"window W = {self.previous}: a scale sees at least the W = 1 before it")
         if self.coarsest < 0:
             raise ValueError(f"C = {self.coarsest} coarsest scales: C is 0 or more")
 
+    def of_layer(self, layer: int) -> Window:
+        """The window of a layer, which is the same in all layers."""
+        if self.widest is None or layer not in self.wide_layers:
+            return Window(self.previous, self.coarsest)
+        return Window(self.widest, self.coarsest)
+
 
 @dataclass(frozen=True)
 class KVScheme:
-    """Which scales are seen, and in what form their entries are stored.
+    """Which scales are seen, in what form their entries are stored, and what guidance needs of its unconditional half.
 
     Attributes:
         window: the scales that are seen; None: all.
         bits: keys and values are stored as integers of so many bits; None: as computed.
+        shared_map: the unconditional half attends by the attention map of the conditional half, so it has values and
+            neither queries nor keys (LiteVAR).
+        last_guided: the last scale at which the unconditional half runs; None: all.
 
     Raises:
         ValueError: a number of bits that no cache stores.
@@ -54,6 +70,8 @@ class KVScheme:
 
     window: Window | None = None
     bits: int | None = None
+    shared_map: bool = False
+    last_guided: int | None = None
 
     def __post_init__(self) -> None:
         if self.bits not in (None, *BITS):
@@ -62,11 +80,28 @@ class KVScheme:
 
     @property
     def is_plain(self) -> bool:
-        """Whether all scales are seen as they were computed."""
-        return self.window is None and self.bits is None
+        """Whether all scales are seen as they were computed, by both halves alike."""
+        return self.window is None and self.bits is None and not self.changes_guidance
+
+    @property
+    def changes_guidance(self) -> bool:
+        """Whether the unconditional half does not run as the conditional one, so that there must be guidance."""
+        return self.shared_map or self.last_guided is not None
+
+    def guided(self, k: int) -> bool:
+        """Whether the unconditional half runs at scale k."""
+        return self.last_guided is None or k <= self.last_guided
+
+    def of_layer(self, layer: int) -> KVScheme:
+        """The scheme of a layer, whose window is the same in all layers."""
+        return self if self.window is None else replace(self, window=self.window.of_layer(layer))
+
+    def with_wide_layers(self, layers: Iterable[int]) -> KVScheme:
+        """The same with other wide layers, where windows differ by layer."""
+        return self if self.window is None else replace(self, window=replace(self.window, wide_layers=tuple(layers)))
 
     def sees(self, k: int, earlier: int) -> bool:
-        """Whether queries of scale k see keys of a scale, in layers that run at both."""
+        """Whether queries of scale k see keys of a scale, in layers that run at both and are no wide ones."""
         if earlier >= k or self.window is None:
             return earlier <= k
         return earlier <= self.window.coarsest or earlier >= k - self.window.previous
@@ -86,15 +121,18 @@ class KVScheme:
         return 2 * heads * (head_dim * self.bits // 8 + FACTOR_BYTES)
 
     def check_fits(self, num_scales: int) -> None:
-        """Check the window.
+        """Check the window and the guided scales.
 
         Raises:
-            ValueError: it is for more scales than there are.
+            ValueError: they are for more scales than there are, or guidance ends where its weight is still 0.
         """
+        if self.last_guided is not None and not 2 <= self.last_guided < num_scales:
+            raise ValueError(f"guidance at the first {self.last_guided} scales alone: of {num_scales} scales it is at "
+                             f"the first 2 to {num_scales - 1}, as its weight is 0 at the first")
         if self.window is None:
             return
-        if self.window.previous >= num_scales:
-            raise ValueError(f"window W = {self.window.previous}: of {num_scales} scales the last has "
+        if (largest := self.window.widest or self.window.previous) >= num_scales:
+            raise ValueError(f"window W = {largest}: of {num_scales} scales the last has "
                              f"{num_scales - 1} before it")
         if self.window.coarsest > num_scales:
             raise ValueError(f"C = {self.window.coarsest} coarsest scales: there are {num_scales}")
@@ -110,4 +148,4 @@ class KVScheme:
 
 
 PLAIN = KVScheme()
-"""All earlier scales are seen, as they were computed."""
+"""All earlier scales are seen, as they were computed, and both halves run."""

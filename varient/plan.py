@@ -76,11 +76,12 @@ class DepthPlan:
     Attributes:
         depth: D, the layers of the full network.
         layers_per_scale: for scale k = 1..K, at index k-1: ascending indices of the layers that run.
-        kv: which earlier scales a scale sees in its layers, and in what form; all as they were computed by default.
+        kv: which earlier scales a scale sees in its layers, in what form, and what guidance needs of them; by default
+            all as they were computed, for both halves.
 
     Raises:
         ValueError: no scale, a scale without a layer, indices that are unsorted, repeated or outside 0..D-1, or a
-            window for more scales.
+            window or guided scales that do not fit the scales.
     """
 
     depth: int
@@ -169,6 +170,19 @@ class DepthPlan:
         if (self.depth, self.num_scales) != (depth, num_scales):
             raise ValueError(f"the plan is for {self.depth} layers and {self.num_scales} scales, "
                              f"the network has {depth} layers and {num_scales} scales")
+
+
+def check_guidance(plan: DepthPlan, cfg: float) -> None:
+    """Check that a plan which says how guidance runs has some.
+
+    Args:
+        cfg: guidance scale; 0: no guidance.
+
+    Raises:
+        ValueError: it has none.
+    """
+    if plan.kv.changes_guidance and cfg == 0:
+        raise ValueError("it says how guidance runs, and there is none (cfg = 0)")
 
 
 def _check_depth(depth: int, subnet_depth: int) -> None:

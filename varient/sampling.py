@@ -17,7 +17,7 @@ from varient.models.graphs import Replays
 from varient.models.kv_cache import CachePolicy, KVCache, new_cache
 from varient.models.quantizer import MultiScaleQuantizer
 from varient.models.transformer import VAR
-from varient.plan import DepthPlan
+from varient.plan import DepthPlan, check_guidance
 from varient.pyramid import Pyramid
 
 TIE_ROOM = 64
@@ -100,8 +100,8 @@ def generate(model: VAR, quantizer: MultiScaleQuantizer, label_B: Tensor, plan: 
 
     Raises:
         ValueError: a plan for another network, a label outside the classes, drafted tokens that do not fill whole
-            scales or leave nothing to generate, or a plan with different layers or a window at scales that are
-            processed together.
+            scales or leave nothing to generate, a plan with different layers, a window or an end of guidance at scales
+            that are processed together, or one that says how guidance runs where there is none.
         NotFiniteError: logits that are not finite.
     """
     check_labels(label_B, model)
@@ -140,6 +140,7 @@ def run_scales(model: VAR, quantizer: MultiScaleQuantizer, label_B: Tensor, plan
     """
     pyramid = model.pyramid
     plan.check_fits(model.spec.depth, min(plan.num_scales, pyramid.num_scales))
+    check_guidance(plan, guidance.cfg)
     first = _first_scale(plan, pyramid, drafted_BL)
     guided = guidance.cfg > 0
     rows_R = torch.cat([label_B, torch.full_like(label_B, model.num_classes)]) if guided else label_B
@@ -155,6 +156,9 @@ def run_scales(model: VAR, quantizer: MultiScaleQuantizer, label_B: Tensor, plan
 
     f_hat_BCHW, tokens, sums, visible_ll = None, [], [], None
     for k in range(first, plan.num_scales + 1):
+        if guided and not plan.kv.guided(k):
+            guided, class_RC = False, class_RC.chunk(2)[0]
+            modulation = {layer: modulation_R16C.chunk(2)[0] for layer, modulation_R16C in modulation.items()}
         if k == 1:
             x_RlC = model.embed_start(class_RC)
         elif k == first:
@@ -164,7 +168,7 @@ def run_scales(model: VAR, quantizer: MultiScaleQuantizer, label_B: Tensor, plan
         else:
             x_RlC, visible_ll = embed(k, f_hat_BCHW), None
         x_RlC = model.scale_step(k, x_RlC, plan, cache, modulation, constants, visible_ll)[:, -pyramid.tokens(k):]
-        logits_BlV = guided_logits(model.logits(x_RlC, class_RC), k, pyramid, guidance.cfg)
+        logits_BlV = guided_logits(model.logits(x_RlC, class_RC), k, pyramid, guidance.cfg if guided else 0.0)
         if on_logits:
             on_logits(k, logits_BlV)
         sums.append(finite_sum(logits_BlV))  # before filtering, which may drop a NaN
@@ -220,6 +224,8 @@ def _first_scale(plan: DepthPlan, pyramid: Pyramid, drafted_BL: Tensor | None) -
     first = ends.index(drafted_BL.shape[1]) + 2
     if plan.kv.window:
         raise ValueError(f"scales 1..{first} are processed together, so the plan cannot hide some of them by a window")
+    if plan.kv.last_guided is not None:
+        raise ValueError(f"scales 1..{first} are processed together, so the plan cannot end guidance after some scale")
     if len(set(plan.layers_per_scale[:first])) > 1:
         raise ValueError(f"scales 1..{first} are processed together, so the plan must have the same layers for them")
     return first

@@ -22,6 +22,15 @@ def test_peaks_of_windows(system, peak_mib):
     assert system_cost(system).kv_cache_bytes / MIB == pytest.approx(peak_mib, abs=0.06)
 
 
+def test_the_peak_of_windows_by_layer_does_not_depend_on_the_layers():
+    """Half of the layers with W = 1, half with W = 3; the peak is at the beginning of the last scale."""
+    (stage,), entry = paper_system("var-d30-w1to3").stages, 128 * 1920 * 4
+    for layers in (range(15), range(15, 30), range(0, 30, 2)):
+        passes = replace(stage, plan=replace(stage.plan, kv=stage.plan.kv.with_wide_layers(layers)))
+        assert max(passes.kv(128, "lean", PRECISIONS["fp16"]).peak) == (15 * 174 + 15 * 338 + 256) * entry
+    assert system_cost("var-d30-w1to3").kv_cache_bytes == (15 * 174 + 15 * 338 + 256) * entry
+
+
 @pytest.mark.parametrize(("bits", "all_mib", "lean_mib"), [
     (8, 9861.3, 6272.6), (6, 7470.7, 4752.0), (4, 5080.1, 3231.3)])
 def test_packed_entries(bits, all_mib, lean_mib):
@@ -29,6 +38,40 @@ def test_packed_entries(bits, all_mib, lean_mib):
     tokens = token_layers(paper_system("var-d30").stages[0].passes)
     assert 128 * tokens * KVScheme(bits=bits).token_bytes(30, 64, 4) / MIB == pytest.approx(all_mib, abs=0.06)
     assert system_cost(f"var-d30-kv{bits}").kv_cache_bytes / MIB == pytest.approx(lean_mib, abs=0.06)
+
+
+@pytest.mark.parametrize(("system", "peak_mib"), [
+    ("var-d30-gmap", 0.75 * 12165.0), ("variant-d16-gmap", 0.75 * 6600.0), ("var-d30-kv8-gmap", 0.75 * 6272.578125),
+    ("var-d30-g6", 0.5 * 12165.0), ("variant-d8-g6", 0.5 * 3420.0)])
+def test_peaks_of_other_guidance(system, peak_mib):
+    """Without the keys of the unconditional half a quarter less; without that half at the last scale, half."""
+    assert system_cost(system).kv_cache_bytes / MIB == peak_mib
+
+
+def test_the_unconditional_half_dies_with_its_last_scale():
+    """Layer by layer: when scale 9 enters the first layer, all layers still have both halves of r1..r8."""
+    (stage,) = system_cost("var-d30-g9").stages
+    entry = 64 * 1920 * 4  # a token of one half in one layer
+    assert stage.kv_peak_bytes[8] == (30 * 255 + 169) * 2 * entry
+    assert stage.kv_live_bytes[8] == 30 * 424 * entry
+    assert stage.kv_peak_bytes[9] == (30 * 424 + 256) * entry
+
+
+def test_work_of_other_guidance_by_hand():
+    """A quarter less attention under one map, whose other work stays; half of the rows after the end of guidance."""
+    full, shared, short = (system_cost(name) for name in ("var-d30", "var-d30-gmap", "var-d30-g6"))
+    assert {part for part in full.work if shared.work[part] != full.work[part]} == {"attention_scores"}
+    assert shared.work["attention_scores"].flops == 0.75 * full.work["attention_scores"].flops
+    rows = [2 if k <= 6 else 1 for k in VAR_256.scales]
+    tokens = [rows * VAR_256.tokens(k) for k, rows in zip(VAR_256.scales, rows, strict=True)]
+    seen = [count * VAR_256.end(k) for k, count in zip(VAR_256.scales, tokens, strict=True)]
+    assert short.work["mlp"].flops == 30 * 64 * sum(tokens) * 2 * 2 * 1920 * 7680
+    assert short.work["attention_projections"].flops == 30 * 64 * sum(tokens) * 2 * 4 * 1920 ** 2
+    assert short.work["attention_scores"].flops == 30 * 64 * sum(seen) * 4 * 1920
+    assert short.work["head"].flops == 64 * 2 * 1920 * (sum(rows) * 2 * 1920 + sum(tokens) * 4096)
+    assert short.work["adaln"] == full.work["adaln"] and short.work["mlp"].weight_bytes == full.work["mlp"].weight_bytes
+    assert short.latency_s < 0.6 * full.latency_s and short.peak_memory.transformer_mib < (
+        full.peak_memory.transformer_mib - 0.5 * full.kv_cache_bytes / MIB)
 
 
 def test_depth_window_and_bits_compose():
@@ -50,12 +93,12 @@ def test_only_attention_and_the_cache_change():
     assert packed.work["attention_scores"].moved_bytes > full.work["attention_scores"].moved_bytes
 
 
-def _attention(kv, sides=(1, 2, 3)):
+def _attention(kv, sides=(1, 2, 3), rows=1):
     """Reads and writes of the cache in each pass of one layer with one head of 4 channels, in 32 bits."""
     spec = TransformerSpec(depth=1, embed_dim=4, num_heads=1)
     plan = replace(DepthPlan.full(1, len(sides)), kv=kv)
     works = [trip.parts["attention_scores"]
-             for trip in var_work(VARPasses(VARShape(spec, Pyramid(sides)), plan), 1, 1, "lean", PRECISIONS["fp32"])]
+             for trip in var_work(VARPasses(VARShape(spec, Pyramid(sides)), plan), 1, rows, "lean", PRECISIONS["fp32"])]
     return [(work.kv_read_bytes, work.kv_written_bytes) for work in works]
 
 
@@ -74,6 +117,22 @@ def test_traffic_of_packed_entries_by_hand():
     assert second == (5 * 32 + 4 * 3 * 32 + 5 * 12 + 5 * (12 + 32), 4 * (32 + 12) + 5 * 12 + 5 * 2 * 32)
 
 
+def test_traffic_of_a_shared_map_by_hand():
+    """A token has one key and two values of 16 bytes; new values are first put beside each other."""
+    first, second, third = _attention(KVScheme(shared_map=True), rows=2)
+    assert first == (2 * 16 + 48 + 48, 2 * 16 + 48)
+    assert second == (4 * 32 + 5 * 48 + 5 * 48, 4 * 32 + 5 * 48)
+    assert third == (9 * 32 + 14 * 48 + 14 * 48, 9 * 32 + 14 * 48)
+
+
+def test_traffic_of_an_end_of_guidance_by_hand():
+    """32 bytes a token and half; after scale 2 what is kept of the conditional half is copied."""
+    first, second, third = _attention(KVScheme(last_guided=2), rows=2)
+    assert first == (2 * (32 + 32), 2 * 32)
+    assert second == (2 * (5 * 32 + 5 * 32) + 5 * 32, 2 * 5 * 32 + 5 * 32)
+    assert third == (14 * 32 + 14 * 32, 14 * 32)
+
+
 def test_the_only_cache_is_the_lean_one():
     asked = system_cost("variant-d8-w1-kv8", policy="reference")
     assert (asked.policy, asked.kv_cache_bytes) == ("lean", system_cost("variant-d8-w1-kv8").kv_cache_bytes)
@@ -82,6 +141,7 @@ def test_the_only_cache_is_the_lean_one():
 
 @pytest.mark.parametrize(("system", "named"), [
     ("var-d30-w0", "W = 0"), ("var-d30-w10", "W = 10"), ("var-d30-w1-c11", "C = 11"), ("variant-d8-w1-c7", "C = 7"),
+    ("var-d30-g0", "first 0"), ("variant-d8-g10", "first 10"), ("var-d30-gmap-plain", "gmap and plain"),
     ("var-d30-kv3", "3 bits"), ("var-d30-c2", "-c2"), ("dit-xl2-w1", "unknown"), ("code-n6-kv8", "unknown")])
 def test_bad_input_ends_in_one_line(system, named):
     with pytest.raises(ValueError, match=f"^[^\n]*{system}[^\n]*$") as error:

@@ -42,8 +42,8 @@ def test_what_is_chosen_fits_and_nothing_better_does(memory_mib, latency_s):
 
 def test_what_is_not_considered_is_said():
     answer = plan_answer(ALL[:1], batch_size=64, device="l20", memory_mib=40_000, latency_s=None)
-    assert answer.document["not_considered"] == ["windows", "packed entries"]
-    assert "windows and packed entries" in answer.grids[0].caption
+    assert answer.document["not_considered"] == ["windows", "packed entries", "other guidance"]
+    assert "windows, packed entries and other guidance" in answer.grids[0].caption
 
 
 def test_the_lean_cache_needs_less_and_comes_first_among_equals():

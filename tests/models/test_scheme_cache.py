@@ -1,15 +1,16 @@
 """Windows and packed entries: what is computed with the cache is what one teacher-forced pass computes."""
 
-from dataclasses import replace
+from dataclasses import astuple, replace
+from functools import partial
 
 import pytest
 import torch
 from allocator_fixtures import allocator_peak
 from conftest import TINY_PYRAMID, tiny_tokenizer, tiny_transformer
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from varient.cost.kv_accounting import cache_steps, kv_bytes, passes
+from varient.cost.kv_accounting import cache_steps, kv_bytes, passes, row_steps
 from varient.kv_scheme import BITS, KVScheme, Window
 from varient.models.kv_cache import LeanCache, new_cache
 from varient.models.scheme_cache import SchemeCache
@@ -19,7 +20,18 @@ from varient.sampling import Guidance, SampledReadout, generate, image_uniforms
 
 DEPTH, LABELS = 6, torch.tensor([1, 3, 0])
 TINY_SCALES = TINY_PYRAMID.num_scales
-windows = st.builds(Window, st.integers(1, TINY_SCALES - 1), st.integers(0, TINY_SCALES))
+
+
+def any_windows(num_scales, depth):
+    """The same in all layers, or wider in some."""
+    same = st.builds(Window, st.integers(1, num_scales - 1), st.integers(0, num_scales))
+    wide = st.sets(st.integers(0, depth - 1)).map(tuple)
+    return same | st.tuples(same, wide).map(lambda drawn: Window(
+        *astuple(drawn[0])[:2], num_scales - 1, drawn[1]) if drawn[0].previous < num_scales - 1 else drawn[0])
+
+
+same_windows = st.builds(Window, st.integers(1, TINY_SCALES - 1), st.integers(0, TINY_SCALES))
+windows = any_windows(TINY_SCALES, DEPTH)
 layers = st.sets(st.integers(0, DEPTH - 1), min_size=1).map(lambda chosen: tuple(sorted(chosen)))
 tiny_plans = st.lists(layers, min_size=TINY_SCALES, max_size=TINY_SCALES).map(
     lambda chosen: DepthPlan(DEPTH, tuple(chosen)))
@@ -71,7 +83,7 @@ def test_the_fewer_bits_the_further_the_logits_move():
 
 
 @settings(deadline=None, max_examples=30)
-@given(window=windows, scale=st.integers(2, TINY_SCALES), seed=st.integers(0, 99))
+@given(window=same_windows, scale=st.integers(2, TINY_SCALES), seed=st.integers(0, 99))
 def test_a_scale_that_is_not_seen_has_no_influence(window, scale, seed):
     """In one layer, other input at a scale changes the logits of exactly the scales that see it."""
     model, kv = tiny_transformer(1), KVScheme(window)
@@ -99,8 +111,10 @@ def test_a_window_over_all_scales_is_none(policy):
     assert torch.equal(found.f_hat_BCHW, wanted.f_hat_BCHW)
 
 
-@pytest.mark.parametrize("kv", [KVScheme(Window(1)), KVScheme(Window(2, 0)), *(KVScheme(bits=bits) for bits in BITS),
-                                KVScheme(Window(1), 4)])
+@pytest.mark.parametrize("kv", [KVScheme(Window(1)), KVScheme(Window(2, 0)), KVScheme(Window(1, 1, 3, (0, 4))),
+                                *(KVScheme(bits=bits) for bits in BITS),
+                                KVScheme(Window(1), 4), KVScheme(shared_map=True), KVScheme(last_guided=3),
+                                KVScheme(Window(2), 6, shared_map=True, last_guided=2)])
 def test_an_image_depends_neither_on_its_batch_nor_on_its_shard(kv):
     model, quantizer = tiny_transformer(DEPTH), tiny_tokenizer().quantize
     plan = DepthPlan.bridge(DEPTH, 3, 2, TINY_SCALES)
@@ -120,42 +134,58 @@ def test_an_image_depends_neither_on_its_batch_nor_on_its_shard(kv):
 
 @st.composite
 def any_plans(draw):
-    """Any plan with any window and any form of its entries."""
+    """Any plan with any window, any form of its entries and any guidance."""
     depth, num_scales = draw(st.integers(1, 5)), draw(st.integers(2, 6))
     layers = st.sets(st.integers(0, depth - 1), min_size=1).map(lambda chosen: tuple(sorted(chosen)))
-    window = draw(st.none() | st.builds(Window, st.integers(1, num_scales - 1), st.integers(0, num_scales)))
-    kv = KVScheme(window, draw(st.sampled_from((*BITS, None)) if window else st.sampled_from(BITS)))
+    window = draw(st.none() | any_windows(num_scales, depth))
+    kv = draw(st.builds(KVScheme, st.just(window), st.sampled_from((*BITS, None)), st.booleans(),
+                        st.none() | st.integers(2, num_scales - 1) if num_scales > 2 else st.none()))
+    assume(not kv.is_plain)
     plan = DepthPlan(depth, tuple(draw(st.lists(layers, min_size=num_scales, max_size=num_scales))), kv)
     sides = draw(st.lists(st.integers(1, 4), min_size=num_scales, max_size=num_scales))
     return plan, Pyramid(tuple(sorted(sides)))
 
 
 @settings(max_examples=200, deadline=None)
-@given(planned=any_plans(), rows=st.integers(1, 3), heads=st.integers(1, 3),
+@given(planned=any_plans(), images=st.integers(1, 3), heads=st.integers(1, 3),
        dtype=st.sampled_from([torch.float16, torch.float32]))
-def test_counts_of_the_cost_model_are_the_caches_own(planned, rows, heads, dtype):
-    (plan, pyramid), head_dim = planned, 8
+def test_counts_of_the_cost_model_are_the_caches_own(planned, images, heads, dtype):
+    (plan, pyramid), rows, head_dim = planned, 2 * images, 8
     cache, live = SchemeCache(plan, pyramid), []
     for k in pyramid.scales:
-        key = torch.zeros(rows, heads, pyramid.tokens(k), head_dim)
+        key, value = _new_entries(plan.kv, k, (rows, heads, pyramid.tokens(k), head_dim))
         for layer in plan.layers(k):
-            seen, _ = cache.extend(layer, k, key, key.to(dtype))
-            assert seen.shape[2] == sum(pyramid.tokens(s) for s in plan.scales_of(layer) if plan.kv.sees(k, s))
+            seen, _ = cache.extend(layer, k, key, value.to(dtype))
+            assert seen.shape[2] == sum(pyramid.tokens(s) for s in plan.scales_of(layer)
+                                        if plan.kv.of_layer(layer).sees(k, s))
             assert cache.held_bytes == cache.live_bytes
         live.append(cache.live_bytes)
-    steps = cache_steps(passes(plan, pyramid), "lean", plan.kv)
-    counted = kv_bytes(steps, plan.kv, rows=rows, heads=heads, head_dim=head_dim, channel_bytes=2 * dtype.itemsize)
+    counted = kv_bytes(row_steps(passes(plan, pyramid), "lean", plan.kv, rows), plan.kv, heads=heads, head_dim=head_dim,
+                       channel_bytes=2 * dtype.itemsize)
     assert counted.live == tuple(live)
     assert (max(counted.peak), counted.scratch) == (cache.peak_bytes, cache.scratch_bytes)
     assert cache.live_bytes == 0
 
 
-@pytest.mark.parametrize("kv", [KVScheme(Window(1)), KVScheme(Window(2, 0))])
+def _new_entries(kv, k, shape):
+    """Keys and values of a scale as `VAR.scale_step` hands them to the cache; ``shape`` has both halves of guidance."""
+    rows, *rest = shape
+    if not kv.guided(k):
+        return torch.zeros(rows // 2, *rest), torch.zeros(rows // 2, *rest)
+    if kv.shared_map:
+        heads, tokens, channels = rest
+        return torch.zeros(rows // 2, *rest), torch.zeros(rows // 2, heads, tokens, 2, channels)
+    return torch.zeros(shape), torch.zeros(shape)
+
+
+@pytest.mark.parametrize("kv", [KVScheme(Window(1)), KVScheme(Window(2, 0)), KVScheme(shared_map=True),
+                                KVScheme(last_guided=9), KVScheme(Window(1), shared_map=True, last_guided=9)])
 def test_the_allocator_sees_what_the_cache_counts(kv):
     """Entries, those of one layer joined for the kernel, and nothing else."""
-    plan, rows, heads, channels = replace(DepthPlan.full(6, 10), kv=kv), 8, 4, 64
+    plan, shape = replace(DepthPlan.full(6, 10), kv=kv), (8, 4, 64)
     cache = SchemeCache(plan, VAR_256)
-    assert allocator_peak(cache, plan, VAR_256, (rows, heads, channels)) == cache.peak_bytes + cache.scratch_bytes
+    peak = allocator_peak(cache, plan, VAR_256, shape, partial(_new_entries, kv))
+    assert peak == cache.peak_bytes + cache.scratch_bytes
 
 
 def test_packed_entries_take_their_bytes_and_one_layer_unpacked():
@@ -169,7 +199,8 @@ def test_packed_entries_take_their_bytes_and_one_layer_unpacked():
 
 # -- what does not fit -------------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("kv", [KVScheme(Window(1)), KVScheme(bits=8)])
+@pytest.mark.parametrize("kv", [KVScheme(Window(1)), KVScheme(bits=8), KVScheme(shared_map=True),
+                                KVScheme(last_guided=2)])
 def test_the_reference_cache_keeps_all_as_computed(kv):
     with pytest.raises(ValueError, match="'reference'.*need 'lean'"):
         new_cache("reference", replace(DepthPlan.full(2, 5), kv=kv), TINY_PYRAMID)
@@ -186,3 +217,19 @@ def test_scales_that_enter_together_have_no_window():
         generate(model, quantizer, torch.tensor([0]), plan, Guidance(), readout, drafted_BL=drafted_BL)
     with pytest.raises(ValueError, match="window"):
         passes(plan, TINY_PYRAMID, prefilled=3)
+
+
+def test_scales_that_enter_together_are_guided_alike():
+    model, quantizer = tiny_transformer(2), tiny_tokenizer().quantize
+    plan, guidance = replace(DepthPlan.full(2, TINY_SCALES), kv=KVScheme(last_guided=3)), Guidance()
+    drafted_BL = torch.zeros(1, TINY_PYRAMID.end(2), dtype=torch.int64)
+    readout = SampledReadout(quantizer, image_uniforms(0, [0], TINY_PYRAMID.length))
+    with pytest.raises(ValueError, match="end guidance"):
+        generate(model, quantizer, torch.tensor([0]), plan, guidance, readout, drafted_BL=drafted_BL)
+    with pytest.raises(ValueError, match="end of guidance"):
+        passes(plan, TINY_PYRAMID, prefilled=3)
+    shared = replace(plan, kv=KVScheme(shared_map=True))
+    tokens_BL = generate(model, quantizer, torch.tensor([0]), shared, guidance, readout).idx_BL
+    later = generate(model, quantizer, torch.tensor([0]), shared, guidance, readout,
+                     drafted_BL=tokens_BL[:, :TINY_PYRAMID.end(2)])
+    assert torch.equal(later.idx_BL, tokens_BL)

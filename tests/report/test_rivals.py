@@ -34,7 +34,7 @@ def _results(*points):
 
 RESULTS = _results(("var-d30", 0.7, 20.0), ("variant-d16", 0.65, 11.0), ("var-d30-w1", 0.9, 8.0),
                    ("var-d30-kv8", 0.71, 11.5), ("var-d30-w1-c0", 5.0, 8.0), ("free-d16", 7.0, 11.0),
-                   ("free-d16-prefix", 9.0, 11.0))
+                   ("free-d16-prefix", 9.0, 11.0), ("var-d30-gmap", 0.75, 15.0), ("var-d30-g6", 0.6, 10.0))
 
 
 def _rows(config, results=NOTHING):
@@ -69,7 +69,8 @@ def test_nothing_is_measured_for_an_experiment_without_rivals():
 @pytest.mark.parametrize("config", [DIGITS, PAPER])
 def test_the_papers_size_is_counted_without_records(config):
     rows = _rows(config)
-    for name, mib in {"var-d30": 12165.0, "var-d30-w1": 5133.8, "var-d30-kv6": 4752.0, "variant-d8": 3420.0}.items():
+    for name, mib in {"var-d30": 12165.0, "var-d30-w1": 5133.8, "var-d30-kv6": 4752.0, "variant-d8": 3420.0,
+                      "var-d30-gmap": 9123.8, "var-d30-g6": 6082.5}.items():
         assert (rows.loc[name, "kv_mib"], rows.loc[name, "kv_mib_source"]) == (f"{mib:.1f}", "arithmetic")
     cost, full = system_cost("variant-d8-w1"), system_cost("var-d30")
     assert rows.loc["variant-d8-w1", "latency_s"] == f"{cost.latency_s:.2f}"
@@ -101,13 +102,14 @@ def test_changes_are_those_against_the_same_weights_and_depths():
     assert rows.loc["var-d30-w1", ["fid", "fid_change"]].tolist() == ["0.900", "+0.200"]
     assert rows.loc["var-d30-w1", "fid_change_pm"] == f"{1.96 * math.hypot(0.02, 0.02):.3f}"
     assert rows.loc["free-d16-prefix", "fid_change"] == "+2.000"
+    assert rows.loc["var-d30-gmap", "fid_change"] == "+0.050" and rows.loc["var-d30-g6", "fid_change"] == "-0.100"
     for name in ("var-d30", "variant-d16", "free-d16", "variant-d8-w1"):  # nothing to compare with, or no record
         assert rows.loc[name, "fid_change"] == ""
 
 
 def test_the_front_has_what_no_other_beats():
     rows = _rows(DIGITS, RESULTS)
-    assert set(rows.index[rows["front"] == "yes"]) == {"variant-d16", "var-d30-w1"}
+    assert set(rows.index[rows["front"] == "yes"]) == {"var-d30-g6", "var-d30-w1"}
 
 
 def test_files_and_notes(tmp_path):

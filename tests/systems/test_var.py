@@ -35,6 +35,7 @@ DIGITS = load_config(ROOT / "workflow/config/digits.yaml")
     ("var-d30-w1", "base", replace(DepthPlan.full(30, 10), kv=KVScheme(Window(1))), "10"),
     ("variant-d4-p50-s2-w2-c0-kv6", "supernet-d4-p50-s2",
      replace(DepthPlan.bridge(30, 4, 6, 10), kv=KVScheme(Window(2, 0), 6)), "6+4"),
+    ("var-d30-gmap-g6", "base", replace(DepthPlan.full(30, 10), kv=KVScheme(shared_map=True, last_guided=6)), "10"),
     ("free-d8-prefix", "base", DepthPlan.bridge(30, 8, 6, 10, tuple(range(8))), "6+4"),
     ("free-d8-nested", "base", DepthPlan.bridge(30, 8, 6, 10, nested_layers(30, 8, (16, 8, 4, 2))), "6+4"),
 ])
@@ -64,6 +65,9 @@ def test_ids(name, weights, plan, steps):
     ("variant-d8-w1-c7", "C = 7"),
     ("variant-d8-skip-w1", "C = 2"),
     ("var-d30-kv3", "3 bits"),
+    ("var-d30-g10", "first 10 scales"),
+    ("variant-d8-g1", "first 1 scales"),
+    ("variant-d8-gmap-plain", "gmap and plain"),
 ])
 def test_unknown_ids_say_what_there_is(name, message):
     with pytest.raises(ValueError, match=message):
@@ -80,6 +84,14 @@ def test_a_plain_row_is_sampled_without_guidance_and_filters():
                                  "top_p": 0.96}
     sampler = plain.load(None, "fp32")
     assert vars(sampler.guidance) == off | {"temperatures": ()}
+
+
+@pytest.mark.parametrize("name", ["var-d30-gmap", "variant-d8-g6", "free-d8-gmap-g6"])
+def test_how_guidance_runs_needs_an_experiment_with_guidance(name):
+    without = DIGITS.model_copy(update={"sampling": DIGITS.sampling.model_copy(update={"cfg": 0.0})})
+    assert resolve_system("var-d30", without).plan == resolve_system("var-d30", DIGITS).plan
+    with pytest.raises(ValueError, match=rf"^system '{name}': [^\n]*cfg = 0[^\n]*$"):
+        resolve_system(name, without)
 
 
 def test_an_imported_base_network_has_no_other_seeds():
@@ -100,6 +112,9 @@ def test_channels_that_fill_no_bytes_are_refused():
 def test_the_protocol_of_a_system_says_what_it_sees():
     plain, window = (resolve_system(name, DIGITS) for name in ("var-d30", "var-d30-w1-kv8"))
     assert window.protocol() == plain.protocol() | {"kv": {"window": {"previous": 1, "coarsest": 2}, "bits": 8}}
+    guided = resolve_system("var-d30-g6", DIGITS)
+    assert guided.protocol() == plain.protocol() | {"kv": {"window": None, "bits": None, "shared_map": False,
+                                                           "last_guided": 6}}
     assert (plain.cache_policies, window.cache_policies) == (("lean", "reference"), ("lean",))
 
 

@@ -62,8 +62,8 @@ def doctor(config: Config, run_dir: RunDir = None, as_json: AsJson = False) -> N
 @command(app, panel=ASK)
 def cost(system: Annotated[str | None, typer.Option(help="e.g. variant-d16-n7, code-n6, var-d30")] = None,
          batch: Annotated[int, typer.Option(help="images")] = 64,
-         cache: Annotated[str, typer.Option(help="lean or reference; a window or packed entries have lean alone, DiT "
-                                                 "has none, LlamaGen's is static")] = "lean",
+         cache: Annotated[str, typer.Option(help="lean or reference; windows, packed entries and other guidance "
+                                                 "have lean alone, DiT has none, LlamaGen's is static")] = "lean",
          precision: Annotated[str, typer.Option(help="fp16-autocast, bf16-autocast, fp32, fp16 or bf16")]
          = "fp16-autocast",
          device: Annotated[str, typer.Option(help="l20, a100, h100, h200 or rtx4090")] = "l20",

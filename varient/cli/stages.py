@@ -152,7 +152,7 @@ def _needed_networks(config: Path, name: str, run_dir: Path | None, **_: Any) ->
 @command(train, "network", reads=_needed_networks)
 def train_network_command(config: Config, name: Annotated[str, typer.Argument(help="e.g. code-refiner-n6")],
                        output: Output, run_dir: RunDir = None) -> None:
-    """Train a network of another system family, or import it if the config names a released file."""
+    """Train a network of another system family, import it if the config names a released file, or calibrate one."""
     from varient.systems.registry import networks_of
 
     experiment = load_experiment(config)

@@ -1,5 +1,6 @@
 """Size of the KV cache under a plan, computed without running it; equal to what the caches themselves count
-(`varient.models.kv_cache` and, for a plan with a window or packed entries, `varient.models.scheme_cache`).
+(`varient.models.kv_cache` and, for a plan with a window, packed entries or other guidance,
+`varient.models.scheme_cache`).
 
 The unit is the token-layer: one token in one layer, with one key and one value of ``width`` channels in each row.
 All counts are exact integers.
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby, zip_longest
 
 from varient.config import CachePolicy
 from varient.kv_scheme import PLAIN, KVScheme
@@ -28,6 +30,7 @@ class Pass:
         tokens: new tokens of an image.
         layers: the layers that run.
         times: how often the pass is repeated.
+        guided: whether the unconditional half of guidance enters too, if there is guidance.
     """
 
     first: int
@@ -35,6 +38,11 @@ class Pass:
     tokens: int
     layers: tuple[int, ...]
     times: int = 1
+    guided: bool = True
+
+    def rows(self, rows: int) -> int:
+        """Rows that enter, of all rows, the two halves of guidance."""
+        return rows if self.guided else rows // 2
 
 
 @dataclass(frozen=True)
@@ -59,17 +67,18 @@ def passes(plan: DepthPlan, pyramid: Pyramid, prefilled: int = 1) -> tuple[Pass,
         prefilled: number of leading scales that enter together in the first pass, as in CoDe's refiner.
 
     Raises:
-        ValueError: a plan for other scales, or prefilled scales that do not exist, run different layers or do not see
-            each other.
+        ValueError: a plan for other scales, or prefilled scales that do not exist, run different layers, do not see
+            each other or may be guided apart.
     """
     plan.check_fits(plan.depth, pyramid.num_scales)
-    if prefilled > 1 and plan.kv.window:
-        raise ValueError(f"{prefilled} scales cannot enter in one pass: the plan has a window")
+    if prefilled > 1 and (plan.kv.window or plan.kv.last_guided is not None):
+        raise ValueError(f"{prefilled} scales cannot enter in one pass: the plan has "
+                         f"{'a window' if plan.kv.window else 'an end of guidance'}")
     if not 1 <= prefilled <= plan.num_scales or len(set(plan.layers_per_scale[:prefilled])) > 1:
         raise ValueError(f"{prefilled} scales cannot enter in one pass: they must exist and run the same layers")
     begin = Pass(1, prefilled, pyramid.end(prefilled), plan.layers(1))
     later = range(prefilled + 1, plan.num_scales + 1)
-    return (begin, *(Pass(k, k, pyramid.tokens(k), plan.layers(k)) for k in later))
+    return (begin, *(Pass(k, k, pyramid.tokens(k), plan.layers(k), guided=plan.kv.guided(k)) for k in later))
 
 
 @dataclass(frozen=True)
@@ -86,8 +95,8 @@ class CacheStep:
         live: token-layers in the whole cache after it.
         scratch: tokens of this layer in temporary copies: under `reference` the old storage during concatenation;
             under `lean` the concatenated entries of the layer's last pass, or the old storage where it grows at the
-            start of a zone (consecutive passes through the same layers).  With a window or packed entries, all that
-            the attention reads, unless that is the new tokens as computed.
+            start of a zone (consecutive passes through the same layers).  In a plan that is not plain, all that the
+            attention reads, unless that is the new tokens as computed.
     """
 
     index: int
@@ -101,7 +110,7 @@ class CacheStep:
 
 
 def cache_steps(passes: Sequence[Pass], policy: CachePolicy, kv: KVScheme = PLAIN) -> tuple[CacheStep, ...]:
-    """State of the cache around each attention, in order of execution.
+    """State of the cache around each attention, in order of execution, for a row that enters in all passes.
 
     `reference` keeps every entry; `lean` drops an entry after the last attention that reads it.
 
@@ -109,15 +118,16 @@ def cache_steps(passes: Sequence[Pass], policy: CachePolicy, kv: KVScheme = PLAI
         kv: of the plan.
 
     Raises:
-        ValueError: unknown policy, or `reference` with a window or packed entries.
+        ValueError: unknown policy, or `reference` with a plan that is not plain.
     """
     policy = policy_named(policy)
     if policy == "reference" and not kv.is_plain:
-        raise ValueError("the reference cache has neither a window nor packed entries; they need the lean one")
+        raise ValueError("the reference cache has no window, packed entries or other guidance; they need the lean one")
     scales: dict[int, list[int]] = {}  # layer -> last scale of each of its passes
     for trip in passes:
         for layer in trip.layers:
             scales.setdefault(layer, []).append(trip.last)
+    schemes = {layer: kv.of_layer(layer) for layer in scales}
     stored: dict[int, dict[int, int]] = {layer: {} for layer in scales}  # layer -> last scale of a pass -> its tokens
     capacity: dict[int, int] = {}  # layer -> tokens that its storage under `lean` has room for
     steps, live = [], 0
@@ -129,7 +139,7 @@ def cache_steps(passes: Sequence[Pass], policy: CachePolicy, kv: KVScheme = PLAI
             seen, in_flight = before + trip.tokens, live + trip.tokens
             if policy == "lean":
                 entries = stored[layer] = {scale: tokens for scale, tokens in entries.items()
-                                           if kv.last_reader(scale, scales[layer]) > trip.last}
+                                           if schemes[layer].last_reader(scale, scales[layer]) > trip.last}
             kept = sum(entries.values())
             live = in_flight - seen + kept
             if policy == "reference":
@@ -144,6 +154,38 @@ def cache_steps(passes: Sequence[Pass], policy: CachePolicy, kv: KVScheme = PLAI
                 capacity[layer] = max(room, capacity.get(layer, 0))
             steps.append(CacheStep(index, layer, trip.tokens, seen, kept, in_flight, live, scratch))
     return tuple(steps)
+
+
+@dataclass(frozen=True)
+class RowSteps:
+    """Rows of the transformer that are in the cache for equally long.
+
+    Attributes:
+        count: number of the rows.
+        steps: the cache around each attention, for one of the rows; of the leading passes that it enters.
+        vectors: what it keeps of a token: 2, key and value, or 1, the value alone.
+    """
+
+    count: int
+    steps: tuple[CacheStep, ...]
+    vectors: int = 2
+
+
+def row_steps(passes: Sequence[Pass], policy: CachePolicy, kv: KVScheme, rows: int) -> tuple[RowSteps, ...]:
+    """All rows; where the two halves of guidance differ, first the conditional and then the unconditional ones.
+
+    Args:
+        rows: images, doubled under guidance.
+
+    Raises:
+        ValueError: as `cache_steps`.
+    """
+    steps = cache_steps(passes, policy, kv)
+    if not kv.changes_guidance:
+        return (RowSteps(rows, steps),)
+    # For the unconditional half the network ends with the last guided scale.
+    guided = cache_steps([trip for trip in passes if trip.guided], policy, kv)
+    return RowSteps(rows // 2, steps), RowSteps(rows // 2, guided, 1 if kv.shared_map else 2)
 
 
 def _room(passes: Sequence[Pass], index: int, layer: int, last_scale: int) -> int:
@@ -184,20 +226,26 @@ def kv_peak_bytes(plan: DepthPlan, pyramid: Pyramid, rows: int, width: int, poli
     return peak * rows * width * (key_bytes + value_bytes)
 
 
-def kv_bytes(steps: Sequence[CacheStep], kv: KVScheme, *, rows: int, heads: int, head_dim: int,
-             channel_bytes: int) -> KVBytes:
+def kv_bytes(rows: Sequence[RowSteps], kv: KVScheme, *, heads: int, head_dim: int, channel_bytes: int) -> KVBytes:
     """Bytes of the cache over its steps, as the caches count them.
 
     Args:
-        rows: images, doubled under guidance.
+        rows: all rows; the first ones enter in all passes.
         channel_bytes: of one channel of key and value together: as computed, or as the reference cache stores them.
     """
-    token_bytes = rows * kv.token_bytes(heads, head_dim, channel_bytes)
-    indices = sorted({step.index for step in steps})
-    of_pass = [[step for step in steps if step.index == index] for index in indices]
-    return KVBytes(live=tuple(found[-1].live * token_bytes for found in of_pass),
-                   peak=tuple(max(step.in_flight for step in found) * token_bytes for found in of_pass),
-                   scratch=max(step.scratch for step in steps) * rows * heads * head_dim * channel_bytes)
+    token_bytes = kv.token_bytes(heads, head_dim, channel_bytes)
+    live, peak, scratch = [], [], 0
+    for _, of_pass in groupby(zip_longest(*(group.steps for group in rows)), key=lambda steps: steps[0].index):
+        in_flight = after = 0
+        for steps in of_pass:
+            vectors = [(step, group.count * group.vectors) for step, group in zip(steps, rows, strict=True) if step]
+            in_flight = max(in_flight, sum(step.in_flight * count * token_bytes // 2 for step, count in vectors))
+            after = sum(step.live * count * token_bytes // 2 for step, count in vectors)
+            scratch = max(scratch, sum(step.scratch * count * heads * head_dim * channel_bytes // 2
+                                       for step, count in vectors))
+        live.append(after)
+        peak.append(in_flight)
+    return KVBytes(tuple(live), tuple(peak), scratch)
 
 
 def concatenates(step: CacheStep, policy: CachePolicy) -> bool:

@@ -2,8 +2,8 @@
 
 Their ids are those of `varient.systems.ids`, with the paper's N = 6 by default: `var-d16`, `var-d20`, `var-d24`,
 `var-d30`, `variant-d16`, `code-n6`, `dit-xl2` (50 steps), `dit-xl2-250`, `llamagen-xxl`; `var-d30-w1` has a window,
-`variant-d8-kv8` packed entries.  Cost does not depend on the training: `free-d16` costs what `variant-d16` does, and
-`free-code-n6` what `code-n6` does.
+`variant-d8-kv8` packed entries, `var-d30-gmap` and `var-d30-g6` other guidance.  Cost does not depend on the training:
+`free-d16` costs what `variant-d16` does, and `free-code-n6` what `code-n6` does.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class PaperSystem:
         transformer_parameters: of each transformer.
         tokenizer_parameters: of the image tokenizer.
         stages: its transformers with their forward passes, in order.
-        cache: its only cache policy: "none", "static", or "lean" for VAR with a window or packed entries; None for VAR
+        cache: its only cache policy: "none", "static", or "lean" for VAR with a plan that is not plain; None for VAR
             and CoDe, which have "lean" and "reference".
         authors_precision: number formats of its authors' sampling script, where they are not those of Table 2's VAR
             rows.  DiT's "fp32" lets products run in TF32.

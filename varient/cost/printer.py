@@ -23,7 +23,7 @@ from varient.cost.work import Work
 from varient.terminal import Answer, Grid
 
 NOT_MODELLED = "–"
-NOT_CONSIDERED = "windows", "packed entries"
+NOT_CONSIDERED = "windows", "packed entries", "other guidance"
 """What a system may have (`varient.kv_scheme`) and a planned configuration has not."""
 
 _COST_SUMMARY = (
@@ -108,6 +108,7 @@ def _stage(cost: StageCost) -> dict[str, Any]:
             f"{cost.stage.pass_unit}_by_pass": [[trip.first, trip.last] for trip in trips],
             "times_by_pass": [trip.times for trip in trips],
             "tokens_by_pass": [trip.tokens for trip in trips],
+            "guided_by_pass": [trip.guided for trip in trips],
             "layers_by_pass": [len(trip.layers) for trip in trips],
             "token_layers": cost.token_layers,
             "token_layers_share_of_full": round(cost.token_layers / cost.full_token_layers, 4),
@@ -210,7 +211,7 @@ def plan_answer(chosen: Sequence[Choice], *, batch_size: int, device: str, memor
         words=("source",),
         caption="Peak and time are predicted; the same predictions miss latencies of the paper's Table 2 by up to "
                 f"{miss:.0%} (varient cost --compare).  Not considered, because their quality is not known here: "
-                f"{' and '.join(NOT_CONSIDERED)}.")])
+                f"{', '.join(NOT_CONSIDERED[:-1])} and {NOT_CONSIDERED[-1]}.")])
 
 
 # -- a training --------------------------------------------------------------------------------------------------------

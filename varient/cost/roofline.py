@@ -172,11 +172,12 @@ def part_seconds(part: str, work: Work, gpu: Device, precision: NumberFormats) -
     return max(work.flops / (tflops * 1e12), work.moved_bytes / (gpu.bandwidth_gb_s * 1e9))
 
 
-def peak_memory(parameter_bytes: int, passes: Sequence[tuple[int, int]], batch_size: int) -> PeakMemory:
+def peak_memory(parameter_bytes: int, passes: Sequence[tuple[int, float]], batch_size: int) -> PeakMemory:
     """Peak memory from bytes of parameters and KV cache, with activations by the two fitted constants.
 
     Args:
-        passes: for each pass the peak bytes of the cache, and the tokens of an image that enter.
+        passes: for each pass the peak bytes of the cache, and the tokens of an image that enter, those without
+            guidance as half.
     """
     running_mib = max(kv_bytes / MIB + RUNNING_MIB_PER_IMAGE * batch_size * tokens / RUNNING_TOKENS
                       for kv_bytes, tokens in passes)
@@ -272,7 +273,7 @@ def _cost(system: PaperSystem, batch_size: int, policy: CachePolicy, precision: 
     stages = tuple(_stage_cost(stage, rows, policy, precision, [factor * sum(parts.values()) for parts in by_pass])
                    for stage, by_pass in zip(system.stages, seconds, strict=True))
     fitted = system.cache in (None, "lean") and precision.compute_bytes == 2
-    kv_of_passes = [(kv_bytes, trip.tokens) for stage in stages
+    kv_of_passes = [(kv_bytes, trip.tokens * trip.rows(rows) / rows) for stage in stages
                     for kv_bytes, trip in zip(stage.kv_peak_bytes, stage.stage.passes, strict=True)]
     return SystemCost(
         system=system, batch_size=batch_size, policy=policy, precision=precision, device=gpu, stages=stages,

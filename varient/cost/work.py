@@ -12,8 +12,10 @@ every scale.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass
 from functools import cached_property
+from itertools import zip_longest
 from typing import Protocol
 
 from varient.config import CachePolicy, TransformerSpec
@@ -21,10 +23,11 @@ from varient.cost.kv_accounting import (
     CacheStep,
     KVBytes,
     Pass,
-    cache_steps,
+    RowSteps,
     concatenates,
     kv_bytes,
     passes,
+    row_steps,
 )
 from varient.kv_scheme import KVScheme
 from varient.plan import DepthPlan
@@ -230,7 +233,7 @@ class VARPasses:
     def kv(self, rows: int, policy: CachePolicy, precision: NumberFormats) -> KVBytes:
         """Live entries, as the caches of `varient.models` count them."""
         spec, kv = self.shape.spec, self.plan.kv
-        return kv_bytes(cache_steps(self.passes, policy, kv), kv, rows=rows, heads=spec.num_heads,
+        return kv_bytes(row_steps(self.passes, policy, kv, rows), kv, heads=spec.num_heads,
                         head_dim=spec.embed_dim // spec.num_heads,
                         channel_bytes=precision.key_bytes(policy, spec.attn_l2_norm) + precision.value_bytes())
 
@@ -248,16 +251,16 @@ def var_work(stage: VARPasses, images: int, rows: int, policy: CachePolicy, prec
     if stage.plan.depth != stage.shape.spec.depth:
         raise ValueError(f"the plan is for {stage.plan.depth} layers, the network has {stage.shape.spec.depth}")
     spec, kv = stage.shape.spec, stage.plan.kv
-    steps = cache_steps(stage.passes, policy, kv)
+    groups = row_steps(stage.passes, policy, kv, rows)
     return [PassWork(trip, {
-        **_layers(spec, trip, rows, precision),
-        "attention_scores": sum((_attention(spec, step, rows, policy, precision) if kv.is_plain else
-                                 _scheme_attention(spec, kv, step, rows, precision)
-                                 for step in steps if step.index == index), Work()),
+        **_layers(spec, trip, trip.rows(rows), precision),
+        "attention_scores": sum((_attention(spec, step, rows, policy, precision) for step in groups[0].steps
+                                 if step.index == index) if kv.is_plain else
+                                _scheme_attentions(spec, kv, groups, index, precision), Work()),
         "adaln": _modulation(stage, rows, precision) if index == 0 else Work(),
-        "head": _head(stage.shape, stage.pyramid.tokens(trip.last), rows, precision),
+        "head": _head(stage.shape, stage.pyramid.tokens(trip.last), trip.rows(rows), precision),
         "sampling": _sampling(stage.shape, stage.pyramid.tokens(trip.last), images),
-        "latent": _latent(stage.shape, trip, images, rows, precision),
+        "latent": _latent(stage.shape, trip, images, trip.rows(rows), precision),
     }) for index, trip in enumerate(stage.passes)]
 
 
@@ -324,31 +327,56 @@ def _attention(spec: TransformerSpec, step: CacheStep, rows: int, policy: CacheP
                 kv_written_bytes=unit * written, activation_bytes=unit * 2 * step.new * narrow)
 
 
-def _scheme_attention(spec: TransformerSpec, kv: KVScheme, step: CacheStep, rows: int,
-                      precision: NumberFormats) -> Work:
-    """Work of one attention with a window or packed entries: packing, joining, unpacking, and dropping dead entries."""
-    width, narrow = spec.embed_dim, precision.compute_bytes
-    fresh = width * (precision.key_bytes("reference", spec.attn_l2_norm) + precision.value_bytes())  # as projected
-    dense = width * 2 * narrow
-    stored = kv.token_bytes(spec.num_heads, width // spec.num_heads, 2 * narrow)
+def _scheme_attentions(spec: TransformerSpec, kv: KVScheme, groups: Sequence[RowSteps], index: int,
+                       precision: NumberFormats) -> Iterator[Work]:
+    """Work of the attention of each layer and each kind of rows in a pass of a plan that is not plain."""
+    for steps in zip_longest(*(group.steps for group in groups)):
+        if steps[0].index != index:
+            continue
+        drops = any(step.kept < step.seen for step in steps if step)
+        shared = kv.shared_map and steps[-1] is not None
+        for step, group in zip(steps, groups, strict=True):
+            if step:
+                yield _scheme_attention(spec, kv, step, group, precision, shared=shared, drops=drops)
+
+
+def _scheme_attention(spec: TransformerSpec, kv: KVScheme, step: CacheStep, group: RowSteps, precision: NumberFormats,
+                      *, shared: bool, drops: bool) -> Work:
+    """Work of one attention for rows of a kind: packing, joining, unpacking, and dropping dead entries.
+
+    Args:
+        shared: whether the values of both halves are put beside each other for one map.
+        drops: whether entries of the layer die, so that those which do not are copied.
+    """
+    width, narrow, keys = spec.embed_dim, precision.compute_bytes, group.vectors - 1
+    key_bytes = precision.key_bytes("reference", spec.attn_l2_norm)
+    fresh = width * (keys * key_bytes + precision.value_bytes())  # as projected
+    dense = width * group.vectors * narrow
+    stored = kv.token_bytes(spec.num_heads, width // spec.num_heads, 2 * narrow) * group.vectors // 2
     before = step.seen - step.new
     read = step.seen * dense  # by the attention kernel
+    written = 0
+    if shared:
+        read += step.new * width * precision.value_bytes()
+        written += step.new * width * precision.value_bytes()
     if kv.bits is None:
         read += before * dense + step.new * fresh
-        written = step.seen * dense
+        written += step.seen * dense
     else:
         read += step.new * (fresh + 2 * dense)         # joined in the compute dtype; largest magnitude, integers
-        written = step.new * (dense + stored)
+        written += step.new * (dense + stored)
         if before:
             read += step.seen * stored
             written += step.seen * stored
         read += step.seen * (stored + dense)           # integers to the compute dtype, times their factors
         written += step.seen * 2 * dense
-    if 0 < step.kept < step.seen:
+    if step.kept and drops:
         read += step.kept * stored
         written += step.kept * stored
-    return Work(flops=rows * 4 * step.new * step.seen * width, kv_read_bytes=rows * read,
-                kv_written_bytes=rows * written, activation_bytes=rows * 2 * step.new * width * narrow)
+    rows = group.count  # each key is multiplied with the queries, each value with the map
+    return Work(flops=rows * 2 * group.vectors * step.new * step.seen * width, kv_read_bytes=rows * read,
+                kv_written_bytes=rows * written,
+                activation_bytes=rows * group.vectors * step.new * width * narrow)  # queries, and what is returned
 
 
 def _modulation(stage: VARPasses, rows: int, precision: NumberFormats) -> Work:

@@ -32,17 +32,18 @@ def measure_held_out(config: ExperimentConfig, systems: Sequence[str], run_dir: 
     """
     check_writable(output)
     found = _of_one_network(config, systems)
-    paths = {name: run_dir / f"{name}.safetensors" for name in found[0].weights}
-    tokenizer_path, network_path = paths.values()
+    paths = {name: run_dir / f"{name}.safetensors" for system in found for name in system.weights}
+    tokenizer_path, network_path = paths["tokenizer"], paths[found[0].network]
     device = default_device()
     model = ready(load_transformer(config, network_path))
     images = HeldOutTokens(config, load_tokenizer(config, tokenizer_path), run_dir)
-    plans = list(dict.fromkeys(system.plan for system in found))  # systems may differ in their sampling alone
+    plan_of = {system.name: system.plan_in(run_dir) for system in found}
+    plans = list(dict.fromkeys(plan_of.values()))  # systems may differ in their sampling alone
     losses = dict(zip(plans, held_out_losses(model, images.batches(device), plans), strict=True))
     record = HeldOutRecord(
         network=found[0].network, num_images=losses[plans[0]].images, images_sha256=images.identity,
-        losses=tuple(HeldOutLoss(system=system.name, loss=losses[system.plan].mean, loss_sd=losses[system.plan].sd,
-                                 scales=losses[system.plan].scales) for system in found),
+        losses=tuple(HeldOutLoss(system=name, loss=losses[plan].mean, loss_sd=losses[plan].sd,
+                                 scales=losses[plan].scales) for name, plan in plan_of.items()),
         provenance=provenance(
             experiment=config.name, seed=config.seed, settings=config.digest("data", "patch_nums"),
             weights_sha256={name: sha256_kept(path) for name, path in paths.items()},

@@ -6,7 +6,7 @@ Two policies, which generate the same tokens:
 * `LeanCache` (the default) stores an entry only as long as a later scale reads it.  The entries of a layer's last scale
   are not stored, and all entries of a layer outside I_d are freed when it finishes the last bridge scale.
 
-A plan with a window or with packed entries has one cache, `varient.models.scheme_cache`.
+A plan with a window, packed entries or other guidance has one cache, `varient.models.scheme_cache`.
 
 Shapes: R rows (images, doubled with classifier-free guidance), H heads, l tokens of the current scale, t tokens that
 the queries attend to, c channels per head.
@@ -148,8 +148,8 @@ def new_cache(policy: CachePolicy, plan: DepthPlan, pyramid: Pyramid) -> KVCache
         raise ValueError(f"cache policy {policy!r} is unknown; known: {', '.join(policies)}")
     if not plan.kv.is_plain:
         if policy != "lean":
-            raise ValueError(f"cache policy {policy!r} keeps all scales as computed; a window or packed entries need "
-                             "'lean'")
+            raise ValueError(f"cache policy {policy!r} keeps all scales as computed; a window, packed entries and "
+                             "other guidance need 'lean'")
         return SchemeCache(plan, pyramid)
     return policies[policy](plan, pyramid)
 

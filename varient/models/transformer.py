@@ -19,8 +19,9 @@ from torch.nn import functional as F
 
 from varient.config import TransformerSpec
 from varient.kv_scheme import KVScheme
-from varient.models.block_attention import attend_in_ranges, query_ranges
+from varient.models.block_attention import Sees, attend_in_ranges, query_ranges
 from varient.models.kv_packing import as_stored
+from varient.models.shared_map import by_one_map
 from varient.plan import DepthPlan
 from varient.pyramid import Pyramid
 
@@ -105,7 +106,8 @@ class VAR(nn.Module):
         A token is processed only by the layers that ``plan`` lists for its scale; in other layers it is neither
         computed nor visible to other tokens.  Attention is causal between scales and full within a scale; a window in
         the plan hides earlier scales.  If the plan has fewer scales than the network, the logits end with its last.
-        Keys and values that the plan packs are seen as stored; their rounding has no gradient.
+        Keys and values that the plan packs are seen as stored; their rounding has no gradient.  What the plan says of
+        guidance is not looked at, because these rows are no halves of it.
 
         Args:
             label_B: classes 0..num_classes, int64.
@@ -136,17 +138,16 @@ class VAR(nn.Module):
                  kv: KVScheme) -> Tensor:
         """Consecutive layers over the tokens of the same scales."""
         tokens = [self.pyramid.tokens(k) for k in scales]
-        if kv.window:
-            blocks = query_ranges(tokens, x_BlC.device, sees=lambda query, key: kv.sees(scales[query], scales[key]))
-        else:
-            blocks = query_ranges(tokens, x_BlC.device)
+        ranges = {scheme: query_ranges(tokens, x_BlC.device, sees=_sees(scheme, scales))
+                  for scheme in {kv.of_layer(layer) for layer in layers}}
 
         def attend(layer: int, q_BHlc: Tensor, k_BHlc: Tensor, v_BHlc: Tensor) -> Tensor:
             # Cast to the kernel's dtype first: the query ranges share keys, which would be cast once for each range.
             q_BHlc, k_BHlc = q_BHlc.to(v_BHlc.dtype), k_BHlc.to(v_BHlc.dtype)
             if kv.bits:
                 k_BHlc, v_BHlc = as_stored(k_BHlc, kv.bits), as_stored(v_BHlc, kv.bits)
-            return attend_in_ranges(self.blocks[layer].attn.softmax_attention, q_BHlc, k_BHlc, v_BHlc, blocks)
+            return attend_in_ranges(self.blocks[layer].attn.softmax_attention, q_BHlc, k_BHlc, v_BHlc,
+                                    ranges[kv.of_layer(layer)])
 
         modulation = self.modulation(class_BC, layers)
         for layer in layers:
@@ -161,6 +162,8 @@ class VAR(nn.Module):
                    constants: dict[int, AttentionConstants], visible_ll: Tensor | None = None) -> Tensor:
         """Hidden states (B, l, C) of scale k after the layers of the plan; reads and extends the cache.
 
+        Where the plan's guidance shares a map, the first half of the rows is the conditional one.
+
         Args:
             modulation, constants: of each layer of the plan.
             visible_ll: attention mask, bool, among the current tokens, for scales that are processed together; None: no
@@ -169,10 +172,12 @@ class VAR(nn.Module):
 
         def attend(layer: int, q_BHlc: Tensor, k_BHlc: Tensor, v_BHlc: Tensor) -> Tensor:
             k_BHtc, v_BHtc = cache.extend(layer, k, k_BHlc, v_BHlc)
-            return self.blocks[layer].attn.softmax_attention(q_BHlc, k_BHtc, v_BHtc, visible_ll)
+            # Under one map a head has the values of both halves, one after the other.
+            return self.blocks[layer].attn.softmax_attention(q_BHlc, k_BHtc, v_BHtc.flatten(3), visible_ll)
 
+        attention: Attend = by_one_map(attend) if plan.kv.shared_map and plan.kv.guided(k) else attend
         for layer in plan.layers(k):
-            x_BlC = self.blocks[layer](x_BlC, modulation[layer], attend, constants[layer])
+            x_BlC = self.blocks[layer](x_BlC, modulation[layer], attention, constants[layer])
         return x_BlC
 
     def visible(self, last: int) -> Tensor:
@@ -321,6 +326,11 @@ class HeadNorm(nn.Module):
     def forward(self, x_BlC: Tensor, class_BC: Tensor) -> Tensor:
         scale_B1C, shift_B1C = self.ada_lin(class_BC).float().unsqueeze(1).chunk(2, dim=2)
         return _modulated_norm(x_BlC, scale_B1C + 1, shift_B1C, self.norm_eps)
+
+
+def _sees(kv: KVScheme, scales: Sequence[int]) -> Sees:
+    """What is seen in a layer, by positions in ``scales``."""
+    return lambda query, key: kv.sees(scales[query], scales[key])
 
 
 def _ada_lin(width: int, parts: int) -> nn.Sequential:

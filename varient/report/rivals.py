@@ -176,10 +176,11 @@ def _measured(system: System, results: Results) -> _Cells:
 
 
 def _without(name: str) -> str:
-    """The id of the same weights and depths with Eq. 2's layers and a cache that keeps everything."""
+    """The id of the same weights and depths with Eq. 2's layers, a cache that keeps everything, and guidance."""
     found = VarId.parse(name)
-    return name if found is None else str(replace(found, previous=None, coarsest=None, kv_bits=None, prefix=False,
-                                                  nested=False, random=None))
+    return name if found is None else str(replace(
+        found, previous=None, previous_by_layer=None, coarsest=None, kv_bits=None, shared_map=False, guided=None,
+        prefix=False, nested=False, random=None))
 
 
 def _change(score: ScoreRecord, plain: str, results: Results) -> Cell:
@@ -221,9 +222,9 @@ def _notes(config: ExperimentConfig, results: Results) -> Iterator[str]:
     yield (f"Published numbers are of their authors' protocols; {UNVERIFIED} means that we know them from a note by "
            "somebody else. Sources: varient/paper/rivals.yaml and published.yaml.")
     if results.scores:
-        yield ("Change of FID: against the same weights with Eq. 2's layers and a cache that keeps everything. ± is "
-               "half the width of a 95 % interval over redraws of the scored images. On the front: no other row has a "
-               "smaller cache here and a smaller FID.")
+        yield ("Change of FID: against the same weights with Eq. 2's layers, a cache that keeps everything, and "
+               "guidance at all scales by two maps. ± is half the width of a 95 % interval over redraws of the scored "
+               "images. On the front: no other row has a smaller cache here and a smaller FID.")
     wanted = needs_of_rivals(config)
     absent = {kind: [name for name in getattr(wanted, kind) if name not in getattr(results, f"{kind}s")]
               for kind in ("score", "profile")}

@@ -13,7 +13,10 @@
 | `free-d16-r4to6` | base | I_16 at r4-r6, all elsewhere (Table 1) |
 | `free-d16-prefix`, `free-d16-nested`, `free-d16-random3` | base | as `free-d16`, with other layers than I_16 |
 | `var-d30-w1`, `variant-d16-w2-c0` | as without | the same, and they see the W scales before and the C = 2 coarsest |
+| `var-d30-w1to3` | base | all, and they see 3 scales before in the layers whose keys change most, else 1 |
 | `var-d30-kv8`, `variant-d16-w2-kv4` | as without | the same, and they see keys and values of 8, 6 or 4 bits |
+| `var-d30-gmap` | as without | the same, and both halves of guidance attend by the conditional half's map |
+| `var-d30-g6`, `var-d30-gmap-g6` | as without | the same, with guidance at the first 6 scales alone |
 | `code-n6`, `free-code-n6` | CoDe's drafter and refiner: fine-tuned, or as they are | |
 | `dit-xl2`, `dit-xl2-250` | DiT of this size, with the experiment's number of steps or with 250 | |
 | `llamagen-xxl` | LlamaGen of this size | |
@@ -75,14 +78,18 @@ SUFFIXES = (
     Suffix("nested", "nested", ("free",), "nested"),
     Suffix("random", "random{}", ("free",), "random<seed>", FROM_0),
     Suffix("previous", "w{}", KINDS, "w<W>", FROM_0),
+    Suffix("previous_by_layer", "w{}to{}", ("var", "free"), "w<W>to<V>", FROM_0),
     Suffix("coarsest", "c{}", KINDS, "c<C>", FROM_0),
     Suffix("kv_bits", "kv{}", KINDS, "kv<bits>"),
+    Suffix("shared_map", "gmap", KINDS, "gmap"),
+    Suffix("guided", "g{}", KINDS, "g<last>", FROM_0),
     Suffix("window", "r{}to{}", ("free",), "r<first>to<last>"),
     Suffix("plain", "plain", KINDS, "plain"),
 )
 """All suffixes of VAR's ids, in their order within an id."""
 
-_EXCLUSIVE = (("epoch", "phase"), ("bridge", "full", "window"), ("prefix", "nested", "random"))
+_EXCLUSIVE = (("epoch", "phase"), ("bridge", "full", "window"), ("prefix", "nested", "random"), ("shared_map", "plain"),
+              ("guided", "plain"), ("previous", "previous_by_layer"), ("base", "previous_by_layer"))
 """Groups of mutually exclusive fields."""
 
 
@@ -105,8 +112,11 @@ class VarId:
         prefix, nested, random: layers of the subnet in place of Eq. 2's: the first d, nested ones, or d drawn with this
             seed.
         previous: W, the number of scales before its own that a scale sees; None: all.
+        previous_by_layer: W of most layers, and of those whose keys change most (`varient.systems.key_change`).
         coarsest: C, the number of coarsest scales that it sees too; None: `varient.kv_scheme.COARSEST`.
         kv_bits: bits of stored keys and values; None: as computed.
+        shared_map: both halves of guidance attend by the attention map of the conditional half.
+        guided: the last scale with guidance; None: all have it.
 
     Raises:
         ValueError: fields that exclude each other, that ids of this kind cannot have, or that no cache can keep.
@@ -127,8 +137,11 @@ class VarId:
     nested: bool = False
     random: int | None = None
     previous: int | None = None
+    previous_by_layer: tuple[int, int] | None = None
     coarsest: int | None = None
     kv_bits: int | None = None
+    shared_map: bool = False
+    guided: int | None = None
 
     family = "var"
 
@@ -143,7 +156,7 @@ class VarId:
                 raise ValueError(f"system {self}: {' and '.join(clash)} cannot be combined")
         if self.window and self.window[0] > self.window[1]:
             raise ValueError(f"system {self}: the last scale of its window is before the first")
-        if self.coarsest is not None and self.previous is None:
+        if self.coarsest is not None and self.previous is None and self.previous_by_layer is None:
             raise ValueError(f"system {self}: '-c{self.coarsest}' needs a window, '-w<W>'")
         try:
             _ = self.kv
@@ -183,16 +196,20 @@ class VarId:
 
     @property
     def kv(self) -> KVScheme:
-        """What the KV cache keeps of earlier scales."""
-        window = None
+        """What the KV cache keeps of earlier scales, and what guidance needs."""
+        window, coarsest = None, COARSEST if self.coarsest is None else self.coarsest
         if self.previous is not None:
-            window = Window(self.previous, COARSEST if self.coarsest is None else self.coarsest)
-        return KVScheme(window, self.kv_bits)
+            window = Window(self.previous, coarsest)
+        if self.previous_by_layer:
+            window = Window(self.previous_by_layer[0], coarsest, self.previous_by_layer[1])
+        return KVScheme(window, self.kv_bits, self.shared_map, self.guided)
 
     def plan(self, depth: int, num_scales: int, bridge: int,
              subnet: Callable[[int], tuple[int, ...] | None] = lambda depth: None,
              ladder: Sequence[int] = ()) -> DepthPlan:
         """The layers that run at each scale, and what they see.
+
+        Where windows differ by layer, the wide ones are the first half: which ones they are is known with the weights.
 
         Args:
             depth: D of the network.
@@ -202,9 +219,10 @@ class VarId:
             ladder: depths of all subnets, for nested layers.
 
         Raises:
-            ValueError: depth, bridge or window do not fit the network.
+            ValueError: depth, bridge, window or guided scales do not fit the network.
         """
-        return replace(self._layers_at_scales(depth, num_scales, bridge, subnet, ladder), kv=self.kv)
+        plan, kv = self._layers_at_scales(depth, num_scales, bridge, subnet, ladder), self.kv
+        return replace(plan, kv=kv.with_wide_layers(range(depth // 2)) if self.previous_by_layer else kv)
 
     def _layers_at_scales(self, depth: int, num_scales: int, bridge: int,
                           subnet: Callable[[int], tuple[int, ...] | None], ladder: Sequence[int]) -> DepthPlan:

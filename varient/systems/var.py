@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from varient.config import CachePolicy, ExperimentConfig, Precision, TransformerSpec
 from varient.cost.parameters import var_parameters
 from varient.paper import DEPTH
-from varient.plan import DepthPlan
+from varient.plan import DepthPlan, check_guidance
 from varient.systems.ids import VarId, forms
+from varient.systems.names import BaseId
+from varient.systems.protocol import Network
 from varient.training.recipes import Supernet
 
 if TYPE_CHECKING:
     from varient.systems.pipeline import Pipeline
-    from varient.systems.protocol import Network
+
+KEY_CHANGE = "key-change"
+"""Name of the calibration of windows that differ by layer (`varient.systems.key_change`)."""
 
 FORMS = forms()
 Settings = None
@@ -52,8 +57,26 @@ class VARSystem:
 
     @property
     def weights(self) -> tuple[str, ...]:
-        """Names of the weights of tokenizer and transformer."""
-        return "tokenizer", self.network
+        """Names of the weights of tokenizer and transformer, and of a calibration."""
+        return ("tokenizer", self.network, *((KEY_CHANGE,) if self.windows_differ else ()))
+
+    @property
+    def windows_differ(self) -> bool:
+        """Whether windows differ by layer: `plan` has assumed wide layers, `plan_in` those of the weights."""
+        return self.plan.kv.window is not None and self.plan.kv.window.widest is not None
+
+    def plan_in(self, run_dir: Path) -> DepthPlan:
+        """The plan for the weights of a run.
+
+        Raises:
+            CheckpointError: a calibration that is missing, or of other weights.
+        """
+        from varient.systems.key_change import wide_layers
+
+        if not self.windows_differ:
+            return self.plan
+        layers = wide_layers(self.config, run_dir, run_dir / f"{KEY_CHANGE}.safetensors")
+        return replace(self.plan, kv=self.plan.kv.with_wide_layers(layers))
 
     def parameters(self) -> dict[str, int]:
         """Number of parameters of the transformer."""
@@ -61,10 +84,19 @@ class VARSystem:
 
     def protocol(self) -> dict[str, Any]:
         """Layers per scale, guidance and filters; the cache's scheme where it is not plain."""
-        settings = self.config.sampling
-        kv = {} if self.plan.kv.is_plain else {"kv": asdict(self.plan.kv)}
-        return {"layers_per_scale": self.plan.layers_per_scale, "cfg": settings.cfg, "top_k": settings.top_k,
-                "top_p": settings.top_p} | kv
+        settings, scheme = self.config.sampling, self.plan.kv
+        found = {"layers_per_scale": self.plan.layers_per_scale, "cfg": settings.cfg, "top_k": settings.top_k,
+                 "top_p": settings.top_p}
+        if scheme.is_plain:
+            return found
+        said = asdict(scheme)
+        if not scheme.changes_guidance:
+            del said["shared_map"], said["last_guided"]
+        if scheme.window:
+            del said["window"]["wide_layers"]  # they are those of the calibration, which is among the weights
+            if not self.windows_differ:
+                del said["window"]["widest"]
+        return found | {"kv": said}
 
     def load(self, run_dir: Path | None, precision: Precision) -> Pipeline:
         """Load tokenizer and transformer."""
@@ -72,8 +104,8 @@ class VARSystem:
 
         if run_dir is None:
             return random_pipeline(self.config, self.plan, precision)
-        tokenizer, network = (run_dir / f"{name}.safetensors" for name in self.weights)
-        return load_pipeline(self.config, tokenizer, network, self.plan, precision)
+        tokenizer, network = (run_dir / f"{name}.safetensors" for name in self.weights[:2])
+        return load_pipeline(self.config, tokenizer, network, self.plan_in(run_dir), precision)
 
 
 def count_transformer(config: ExperimentConfig, spec: TransformerSpec) -> int:
@@ -84,15 +116,22 @@ def count_transformer(config: ExperimentConfig, spec: TransformerSpec) -> int:
 
 
 def networks(config: ExperimentConfig, settings: None) -> Sequence[Network]:
-    """None: tokenizer, base and supernets belong to every experiment."""
-    return ()
+    """The calibration of windows that differ by layer; tokenizer, base and supernets belong to every experiment."""
+    return (Network(KEY_CHANGE, partial(_measure_key_change, config), ("varient.systems.key_change",),
+                    ("sampling.cfg", "sampling.top_k", "sampling.top_p"), needs=("tokenizer", str(BaseId()))),)
+
+
+def _measure_key_change(config: ExperimentConfig, run_dir: Path, output: Path) -> None:
+    from varient.systems.key_change import measure_key_change
+
+    measure_key_change(config, run_dir, output)
 
 
 def resolve(name: str, config: ExperimentConfig, settings: None) -> VARSystem | None:
     """The system with this id in the experiment.
 
     Raises:
-        ValueError: the experiment has no such depth, recipe, epoch, bridge or window.
+        ValueError: the experiment has no such depth, recipe, epoch, bridge, window or guided scales, or no guidance.
     """
     if (found := VarId.parse(name)) is None:
         return None
@@ -110,6 +149,7 @@ def resolve(name: str, config: ExperimentConfig, settings: None) -> VARSystem | 
     try:
         plan = found.plan(depth, len(config.patch_nums), bridge, config.subnet_layers, config.supernet.depths)
         plan.kv.check_heads(config.transformer.embed_dim // config.transformer.num_heads)
+        check_guidance(plan, config.sampling.cfg)
     except ValueError as error:
         raise ValueError(f"system {name!r}: {error}") from None
     supernet = Supernet(found.depth, found.recipe, found.seed, found.base)

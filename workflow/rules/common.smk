@@ -128,6 +128,11 @@ def weight_files(names):
     return [f"runs/{EXPERIMENT.name}/{name}.safetensors" for name in names]
 
 
+def learns_from_images(name):
+    """Whether a family's network is trained on the experiment's images; not imported, or computed from others."""
+    return not NETWORKS[name].released and "data" in NETWORKS[name].depends
+
+
 def weights_of(wildcards):
     """Weight files of the system that the wildcards name."""
     return weight_files(resolve_system(wildcards.system, EXPERIMENT).weights)

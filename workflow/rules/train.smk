@@ -159,7 +159,7 @@ rule epoch_weights:
 
 
 rule train_network:
-    """A network of another system family, such as CoDe, DiT or LlamaGen."""
+    """A network of another system family, such as CoDe, DiT or LlamaGen, or a calibration."""
     input:
         needs=lambda wildcards: weight_files(NETWORKS[wildcards.network].needs),
         released=lambda wildcards: given(
@@ -167,11 +167,11 @@ rule train_network:
             *filter(None, [NETWORKS[wildcards.network].released]),
         ),
         images=lambda wildcards: (
-            []
-            if NETWORKS[wildcards.network].released
-            else needs_images(
+            needs_images(
                 f"runs/{EXPERIMENT.name}/{wildcards.network}.safetensors", "train"
             )
+            if learns_from_images(wildcards.network)
+            else []
         ),
         code=lambda wildcards: stage_sources(*NETWORKS[wildcards.network].code),
     output:
@@ -188,7 +188,7 @@ rule train_network:
         settings=lambda wildcards: EXPERIMENT.digest(
             *NETWORKS[wildcards.network].depends
         ),
-        images=lambda wildcards: "" if NETWORKS[wildcards.network].released else IMAGES,
+        images=lambda wildcards: IMAGES if learns_from_images(wildcards.network) else "",
     shell:
         "python -m varient train network --config {params.config:q} {wildcards.network:q}"
         " --run-dir runs/{wildcards.experiment:q} --output {output:q} > {log:q} 2>&1"

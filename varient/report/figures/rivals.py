@@ -47,7 +47,7 @@ def draw_rivals(config: ExperimentConfig, results: Results, _run_dir: Path) -> F
     left.set_title(f"(a) measured ({config.name})")
     right.set_title("(b) published, VAR-d30")
     note_below(figure, "(a): line: what no other system beats; bars: 95 % over redraws of the images; squares: CoDe, "
-                       "triangles: windows or packed entries, crosses: untrained subnets.\n(b): all entries that a "
+                       "triangles: another cache or guidance, crosses: untrained subnets.\n(b): all entries that a "
                        f"method keeps, {SHOWN_PAIR_BYTES} bytes for a key and a value channel, batch "
                        f"{SHOWN_BATCH_SIZE}; hollow: {UNVERIFIED}.  d2 to d16: VARiant", results)
     label_points({axis: points for axis, points in labels.items() if points})
