@@ -164,8 +164,8 @@ def score(protocol: ScoringProtocol, extractor: Extractor, samples: ImageSource,
         ScoreError: FID differs from that of torch-fidelity or clean-fid.
     """
     remarks = [warning for images in (samples, reference.images) if images for warning in pixel_warnings(images)]
-    generated = compared(_features(samples, extractor, folder), protocol)
-    real = compared(_features(reference.images, extractor, folder), protocol) if reference.images else None
+    generated = compared(features_of(samples, extractor, folder), protocol)
+    real = compared(features_of(reference.images, extractor, folder), protocol) if reference.images else None
     target = frechet_reference(protocol.feature_layer, "mu", "sigma", protocol, reference, real)
     feature_NF = generated.layers[protocol.feature_layer]
     fid = frechet_spread(feature_NF, target, labels_N=samples.labels)
@@ -179,7 +179,7 @@ def score(protocol: ScoringProtocol, extractor: Extractor, samples: ImageSource,
         except FeatureError as error:  # an extra: too few images for it are enough for all other scores
             remarks.append(f"no FID at infinity: {error}")
     if test:
-        held = compared(_features(test.images, extractor, folder), protocol) if test.images else None
+        held = compared(features_of(test.images, extractor, folder), protocol) if test.images else None
         values |= _named("fid_test", frechet_spread(
             feature_NF, frechet_reference(protocol.feature_layer, "mu", "sigma", protocol, test, held),
             labels_N=samples.labels))
@@ -215,14 +215,14 @@ def score(protocol: ScoringProtocol, extractor: Extractor, samples: ImageSource,
 
 def recognised_share(judge: Classifier, samples: ImageSource) -> float | None:
     """Share of images that the judge assigns to the requested class; None without labels."""
-    if samples.labels is None:
-        return None
-    agree = 0
-    for at in range(0, len(samples), 256):
-        with torch.no_grad():
-            verdicts = judge(torch.from_numpy(samples.batch(at, at + 256)))[1].argmax(dim=1).numpy()
-        agree += int((verdicts == samples.labels[at:at + 256]).sum())
-    return agree / len(samples)
+    return None if samples.labels is None else float((verdicts(judge, samples) == samples.labels).mean())
+
+
+def verdicts(judge: Classifier, samples: ImageSource) -> np.ndarray:
+    """The class (N,), int64, that the judge sees in each image."""
+    with torch.no_grad():
+        return np.concatenate([judge(torch.from_numpy(images))[1].argmax(dim=1).numpy()
+                               for images in samples.batches(256)])
 
 
 def check_belongs(config: ExperimentConfig, images: ImageSource, reference: Reference) -> None:
@@ -246,7 +246,8 @@ def check_belongs(config: ExperimentConfig, images: ImageSource, reference: Refe
         raise ScoreError(f"{images.place}: sampled with other settings than the config's `sampling`")
 
 
-def _features(images: ImageSource, extractor: Extractor, folder: Path | None) -> Features:
+def features_of(images: ImageSource, extractor: Extractor, folder: Path | None) -> Features:
+    """Features of a set, in memory; kept in ``folder`` part by part, where there is one, and read again from there."""
     if folder is None:
         return extract_in_memory(images, extractor)
     return extract_in_parts(images, extractor, folder / images.sha256[:16])
