@@ -117,6 +117,18 @@ class ScoreRecord(Record):
     precision_sd: Amount | None = None
     recall: Share | None = None
     recall_sd: Amount | None = None
+    density: Amount | None = None
+    """Balls around real images that hold a generated one, over k = 5: about 1 for equal distributions, above it for
+    generated images in the densest places (prdc; None in older records, as the three below)."""
+    density_sd: Amount | None = None
+    coverage: Share | None = None
+    """Share of real images whose ball holds a generated one; like recall's, its sd is over redraws of real images."""
+    coverage_sd: Amount | None = None
+    mind: Amount | None = None
+    """MIND, the sliced Wasserstein distance of the features, scaled; depends on the smaller number of images."""
+    vendi: Amount | None = None
+    """Effective number of different images of a class: mean over the classes of their Vendi score; the number of images
+    of a class bounds it from above."""
     recognised: Share | None = None
     """Class accuracy: share of images that an independent classifier assigns to the requested class."""
     fid_halves: tuple[Distance, ...] = ()
@@ -133,8 +145,9 @@ class ScoreRecord(Record):
     def summary(self) -> str:
         """All scores that are not None as text, each with its 95 % interval over redraws."""
         names = {"fid": "FID", "fid_test": "FID to the test set", "sfid": "sFID", "inception_score": "IS", "kid": "KID",
-                 "precision": "precision", "recall": "recall"}
-        found = [(name, getattr(self, name), getattr(self, f"{name}_sd")) for name in names]
+                 "precision": "precision", "recall": "recall", "density": "density", "coverage": "coverage",
+                 "mind": "MIND", "vendi": "Vendi score"}
+        found = [(name, getattr(self, name), getattr(self, f"{name}_sd", None)) for name in names]
         return ", ".join(f"{names[name]} {with_spread(value, sd, DECIMALS[name])}"
                          for name, value, sd in found if value is not None)
 

@@ -13,7 +13,7 @@ from varient.evaluation.extractors import ClassifierExtractor
 from varient.evaluation.fidelity import compare_systems
 from varient.evaluation.image_source import source_of
 from varient.evaluation.pairs import PairError
-from varient.evaluation.scoring import verdicts
+from varient.evaluation.scoring import ScoreError, verdicts
 from varient.evaluation.token_agreement import drawn_tokens
 from varient.files import write_text
 from varient.generation import generate_shard, images, label_of
@@ -128,6 +128,13 @@ def test_a_set_of_other_weights_than_the_runs_is_refused(experiment, run_dir, tm
     with pytest.raises(PairError, match="supernet-d4"):
         compare_systems(experiment, ["variant-d4"], tmp_path, tmp_path / "record.json")
     assert not (tmp_path / "record.json").exists()
+
+
+def test_sets_of_another_experiment_seed_or_sampling_are_refused(experiment, run_dir, tmp_path):
+    for changes in ({"name": "other"}, {"seed": 1}, {"sampling": experiment.sampling.model_copy(update={"cfg": 3.0})}):
+        with pytest.raises(ScoreError, match="var-d6|free-d4"):
+            compare_systems(experiment.model_copy(update=changes), ["free-d4"], run_dir, tmp_path / "record.json")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_only_vars_systems_draw_the_full_networks_pictures(experiment, run_dir, tmp_path):

@@ -20,15 +20,22 @@ from varient.config import ExperimentConfig
 from varient.evaluation.extractors import Extractor
 from varient.evaluation.features import Features
 from varient.evaluation.fidelity_classifier import LOGITS
-from varient.evaluation.image_source import ImageSource, content_hash, digests_of
+from varient.evaluation.image_source import ImageSource, Reference, content_hash, digests_of
 from varient.evaluation.inputs import open_samples
 from varient.evaluation.lpips import LEAST_SIDE, Lpips
 from varient.evaluation.moments import FeatureError, FrechetReference, Moments
 from varient.evaluation.pairs import PairError, Pairs, paired
 from varient.evaluation.protocols import ScoringProtocol, open_extractor, protocol_named
-from varient.evaluation.scoring import compared, features_of, open_networks, protocol_of, verdicts
+from varient.evaluation.scoring import (
+    check_belongs,
+    compared,
+    features_of,
+    open_networks,
+    protocol_of,
+    verdicts,
+)
 from varient.evaluation.similarity import psnr_db, squared_error, ssim, ssim_window
-from varient.evaluation.token_agreement import NUM_IMAGES, TokenAgreement, drawn_tokens, var_system
+from varient.evaluation.token_agreement import TokenAgreement, drawn_tokens, var_system
 from varient.evaluation.uncertainty import LEAST_IMAGES, frechet_spread, share_spread
 from varient.files import check_writable, sha256_kept
 from varient.models.classifier import Classifier
@@ -71,17 +78,15 @@ def compare_experiment(config: ExperimentConfig, samples: Sequence[ImageSource],
     Tokens are compared where both sets are of VAR's systems and the run folder has the networks that drew them.
 
     Raises:
-        PairError: sets that do not show the same pictures, are of another experiment, or were drawn by other weights
-            than the run folder has.
+        PairError: sets that do not show the same pictures, or were drawn by other weights than the run folder has.
+        ScoreError: sets of another experiment, seed, size or sampling than the config's.
         SampleError, ProtocolError, ExtractorError, CheckpointError, FeatureError: inputs that are missing or damaged.
         OutputError: a record that could not be written.
     """
     check_writable(output)
     pairs = [paired(each, reference) for each in samples]
     for images in (*samples, reference):
-        if images.origin.get("experiment", config.name) != config.name:
-            raise PairError(f"{images.place}: its experiment is {images.origin['experiment']}, the config's is "
-                            f"{config.name}")
+        check_belongs(config, images, Reference(images.place, None, {}))
     protocol = protocol_of(config.evaluation, len(reference), len(reference))
     extractor, judge, weights = open_networks(config, protocol, run_dir, device)
     folder = None if protocol.name == "digits" else run_dir / "features"  # those of digits take a second
@@ -103,8 +108,8 @@ def compare_systems(config: ExperimentConfig, systems: Sequence[str], run_dir: P
 
     Raises:
         ValueError: a system that is not VAR's.
-        PairError, SampleError, ProtocolError, ExtractorError, CheckpointError, FeatureError, OutputError: as
-            `compare_experiment`.
+        PairError, ScoreError, SampleError, ProtocolError, ExtractorError, CheckpointError, FeatureError, OutputError:
+            as `compare_experiment`.
     """
     for name in systems:
         if var_system(config, name) is None:
@@ -165,7 +170,8 @@ def _record(sets: Sequence[Pairs], eyes: Eyes, agreements: dict[str, TokenAgreem
         ssim_kernel=ssim_window(reference.side)[0], protocol=eyes.protocol.name if eyes.protocol else None,
         extractor=eyes.extractor.name if eyes.extractor else None, judge=eyes.judged_by,
         lpips_sha256=eyes.lpips.sha256 if eyes.lpips else None,
-        num_token_images=min(NUM_IMAGES, len(reference)) if agreements else 0, systems=tuple(found),
+        num_token_images=max((each.num_images for each in (agreements or {}).values()), default=0),
+        systems=tuple(found),
         warnings=tuple(dict.fromkeys(warnings)),
         provenance=provenance(
             experiment=origin.get("experiment", "none"), seed=origin.get("seed"),

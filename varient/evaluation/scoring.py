@@ -18,8 +18,9 @@ from varient.evaluation.features import Features, extract_in_memory, extract_in_
 from varient.evaluation.image_source import ImageSource, Reference, pixel_warnings
 from varient.evaluation.inputs import open_reference, open_samples
 from varient.evaluation.moments import FeatureError, FrechetReference, Gaussian, Moments
-from varient.evaluation.neighbours import precision_recall
+from varient.evaluation.neighbours import density_coverage, precision_recall
 from varient.evaluation.protocols import (
+    FurtherRule,
     KidRule,
     NeighbourRule,
     ScoringProtocol,
@@ -27,7 +28,7 @@ from varient.evaluation.protocols import (
     open_extractor,
     protocol_named,
 )
-from varient.evaluation.scores import inception_score, kernel_distance
+from varient.evaluation.scores import inception_score, kernel_distance, monge_distance, vendi_by_class
 from varient.evaluation.uncertainty import (
     Spread,
     frechet_bias,
@@ -202,6 +203,9 @@ def score(protocol: ScoringProtocol, extractor: Extractor, samples: ImageSource,
         inside = precision_recall(feature_NF, real.layers[protocol.feature_layer], protocol.neighbours.k)
         values |= _named("precision", share_spread(inside.generated_inside_N, samples.labels))
         values |= _named("recall", share_spread(inside.real_inside_M))
+    if protocol.further:
+        values |= _further(protocol.further, feature_NF, samples.labels,
+                           real.layers[protocol.feature_layer] if real else None, remarks)
     return ScoreRecord(
         system=samples.origin.get("system") or Path(samples.place).name, protocol=protocol.name,
         extractor=extractor.name, num_images=len(samples), num_reference=len(real) if real else 0,
@@ -211,6 +215,29 @@ def score(protocol: ScoringProtocol, extractor: Extractor, samples: ImageSource,
             settings=samples.origin.get("settings", "none"), on=extractor.device,
             weights_sha256={"extractor": extractor.sha256} | samples.origin.get("weights_sha256", {}),
             imported_sha256=samples.origin.get("imported_sha256"), sampled_on=samples.origin.get("device")))
+
+
+def _further(rule: FurtherRule, feature_NF: np.ndarray, label_N: np.ndarray | None, real_MF: np.ndarray | None,
+             remarks: list[str]) -> dict[str, object]:
+    """Density, coverage, MIND and the Vendi score; ``remarks`` say which of them the features do not allow.
+
+    They are an extra: too few images for them, or an image without features, are enough for all other scores.
+    """
+    values: dict[str, object] = {}
+    if real_MF is not None:
+        try:
+            balls = density_coverage(feature_NF, real_MF, rule.k)
+            values |= _named("density", share_spread(balls.density_N))
+            values |= _named("coverage", share_spread(balls.covered_M))
+        except FeatureError as error:
+            remarks.append(f"no density and coverage: {error}")
+        values["mind"] = monge_distance(feature_NF, real_MF, rule.directions, rule.seed)
+    if label_N is not None:
+        try:
+            values["vendi"] = float(vendi_by_class(feature_NF, label_N).mean())
+        except FeatureError as error:
+            remarks.append(f"no Vendi score: {error}")
+    return values
 
 
 def recognised_share(judge: Classifier, samples: ImageSource) -> float | None:

@@ -26,11 +26,13 @@ class TokenAgreement:
         share: of all tokens.
         sd: its standard error over the images; 0 for a single one.
         by_scale: of each scale 1..K.
+        num_images: their number.
     """
 
     share: float
     sd: float
     by_scale: tuple[float, ...]
+    num_images: int
 
     @classmethod
     def of(cls, idx_NL: np.ndarray, other_NL: np.ndarray, pyramid: Pyramid) -> TokenAgreement:
@@ -39,7 +41,7 @@ class TokenAgreement:
         share_N = equal_NL.mean(axis=1)
         sd = share_N.std(ddof=1) / len(share_N) ** 0.5 if len(share_N) > 1 else 0.0
         by_scale = [equal_NL[:, pyramid.begin(k):pyramid.end(k)].mean() for k in pyramid.scales]
-        return cls(float(share_N.mean()), float(sd), tuple(map(float, by_scale)))
+        return cls(float(share_N.mean()), float(sd), tuple(map(float, by_scale)), len(idx_NL))
 
 
 def drawn_tokens(config: ExperimentConfig, system: str, run_dir: Path, num_images: int = NUM_IMAGES) -> np.ndarray:

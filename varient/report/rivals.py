@@ -20,7 +20,7 @@ from varient.paper import paper_rows, system_id
 from varient.paper.published import published
 from varient.paper.rivals import SHOWN_BATCH_SIZE, SHOWN_PAIR_BYTES, UNVERIFIED, PrintedMemory, Rival, rivals
 from varient.paper_size import marks
-from varient.records import ScoreRecord
+from varient.records import Record, ScoreRecord
 from varient.report.cells import ABSENT, ARITHMETIC, MARKS, NORMAL_95, PREDICTED, Cell, flatten, measured, number
 from varient.report.fidelity_columns import FIDELITY_HEADINGS, fidelity_cells, fidelity_notes
 from varient.report.needs import Needs, needs, systems_of_var
@@ -227,7 +227,8 @@ def _notes(config: ExperimentConfig, results: Results) -> Iterator[str]:
                "smaller cache here and a smaller FID.")
     yield from fidelity_notes(results)
     wanted = needs_of_rivals(config)
-    there = {"score": results.scores, "profile": results.profiles, "fidelity": results.fidelities}
+    there: dict[str, Mapping[str, Record]] = {"score": results.scores, "profile": results.profiles,
+                                              "fidelity": results.fidelities}
     absent = {kind: [name for name in getattr(wanted, kind) if name not in found] for kind, found in there.items()}
     if gaps := [f"{kind} of {', '.join(names)}" for kind, names in absent.items() if names]:
         yield f"No record: {'; '.join(gaps)}."

@@ -72,13 +72,13 @@ def _draw_row(axis: Axes, config: ExperimentConfig, results: Results, run_dir: P
     axis.text(-_NAME_IN / cell_in, top + _PICTURE / 2, system, color=colour_in(config, system), weight="bold",
               va="center", size=7.5)
     fidelity = results.fidelities.get(system)
-    both = fidelity and [pictures(run_dir, name, fidelity.examples) for name in (base_system(config), system)]
-    if fidelity is None or both is None or any(images is None for images in both):
-        lacks = "fidelity" if fidelity is None else "samples"
+    full, subnet = (pictures(run_dir, name, fidelity.examples) if fidelity else None
+                    for name in (base_system(config), system))
+    if fidelity is None or full is None or subnet is None:
+        lacks = "samples" if fidelity else "fidelity"
         missing(axis.inset_axes((0, top, axis.get_xlim()[1], _PICTURE), transform=axis.transData),
                 f"{lacks} of {system}")
         return
-    full, subnet = both
     for group, pair in enumerate(zip(full, subnet, strict=True)):
         left = group * (2 + _BETWEEN)
         for side, image in enumerate(pair):
