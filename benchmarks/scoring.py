@@ -22,8 +22,16 @@ import torch
 import typer
 
 from varient.evaluation.moments import FrechetReference, Moments
-from varient.evaluation.neighbours import precision_recall
-from varient.evaluation.scores import adm_blocks, fixed_permutation, inception_score, kernel_distance, unbiased_logits
+from varient.evaluation.neighbours import density_coverage, precision_recall
+from varient.evaluation.scores import (
+    adm_blocks,
+    fixed_permutation,
+    inception_score,
+    kernel_distance,
+    monge_distance,
+    unbiased_logits,
+    vendi_by_class,
+)
 from varient.evaluation.uncertainty import frechet_infinity, frechet_spread, inception_spread, kernel_spread
 from varient.files import write_text
 from varient.profiling.memory import peak_rss_bytes
@@ -31,6 +39,8 @@ from varient.records import provenance
 
 CLASSES = 1008
 """Of the released Inception."""
+LABELS = 1000
+"""Of ImageNet: 50 images each."""
 
 
 def main(
@@ -65,6 +75,9 @@ def main(
     timed("inception score", "scores", lambda: inception_score(logit_NK, blocks, permutation))
     kid = timed("kid", "scores", lambda: kernel_distance(generated_NF, real_MF))
     timed("precision and recall", "scores", lambda: precision_recall(generated_NF, real_MF))
+    timed("density and coverage", "scores", lambda: density_coverage(generated_NF, real_MF))
+    timed("mind", "scores", lambda: monge_distance(generated_NF, real_MF))
+    timed("vendi by class", "scores", lambda: vendi_by_class(generated_NF, np.arange(generated) % LABELS))
     if spread:
         timed("inception score", "spread", lambda: inception_spread(logit_NK, blocks, permutation))
         timed("fid, 10 pairs", "spread", lambda: frechet_spread(generated_NF, real))

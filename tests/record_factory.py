@@ -7,7 +7,7 @@ from typing import Any
 
 from varient.config import ExperimentConfig
 from varient.cost.paper_systems import paper_system
-from varient.records import HeldOutRecord, ProfileRecord, Provenance, ReconstructionRecord, ScoreRecord
+from varient.records import FidelityRecord, HeldOutRecord, ProfileRecord, Provenance, ReconstructionRecord, ScoreRecord
 from varient.results import Results
 
 
@@ -65,6 +65,22 @@ def held_out(network: str, losses: Mapping[str, float], *, experiment: str = "di
     weights = {"tokenizer": tokenizer, network: "ef"}
     return HeldOutRecord(network=network, num_images=num_images, images_sha256=images_sha256, losses=found,
                          provenance=provenance(experiment, weights_sha256=weights))
+
+
+def fidelity(network: str, *systems: str, experiment: str = "digits", reference: str = "var-d30",
+             reference_sha256: str = "ab", **changes: Any) -> FidelityRecord:
+    """Systems of a network against the full one, which equals itself; ``changes`` are of each of the others."""
+    equal = {"images_sha256": "ab", "identical": 1.0, "psnr_db": None, "psnr_db_sd": None, "ssim": 1.0, "ssim_sd": 0.0,
+             "feature_distance": 0.0, "same_class": 1.0, "same_class_sd": 0.0, "fid": 0.0, "fid_sd": 0.01,
+             "tokens": 1.0, "tokens_sd": 0.0, "tokens_by_scale": (1.0,) * 10, "examples": (0, 1, 2),
+             "examples_psnr_db": (None, None, None)}
+    other = {"identical": 0.0, "psnr_db": 12.345, "psnr_db_sd": 0.1, "ssim": 0.61234, "ssim_sd": 0.01,
+             "feature_distance": 0.5, "same_class": 0.9, "same_class_sd": 0.005, "fid": 0.3, "tokens": 0.75,
+             "tokens_sd": 0.002, "tokens_by_scale": (1.0,) * 6 + (0.5,) * 4, "examples_psnr_db": (30.0, 12.5, 8.0)}
+    found = [{"system": system} | equal | ({} if system == reference else other | changes) for system in systems]
+    return FidelityRecord(network=network, reference=reference, reference_sha256=reference_sha256, num_images=2000,
+                          ssim_kernel=7, protocol="digits", extractor="x", judge="classifier-judge",
+                          num_token_images=200, systems=found, provenance=provenance(experiment))
 
 
 def of(*records: ScoreRecord) -> Results:

@@ -36,6 +36,7 @@ def _varient(*arguments, **variables):
     (["score", "none.npz", "--reference", "r.npz", "--protocol", "adm", "-o", "x"], "none.npz: no such file"),
     (["score", "none.npz", "--reference", "r.npz", "--protocol", "adm", "--test", "t.npz", "-o", "x"], "--test needs"),
     (["held-out", "--config", CONFIG, "--system", "var-d7", "-o", "x"], "base network of smoke"),
+    (["fidelity", "--config", CONFIG, "--system", "var-d7", "-o", "x"], "base network of smoke"),
     (["held-out", "--config", CONFIG, "--system", "var-d6", "--run-dir", "none", "-o", "x"], "none/base.safetensors"),
     (["held-out", "--config", CONFIG, "--system", "dit-mini", "-o", "x"], "only VAR and its subnets"),
     (["real", "--config", CONFIG, "--split", "test", "-o", "x"], "split 'test' is unknown; known: train, holdout"),
@@ -92,6 +93,12 @@ CONFIGURED = ["--config", "config.yaml"]
     ["generate", *CONFIGURED, "--system", "var-d6", "--shard", "0", "--run-dir", "run", "-o", "run/base.safetensors"],
     ["generate", *CONFIGURED, "--system", "var-d6", "--shard", "0", "-o", "vae.pth"],
     ["held-out", *CONFIGURED, "--system", "var-d6", "--run-dir", "run", "-o", "run/base.safetensors"],
+    ["fidelity", *CONFIGURED, "--system", "var-d6", "--run-dir", "run", "-o", "run/base.safetensors"],
+    ["compare", "a.npz", "b.npz", "-o", "b.npz"],
+    ["compare", "a.npz", "--reference", "b.npz", "-o", "b.npz"],
+    ["compare", "a.npz", "b.npz", "--lpips", "vae.pth", "-o", "vae.pth"],
+    ["compare", "images", "images", "-o", "images/0.png"],
+    ["rivals", *CONFIGURED, "--fidelity", "a.csv", "-o", "a"],
     ["profile", *CONFIGURED, "--system", "var-d6", "--run-dir", "run", "-o", "run/../run/base.safetensors"],
     ["sample", *CONFIGURED, "--class", "1", "--depth", "4", "--checkpoint", "t.safetensors", "-o", "t.safetensors"],
     ["train", "tokenizer", *CONFIGURED, "-o", "vae.pth"],
@@ -220,7 +227,7 @@ def test_other_errors_of_a_run_are_not_taken_for_want_of_memory(tmp_path, monkey
     ["plan", "--memory", "12GiB", "--records", "/nowhere"],
     ["plan", "--memory", "12GiB", "--records", "records"],
     *(["table", "--config", CONFIG, "2", option, name, "-o", "out"]
-      for option in ("--score", "--profile", "--reconstruction", "--held-out")
+      for option in ("--score", "--profile", "--reconstruction", "--held-out", "--fidelity")
       for name in ("file.json", "bytes", "folder")),
     ["table", "--config", CONFIG, "2", "--found-in", "file.json", "-o", "out"],
     ["claims", "--config", CONFIG, "--score", "bytes", "-o", "out"],

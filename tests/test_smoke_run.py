@@ -38,6 +38,8 @@ def test_the_tables_of_a_run_are_filled(finished):
     assert float(table.loc["VAR-d30", "fid"]) > 0
     assert float(table.loc["VARiant-d16", "latency_s"].removesuffix(DISTURBED)) > 0
     assert table.loc["VARiant-d8", "fid"] == ""
+    assert (table.loc["VAR-d30", "psnr_db"], table.loc["VAR-d30", "equal_tokens"]) == ("∞", "1.000")
+    assert float(table.loc["VARiant-d16", "psnr_db"]) > 0 and 0 < float(table.loc["VARiant-d16", "equal_tokens"]) < 1
     for row in ("DiT-XL/2", "LlamaGen-XXL", "VAR-CoDe", "CoDe, N = 6, training-free"):
         assert float(table.loc[row, "fid"]) > 0
         assert float(table.loc[row, "latency_s"].removesuffix(DISTURBED)) > 0
@@ -66,7 +68,7 @@ def test_rivals_are_sampled_scored_and_profiled_and_train_nothing(finished):
     assert "generate_shard" in said and "train_" not in said
     table = pd.read_csv(finished / "results/smoke/rivals.csv", dtype=str, keep_default_na=False).set_index("system")
     for system in settings["rivals"]:
-        assert float(table.loc[system, "fid"]) > 0
+        assert float(table.loc[system, "fid"]) > 0 and 0 < float(table.loc[system, "equal_tokens"]) <= 1
         assert float(table.loc[system, "here_latency_s"].removesuffix(DISTURBED)) > 0
     sizes = {name: float(table.loc[name, "here_kv_mib"]) for name in ("var-d6", "variant-d4", *settings["rivals"])}
     assert sizes["var-d6-w1"] < sizes["var-d6"] and sizes["variant-d4-w2-kv8"] < sizes["variant-d4"] / 2
@@ -128,7 +130,8 @@ def test_the_report_opens_in_a_browser(finished):
         title.wait_for()
         assert title.bounding_box()["y"] >= 0  # Snakemake alone would centre the page and cut off its head
         page.get_by_text("3. Figures").first.click()
-        for figure in ("fig1", "fig2", "fig3", "fig4", "fig5", "fig6", "fig7", "kv-live", "quality-cost", "rivals"):
+        for figure in ("fig1", "fig2", "fig3", "fig4", "fig5", "fig6", "fig7", "kv-live", "quality-cost", "rivals",
+                       "fidelity"):
             page.get_by_text(figure, exact=True).wait_for()
         page.get_by_text("fig1", exact=True).locator("xpath=ancestor::tr").locator("a").first.click()
         picture = page.locator("img").last  # the first is Snakemake's own

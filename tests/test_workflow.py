@@ -176,6 +176,21 @@ def test_each_network_is_asked_once_for_the_losses_of_all_its_systems(copy):
     assert {Path(path).stem for path in _options(ablations, "--held-out")} == set(asked)
 
 
+def test_each_network_is_compared_once_with_the_full_one_for_all_its_systems(copy):
+    """Also itself; the tables and the figure read the records of their own rows."""
+    dry = snakemake(copy, "-n", "-p", "--configfile", "workflow/config/digits.yaml", "--", "results/table2.csv",
+                    "results/rivals.csv", "figures/fidelity.png").stdout
+    asked = {Path(_options(words, "--output")[0]).stem: _options(words, "--system")
+             for words in _commands(dry, "fidelity")}
+    assert len(_commands(dry, "fidelity")) == len(asked)
+    assert set(asked) == {"fidelity-base", *(f"fidelity-supernet-d{depth}" for depth in (16, 8, 4, 2))}
+    assert asked["fidelity-supernet-d8"] == ["variant-d8", "variant-d8-w1", "variant-d8-w2-kv8"]
+    assert {"var-d30", "var-d30-w1-c0", "var-d30-kv4", "free-d16-prefix"} <= set(asked["fidelity-base"])
+    for verb, shown in (("table", set(asked)), ("rivals", set(asked)), ("figure", set(asked) - {"fidelity-base"})):
+        (command,) = _commands(dry, verb)
+        assert {Path(path).stem for path in _options(command, "--fidelity")} == shown
+
+
 def test_another_base_network_is_trained_with_its_seed_and_supernets_start_from_it(copy):
     dry = snakemake(copy, "-n", "-p", *SMOKE, "--", "runs/smoke/supernet-d2-b1.safetensors").stdout
     (base,), (supernet,) = _commands(dry, "train base"), _commands(dry, "train supernet")

@@ -117,6 +117,18 @@ class ScoreRecord(Record):
     precision_sd: Amount | None = None
     recall: Share | None = None
     recall_sd: Amount | None = None
+    density: Amount | None = None
+    """Balls around real images that hold a generated one, over k = 5: about 1 for equal distributions, above it for
+    generated images in the densest places (prdc; None in older records, as the three below)."""
+    density_sd: Amount | None = None
+    coverage: Share | None = None
+    """Share of real images whose ball holds a generated one; like recall's, its sd is over redraws of real images."""
+    coverage_sd: Amount | None = None
+    mind: Amount | None = None
+    """MIND, the sliced Wasserstein distance of the features, scaled; depends on the smaller number of images."""
+    vendi: Amount | None = None
+    """Effective number of different images of a class: mean over the classes of their Vendi score; the number of images
+    of a class bounds it from above."""
     recognised: Share | None = None
     """Class accuracy: share of images that an independent classifier assigns to the requested class."""
     fid_halves: tuple[Distance, ...] = ()
@@ -133,8 +145,9 @@ class ScoreRecord(Record):
     def summary(self) -> str:
         """All scores that are not None as text, each with its 95 % interval over redraws."""
         names = {"fid": "FID", "fid_test": "FID to the test set", "sfid": "sFID", "inception_score": "IS", "kid": "KID",
-                 "precision": "precision", "recall": "recall"}
-        found = [(name, getattr(self, name), getattr(self, f"{name}_sd")) for name in names]
+                 "precision": "precision", "recall": "recall", "density": "density", "coverage": "coverage",
+                 "mind": "MIND", "vendi": "Vendi score"}
+        found = [(name, getattr(self, name), getattr(self, f"{name}_sd", None)) for name in names]
         return ", ".join(f"{names[name]} {with_spread(value, sd, DECIMALS[name])}"
                          for name, value, sd in found if value is not None)
 
@@ -204,6 +217,99 @@ class HeldOutRecord(Record):
     """Hash of the images, as a training identifies them: losses on others, or on tokens of another tokenizer, are not
     comparable."""
     losses: tuple[HeldOutLoss, ...] = Field(min_length=1)
+    provenance: Provenance
+
+
+class Fidelity(Record):
+    """How much the pictures of a system differ from those of the reference: the same seed, index and class in each
+    pair.
+
+    ``x_sd`` is the standard error of x over the pairs, for ``fid`` that of `ScoreRecord`.  None means not computed:
+    the record's warnings say why.
+    """
+
+    system: str
+    images_sha256: str
+    identical: Share
+    """Share of pairs that are equal to the bit."""
+    psnr_db: Amount | None
+    """Of the mean squared error over all pairs, grey levels 0..255; None where that is 0, so that PSNR is infinite."""
+    psnr_db_sd: Amount | None
+    ssim: Annotated[Number, Field(ge=-1, le=1 + 1e-6)]
+    """Mean over the pairs, with the window that the record states."""
+    ssim_sd: Amount
+    lpips: Amount | None = None
+    """Mean over the pairs of LPIPS 0.1 with AlexNet, where its weights were given."""
+    lpips_sd: Amount | None = None
+    feature_distance: Amount | None = None
+    """Root mean squared distance of the features of a pair, relative to that of two unrelated pictures of the
+    reference: 0 for equal features, 1 for unrelated ones."""
+    same_class: Share | None = None
+    """Share of pairs in which a classifier sees the same class, whichever it is."""
+    same_class_sd: Amount | None = None
+    fid: Distance | None = None
+    """FID*: against the pictures of the reference, not against real ones."""
+    fid_sd: Amount | None = None
+    tokens: Share | None = None
+    """Share of equal tokens, of all scales together."""
+    tokens_sd: Amount | None = None
+    tokens_by_scale: tuple[Share, ...] = ()
+    """The same of each scale 1..K."""
+    examples: tuple[Count, Count, Count]
+    """Indices of the pairs with the smallest, the median and the largest squared error."""
+    examples_psnr_db: tuple[Amount | None, Amount | None, Amount | None]
+    """Their PSNR; None where it is infinite."""
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Fidelity:
+        if (self.psnr_db is None) != (self.identical == 1):
+            raise ValueError(f"psnr_db = {self.psnr_db} with {self.identical} of the pairs identical: it is infinite, "
+                             "and absent, if all are")
+        return self
+
+    @property
+    def psnr(self) -> float:
+        """PSNR in dB, infinite where no pixel differs."""
+        return math.inf if self.psnr_db is None else self.psnr_db
+
+    def summary(self) -> str:
+        """What was computed, as text, each with its 95 % interval."""
+        names = {"ssim": "SSIM", "lpips": "LPIPS", "feature_distance": "feature distance", "same_class": "same class",
+                 "fid": "FID*", "tokens": "equal tokens"}
+        found = [(name, getattr(self, name), getattr(self, f"{name}_sd", None)) for name in names]
+        return ", ".join([f"PSNR {with_spread(self.psnr, self.psnr_db_sd, DECIMALS['psnr_db'])} dB",
+                          *(f"{names[name]} {with_spread(value, sd, DECIMALS[name])}"
+                            for name, value, sd in found if value is not None)])
+
+
+class FidelityRecord(Record):
+    """Systems compared with a reference, picture by picture: the experiment's full network before any training, or any
+    other set."""
+
+    kind: Literal["fidelity"] = "fidelity"
+    source: Literal["measured"] = "measured"
+    network: str | None
+    """Of the systems, where they share one and an experiment says so."""
+    reference: str
+    """The system that the others are compared with."""
+    reference_sha256: str
+    """Hash of the pixels of its images, in order of their indices."""
+    num_images: Positive
+    """Number of pairs."""
+    ssim_kernel: Positive
+    """Side of SSIM's window: 11, or in smaller images the largest odd side that fits; its standard deviation is
+    1.5 / 11 of it."""
+    protocol: str | None
+    """Whose features FID* and the feature distance are of."""
+    extractor: str | None
+    judge: str | None
+    """What sees the classes."""
+    lpips_sha256: str | None = None
+    """Of AlexNet's file."""
+    num_token_images: Count = 0
+    """Images whose tokens were drawn again."""
+    systems: tuple[Fidelity, ...] = Field(min_length=1)
+    warnings: tuple[str, ...] = ()
     provenance: Provenance
 
 

@@ -18,6 +18,8 @@ from varient.ablations import arms
 from varient.config import ExperimentConfig
 from varient.image_tree import is_hidden
 from varient.records import (
+    Fidelity,
+    FidelityRecord,
     HeldOutLoss,
     HeldOutRecord,
     ProfileRecord,
@@ -44,6 +46,8 @@ class Results:
     """Profiles of the paper's networks with random weights (`benchmarks/`), whatever the experiment."""
     held_out: tuple[HeldOutRecord, ...] = ()
     """Losses on held-out images, one record for each network."""
+    fidelity: tuple[FidelityRecord, ...] = ()
+    """Comparisons with the full network's pictures, one record for each network."""
     remarks: tuple[str, ...] = ()
     """Reasons why records were left out, such as contradictions between them."""
     marks: tuple[str, ...] = ()
@@ -52,7 +56,7 @@ class Results:
     @classmethod
     def read(cls, scores: Sequence[Path], profiles: Sequence[Path] = (), reconstruction: Path | None = None,
              found_in: Path | None = None, benchmarks: Sequence[Path] = (),
-             held_out: Sequence[Path] = ()) -> Results:
+             held_out: Sequence[Path] = (), fidelity: Sequence[Path] = ()) -> Results:
         """Read record files.
 
         Args:
@@ -70,9 +74,11 @@ class Results:
         of_scales = of_scales or next((record for record in found if isinstance(record, ReconstructionRecord)), None)
         by_network, twice = _one_each([*(read_record(path, HeldOutRecord) for path in held_out),
                                        *(record for record in found if isinstance(record, HeldOutRecord))])
+        compared, again = _one_each([*(read_record(path, FidelityRecord) for path in fidelity),
+                                     *(record for record in found if isinstance(record, FidelityRecord))])
         return cls(by_score, {record.system: record for record in all_profiles}, all_profiles, of_scales,
                    tuple(read_record(path, ProfileRecord) for path in benchmarks), tuple(by_network.values()),
-                   (*remarks, *twice, *damaged))
+                   tuple(compared.values()), (*remarks, *twice, *again, *damaged))
 
     @classmethod
     def found_in(cls, run_dir: Path) -> Results:
@@ -84,8 +90,13 @@ class Results:
         """The held-out loss of each system, under its own layers."""
         return {loss.system: loss for record in self.held_out for loss in record.losses}
 
+    @property
+    def fidelities(self) -> dict[str, Fidelity]:
+        """How far the pictures of each system are from the full network's."""
+        return {found.system: found for record in self.fidelity for found in record.systems}
 
-AnyRecord = TypeVar("AnyRecord", ScoreRecord, ProfileRecord, HeldOutRecord)
+
+AnyRecord = TypeVar("AnyRecord", ScoreRecord, ProfileRecord, HeldOutRecord, FidelityRecord)
 
 
 def comparable(experiment: str, results: Results) -> Results:
@@ -105,12 +116,16 @@ def comparable(experiment: str, results: Results) -> Results:
         "acceleration": ", ".join(record.acceleration) or "none"})
     held_out = _largest_group(_own(experiment, results.held_out, remarks), remarks, "held-out loss", lambda record: {
         "images": record.images_sha256[:8], "tokenizer": record.provenance.weights_sha256.get("tokenizer", "")[:8]})
+    fidelity = _largest_group(_own(experiment, results.fidelity, remarks), remarks, "fidelity", lambda record: {
+        "pictures": f"{record.reference} {record.reference_sha256[:8]}", "protocol": record.protocol,
+        "extractor": record.extractor, "judge": record.judge})
     reconstruction = results.reconstruction
     if reconstruction and reconstruction.provenance.experiment != experiment:
         remarks.append(f"reconstructions of {reconstruction.provenance.experiment}")
         reconstruction = None
     return Results({record.system: record for record in scores}, {record.system: record for record in profiles},
-                   tuple(profiles), reconstruction, results.benchmarks, tuple(held_out), (*remarks, *twice))
+                   tuple(profiles), reconstruction, results.benchmarks, tuple(held_out), tuple(fidelity),
+                   (*remarks, *twice))
 
 
 def _own(experiment: str, records: Iterable[AnyRecord], remarks: list[str]) -> list[AnyRecord]:
@@ -133,6 +148,8 @@ def _one_each(records: Sequence[AnyRecord]) -> tuple[dict[str, AnyRecord], tuple
 
 def _subject(record: AnyRecord) -> str:
     """What a record is of."""
+    if isinstance(record, FidelityRecord):
+        return record.network or ", ".join(found.system for found in record.systems)
     return record.network if isinstance(record, HeldOutRecord) else record.system
 
 
@@ -153,7 +170,8 @@ def _largest_group(records: Iterable[AnyRecord], remarks: list[str], kind: str,
 def _found_in(run_dir: Path) -> tuple[list[Record], tuple[str, ...]]:
     """Valid records of a run folder, and the errors of the others."""
     kinds: dict[str, type[Record]] = {"score": ScoreRecord, "profile": ProfileRecord,
-                                      "reconstruction": ReconstructionRecord, "heldout": HeldOutRecord}
+                                      "reconstruction": ReconstructionRecord, "heldout": HeldOutRecord,
+                                      "fidelity": FidelityRecord}
     if run_dir.exists() and not run_dir.is_dir():
         raise RecordError(f"{run_dir}: a file, not a run folder")
     found: list[Record] = []

@@ -35,7 +35,7 @@ from mutations import (
     odd_yaml,
 )
 from PIL import Image
-from record_factory import profile, reconstruction, score
+from record_factory import fidelity, profile, reconstruction, score
 from torch import nn
 
 from varient.ablations import arms
@@ -53,7 +53,15 @@ from varient.generation import FinishedBatches
 from varient.models.build import build_tokenizer, build_transformer, load_tokenizer, without_weights
 from varient.models.checkpoint import read_description, save_weights
 from varient.models.official import import_tokenizer
-from varient.records import ProfileRecord, ReconstructionRecord, Record, ScoreRecord, read_record, write_record
+from varient.records import (
+    FidelityRecord,
+    ProfileRecord,
+    ReconstructionRecord,
+    Record,
+    ScoreRecord,
+    read_record,
+    write_record,
+)
 from varient.report.figures import FIGURES, figure_needs
 from varient.report.tables import TABLES
 from varient.results import Results
@@ -249,7 +257,8 @@ def _read_record(kind: type[Record], path: Path) -> bytes:
     """Read as one of a run folder, where damaged ones are left out, and by name; shown in tables."""
     Results.found_in(path.parent.parent)
     record = read_record(path, kind)
-    option = {ScoreRecord: "--score", ProfileRecord: "--profile", ReconstructionRecord: "--reconstruction"}[kind]
+    option = {ScoreRecord: "--score", ProfileRecord: "--profile", ReconstructionRecord: "--reconstruction",
+              FidelityRecord: "--fidelity"}[kind]
     for table in (1, 2):
         run("table", "--config", ROOT / "workflow/config/smoke.yaml", table, option, path, "--output",
             path.parent / f"table{table}.csv")
@@ -416,6 +425,9 @@ KINDS = {kind.name: kind for kind in (
          partial(_read_record, ProfileRecord), (odd_json, odd_json, odd_json, *TEXT), sealed=False),
     Kind("record-reconstruction", partial(_record, reconstruction(smoke(), [9, 8, 7, 6, 5, 4, 3, 2, 1, 0.5])),
          partial(_read_record, ReconstructionRecord), (odd_json, odd_json, odd_json, *TEXT), sealed=False),
+    Kind("record-fidelity", partial(_record, fidelity("base", "var-d6", "free-d4", experiment="smoke",
+                                                      reference="var-d6")),
+         partial(_read_record, FidelityRecord), (odd_json, odd_json, odd_json, *TEXT), sealed=False),
     Kind("baseline", _baseline, lambda path: read_record(path, Baseline).model_dump_json().encode(), (odd_json, *TEXT),
          sealed=False),
     Kind("weights", _weights, _read_weights, (odd_safetensors_header, odd_safetensors_header)),

@@ -1,4 +1,4 @@
-"""Precision and recall against distances taken one by one in float64, and against torch-fidelity."""
+"""Precision, recall, density and coverage against distances one by one in float64, torch-fidelity and prdc."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from torch_fidelity.metric_prc import prc_features_to_metric
 
 from varient.evaluation import neighbours
 from varient.evaluation.moments import FeatureError
-from varient.evaluation.neighbours import precision_recall
+from varient.evaluation.neighbours import density_coverage, precision_recall
 
 
 @pytest.fixture(scope="module")
@@ -132,3 +132,46 @@ def test_what_cannot_be_scored_is_refused(features):
         precision_recall(generated, broken)
     with pytest.raises(FeatureError, match="overflow float32"):
         precision_recall(generated * np.float32(1e25), real)
+
+
+# density and coverage
+
+@pytest.mark.parametrize("k", [1, 5])
+@pytest.mark.parametrize("tile", [64, 2048])
+def test_density_and_coverage_are_prdcs(features, k, tile, monkeypatch):
+    prdc = pytest.importorskip("prdc", reason="needs prdc")
+    monkeypatch.setattr(neighbours, "TILE", tile)
+    generated, real = features
+    ours = density_coverage(generated, real, k)
+    theirs = prdc.compute_prdc(real.astype(np.float64), generated.astype(np.float64), nearest_k=k)
+    assert (ours.density, ours.coverage) == pytest.approx((theirs["density"], theirs["coverage"]), abs=1e-6)
+    swapped = density_coverage(real, generated, k)
+    assert abs(swapped.density - ours.density) > 0.1 and abs(swapped.coverage - ours.coverage) > 0.05
+
+
+def test_the_border_of_a_ball_of_density_does_not_belong_to_it():
+    real = np.array([[-2.0], [0.0], [2.0]], np.float32)  # whole numbers around 0, exact in float32; every reach is 2
+    found = density_coverage(np.array([[-4.0], [-3.75], [0.0], [1.0]], np.float32), real, k=1)
+    assert found.density_N.tolist() == [0, 1, 1, 2]  # 0 lies on the border of both others
+    assert found.covered_M.tolist() == [True, True, True]
+    assert density_coverage(np.array([[-4.0], [4.0]], np.float32), real, k=1).coverage == 0
+
+
+def test_equal_distributions_have_a_density_of_about_one_and_a_collapsed_one_covers_little():
+    draw = np.random.default_rng(0)
+    real, other = draw.standard_normal((2, 2000, 4)).astype(np.float32)
+    same = density_coverage(other, real)
+    assert same.density == pytest.approx(1, abs=0.05) and same.coverage > 0.95
+    collapsed = density_coverage(np.repeat(real[:1], 50, axis=0), real)
+    assert collapsed.coverage < 0.02 and collapsed.density == pytest.approx(collapsed.density_N[0])
+
+
+def test_density_refuses_what_it_cannot_take(features):
+    generated, real = features
+    with pytest.raises(FeatureError, match="5 reference images are too few for 5 neighbours: at least 6"):
+        density_coverage(generated, real[:5])
+    assert density_coverage(generated[:1], real).density_N.shape == (1,)
+    with pytest.raises(FeatureError, match="5 features cannot be compared with 6"):
+        density_coverage(generated[:, 1:], real)
+    with pytest.raises(FeatureError, match="overflow float32"):
+        density_coverage(generated, real * np.float32(1e25))

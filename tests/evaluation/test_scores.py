@@ -1,4 +1,4 @@
-"""IS and KID against their definitions and torch-fidelity's functions on the same arrays."""
+"""IS, KID, MIND and Vendi score against their definitions and torch-fidelity's functions on the same arrays."""
 
 from itertools import pairwise
 
@@ -17,7 +17,10 @@ from varient.evaluation.scores import (
     fixed_permutation,
     inception_score,
     kernel_distance,
+    monge_distance,
     unbiased_logits,
+    vendi_by_class,
+    vendi_score,
 )
 
 
@@ -168,3 +171,60 @@ def test_what_cannot_be_scored_is_refused(logits, features):
         reference.distance(Moments.of(generated[:8]).gaussian())
     with pytest.raises(FeatureError, match="8 features cannot be compared with 7"):
         reference.distance(Moments.of(generated[:, 1:]).gaussian())
+
+
+# MIND
+
+def _sliced(a, b, directions, seed):
+    """3 F times the mean squared difference of sorted projections, one direction after the other in float64."""
+    draw = torch.Generator().manual_seed(seed)
+    count = min(len(a), len(b))
+    a, b = (x if len(x) == count else x[torch.randperm(len(x), generator=draw)[:count].numpy()] for x in (a, b))
+    total = 0.0
+    for direction in torch.randn(directions, a.shape[1], generator=draw).double().numpy():
+        unit = direction / np.linalg.norm(direction)
+        total += ((np.sort(a.astype(float) @ unit) - np.sort(b.astype(float) @ unit)) ** 2).mean()
+    return 3 * a.shape[1] * total / directions
+
+
+@pytest.mark.parametrize("sizes", [(300, 300), (500, 300), (300, 500)])
+def test_mind_is_its_definition(sizes):
+    draw = np.random.default_rng(0)
+    a, b = (draw.standard_normal((size, 12)).astype(np.float32) for size in sizes)
+    b += 0.5
+    assert monge_distance(a, b, directions=450) == pytest.approx(_sliced(a, b, 450, 2020), rel=1e-5)
+    assert monge_distance(a, b, seed=1) != pytest.approx(monge_distance(a, b), rel=1e-5)
+
+
+def test_mind_of_a_shift_is_three_times_its_square():
+    """A shift by s in every feature moves a projection by s times a direction's sum, whose mean square is 1."""
+    a = np.random.default_rng(0).standard_normal((400, 8)).astype(np.float32)
+    assert monge_distance(a, a + np.float32(0.5), directions=20_000) == pytest.approx(3 * 8 * 0.25, rel=0.03)
+    assert monge_distance(a, a) == 0
+    assert monge_distance(a, a[::-1]) == 0  # sets have no order
+
+
+# Vendi score
+
+def test_vendi_score_counts_what_differs():
+    one, eye = np.ones((7, 3), np.float32), np.eye(5, dtype=np.float32)
+    assert vendi_score(one) == pytest.approx(1) and vendi_score(3 * eye) == pytest.approx(5)
+    assert vendi_score(np.repeat(eye, 4, axis=0)) == pytest.approx(5)
+    assert vendi_score(np.concatenate([eye, eye[:1]])) < 5
+
+
+@pytest.mark.parametrize("shape", [(40, 6), (6, 40)])
+def test_vendi_score_is_the_entropy_of_the_kernel_matrix(shape):
+    feature_NF = np.random.default_rng(0).standard_normal(shape).astype(np.float32) + 1
+    unit = feature_NF / np.linalg.norm(feature_NF, axis=1, keepdims=True)
+    share = np.linalg.eigvalsh((unit @ unit.T).astype(float) / len(unit))
+    share = share[share > 1e-9]
+    assert vendi_score(feature_NF) == pytest.approx(np.exp(-(share * np.log(share)).sum()), rel=1e-4)
+    label_N = np.arange(len(unit)) % 2
+    by_class = vendi_by_class(feature_NF, label_N)
+    assert by_class.tolist() == [vendi_score(feature_NF[::2]), vendi_score(feature_NF[1::2])]
+
+
+def test_an_image_without_features_has_no_vendi_score():
+    with pytest.raises(FeatureError, match="row 2 is 0"):
+        vendi_score(np.array([[1.0, 0], [0, 1], [0, 0]]))

@@ -18,7 +18,9 @@ from varient.evaluation.fidelity_classifier import LOGITS, register_classifier
 from varient.evaluation.image_source import ImageSource
 from varient.evaluation.inputs import open_reference, open_samples
 from varient.evaluation.moments import FeatureError
-from varient.evaluation.protocols import ADM, ProtocolError, check
+from varient.evaluation.neighbours import density_coverage
+from varient.evaluation.protocols import ADM, FurtherRule, ProtocolError, check
+from varient.evaluation.scores import monge_distance, vendi_score
 from varient.evaluation.scoring import (
     ScoreError,
     check_belongs,
@@ -107,6 +109,38 @@ def test_scores_agree_with_torch_fidelity_as_a_whole(classifier, images, sources
              "kernel_inception_distance_std": record.kid_std, "precision": record.precision, "recall": record.recall}
     for name, ours in pairs.items():
         assert ours == pytest.approx(theirs[name], rel=1e-6, abs=1e-9), name
+
+
+def test_further_scores_are_those_of_the_same_features(classifier, images, sources):
+    record = score(PROTOCOL, ClassifierExtractor(classifier), *sources)
+    a, b = (ClassifierExtractor(classifier)(x)["features"] for x in images)
+    balls = density_coverage(a, b, 5)
+    assert (record.density, record.coverage) == (balls.density, balls.coverage)
+    assert record.density_sd == pytest.approx(balls.density_N.std(ddof=1) / 20)
+    assert record.coverage_sd == pytest.approx(balls.covered_M.std(ddof=1) / 300 ** 0.5)
+    assert record.mind == monge_distance(a, b) > 0
+    assert record.vendi == pytest.approx(np.mean([vendi_score(a[label::10]) for label in range(10)]))
+    for name in ("density", "coverage", "MIND", "Vendi score"):
+        assert name in record.summary()
+
+
+def test_statistics_alone_give_no_score_of_real_images_and_no_labels_no_vendi_score(classifier, sources):
+    samples, reference = sources
+    unlabelled = replace(samples, labels=None)
+    record = score(PROTOCOL, ClassifierExtractor(classifier), unlabelled, reference)
+    assert record.vendi is None and record.mind > 0
+    protocol = replace(PROTOCOL, further=None)
+    without = score(protocol, ClassifierExtractor(classifier), samples, reference)
+    assert without.density is without.coverage is without.mind is without.vendi is None
+    assert without.fid == record.fid
+
+
+def test_what_features_do_not_allow_is_left_out_with_a_remark(classifier, images, sources, tmp_path):
+    extractor = ClassifierExtractor(classifier)
+    few = open_reference([_archive(tmp_path / "few.npz", images[1][:10])])  # FID of 8 features takes 9
+    record = score(replace(PROTOCOL, kid=None, further=FurtherRule(k=10)), extractor, sources[0], few)
+    assert record.density is record.coverage is None and record.mind > 0 and record.vendi > 1
+    assert any("no density and coverage: 10 reference images" in text for text in record.warnings)
 
 
 def test_every_score_has_a_spread_and_what_it_was_made_of(classifier, sources):

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from record_factory import profile, score
+from record_factory import fidelity, profile, score
 
 from varient.config import load_config
 from varient.report.tables import TABLES, render
@@ -22,7 +22,7 @@ GOLDEN = ROOT / "tests/golden/tables"
 
 
 def _records() -> Results:
-    """A score and a profile for every system of every table, each value another one."""
+    """A score, a profile and the fidelity of every system of every table, each value another one."""
     wanted = [TABLES[number].needs(PAPER) for number in TABLES]
     scores, profiles = {}, {}
     for at, system in enumerate(sorted({name for kinds in wanted for name in kinds.score})):
@@ -35,7 +35,10 @@ def _records() -> Results:
             system, [1 + at / 4], experiment="imagenet256", device="NVIDIA L20", precision="fp16", gpu_driver="1",
             num_parameters=2_000_000_000,
             memory={"allocator_allocated_mib": 10_000 + at, "kv_cache_mib": 1000 + at})
-    return Results(scores, profiles, tuple(profiles.values()))
+    compared = {name for kinds in wanted for name in kinds.fidelity}
+    records = [fidelity(system, system, experiment="imagenet256", psnr_db=10 + at, fid=at / 4)
+               for at, system in enumerate(sorted(compared))]
+    return Results(scores, profiles, tuple(profiles.values()), fidelity=tuple(records))
 
 
 CASES = {"absent": Results({}, {}), "present": _records()}

@@ -26,6 +26,7 @@ from varient.cli.options import (
     Scores,
     config_file,
     run_folder,
+    tell_fidelity,
     wrote,
 )
 from varient.config import ExperimentConfig
@@ -168,6 +169,53 @@ def score(samples: Annotated[list[Path], typer.Argument(help="all shards of a sy
     for warning in record.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     print(f"{record.system} ({record.protocol}): {record.summary()}")
+    wrote(output)
+
+
+@command(app, panel=ASK, device="auto")
+def compare(samples: Annotated[list[Path], typer.Argument(help="A and B: two sets, each a folder or one file, as in "
+                                                               "`score`; or the files of A alone, with --reference")],
+            output: Output,
+            reference: Annotated[list[Path] | None, typer.Option(help="the files of B; repeat for several")] = None,
+            config: Annotated[Path | None, typer.Option("--config", parser=config_file, metavar="FILE",
+                                                        help="config of the samples' experiment, for features, classes "
+                                                             "and tokens")] = None,
+            run_dir: RunDir = None,
+            protocol: Annotated[str | None, typer.Option(help="adm, torch-fidelity or clean-fid, for features; without "
+                                                              "--config")] = None,
+            weights: Annotated[Path | None, typer.Option(help="Inception weights, of --protocol")] = None,
+            sha256: Annotated[str | None, typer.Option(help="SHA-256 of --weights, unless published")] = None,
+            lpips: Annotated[Path | None, typer.Option(help="torchvision's AlexNet, for LPIPS")] = None,
+            lpips_sha256: Annotated[str | None, typer.Option(help="SHA-256 of --lpips, unless published")] = None,
+            device: Annotated[str | None, typer.Option(help="auto, cpu or cuda; default: VARIENT_DEVICE")]
+            = None) -> None:
+    """Compare pictures of the same seeds pair by pair: PSNR, SSIM, FID*, equal tokens, as a record."""
+    from varient.evaluation.fidelity import compare_experiment, compare_files
+    from varient.evaluation.inputs import open_samples
+    from varient.evaluation.lpips import Lpips
+    from varient.systems.pipeline import default_device
+
+    where = default_device().type
+    if config and (protocol or weights or sha256):
+        raise ValueError("compare takes either --config, whose section 'evaluation' names the features, or --protocol "
+                         "with --weights and --sha256")
+    if (weights or sha256) and not protocol:
+        raise ValueError("--weights and --sha256 need --protocol")
+    if lpips_sha256 and not lpips:
+        raise ValueError("--lpips-sha256 needs --lpips")
+    if not reference and len(samples) != 2:
+        raise ValueError(f"compare takes two sets, got {len(samples)}; name the files of the second by --reference")
+    first, second = (samples, reference) if reference else ([samples[0]], [samples[1]])
+    sets = open_samples(first), open_samples(second)
+    perceptual = Lpips(lpips, sha256=lpips_sha256, device=where) if lpips else None
+    if config:
+        experiment = load_experiment(config)
+        record = compare_experiment(experiment, sets[:1], sets[1], run_folder(experiment, run_dir), output, where,
+                                    perceptual)
+    else:
+        record = compare_files(*sets, output, protocol_name=protocol, weights=weights, sha256=sha256, device=where,
+                               lpips=perceptual)
+    tell_fidelity(record)
     wrote(output)
 
 

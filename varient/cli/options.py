@@ -1,16 +1,20 @@
-"""Options that several commands share."""
+"""Options that several commands share, and what they print."""
 
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from varient.config import ExperimentConfig
 from varient.files import shown
 from varient.shipped import shipped
+
+if TYPE_CHECKING:
+    from varient.records import FidelityRecord
 
 
 def config_file(text: str | Path) -> Path:
@@ -38,6 +42,8 @@ Benchmarks = Annotated[list[Path] | None, typer.Option(
     "--benchmark", help="profile of the paper's networks with random weights (benchmarks/records); repeat for several")]
 Reconstruction = Annotated[Path | None, typer.Option("--reconstruction", help="record of `reconstruct`")]
 HeldOut = Annotated[list[Path] | None, typer.Option("--held-out", help="record of `held-out`; repeat for several")]
+FidelityRecords = Annotated[list[Path] | None, typer.Option("--fidelity", help="record of `fidelity`; repeat for "
+                                                                               "several")]
 FoundIn = Annotated[Path | None, typer.Option("--found-in", help="run folder; all its records are read in addition "
                                                                  "to the named ones")]
 
@@ -50,3 +56,13 @@ def run_folder(experiment: ExperimentConfig, run_dir: Path | None) -> Path:
 def wrote(path: Path) -> None:
     """Print which file was written."""
     print(f"wrote {shown(path)}")
+
+
+def tell_fidelity(record: FidelityRecord) -> None:
+    """Print a comparison, and its warnings to stderr."""
+    for warning in record.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    for found in record.systems:
+        print(f"{found.system} and {record.reference}, {record.num_images} pairs: {found.summary()}")
+        if found.tokens_by_scale:
+            print(f"equal tokens by scale: {' '.join(f'{share:.3f}' for share in found.tokens_by_scale)}")

@@ -16,6 +16,7 @@ from varient.cli.options import (
     Benchmarks,
     Config,
     DryRun,
+    FidelityRecords,
     FoundIn,
     HeldOut,
     Output,
@@ -25,6 +26,7 @@ from varient.cli.options import (
     Scores,
     Tokens,
     run_folder,
+    tell_fidelity,
     wrote,
 )
 from varient.devices import settle_device
@@ -188,6 +190,24 @@ def held_out(config: Config, system: Annotated[list[str], typer.Option(help="e.g
     wrote(output)
 
 
+def _compared(config: Path, run_dir: Path | None, **_: Any) -> list[Path]:
+    folder = run_folder(load_experiment(config), run_dir)
+    return [*folder.glob("*.safetensors"), *folder.glob("samples/*/shard-*.npz")]
+
+
+@command(app, device="auto", reads=_compared)
+def fidelity(config: Config, system: Annotated[list[str], typer.Option(help="e.g. variant-d16; repeat for several")],
+             output: Output, run_dir: RunDir = None) -> None:
+    """Compare systems' pictures with those that the full network draws from the same seeds, as a record."""
+    from varient.evaluation.fidelity import compare_systems
+    from varient.systems.pipeline import default_device
+
+    experiment = load_experiment(config)
+    record = compare_systems(experiment, system, run_folder(experiment, run_dir), output, str(default_device().type))
+    tell_fidelity(record)
+    wrote(output)
+
+
 @command(app)
 def real(config: Config, split: Annotated[str, typer.Option(help="train, holdout or test")], output: Output) -> None:
     """Write the real images of a split, as a sample archive."""
@@ -235,27 +255,30 @@ def profile_worker(config: Config, wanted: Annotated[str, typer.Argument(help="c
 
 @command(app, writes=lambda output, **_: table_files(output))
 def table(config: Config, number: int, output: Output, scores: Scores = None, profiles: Profiles = None,
-          reconstruction: Reconstruction = None, held_out: HeldOut = None, benchmarks: Benchmarks = None,
-          found_in: FoundIn = None) -> None:
+          reconstruction: Reconstruction = None, held_out: HeldOut = None, fidelity: FidelityRecords = None,
+          benchmarks: Benchmarks = None, found_in: FoundIn = None) -> None:
     """Write one of the paper's tables from records, as csv, md and tex."""
     from varient.report.tables import render
     from varient.results import Results
 
-    results = Results.read(scores or [], profiles or [], reconstruction, found_in, benchmarks or [], held_out or [])
+    results = Results.read(scores or [], profiles or [], reconstruction, found_in, benchmarks or [], held_out or [],
+                           fidelity or [])
     for path in render(number, load_experiment(config), results, output):
         wrote(path)
 
 
 @command(app, writes=lambda output, **_: figure_files(output))
-def figure(config: Config, name: Annotated[str, typer.Argument(help="fig1 .. fig7, quality-cost, kv-live or rivals")],
+def figure(config: Config, name: Annotated[str, typer.Argument(help="fig1 .. fig7, quality-cost, kv-live, rivals or "
+                                                                   "fidelity")],
            output: Annotated[Path, typer.Option("--output", "-o", help="stem of the .png and .pdf files")],
-           scores: Scores = None, profiles: Profiles = None, found_in: FoundIn = None, run_dir: RunDir = None) -> None:
+           scores: Scores = None, profiles: Profiles = None, fidelity: FidelityRecords = None, found_in: FoundIn = None,
+           run_dir: RunDir = None) -> None:
     """Draw one figure from records, training curves and samples, as png and pdf."""
     from varient.report.figures import render
     from varient.results import Results
 
     experiment = load_experiment(config)
-    results = Results.read(scores or [], profiles or [], found_in=found_in)
+    results = Results.read(scores or [], profiles or [], found_in=found_in, fidelity=fidelity or [])
     for path in render(name, experiment, results, found_in or run_folder(experiment, run_dir), output):
         wrote(path)
 
@@ -275,13 +298,13 @@ def opening(claims: Annotated[Path, typer.Argument(help="claims.csv")],
 
 @command(app, writes=lambda output, **_: table_files(output))
 def rivals(config: Config, output: Output, scores: Scores = None, profiles: Profiles = None,
-           found_in: FoundIn = None) -> None:
+           fidelity: FidelityRecords = None, found_in: FoundIn = None) -> None:
     """Write the table of methods that save cache or layers beside VARiant, as csv, md and tex."""
     from varient.report.rivals import write_rivals
     from varient.results import Results
 
-    for path in write_rivals(load_experiment(config), Results.read(scores or [], profiles or [], found_in=found_in),
-                             output):
+    results = Results.read(scores or [], profiles or [], found_in=found_in, fidelity=fidelity or [])
+    for path in write_rivals(load_experiment(config), results, output):
         wrote(path)
 
 

@@ -44,7 +44,7 @@ CLEAN_FID_FILE = ("inception-2015-12-05.pt (from https://nvlabs-fi-cdn.nvidia.co
                   "metrics/, the file that https://github.com/GaParmar/clean-fid downloads)")
 
 _SFID_CHANNELS = 7
-_NO_STATE, _NO_SCRIPT = "not a plain state dict", "no torchscript Inception"
+NO_STATE, _NO_SCRIPT = "not a plain state dict", "no torchscript Inception"
 
 
 class ExtractorError(ValueError):
@@ -100,9 +100,9 @@ class FidelityInception:
         """
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-        _check_kind(weights, TORCH, OLD_TORCH, refusal=_NO_STATE, form="torch checkpoint", file=FIDELITY_FILE)
-        digest = _checked_digest(weights, sha256, FIDELITY_SHA256, FIDELITY_FILE)
-        state = _load_state(weights)
+        check_file(weights, TORCH, OLD_TORCH, refusal=NO_STATE, form="torch checkpoint", file=FIDELITY_FILE)
+        digest = checked_digest(weights, sha256, FIDELITY_SHA256, FIDELITY_FILE)
+        state = read_state(weights, FIDELITY_FILE)
         # The library unpickles its file without restrictions, so it is given a copy that was written here.
         with tempfile.TemporaryDirectory() as folder:
             copy = Path(folder) / "weights.pth"
@@ -154,8 +154,8 @@ class CleanInception:
         from cleanfid.inception_torchscript import InceptionV3W
         from cleanfid.resize import build_resizer
 
-        _check_kind(weights, TORCH_SCRIPT, refusal=_NO_SCRIPT, form="TorchScript archive", file=CLEAN_FID_FILE)
-        digest = _checked_digest(weights, sha256, CLEAN_FID_SHA256, CLEAN_FID_FILE)
+        check_file(weights, TORCH_SCRIPT, refusal=_NO_SCRIPT, form="TorchScript archive", file=CLEAN_FID_FILE)
+        digest = checked_digest(weights, sha256, CLEAN_FID_SHA256, CLEAN_FID_FILE)
         # The library expects a fixed file name.
         with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's, about torchscript as such
@@ -201,7 +201,7 @@ class ClassifierExtractor:
         return {name: _array(value) for name, value in zip(self.layers, outputs, strict=True)}
 
 
-def _check_kind(path: Path, *kinds: str, refusal: str, form: str, file: str) -> None:
+def check_file(path: Path, *kinds: str, refusal: str, form: str, file: str) -> None:
     """Check the kind of a file by its first bytes, before its hash, for a more helpful message.
 
     Raises:
@@ -219,8 +219,15 @@ def _refusal(path: Path, refusal: str, error: CheckpointError, file: str) -> str
     return f"{path}: {refusal} ({str(error).removeprefix(f'{path}: ')}); expected {file}"
 
 
-def _checked_digest(path: Path, given: str | None, published: str, file: str) -> str:
+_SAID_IN = "evaluation.weights_sha256 in a config, --sha256 on the command line"
+"""Where a user gives the hash of an Inception."""
+
+
+def checked_digest(path: Path, given: str | None, published: str, file: str, said_in: str = _SAID_IN) -> str:
     """SHA-256 of a weights file.
+
+    Args:
+        said_in: where a user gives the hash of other weights.
 
     Raises:
         ExtractorError: it is not the given one, or without one does not begin as the published one.
@@ -231,18 +238,24 @@ def _checked_digest(path: Path, given: str | None, published: str, file: str) ->
     digest = sha256_of(path)
     if not digest.startswith(expected.lower()):
         raise ExtractorError(f"{path}: SHA-256 is {digest}, expected {expected}{'...' if len(expected) < 64 else ''}; "
-                             f"expected is {file}; for other weights give their hash (evaluation.weights_sha256 in a "
-                             "config, --sha256 on the command line)")
+                             f"expected is {file}; for other weights give their hash ({said_in})")
     return digest
 
 
-def _load_state(path: Path) -> dict[str, Tensor]:
-    """A plain state dict, read without running code of the file."""
+def read_state(path: Path, file: str) -> dict[str, Tensor]:
+    """A plain state dict, read without running code of the file.
+
+    Args:
+        file: what is expected, for messages.
+
+    Raises:
+        ExtractorError: something else, or values that are not finite.
+    """
     try:
         state = flat_state_dict(read_torch_file(path), str(path))
         check_finite_tensors(state, str(path))
     except CheckpointError as error:
-        raise ExtractorError(_refusal(path, _NO_STATE, error, FIDELITY_FILE)) from None
+        raise ExtractorError(_refusal(path, NO_STATE, error, file)) from None
     return dict(state)
 
 

@@ -291,8 +291,9 @@ def _open_images(found: _Found) -> ImageSource:
     def read(begin: int, end: int) -> np.ndarray:
         return np.stack([decode(path, first[0]) for path in images[begin:end]])
 
+    origin = check_origin(place / _MANIFEST, manifest.origin) if manifest else {}
     return ImageSource("folder", str(place), images, first[0], np.arange(len(images)), labels, len(images), read,
-                       remarks=remarks)
+                       origin, remarks=remarks)
 
 
 def _times(size: tuple[int, int]) -> str:

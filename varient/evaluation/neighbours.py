@@ -1,7 +1,8 @@
-"""Precision and recall by nearest neighbours in feature space, in bounded memory.
+"""Precision, recall, density and coverage by nearest neighbours in feature space, in bounded memory.
 
 Kynkäänniemi et al. 2019 (arXiv 1904.06991): a set's manifold is the union of balls around its features, each reaching
-to the k-th nearest neighbour within the set.
+to the k-th nearest neighbour within the set.  Naeem et al. 2020 (arXiv 2002.09797) count the balls instead of joining
+them.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from varient.evaluation.moments import FeatureError, check_pair
 
 DistanceType = Literal["float32", "adm-float16"]
 NEIGHBOURS = 3
+DENSITY_NEIGHBOURS = 5
+"""k of density and coverage, as in the prdc package."""
 TILE = 2048
 """Rows and columns of distances held at once: 17 MB, which malloc reuses without new page faults."""
 ADM_TILE = 10_000
@@ -79,6 +82,61 @@ def precision_recall(generated_NF: np.ndarray, real_MF: np.ndarray, k: int = NEI
     generated, real = (_centred(rows, centre_F) for rows in (generated_NF, real_MF))
     return PrecisionRecall(*_inside(generated, real, squared_radii(generated, k), squared_radii(real, k), TILE,
                                     squared_distances))
+
+
+@dataclass(frozen=True, eq=False)
+class DensityCoverage:
+    """How generated images fill the balls around real ones.
+
+    Attributes:
+        density_N: (N,), float64, number of balls around a generated image, over k; about 1 for equal distributions.
+        covered_M: (M,), bool, whether a real image has a generated one in its ball.
+    """
+
+    density_N: np.ndarray
+    covered_M: np.ndarray
+
+    @property
+    def density(self) -> float:
+        """Mean over the generated images; may exceed 1."""
+        return float(self.density_N.mean())
+
+    @property
+    def coverage(self) -> float:
+        """Share of real images whose ball holds a generated one."""
+        return float(self.covered_M.mean())
+
+
+def density_coverage(generated_NF: np.ndarray, real_MF: np.ndarray, k: int = DENSITY_NEIGHBOURS) -> DensityCoverage:
+    """Density and coverage as the prdc package defines them.
+
+    A ball around a real feature reaches to its k-th nearest other one, border excluded (distance < radius), which is
+    the other rule than that of precision.  Only the real set has balls, so the cost is that of the distances between
+    both sets: 31 % of the distances that precision and recall take of 50,000 images against 10,000.
+
+    Args:
+        generated_NF, real_MF: features of any float dtype.
+
+    Raises:
+        FeatureError: features that are no finite tables, that do not fit each other, or no more than k real images.
+    """
+    check_pair(generated_NF, real_MF)
+    if len(real_MF) <= k:
+        raise FeatureError(f"{len(real_MF)} reference images are too few for {k} neighbours: at least {k + 1} are "
+                           "needed")
+    centre_F = real_MF.mean(axis=0, dtype=np.float64)
+    generated, real = (_centred(rows, centre_F) for rows in (generated_NF, real_MF))
+    radius_M = squared_radii(real, k)
+    count_N = torch.zeros(len(generated), dtype=torch.int64)
+    covered_M = torch.zeros(len(real), dtype=torch.bool)
+    for at in range(0, len(generated), TILE):
+        rows = slice(at, at + TILE)
+        for to in range(0, len(real), TILE):
+            columns = slice(to, to + TILE)
+            inside_nm = squared_distances(generated[rows], real[columns]) < radius_M[columns]
+            count_N[rows] += inside_nm.sum(dim=1)
+            covered_M[columns] |= inside_nm.any(dim=0)
+    return DensityCoverage(count_N.double().numpy() / k, covered_M.numpy())
 
 
 def _centred(feature_NF: np.ndarray, centre_F: np.ndarray) -> Tensor:

@@ -27,8 +27,15 @@ from varient.evaluation.extractors import (
 from varient.evaluation.fidelity_classifier import FEATURES, LOGITS
 from varient.evaluation.image_source import ImageSource, Reference
 from varient.evaluation.inputs import STATISTICS
-from varient.evaluation.neighbours import NEIGHBOURS
-from varient.evaluation.scores import ADM_BLOCK, SEED, adm_blocks, equal_blocks, fixed_permutation
+from varient.evaluation.neighbours import DENSITY_NEIGHBOURS, NEIGHBOURS
+from varient.evaluation.scores import (
+    ADM_BLOCK,
+    MIND_DIRECTIONS,
+    SEED,
+    adm_blocks,
+    equal_blocks,
+    fixed_permutation,
+)
 from varient.evaluation.uncertainty import LEAST_IMAGES
 from varient.models.classifier import Classifier
 
@@ -90,6 +97,16 @@ class NeighbourRule:
 
 
 @dataclass(frozen=True)
+class FurtherRule:
+    """Scores that no published protocol fixes, of the same features: settings of density and coverage (prdc's k,
+    border excluded), MIND (torch-fidelity's directions and seed), and the Vendi score of each class."""
+
+    k: int = DENSITY_NEIGHBOURS
+    directions: int = MIND_DIRECTIONS
+    seed: int = SEED
+
+
+@dataclass(frozen=True)
 class ScoringProtocol:
     """One way of scoring.
 
@@ -103,6 +120,7 @@ class ScoringProtocol:
         num_features, num_spatial_features: how many numbers an image has in the two layers; None where a config says.
         reference: FID is taken against the stored statistics of the reference file, or against its images.
         inception_score, kid, neighbours: rules of those scores; None where the protocol has no such score.
+        further: rule of density, coverage, MIND and Vendi score.
         first_features: so many of each layer's features are compared, the first ones; None: all.
         num_images: samples behind published numbers.
         num_reference: images of the reference, for precision and recall.
@@ -122,6 +140,7 @@ class ScoringProtocol:
     inception_score: InceptionScoreRule | None = None
     kid: KidRule | None = None
     neighbours: NeighbourRule | None = None
+    further: FurtherRule | None = None
     num_images: int | None = None
     num_reference: int | None = None
     notes: tuple[str, ...] = ()
@@ -153,7 +172,7 @@ ADM = ScoringProtocol(
     network="torch-fidelity", feature_layer=POOL, logits_layer=LOGITS, spatial_layer=SPATIAL,
     num_features=INCEPTION_FEATURES["adm"],
     num_spatial_features=2023, reference="statistics",
-    inception_score=InceptionScoreRule(block_size=ADM_BLOCK), neighbours=NeighbourRule(),
+    inception_score=InceptionScoreRule(block_size=ADM_BLOCK), neighbours=NeighbourRule(), further=FurtherRule(),
     num_images=50_000, num_reference=10_000,
     notes=("FID and sFID against mu, sigma, mu_s, sigma_s of the reference file (all of ImageNet's training images); "
            "precision and recall against its 10,000 images",
@@ -171,7 +190,8 @@ TORCH_FIDELITY = ScoringProtocol(
     source="torch-fidelity 0.4.0: its defaults with feature_extractor='inception-v3-compat'",
     network="torch-fidelity", feature_layer=POOL, logits_layer=LOGITS,
     num_features=INCEPTION_FEATURES["torch-fidelity"], reference="images",
-    inception_score=InceptionScoreRule(splits=10), kid=KidRule(), neighbours=NeighbourRule(), num_images=50_000,
+    inception_score=InceptionScoreRule(splits=10), kid=KidRule(), neighbours=NeighbourRule(),
+    further=FurtherRule(), num_images=50_000,
     notes=("with no extractor named, torch-fidelity takes precision and recall from VGG16 (fc2_relu), not Inception",
            "IS in 10 splits is biased below 50,000 images, where a split has fewer than 5000",
            "FID against the images of the reference, not against stored statistics"))
@@ -190,7 +210,7 @@ DIGITS = ScoringProtocol(
     name="digits",
     source="this project: torch-fidelity's rules on features of a classifier trained in the DAG",
     network="classifier", feature_layer=FEATURES, logits_layer=LOGITS, reference="images",
-    inception_score=InceptionScoreRule(splits=10), kid=KidRule(), neighbours=NeighbourRule(),
+    inception_score=InceptionScoreRule(splits=10), kid=KidRule(), neighbours=NeighbourRule(), further=FurtherRule(),
     notes=("not comparable with any ImageNet number",))
 
 FASHION_MNIST = replace(DIGITS, name="fashion-mnist")

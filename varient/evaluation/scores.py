@@ -1,6 +1,7 @@
-"""Inception score and KID from features and logits; FID is `varient.evaluation.moments.FrechetReference`'s.
+"""Inception score, KID, MIND and Vendi score from features and logits.
 
-FID and sFID differ in the features alone: pool_3 (2048) and the first seven channels of Mixed_6d.branch1x1 (2023).
+FID is `varient.evaluation.moments.FrechetReference`'s.  FID and sFID differ in the features alone: pool_3
+(2048) and the first seven channels of Mixed_6d.branch1x1 (2023).
 """
 
 from __future__ import annotations
@@ -228,3 +229,65 @@ def _mmd2(x_mF: np.ndarray, y_mF: np.ndarray) -> float:
 
 def _cubic(x_mF: np.ndarray, y_mF: np.ndarray) -> np.ndarray:
     return (x_mF @ y_mF.T * (1 / x_mF.shape[1]) + 1) ** 3
+
+
+# MIND
+
+MIND_DIRECTIONS = 1000
+_DIRECTIONS_AT_ONCE = 200
+
+
+def monge_distance(generated_NF: np.ndarray, real_MF: np.ndarray, directions: int = MIND_DIRECTIONS,
+                   seed: int = SEED) -> float:
+    """MIND, the Monge Inception distance (Berthet et al. 2026, arXiv 2605.06797): 3 F times the mean over random
+    directions of the squared distance between the sorted projections of both sets.
+
+    Of the larger set as many images are taken at random as the smaller has.  These and the directions are drawn as by
+    torch-fidelity's development version, which has MIND, in float32.
+
+    Raises:
+        FeatureError: features that are no finite tables, or that do not fit each other.
+    """
+    check_pair(generated_NF, real_MF)
+    draw, count = torch.Generator().manual_seed(seed), min(len(generated_NF), len(real_MF))
+    sets = []
+    for rows in (generated_NF, real_MF):
+        table = torch.from_numpy(np.ascontiguousarray(rows, np.float32))
+        sets.append(table if len(rows) == count else table[torch.randperm(len(rows), generator=draw)[:count]])
+    direction_DF = torch.randn(directions, generated_NF.shape[1], generator=draw)
+    direction_DF /= direction_DF.norm(dim=1, keepdim=True).clamp_min(1e-12)
+    total = 0.0
+    for part_dF in direction_DF.split(_DIRECTIONS_AT_ONCE):
+        ours, theirs = ((table @ part_dF.T).sort(dim=0).values for table in sets)
+        total += (ours - theirs).square().sum(dtype=torch.float64).item()
+    return 3 * generated_NF.shape[1] * total / (count * directions)
+
+
+# Vendi score
+
+def vendi_score(feature_NF: np.ndarray) -> float:
+    """Effective number of different images (Friedman & Dieng 2023, arXiv 2210.02410): exp of the entropy of the
+    eigenvalues of K / N, K being the products of the features scaled to length 1.  1 if all are alike, N if all are
+    orthogonal.
+
+    Raises:
+        FeatureError: features that are no finite table, or an image without any.
+    """
+    check_features(feature_NF)
+    length_N1 = np.linalg.norm(feature_NF.astype(np.float64), axis=1, keepdims=True)
+    if not length_N1.all():
+        raise FeatureError(f"row {int(length_N1.argmin())} is 0: it has no direction")
+    unit_NF = torch.from_numpy(feature_NF / length_N1)
+    # K and the matrix of the features' products have the same eigenvalues above 0; the smaller one is taken.
+    product = unit_NF @ unit_NF.T if len(unit_NF) < unit_NF.shape[1] else unit_NF.T @ unit_NF
+    share = torch.linalg.eigvalsh(product / len(unit_NF)).clamp(min=0)
+    return float(torch.exp(-torch.xlogy(share, share).sum()))
+
+
+def vendi_by_class(feature_NF: np.ndarray, label_N: np.ndarray) -> np.ndarray:
+    """Vendi score (C,), float64, of the images of each class that occurs, in order of the labels.
+
+    Raises:
+        FeatureError: as `vendi_score`.
+    """
+    return np.array([vendi_score(feature_NF[label_N == label]) for label in np.unique(label_N)])

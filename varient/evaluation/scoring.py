@@ -18,8 +18,9 @@ from varient.evaluation.features import Features, extract_in_memory, extract_in_
 from varient.evaluation.image_source import ImageSource, Reference, pixel_warnings
 from varient.evaluation.inputs import open_reference, open_samples
 from varient.evaluation.moments import FeatureError, FrechetReference, Gaussian, Moments
-from varient.evaluation.neighbours import precision_recall
+from varient.evaluation.neighbours import density_coverage, precision_recall
 from varient.evaluation.protocols import (
+    FurtherRule,
     KidRule,
     NeighbourRule,
     ScoringProtocol,
@@ -27,7 +28,7 @@ from varient.evaluation.protocols import (
     open_extractor,
     protocol_named,
 )
-from varient.evaluation.scores import inception_score, kernel_distance
+from varient.evaluation.scores import inception_score, kernel_distance, monge_distance, vendi_by_class
 from varient.evaluation.uncertainty import (
     Spread,
     frechet_bias,
@@ -164,8 +165,8 @@ def score(protocol: ScoringProtocol, extractor: Extractor, samples: ImageSource,
         ScoreError: FID differs from that of torch-fidelity or clean-fid.
     """
     remarks = [warning for images in (samples, reference.images) if images for warning in pixel_warnings(images)]
-    generated = compared(_features(samples, extractor, folder), protocol)
-    real = compared(_features(reference.images, extractor, folder), protocol) if reference.images else None
+    generated = compared(features_of(samples, extractor, folder), protocol)
+    real = compared(features_of(reference.images, extractor, folder), protocol) if reference.images else None
     target = frechet_reference(protocol.feature_layer, "mu", "sigma", protocol, reference, real)
     feature_NF = generated.layers[protocol.feature_layer]
     fid = frechet_spread(feature_NF, target, labels_N=samples.labels)
@@ -179,7 +180,7 @@ def score(protocol: ScoringProtocol, extractor: Extractor, samples: ImageSource,
         except FeatureError as error:  # an extra: too few images for it are enough for all other scores
             remarks.append(f"no FID at infinity: {error}")
     if test:
-        held = compared(_features(test.images, extractor, folder), protocol) if test.images else None
+        held = compared(features_of(test.images, extractor, folder), protocol) if test.images else None
         values |= _named("fid_test", frechet_spread(
             feature_NF, frechet_reference(protocol.feature_layer, "mu", "sigma", protocol, test, held),
             labels_N=samples.labels))
@@ -202,6 +203,9 @@ def score(protocol: ScoringProtocol, extractor: Extractor, samples: ImageSource,
         inside = precision_recall(feature_NF, real.layers[protocol.feature_layer], protocol.neighbours.k)
         values |= _named("precision", share_spread(inside.generated_inside_N, samples.labels))
         values |= _named("recall", share_spread(inside.real_inside_M))
+    if protocol.further:
+        values |= _further(protocol.further, feature_NF, samples.labels,
+                           real.layers[protocol.feature_layer] if real else None, remarks)
     return ScoreRecord(
         system=samples.origin.get("system") or Path(samples.place).name, protocol=protocol.name,
         extractor=extractor.name, num_images=len(samples), num_reference=len(real) if real else 0,
@@ -213,16 +217,39 @@ def score(protocol: ScoringProtocol, extractor: Extractor, samples: ImageSource,
             imported_sha256=samples.origin.get("imported_sha256"), sampled_on=samples.origin.get("device")))
 
 
+def _further(rule: FurtherRule, feature_NF: np.ndarray, label_N: np.ndarray | None, real_MF: np.ndarray | None,
+             remarks: list[str]) -> dict[str, object]:
+    """Density, coverage, MIND and the Vendi score; ``remarks`` say which of them the features do not allow.
+
+    They are an extra: too few images for them, or an image without features, are enough for all other scores.
+    """
+    values: dict[str, object] = {}
+    if real_MF is not None:
+        try:
+            balls = density_coverage(feature_NF, real_MF, rule.k)
+            values |= _named("density", share_spread(balls.density_N))
+            values |= _named("coverage", share_spread(balls.covered_M))
+        except FeatureError as error:
+            remarks.append(f"no density and coverage: {error}")
+        values["mind"] = monge_distance(feature_NF, real_MF, rule.directions, rule.seed)
+    if label_N is not None:
+        try:
+            values["vendi"] = float(vendi_by_class(feature_NF, label_N).mean())
+        except FeatureError as error:
+            remarks.append(f"no Vendi score: {error}")
+    return values
+
+
 def recognised_share(judge: Classifier, samples: ImageSource) -> float | None:
     """Share of images that the judge assigns to the requested class; None without labels."""
-    if samples.labels is None:
-        return None
-    agree = 0
-    for at in range(0, len(samples), 256):
-        with torch.no_grad():
-            verdicts = judge(torch.from_numpy(samples.batch(at, at + 256)))[1].argmax(dim=1).numpy()
-        agree += int((verdicts == samples.labels[at:at + 256]).sum())
-    return agree / len(samples)
+    return None if samples.labels is None else float((verdicts(judge, samples) == samples.labels).mean())
+
+
+def verdicts(judge: Classifier, samples: ImageSource) -> np.ndarray:
+    """The class (N,), int64, that the judge sees in each image."""
+    with torch.no_grad():
+        return np.concatenate([judge(torch.from_numpy(images))[1].argmax(dim=1).numpy()
+                               for images in samples.batches(256)])
 
 
 def check_belongs(config: ExperimentConfig, images: ImageSource, *references: Reference) -> None:
@@ -247,7 +274,8 @@ def check_belongs(config: ExperimentConfig, images: ImageSource, *references: Re
         raise ScoreError(f"{images.place}: sampled with other settings than the config's `sampling`")
 
 
-def _features(images: ImageSource, extractor: Extractor, folder: Path | None) -> Features:
+def features_of(images: ImageSource, extractor: Extractor, folder: Path | None) -> Features:
+    """Features of a set, in memory; kept in ``folder`` part by part, where there is one, and read again from there."""
     if folder is None:
         return extract_in_memory(images, extractor)
     return extract_in_parts(images, extractor, folder / images.sha256[:16])

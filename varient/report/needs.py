@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from varient.ablations import arms, arms_of
 from varient.config import ExperimentConfig
 from varient.paper import PAPER_DEPTHS
+from varient.systems.ids import VarId
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,7 @@ class Needs:
         samples: systems whose images are needed.
         curves: networks whose training curves are needed.
         reconstruction: whether the record of reconstructed real images is needed.
+        fidelity: systems whose pictures are compared with the full network's.
     """
 
     score: tuple[str, ...] = ()
@@ -28,12 +30,15 @@ class Needs:
     curves: tuple[str, ...] = ()
     reconstruction: bool = False
     loss: tuple[str, ...] = ()
+    fidelity: tuple[str, ...] = ()
 
 
 def needs(*, score: Iterable[object] = (), profile: Iterable[object] = (), samples: Iterable[object] = (),
-          curves: Iterable[object] = (), reconstruction: bool = False, loss: Iterable[object] = ()) -> Needs:
+          curves: Iterable[object] = (), reconstruction: bool = False, loss: Iterable[object] = (),
+          fidelity: Iterable[object] = ()) -> Needs:
     """Needs from ids or their texts, without duplicates."""
-    return Needs(_once(score), _once(profile), _once(samples), _once(curves), reconstruction, _once(loss))
+    return Needs(_once(score), _once(profile), _once(samples), _once(curves), reconstruction, _once(loss),
+                 _once(fidelity))
 
 
 def needs_of_quality(config: ExperimentConfig, systems: Iterable[object]) -> Needs:
@@ -45,6 +50,11 @@ def needs_of_quality(config: ExperimentConfig, systems: Iterable[object]) -> Nee
 def needs_of_arms(config: ExperimentConfig) -> Needs:
     """All arms of the ablations; nothing where the experiment has none."""
     return needs_of_quality(config, sorted({arm.system for arm in arms(config)}) if config.ablations else ())
+
+
+def systems_of_var(names: Iterable[object]) -> tuple[str, ...]:
+    """Those of some systems that are VAR or its subnets, whose pictures can be compared with the full network's."""
+    return tuple(name for name in _once(names) if VarId.parse(name))
 
 
 def _once(names: Iterable[object]) -> tuple[str, ...]:

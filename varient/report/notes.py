@@ -14,6 +14,7 @@ from varient.paper import TITLE
 from varient.paper_size import UNKNOWN_WEIGHTS, is_paper_size, marks, on_cpu, warnings
 from varient.records import Record
 from varient.report.cells import ABSENT, ARITHMETIC, MARKS, PREDICTED
+from varient.report.fidelity_columns import fidelity_notes
 from varient.report.needs import Needs
 from varient.report.table2 import CPU_BATCH
 from varient.report.table3 import TABLE3_NOTE
@@ -44,7 +45,7 @@ def table_notes(number: int, config: ExperimentConfig, results: Results, frame: 
              " ".join(_reading(number, config, results, frame))]
     there: dict[str, tuple[tuple[str, ...], Mapping[str, Record]]] = {
         "score": (wanted.score, results.scores), "profile": (wanted.profile, results.profiles),
-        "held-out loss": (wanted.loss, results.losses)}
+        "held-out loss": (wanted.loss, results.losses), "fidelity": (wanted.fidelity, results.fidelities)}
     absent = {kind: [name for name in names if name not in records] for kind, (names, records) in there.items()}
     gaps = [f"{kind} of {', '.join(names)}" for kind, names in absent.items() if names]
     gaps += ["reconstructions"] if wanted.reconstruction and not results.reconstruction else []
@@ -84,6 +85,7 @@ def _reading(number: int, config: ExperimentConfig, results: Results, frame: pd.
         yield ("Judge accuracy is the share of samples that a second classifier, used for nothing else, assigns to the "
                "requested class. Numbers published elsewhere are listed with their sources in "
                "varient/paper/published.yaml.")
+        yield from fidelity_notes(results)
     if number == 4 and (frame["training"] != THREE_PHASES).any():
         yield ("The rows after the paper's four are other ways of training, with the same number of epochs unless they "
                "state another.")

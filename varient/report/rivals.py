@@ -20,9 +20,10 @@ from varient.paper import paper_rows, system_id
 from varient.paper.published import published
 from varient.paper.rivals import SHOWN_BATCH_SIZE, SHOWN_PAIR_BYTES, UNVERIFIED, PrintedMemory, Rival, rivals
 from varient.paper_size import marks
-from varient.records import ScoreRecord
+from varient.records import Record, ScoreRecord
 from varient.report.cells import ABSENT, ARITHMETIC, MARKS, NORMAL_95, PREDICTED, Cell, flatten, measured, number
-from varient.report.needs import Needs, needs
+from varient.report.fidelity_columns import FIDELITY_HEADINGS, fidelity_cells, fidelity_notes
+from varient.report.needs import Needs, needs, systems_of_var
 from varient.report.table2 import DISTURBED, needs_of_table2
 from varient.report.table_writing import with_unknown_weights_said, write_table
 from varient.results import Results, comparable
@@ -41,7 +42,7 @@ _HEADINGS = {
     "latency_s": "Latency (s)", "speedup": "Speedup", "published": "Published FID / IS",
     "published_kv_mib": "Published KV, converted (MiB)", "here_kv_mib": "KV here (MiB)",
     "here_latency_s": "Latency here (s)", "fid": "FID", "fid_change": "Change of FID", "is": "IS", "precision": "Prec",
-    "recall": "Rec", "front": "On the front"}
+    "recall": "Rec", "front": "On the front", **FIDELITY_HEADINGS}
 _SCORES = {"is": ("inception_score", 2), "precision": ("precision", 3), "recall": ("recall", 3)}
 
 
@@ -66,7 +67,7 @@ def rivals_table(config: ExperimentConfig, results: Results) -> pd.DataFrame:
 def needs_of_rivals(config: ExperimentConfig) -> Needs:
     """All systems that the table measures; none where the config names no rivals."""
     systems = [system.name for system in compared_systems(config)] if config.rivals else []
-    return needs(score=systems, profile=systems)
+    return needs(score=systems, profile=systems, fidelity=systems_of_var(systems))
 
 
 def write_rivals(config: ExperimentConfig, results: Results, stem: Path) -> list[Path]:
@@ -172,7 +173,7 @@ def _measured(system: System, results: Results) -> _Cells:
     if score := results.scores.get(system.name):
         row |= {"fid": measured(score, "fid", 3), "fid_change": _change(score, _without(system.name), results)}
         row |= {column: measured(score, name, digits) for column, (name, digits) in _SCORES.items()}
-    return row
+    return row | fidelity_cells(results, system.name)
 
 
 def _without(name: str) -> str:
@@ -225,9 +226,11 @@ def _notes(config: ExperimentConfig, results: Results) -> Iterator[str]:
         yield ("Change of FID: against the same weights with Eq. 2's layers, a cache that keeps everything, and "
                "guidance at all scales by two maps. ± is half the width of a 95 % interval over redraws of the scored "
                "images. On the front: no other row has a smaller cache here and a smaller FID.")
+    yield from fidelity_notes(results)
     wanted = needs_of_rivals(config)
-    absent = {kind: [name for name in getattr(wanted, kind) if name not in getattr(results, f"{kind}s")]
-              for kind in ("score", "profile")}
+    there: dict[str, Mapping[str, Record]] = {"score": results.scores, "profile": results.profiles,
+                                              "fidelity": results.fidelities}
+    absent = {kind: [name for name in getattr(wanted, kind) if name not in found] for kind, found in there.items()}
     if gaps := [f"{kind} of {', '.join(names)}" for kind, names in absent.items() if names]:
         yield f"No record: {'; '.join(gaps)}."
     yield from (f"Left out: {remark}." for remark in results.remarks)

@@ -19,7 +19,8 @@ from varient.paper_size import is_paper_size, on_cpu
 from varient.pyramid import VAR_256, Pyramid
 from varient.records import ProfileRecord, ScoreRecord
 from varient.report.cells import ARITHMETIC, PREDICTED, Cell, flatten, measured, number
-from varient.report.needs import Needs, needs, shown_depths
+from varient.report.fidelity_columns import fidelity_cells
+from varient.report.needs import Needs, needs, shown_depths, systems_of_var
 from varient.results import Results
 from varient.spread import DECIMALS
 from varient.systems.ids import VarId, base_system
@@ -61,6 +62,7 @@ def table2(config: ExperimentConfig, results: Results) -> pd.DataFrame:
         row |= {column: _beside(ours.get(column), paper.get(column, ""), system, results) for column in COLUMNS}
         row |= _on_cpu(published_as, config, results)
         row |= {column: ours[column] for column in _EXTRA_FIDS if column in ours}
+        row |= fidelity_cells(results, system.name if system else "")
         rows.append(row | {"recognised": ours.get("recognised", ""), "published": source.cell() if source else ""})
     if floor := results.scores.get(f"real-{config.data.floor_split}"):
         rows.append({"method": "Real images (held out)", "system": floor.system}
@@ -93,7 +95,7 @@ def needs_of_table2(config: ExperimentConfig) -> Needs:
     """VAR, its subnets and the config's further rows, scored and profiled; held-out real images, scored."""
     systems = [base_system(config), *(VarId("variant", depth) for depth in shown_depths(config)), *config.rows]
     floor = [f"real-{config.data.floor_split}"] if config.data.holdout else []
-    return needs(score=[*systems, *floor], profile=systems)
+    return needs(score=[*systems, *floor], profile=systems, fidelity=systems_of_var(systems))
 
 
 def _beside(ours: Cell | None, paper: str, system: System | None, results: Results) -> Cell:

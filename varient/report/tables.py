@@ -10,6 +10,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from varient.config import ExperimentConfig
+from varient.report.fidelity_columns import FIDELITY_HEADINGS
 from varient.report.needs import Needs, nothing
 from varient.report.notes import table_notes
 from varient.report.quality_tables import (
@@ -69,7 +70,7 @@ _HEADINGS = {"method": "Method", "system": "Counterpart here", "steps": "#Steps"
              "training_free_full_loss": "Training-free full loss", "joint_subnet_loss": "Joint subnet loss",
              "joint_full_loss": "Joint full loss", "subnet_loss": "Subnet loss", "full_loss": "Full loss",
              **{f"N{n}_loss": f"Loss, N = {n}" for n in range(6, 11)}, **{f"N{n}": f"N = {n}" for n in range(6, 11)},
-             **{f"fid_d{d}": f"FID at d = {d}" for d in range(2, 31)}}
+             **FIDELITY_HEADINGS, **{f"fid_d{d}": f"FID at d = {d}" for d in range(2, 31)}}
 
 
 def _of_these_scales(config: ExperimentConfig, results: Results) -> Results:

@@ -18,7 +18,7 @@ from varient.models.graphs import Replays
 from varient.models.transformer import VAR, initialize
 from varient.models.vqvae import VQVAE, to_uint8
 from varient.plan import DepthPlan
-from varient.sampling import Guidance, SampledReadout, image_uniforms, run_scales, sample_latents
+from varient.sampling import Generated, Guidance, SampledReadout, image_uniforms, run_scales, sample_latents
 from varient.systems.protocol import CountedCache
 
 DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -85,16 +85,30 @@ class Pipeline:
 
         A generation whose cache is watched is never replayed: in a replay no Python runs.
         """
-        policy, quantizer = cache_policy or "lean", self.tokenizer.quantize
+        policy = cache_policy or "lean"
 
         def run(label_B: Tensor, uniform_BL: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
-            generated, sums = run_scales(self.model, quantizer, label_B, self.plan, self.guidance,
-                                         SampledReadout(quantizer, uniform_BL), cache_policy=policy, on_cache=on_cache)
+            generated, sums = self._generated(label_B, uniform_BL, policy, on_cache)
             return generated.f_hat_BCHW, sums
 
         return sample_latents(run, self.model, torch.as_tensor(labels),
                               image_uniforms(seed, indices, self.model.pyramid.length),
                               None if on_cache else self.replays, (self.plan, self.guidance, policy))
+
+    def tokens(self, labels: Sequence[int], indices: Sequence[int], seed: int) -> Tensor:
+        """The tokens (B, L), int64, of the same images."""
+        def run(label_B: Tensor, uniform_BL: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
+            generated, sums = self._generated(label_B, uniform_BL, "lean")
+            return generated.idx_BL, sums
+
+        return sample_latents(run, self.model, torch.as_tensor(labels),
+                              image_uniforms(seed, indices, self.model.pyramid.length))
+
+    def _generated(self, label_B: Tensor, uniform_BL: Tensor, policy: CachePolicy,
+                   on_cache: Callable[[CountedCache], None] | None = None) -> tuple[Generated, Sequence[Tensor]]:
+        quantizer = self.tokenizer.quantize
+        return run_scales(self.model, quantizer, label_B, self.plan, self.guidance,
+                          SampledReadout(quantizer, uniform_BL), cache_policy=policy, on_cache=on_cache)
 
     def decode(self, latents: Tensor) -> Tensor:
         """Decode latents f_hat (B, C, H, W) to uint8 images (B, 3, S, S)."""

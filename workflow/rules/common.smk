@@ -12,6 +12,7 @@ from varient.report.figures import figure_needs
 from varient.report.needs import needs_of_arms
 from varient.report.rivals import needs_of_rivals
 from varient.report.tables import TABLES
+from varient.systems.ids import base_system
 from varient.systems.names import BaseId
 from varient.systems.registry import (
     family_of,
@@ -339,6 +340,43 @@ def loss_records(systems):
     ]
 
 
+# Systems whose pictures are compared with the full network's, by network.
+FIDELITY = systems_by_network(
+    sorted(
+        {
+            *needs_of_rivals(EXPERIMENT).fidelity,
+            *(
+                name
+                for number in TABLES
+                for name in TABLES[number].needs(EXPERIMENT).fidelity
+            ),
+        }
+    )
+)
+
+
+def fidelity_records(systems):
+    """Records of the comparisons of systems with the full network, one for each network."""
+    return [
+        f"runs/{EXPERIMENT.name}/records/fidelity-{network}.json"
+        for network in systems_by_network(systems)
+    ]
+
+
+def samples_of(systems):
+    """All shards of systems."""
+    return [
+        f"runs/{EXPERIMENT.name}/samples/{system}/shard-{shard}.npz"
+        for system in systems
+        for shard in range(EXPERIMENT.sampling.shards)
+    ]
+
+
+def table_fidelity(wildcards):
+    """Records of the comparisons with the full network's pictures that a table shows."""
+    return fidelity_records(TABLES[int(wildcards.table)].needs(EXPERIMENT).fidelity)
+
+
 def table_losses(wildcards):
     """Records of the held-out losses that a table shows."""
     return loss_records(TABLES[int(wildcards.table)].needs(EXPERIMENT).loss)
@@ -396,9 +434,4 @@ def claim_records(wildcards):
 
 def figure_samples(wildcards):
     """All shards of the systems whose pictures a figure shows."""
-    systems = figure_needs(wildcards.figure, EXPERIMENT).samples
-    return [
-        f"runs/{EXPERIMENT.name}/samples/{system}/shard-{shard}.npz"
-        for system in systems
-        for shard in range(EXPERIMENT.sampling.shards)
-    ]
+    return samples_of(figure_needs(wildcards.figure, EXPERIMENT).samples)

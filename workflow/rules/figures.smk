@@ -6,6 +6,9 @@ rule figure:
         profiles=lambda wildcards: records(
             "profile", figure_needs(wildcards.figure, EXPERIMENT).profile
         ),
+        fidelity=lambda wildcards: fidelity_records(
+            figure_needs(wildcards.figure, EXPERIMENT).fidelity
+        ),
         samples=figure_samples,
         trained=lambda wildcards: weight_files(
             figure_needs(wildcards.figure, EXPERIMENT).curves
@@ -32,8 +35,9 @@ rule figure:
         settings=EXPERIMENT.digest(),
         scores=lambda wildcards, input: repeated("--score", input.scores),
         profiles=lambda wildcards, input: repeated("--profile", input.profiles),
+        fidelity=lambda wildcards, input: repeated("--fidelity", input.fidelity),
         stem=lambda wildcards, output: output.png.removesuffix(".png"),
     shell:
         "python -m varient figure --config {params.config:q} {wildcards.figure:q} {params.scores:q} {params.profiles:q}"
-        " --output {params.stem:q} > {log:q} 2>&1"
+        " {params.fidelity:q} --output {params.stem:q} > {log:q} 2>&1"
         " && sha256sum {output.png:q} {output.pdf:q} > {output.sums:q}"

@@ -75,6 +75,46 @@ rule held_out_loss:
         " --output {output:q} > {log:q} 2>&1"
 
 
+rule fidelity:
+    """Pictures of the systems of a network, compared with the full network's of the same seeds."""
+    input:
+        networks=lambda wildcards: weight_files(
+            dict.fromkeys(["tokenizer", "base", wildcards.network])
+        ),
+        samples=lambda wildcards: samples_of(
+            dict.fromkeys([*FIDELITY[wildcards.network], base_system(EXPERIMENT)])
+        ),
+        extractor=extractor_of("runs/{experiment}/records/fidelity-{network}.json"),
+        # Features of an Inception are kept by the scoring, and read again here.
+        scores=lambda wildcards: (
+            []
+            if EXPERIMENT.evaluation.trains_its_network
+            else records(
+                "score",
+                dict.fromkeys([*FIDELITY[wildcards.network], base_system(EXPERIMENT)]),
+            )
+        ),
+        code=stage_sources("varient.evaluation.fidelity"),
+    output:
+        "runs/{experiment}/records/fidelity-{network}.json",
+    log:
+        "runs/{experiment}/logs/fidelity-{network}.log",
+    wildcard_constraints:
+        network="|".join(FIDELITY) or "none",
+    conda:
+        ENVIRONMENT
+    threads: SCORING_THREADS
+    resources:
+        gpu=GPU,
+    params:
+        config=config_file,
+        settings=EXPERIMENT.digest("evaluation"),
+        systems=lambda wildcards: repeated("--system", FIDELITY[wildcards.network]),
+    shell:
+        "python -m varient fidelity --config {params.config:q} {params.systems:q} --run-dir runs/{wildcards.experiment:q}"
+        " --output {output:q} > {log:q} 2>&1"
+
+
 rule reconstruct:
     """FID of the real images reconstructed from their first scales, shown with Table 1."""
     input:

@@ -2,6 +2,7 @@ rule table:
     input:
         scores=score_records,
         losses=table_losses,
+        fidelity=table_fidelity,
         profiles=profile_records,
         reconstruction=reconstruction_record,
         benchmarks=benchmark_records,
@@ -32,6 +33,7 @@ rule table:
         settings=EXPERIMENT.digest(),
         scores=lambda wildcards, input: repeated("--score", input.scores),
         losses=lambda wildcards, input: repeated("--held-out", input.losses),
+        fidelity=lambda wildcards, input: repeated("--fidelity", input.fidelity),
         profiles=lambda wildcards, input: repeated("--profile", input.profiles),
         reconstruction=lambda wildcards, input: repeated(
             "--reconstruction", input.reconstruction
@@ -39,7 +41,8 @@ rule table:
         benchmarks=lambda wildcards, input: repeated("--benchmark", input.benchmarks),
     shell:
         "python -m varient table --config {params.config:q} {wildcards.table:q} {params.scores:q} {params.losses:q}"
-        " {params.profiles:q} {params.reconstruction:q} {params.benchmarks:q} --output {output.csv:q} > {log:q} 2>&1"
+        " {params.fidelity:q} {params.profiles:q} {params.reconstruction:q} {params.benchmarks:q}"
+        " --output {output.csv:q} > {log:q} 2>&1"
         " && sha256sum {output.csv:q} {output.md:q} {output.tex:q} > {output.sums:q}"
 
 
@@ -84,6 +87,10 @@ rule rivals:
     input:
         scores=records("score", needs_of_rivals(EXPERIMENT).score),
         profiles=records("profile", needs_of_rivals(EXPERIMENT).profile),
+        # A function: Snakemake forgets the name of an empty list.
+        fidelity=lambda wildcards: fidelity_records(
+            needs_of_rivals(EXPERIMENT).fidelity
+        ),
         data=RIVALS_DATA,
         code=stage_sources("varient.report.rivals"),
     output:
@@ -105,8 +112,9 @@ rule rivals:
         settings=EXPERIMENT.digest(),
         scores=lambda wildcards, input: repeated("--score", input.scores),
         profiles=lambda wildcards, input: repeated("--profile", input.profiles),
+        fidelity=lambda wildcards, input: repeated("--fidelity", input.fidelity),
     shell:
-        "python -m varient rivals --config {params.config:q} {params.scores:q} {params.profiles:q}"
+        "python -m varient rivals --config {params.config:q} {params.scores:q} {params.profiles:q} {params.fidelity:q}"
         " --output {output.csv:q} > {log:q} 2>&1"
         " && sha256sum {output.csv:q} {output.md:q} {output.tex:q} > {output.sums:q}"
 

@@ -1,4 +1,4 @@
-"""The paper's figures and three of ours, drawn from records, training curves and sample archives.
+"""The paper's figures and four of ours, drawn from records, training curves and sample archives.
 
 Each module draws some of them.  A drawing function takes the config, the records and the run folder and returns a
 figure; a function beside it returns the figure's inputs.  A panel whose inputs are missing names them.
@@ -41,6 +41,7 @@ FIGURES = {
     "quality-cost": _source("frontier", "frontier"),
     "kv-live": _source("kv_live", "kv_live"),
     "rivals": _source("rivals", "rivals"),
+    "fidelity": _source("pairs", "pairs"),
 }
 
 
@@ -80,6 +81,8 @@ def _drawn(wanted: Needs, config: ExperimentConfig, results: Results) -> Results
         {system: record for system, record in results.scores.items() if system in wanted.score},
         {system: record for system, record in results.profiles.items() if system in wanted.profile},
         tuple(record for record in results.all_profiles if record.system in wanted.profile),
+        fidelity=tuple(record for record in results.fidelity
+                       if {found.system for found in record.systems} & set(wanted.fidelity)),
         remarks=results.remarks if wanted.score else ()))
     said = "; ".join(marks(config, shown))
     return replace(shown, marks=(f"{said} (the tables' notes say why).",) if said else ())

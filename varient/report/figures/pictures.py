@@ -196,7 +196,7 @@ class _Artist:
 
     def _row(self, system: str, name: str, below: str, numbers: dict[str, str] | None = None) -> _Row:
         return _Row(system, name, below, colour_in(self.config, system), numbers or {},
-                    _pictures(self.run_dir, system, self.columns.indices))
+                    pictures(self.run_dir, system, self.columns.indices))
 
     def _fid(self, system: str) -> str:
         record = self.results.scores.get(system)
@@ -267,7 +267,7 @@ def _index(config: ExperimentConfig, label: int, turn: int) -> int:
     return turn * config.data.num_classes + label
 
 
-def _pictures(run_dir: Path, system: str, indices: Sequence[int]) -> np.ndarray | None:
+def pictures(run_dir: Path, system: str, indices: Sequence[int]) -> np.ndarray | None:
     """Images of a system by index; None unless all are there.  Reads one shard at a time, up to the last one needed."""
     found: dict[int, np.ndarray] = {}
     for path in sorted((run_dir / "samples" / system).glob("shard-*.npz"), key=lambda path: int(path.stem[6:])):
