@@ -19,8 +19,9 @@ COMMANDS = {
     "drift": ("drift",),
     "sample": ("sample", "--class", "3", "--depth", "30", "--depth", "4", "--count", "2", "-o", "grid.png"),
     "check": ("check", "--config", "imagenet256_var"),
+    "demo": ("demo", "--static", "page"),
 }
-WRITTEN = {"claims": ["verdicts.csv", "verdicts.md"], "sample": ["grid.png"]}
+WRITTEN = {"claims": ["verdicts.csv", "verdicts.md"], "sample": ["grid.png"], "demo": ["page"]}
 
 
 @pytest.fixture(scope="module")
