@@ -1,15 +1,12 @@
 """What the demo says of caches and of the paper's size."""
 
 import pytest
+from demo_fixtures import CONFIG
 
-from varient.config import load_config
 from varient.cost.roofline import peak_mib, system_cost
 from varient.cost.sizes import MIB
 from varient.demo.costs import BATCHES, paper_costs, share_of_work
 from varient.plan import DepthPlan
-from varient.shipped import shipped
-
-CONFIG = load_config(shipped("baseline") / "config.json")
 
 
 def test_the_papers_own_row_has_its_latency_and_its_cache():

@@ -5,29 +5,24 @@ import copy
 import numpy as np
 import pytest
 import torch
+from demo_fixtures import CONFIG, FILES, load_engine
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from varient.config import load_config
 from varient.demo.costs import network_kv
-from varient.demo.engine import Engine
 from varient.generation import images
 from varient.models.build import load_transformer
 from varient.sampling import Guidance
-from varient.shipped import ACCEPTED_SUPERNET, shipped
 from varient.systems.ids import VarId
 from varient.systems.pipeline import load_pipeline
 
-BASELINE = shipped("baseline")
-CONFIG = load_config(BASELINE / "config.json")
-FILES = BASELINE / "tokenizer.safetensors", BASELINE / f"{ACCEPTED_SUPERNET}.safetensors"
 FULL, SUBNET = VarId("free", 30), VarId("free", 4, bridge=6)
 LABELS, INDICES, SEED = [3, 8, 0], range(3), 5
 
 
 @pytest.fixture(scope="module")
 def engine():
-    return Engine.load(CONFIG, *FILES)
+    return load_engine()
 
 
 class Copies(TorchDispatchMode):

@@ -4,12 +4,12 @@ import base64
 import io
 import json
 import re
-import shutil
 from itertools import pairwise
 
 import numpy as np
 import pytest
 from conftest import ROOT
+from demo_fixtures import CONFIG, browser, load_engine
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -19,18 +19,15 @@ from varient.demo.costs import network_kv
 from varient.demo.engine import Engine
 from varient.demo.page import IMAGES, write_page
 from varient.report.style import BLUE, ORANGE, SKY, VERMILLION
-from varient.shipped import ACCEPTED_SUPERNET, shipped
 from varient.systems.ids import VarId
 from varient.systems.pipeline import random_pipeline
 
-BASELINE = shipped("baseline")
-CONFIG = load_config(BASELINE / "config.json")
 DEPTHS = [30, 4]
 
 
 @pytest.fixture(scope="module")
 def engine():
-    return Engine.load(CONFIG, BASELINE / "tokenizer.safetensors", BASELINE / f"{ACCEPTED_SUPERNET}.safetensors")
+    return load_engine()
 
 
 @pytest.fixture(scope="module")
@@ -122,11 +119,8 @@ def test_a_page_of_before_may_be_made_again(tmp_path, monkeypatch):
 def chromium():
     from playwright.sync_api import sync_playwright
 
-    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if browser is None:
-        pytest.skip("needs Chromium: apt-get install chromium")
     with sync_playwright() as driver:
-        opened = driver.chromium.launch(executable_path=browser, args=["--no-sandbox"])
+        opened = driver.chromium.launch(executable_path=browser(), args=["--no-sandbox"])
         yield opened
         opened.close()
 
