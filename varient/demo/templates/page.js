@@ -118,7 +118,7 @@ function showPictures(now) {
 
 // -- curve -----------------------------------------------------------------------------------------------------------
 
-const LEFT = 60, RIGHT = 630, TOP = 14, BOTTOM = 212;
+const LEFT = 76, RIGHT = 630, TOP = 14, BOTTOM = 212;
 
 function draw(kind, attributes, text) {
   const element = document.createElementNS("http://www.w3.org/2000/svg", kind);
@@ -142,11 +142,11 @@ function showCurve(now) {
   for (const part of [0, 0.5, 1]) {
     draw("text", {x: LEFT - 6, y: y(part * most) + 4, "text-anchor": "end"}, number(part * most));
   }
-  draw("text", {x: LEFT - 6, y: BOTTOM + 18, "text-anchor": "end"}, "MiB");
+  draw("text", {x: LEFT - 6, y: BOTTOM + 20, "text-anchor": "end"}, "MiB");
   const sides = now.size === "paper" ? data.paper_sides : data.sides;
   sides.forEach((side, scale) => {
-    draw("text", {x: x(scale), y: BOTTOM + 18, "text-anchor": "middle"}, scale + 1);
-    draw("text", {x: x(scale), y: BOTTOM + 34, "text-anchor": "middle"}, `${side}²`);
+    draw("text", {x: x(scale), y: BOTTOM + 20, "text-anchor": "middle"}, scale + 1);
+    draw("text", {x: x(scale), y: BOTTOM + 40, "text-anchor": "middle"}, `${side}²`);
   });
   for (const side of SIDES) {
     const points = curves[side].map((value, scale) => [x(scale), y(value)]);
