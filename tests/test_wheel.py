@@ -19,8 +19,9 @@ COMMANDS = {
     "drift": ("drift",),
     "sample": ("sample", "--class", "3", "--depth", "30", "--depth", "4", "--count", "2", "-o", "grid.png"),
     "check": ("check", "--config", "imagenet256_var"),
+    "demo": ("demo", "--static", "page"),
 }
-WRITTEN = {"claims": ["verdicts.csv", "verdicts.md"], "sample": ["grid.png"]}
+WRITTEN = {"claims": ["verdicts.csv", "verdicts.md"], "sample": ["grid.png"], "demo": ["page"]}
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +91,8 @@ def test_a_wheel_can_be_told_from_a_checkout():
 
 
 @pytest.mark.slow
-def test_the_templates_of_pages_come_along(installed):
-    templates = {path.name: path.read_text() for path in (ROOT / "varient/report/templates").iterdir()}
+@pytest.mark.parametrize("pages", ["report", "demo"])
+def test_the_templates_of_pages_come_along(installed, pages):
+    templates = {path.name: path.read_text() for path in (ROOT / f"varient/{pages}/templates").iterdir()}
     assert len(templates) > 1
-    assert {path.name: path.read_text() for path in (installed / "varient/report/templates").iterdir()} == templates
+    assert {path.name: path.read_text() for path in (installed / f"varient/{pages}/templates").iterdir()} == templates

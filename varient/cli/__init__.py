@@ -4,7 +4,7 @@ A command only parses its arguments, calls one function of the library and print
 inside the commands, so that `--help` and the error for a wrong config appear at once.
 """
 
-from varient.cli import answers, stages
+from varient.cli import answers, demo, stages
 from varient.cli.app import app
 
-__all__ = ["answers", "app", "stages"]
+__all__ = ["answers", "app", "demo", "stages"]
