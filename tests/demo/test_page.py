@@ -97,6 +97,29 @@ def test_networks_without_a_counterpart_at_the_papers_size_get_no_page(engine, t
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(("arguments", "told"), [
+    (["--static", "there", "--config", "digits"], "leave out --config"),
+    (["--static", "there", "--port", "7000"], "leave out --config"),
+    (["--port", "0"], "port 0 is below 1"),
+    (["--port", "65536"], "port 65536 is above 65535"),
+    (["--config", "none.yaml"], "none.yaml"),
+    (["--run-dir", "there"], "there/tokenizer.safetensors"),
+    (["--checkpoint", "none.safetensors"], "none.safetensors"),
+])
+def test_bad_arguments_end_in_one_line(arguments, told, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("varient.cli.demo.find_spec", lambda name: name)
+    result = CliRunner().invoke(app, ["demo", *arguments])
+    assert result.exit_code == 1 and len(result.output.splitlines()) == 1 and told in result.output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_its_extra_the_live_page_says_what_to_install(monkeypatch):
+    monkeypatch.setattr("varient.cli.demo.find_spec", lambda name: None)
+    result = CliRunner().invoke(app, ["demo"])
+    assert result.exit_code == 1 and len(result.output.splitlines()) == 1 and "'varient[demo]'" in result.output
+
+
 def test_a_file_in_the_place_of_the_folder_is_named_before_work_begins(tmp_path, monkeypatch):
     monkeypatch.setattr(Engine, "load", lambda *_: pytest.fail("began to work"))
     (tmp_path / "taken").write_text("precious")

@@ -1,4 +1,5 @@
 """Two plans of one network side by side: what they draw, keep and cost.
 
-`engine` draws, `costs` counts and predicts, and `page` writes both into a page that needs no server.
+`engine` draws, and `costs` counts and predicts.  `page` writes both into a page that needs no server; on the live page
+`state` says what is shown, `live` shows it, and `app` is the only module that knows Gradio.
 """
