@@ -387,13 +387,14 @@ def _results(name: str, folder: Path) -> Path:
         writer.writeheader()
         writer.writerows(CLAIMS)
     (folder / "table2.csv").write_text(TABLE2)
+    Image.fromarray(IMAGES[0].transpose(1, 2, 0).copy()).save(folder / "figure.png")
     return folder / name
 
 
 def _read_results(path: Path) -> bytes:
     folder = path.parent
-    run("opening", folder / "claims.csv", folder / "table2.csv", "--output", folder / "opening.rst", "--summary",
-        folder / "summary.html")
+    run("opening", folder / "claims.csv", folder / "table2.csv", folder / "figure.png", "--output",
+        folder / "opening.rst", "--summary", folder / "summary.html")
     page, summary = (folder / "opening.rst").read_text(), (folder / "summary.html").read_text()
     if re.search(r"^ *\.\. (include|raw)", page, re.MULTILINE) or "<script" in summary:
         raise RuntimeError("a cell became a directive or a tag")
