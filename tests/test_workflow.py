@@ -184,7 +184,8 @@ def test_each_network_is_compared_once_with_the_full_one_for_all_its_systems(cop
              for words in _commands(dry, "fidelity")}
     assert len(_commands(dry, "fidelity")) == len(asked)
     assert set(asked) == {"fidelity-base", *(f"fidelity-supernet-d{depth}" for depth in (16, 8, 4, 2))}
-    assert asked["fidelity-supernet-d8"] == ["variant-d8", "variant-d8-w1", "variant-d8-w2-kv8"]
+    assert asked["fidelity-supernet-d8"] == ["variant-d8", "variant-d8-w1", "variant-d8-w2-kv8",
+                                               "variant-d8-w2-kv8-gmap"]
     assert {"var-d30", "var-d30-w1-c0", "var-d30-kv4", "free-d16-prefix"} <= set(asked["fidelity-base"])
     for verb, shown in (("table", set(asked)), ("rivals", set(asked)), ("figure", set(asked) - {"fidelity-base"})):
         (command,) = _commands(dry, verb)

@@ -1,5 +1,6 @@
 """The blocks compute what one masked call over all tokens computes, and little of what the mask forbids."""
 
+from functools import partial
 from unittest import mock
 
 import pytest
@@ -87,7 +88,7 @@ def _logits_and_gradients(model: VAR, plan: DepthPlan, limit: int) -> tuple[Tens
     torch.manual_seed(5)
     x_BLv = quantizer.teacher_input(torch.randint(32, (2, TINY_PYRAMID.length)))
     model.zero_grad()
-    with mock.patch.object(transformer, "query_ranges", lambda tokens, device: query_ranges(tokens, device, limit)):
+    with mock.patch.object(transformer, "query_ranges", partial(query_ranges, shared_tokens=limit)):
         logits_BLV = model(torch.arange(2), x_BLv, plan)
     logits_BLV.square().mean().backward()
     return logits_BLV.detach(), {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
@@ -139,7 +140,7 @@ def test_full_only_layers_see_bridge_tokens_alone_and_no_layer_what_comes_later(
                                   DepthPlan.window(4, 3, 4, 6, 10), DepthPlan.full(4, 8)])
 def test_the_papers_scales_in_blocks_are_those_in_one_call(plan):
     calls, found, _ = _watched(plan)
-    with mock.patch.object(transformer, "query_ranges", lambda tokens, device: query_ranges(tokens, device, ONE_CALL)):
+    with mock.patch.object(transformer, "query_ranges", partial(query_ranges, shared_tokens=ONE_CALL)):
         dense_calls, wanted, _ = _watched(plan)
     assert len(calls) > len(dense_calls)
     assert_close(found, wanted.detach(), 1e-6 * wanted.abs().max().item())
@@ -155,7 +156,7 @@ def test_half_precision_reaches_the_kernel_as_before():
 
     x_BLv = torch.randn(2, TINY_PYRAMID.length - 1, 8, generator=torch.Generator().manual_seed(1))
     dense = model(torch.arange(2), x_BLv)
-    with (mock.patch.object(transformer, "query_ranges", lambda tokens, device: query_ranges(tokens, device, 0)),
+    with (mock.patch.object(transformer, "query_ranges", partial(query_ranges, shared_tokens=0)),
           mock.patch.object(F, "scaled_dot_product_attention", watch)):
         found = model(torch.arange(2), x_BLv)
     assert dtypes == {torch.bfloat16}
