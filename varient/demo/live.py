@@ -49,7 +49,7 @@ class Shown:
     grids: tuple[np.ndarray, ...]
     grown: tuple[np.ndarray, ...]
     caches: tuple[tuple[int, ...], ...]
-    rows: tuple[tuple[str, str, str], ...]
+    rows: tuple[tuple[str, ...], ...]
     differing: int
 
 
