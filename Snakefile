@@ -98,7 +98,7 @@ rule all:
     input:
         RESULT_FILES,
         REPORT,
-        PAPER_SIZE_TABLES if IS_DEFAULT else [],
+        [*PAPER_SIZE_TABLES, DEMO] if IS_DEFAULT else [],
 
 
 rule results:

@@ -19,6 +19,7 @@ from varient.report.style import styled
 HOST = "127.0.0.1"
 _COMMON = ("class", "seed", "images", "temperature", "top-k", "top-p", "guidance")
 _NAMES = ("first plan", "second plan")
+_STYLE = "#numbers td + td { white-space: nowrap }  #numbers td, #numbers th { padding: 4px 8px }"
 
 
 def build(live: Live) -> gr.Blocks:
@@ -28,7 +29,7 @@ def build(live: Live) -> gr.Blocks:
     problems: dict[str, gr.Markdown] = {}
 
     def control(name: str, label: str, choices: list[Any] | None = None) -> None:
-        with gr.Column(min_width=90):
+        with gr.Column(min_width=120):
             known = {"value": start[name], "label": label, "elem_id": name.replace(" ", "-")}
             controls[name] = gr.Number(**known) if choices is None else gr.Dropdown(choices, **known)
             problems[name] = gr.Markdown(visible=False, elem_id=f"{name.replace(' ', '-')}-problem")
@@ -47,18 +48,20 @@ def build(live: Live) -> gr.Blocks:
                     with gr.Row():
                         control(f"{side} d", "d")
                         control(f"{side} N", "N")
-                        control(f"{side} layers", "layers", list(SELECTIONS))
                     with gr.Row():
+                        control(f"{side} layers", "layers", list(SELECTIONS))
                         control(f"{side} window", "scales seen before (0: all)")
+                    with gr.Row():
                         control(f"{side} bits", "bits (0: as computed)", stored_bits(engine.config))
                         control(f"{side} cache", "cache", list(POLICIES))
-                    grids.append(gr.Image(label="images", interactive=False, format="png", elem_id=f"{side}-grid"))
-                    grown.append(gr.Image(label="the first after each scale", interactive=False, format="png",
-                                          elem_id=f"{side}-grown"))
+                    grids.append(_picture(f"{side}-grid"))
+                    gr.Markdown("The first one after each scale; frames mark scales with all layers:")
+                    grown.append(_picture(f"{side}-grown"))
         said = gr.Markdown(elem_id="differ")
         gpu = gr.Dropdown([(device.name, key) for key, device in known_devices().items()], value="l20",
                           label="GPU of the predictions", elem_id="gpu")
-        curve = gr.Plot(label="KV cache within each scale", elem_id="curve")
+        gr.Markdown("KV cache within each scale:")
+        curve = gr.Plot(show_label=False, buttons=[], elem_id="curve")
         numbers = gr.Markdown(elem_id="numbers")
 
         def show(*values: Any) -> list[Any]:
@@ -83,6 +86,10 @@ def build(live: Live) -> gr.Blocks:
     return page
 
 
+def _picture(name: str) -> gr.Image:
+    return gr.Image(show_label=False, buttons=[], interactive=False, format="png", elem_id=name)
+
+
 def launch(live: Live, port: int | None = None, *, wait: bool = True) -> gr.Blocks:
     """Show the page on this machine.
 
@@ -94,7 +101,10 @@ def launch(live: Live, port: int | None = None, *, wait: bool = True) -> gr.Bloc
         OSError: the port is taken.
     """
     page = build(live).queue(default_concurrency_limit=1)
-    page.launch(server_name=HOST, server_port=port, share=False, ssr_mode=False, footer_links=[],
+    page.launch(server_name=HOST, server_port=port, share=False, ssr_mode=False, footer_links=[], quiet=True,
                 theme=gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"]),
-                prevent_thread_lock=not wait)
+                css=_STYLE, prevent_thread_lock=True)
+    print(f"the page is at {page.local_url}; Ctrl-C ends it", flush=True)
+    if wait:
+        page.block_thread()
     return page

@@ -32,6 +32,7 @@ RESULTS = folder_of("results", EXPERIMENT.name)
 FIGURES = folder_of("figures", EXPERIMENT.name)
 
 REPORT = "report.html" if IS_DEFAULT else f"{RESULTS}/report.html"
+DEMO = f"{RESULTS}/demo/index.html"
 OPENING = f"{RESULTS}/opening.rst"
 SUMMARY = f"{RESULTS}/summary.html"
 

@@ -29,6 +29,23 @@ rule opening:
         " >> {log:q} 2>&1 && sha256sum {output.summary:q} > {output.sums:q}"
 
 
+if IS_DEFAULT:
+
+    rule demo_page:
+        """Two plans side by side, as a page without a server: the shipped networks' pictures, caches and costs."""
+        input:
+            code=stage_sources("varient.demo.page"),
+            templates=sorted(map(str, Path("varient/demo/templates").iterdir())),
+        output:
+            DEMO,
+        log:
+            f"runs/{EXPERIMENT.name}/logs/demo_page.log",
+        conda:
+            ENVIRONMENT
+        shell:
+            'python -m varient demo --static "$(dirname {output:q})" --device cpu > {log:q} 2>&1'
+
+
 rule report_page:
     """Snakemake's own report over all results.  It runs inside this workflow, which holds the lock."""
     input:
