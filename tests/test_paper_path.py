@@ -21,10 +21,11 @@ from standins.settings import CONFIG, PAPER, settings_for
 from varient.ablations import arms
 from varient.config import load_config
 from varient.experiment import named_files, parse_experiment
-from varient.records import ProfileRecord, ScoreRecord, read_record
+from varient.records import FidelityRecord, ProfileRecord, ScoreRecord, read_record
 from varient.report.table2 import DISTURBED
 from varient.report.tables import TABLES
 
+KINDS = {"score": ScoreRecord, "profile": ProfileRecord, "fidelity": FidelityRecord}
 OFFLINE = Path(__file__).parent / "standins/offline"
 RUN = ["--cores", "2", "--configfile", CONFIG, "--set-threads", "score=1"]
 
@@ -128,7 +129,7 @@ def run(project) -> Run:
 @pytest.mark.all_cores
 def test_a_killed_run_of_the_papers_experiment_continues_without_the_network(run):
     papers = {"train_tokenizer", "train_base", "train_supernet", "epoch_weights", "train_network", "generate_shard",
-              "score", "profile", "table", "figure", "claims", "ablations", "opening", "report_page", "all"}
+              "score", "fidelity", "profile", "table", "figure", "claims", "ablations", "opening", "report_page", "all"}
     assert set(run.planned) == papers
     assert 0 < run.left["generate_shard"] < run.planned["generate_shard"]
     assert len(run.remade) <= 2  # what was being written, on two cores
@@ -178,11 +179,11 @@ def test_records_of_stand_ins_that_were_edited_get_no_verdict_at_the_papers_size
     for path in sorted(project.glob("runs/imagenet256/records/*.json")):
         record = json.loads(path.read_text())
         record["provenance"] |= {"device": "NVIDIA H100"} | (
-            {"sampled_on": "NVIDIA H100"} if record["kind"] == "score" else {})
+            {"sampled_on": "NVIDIA H100"} if record["kind"] != "profile" else {})
         if record["kind"] == "score":
             record |= {"num_images": 50_000, "protocol": "adm", "num_reference": 10_000}
         (folder / path.name).write_text(json.dumps(record))
-        read_record(folder / path.name, ScoreRecord if record["kind"] == "score" else ProfileRecord)
+        read_record(folder / path.name, KINDS[record["kind"]])
     for config in (project / CONFIG, PAPER):
         stem = tmp_path / "claims"
         for command in (["claims", "-o", str(stem)], *(["table", str(n), "-o", str(tmp_path / f"table{n}")]
