@@ -111,7 +111,7 @@ def test_wrong_settings_name_file_key_and_expectation(path, value, message):
 
 
 @pytest.mark.parametrize(("protocol", "fewest"), [("adm", 2049), ("torch-fidelity", 2049), ("clean-fid", 2049),
-                                                  ("adm-rehearsal", 9)])
+                                                  ("adm-rehearsal", 9), ("fd-dinov2", 1025)])
 def test_too_few_images_for_a_protocol_are_refused_before_any_is_made(protocol, fewest):
     settings = _changed(("evaluation", "protocol"), protocol, "imagenet256")
     settings["data"]["num_classes"], settings["sampling"]["shards"] = 1, 2

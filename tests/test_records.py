@@ -2,6 +2,7 @@ import json
 
 import pytest
 import torch
+from pydantic import ValidationError
 from record_factory import provenance as made_up
 from record_factory import reconstruction, score
 
@@ -47,6 +48,16 @@ def test_a_summary_has_the_spreads_that_there_are():
     assert _score(inception_score=5).summary() == "FID 1.250 ± 0.098, IS 5.00, precision 0.800 ± 0.020"
 
 
+def test_a_score_without_fid_has_cmmd():
+    without = {"fid": None, "fid_sd": None, "fid_bias": None}
+    record = _score(**without, cmmd=0.5, cmmd_sd=0.01)
+    assert record.summary() == "precision 0.800 ± 0.020, CMMD 0.500 ± 0.020"
+    assert ScoreRecord.model_validate_json(record.model_dump_json()) == record
+    for wrong in (without, {"fid_sd": None}, {"fid": None, "cmmd": 0.5}, {"fid_bias": None, "cmmd": 0.5}):
+        with pytest.raises(ValidationError, match="fid"):
+            _score(**wrong)
+
+
 NAN, INFINITE = float("nan"), float("inf")
 
 
@@ -55,7 +66,8 @@ NAN, INFINITE = float("nan"), float("inf")
     ("kid", (NAN, INFINITE)), ("kid_sd", (-1,)), ("inception_score", (0, -2, NAN)), ("precision", (-0.1, 1.1, NAN)),
     ("recall", (1.5,)), ("recognised", (7, -1)), ("num_images", (0, -1, 10 ** 400, True, "5")),
     ("num_reference", (-1,)), ("fid_test", (-3, NAN)), ("fid_test_sd", (-1,)), ("fid_infinity", (INFINITE, -1e300)),
-    ("inception_score_sd", (1e300,)), ("system", ("x" * 20_000, 5)),
+    ("inception_score_sd", (1e300,)), ("cmmd", (-0.1, NAN, INFINITE)), ("cmmd_sd", (-1,)),
+    ("system", ("x" * 20_000, 5)),
 ])
 def test_scores_that_cannot_be_are_refused_when_they_are_read(tmp_path, key, values):
     path = tmp_path / "r.json"

@@ -73,7 +73,7 @@ def test_what_is_imported_is_declared():
     declared = {line.split("[")[0].split(">")[0].split("<")[0].lower().replace("_", "-")
                 for lines in (project["dependencies"], *project["optional-dependencies"].values()) for line in lines}
     names = {"PIL": "pillow", "yaml": "pyyaml", "sklearn": "scikit-learn", "pynvml": "nvidia-ml-py",
-             "cleanfid": "clean-fid", "torch_fidelity": "torch-fidelity",
+             "cleanfid": "clean-fid", "torch_fidelity": "torch-fidelity", "open_clip": "open-clip-torch",
              "pydantic_settings": "pydantic-settings"}
     imported = set()
     for folder in ("varient", "baselines"):

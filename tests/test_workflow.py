@@ -56,6 +56,24 @@ def test_the_dag_of_every_shipped_config_resolves(copy, config):
     assert result.returncode == 0, result.stdout + result.stderr
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("protocol", ["fd-dinov2", "cmmd"])
+def test_the_config_alone_names_an_encoders_protocol(copy, protocol):
+    """The same jobs as under `adm`, each scoring with the other file."""
+    _give(copy, "train", "val")
+    settings = yaml.safe_load((copy / "workflow/config/imagenet256_var.yaml").read_text())
+    settings["evaluation"] |= {"protocol": protocol, "inception_weights": "weights/encoder.safetensors"}
+    config = copy / f"{protocol}.yaml"
+    config.write_text(yaml.safe_dump(settings))
+    missing = snakemake(copy, "-n", "--configfile", config)
+    assert missing.returncode != 0 and "weights/encoder.safetensors" in missing.stdout + missing.stderr
+    (copy / "weights/encoder.safetensors").touch()
+    result = snakemake(copy, "-n", "--configfile", config)
+    (copy / "weights/encoder.safetensors").unlink()
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "weights/encoder.safetensors" in result.stdout and "inception" not in result.stdout
+
+
 def test_weight_files_that_are_missing_are_named_before_any_job(copy):
     _give(copy)
     (copy / "weights" / "var_d30.pth").unlink()

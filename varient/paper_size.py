@@ -32,8 +32,8 @@ REAL = "real-"
 """How the records of real images are called."""
 UNKNOWN_WEIGHTS = "unknown weights"
 _EXTRACTORS = {"adm": "extractor", REHEARSAL: "extractor", "torch-fidelity": "extractor",
-               "clean-fid": "clean-fid-extractor"}
-"""What the Inception of a protocol is among the released files."""
+               "clean-fid": "clean-fid-extractor", "fd-dinov2": "dinov2-extractor", "cmmd": "clip-extractor"}
+"""What the network of a protocol is among the released files."""
 
 
 def is_meant(config: ExperimentConfig) -> bool:
@@ -70,7 +70,7 @@ def differences(config: ExperimentConfig) -> tuple[str, ...]:
 def unknown_weights(config: ExperimentConfig, record: ScoreRecord | ProfileRecord) -> dict[str, str]:
     """Files behind a record that are not known to be the released ones: network -> why.
 
-    They are the experiment's imported networks, Inception and the reference of its protocol.  A profile with random
+    They are the experiment's imported networks, and the network and reference of its protocol.  A profile with random
     weights has none, nor has an experiment that trains all of its networks itself.
     """
     found: dict[str, str | None] = {}

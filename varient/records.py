@@ -92,10 +92,11 @@ class ScoreRecord(Record):
     images_sha256: str
     """Hash of the pixels of all images, in order."""
     reference_sha256: str
-    fid: Distance
-    """Cross-checked: torch-fidelity and clean-fid must agree on the same features, otherwise scoring fails."""
-    fid_sd: Amount
-    fid_bias: Number
+    fid: Distance | None = None
+    """Cross-checked: torch-fidelity and clean-fid must agree on the same features, otherwise scoring fails.  None where
+    the protocol has CMMD in its place."""
+    fid_sd: Amount | None = None
+    fid_bias: Number | None = None
     """Bias of FID from the finite number of images: its excess over infinitely many, for images like the reference."""
     fid_test: Distance | None = None
     """FID against a separate test set, if the experiment has one."""
@@ -129,6 +130,9 @@ class ScoreRecord(Record):
     vendi: Amount | None = None
     """Effective number of different images of a class: mean over the classes of their Vendi score; the number of images
     of a class bounds it from above."""
+    cmmd: Amount | None = None
+    """CMMD: biased squared discrepancy of CLIP's embeddings, times 1000."""
+    cmmd_sd: Amount | None = None
     recognised: Share | None = None
     """Class accuracy: share of images that an independent classifier assigns to the requested class."""
     fid_halves: tuple[Distance, ...] = ()
@@ -136,6 +140,14 @@ class ScoreRecord(Record):
     half alone; empty if the experiment has no such halves, and in older records."""
     warnings: tuple[str, ...] = ()
     provenance: Provenance
+
+    @model_validator(mode="after")
+    def _has_its_distance(self) -> ScoreRecord:
+        if self.fid is None and self.cmmd is None:
+            raise ValueError("fid is missing, and cmmd, one of which every score has")
+        if len({self.fid is None, self.fid_sd is None, self.fid_bias is None}) > 1:
+            raise ValueError("fid, fid_sd and fid_bias stand together or not at all")
+        return self
 
     @property
     def fid_cross(self) -> float | None:
@@ -146,7 +158,7 @@ class ScoreRecord(Record):
         """All scores that are not None as text, each with its 95 % interval over redraws."""
         names = {"fid": "FID", "fid_test": "FID to the test set", "sfid": "sFID", "inception_score": "IS", "kid": "KID",
                  "precision": "precision", "recall": "recall", "density": "density", "coverage": "coverage",
-                 "mind": "MIND", "vendi": "Vendi score"}
+                 "mind": "MIND", "vendi": "Vendi score", "cmmd": "CMMD"}
         found = [(name, getattr(self, name), getattr(self, f"{name}_sd", None)) for name in names]
         return ", ".join(f"{names[name]} {with_spread(value, sd, DECIMALS[name])}"
                          for name, value, sd in found if value is not None)

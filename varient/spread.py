@@ -12,7 +12,7 @@ NORMAL_95 = 1.96
 DECIMALS = {"fid": 3, "fid_test": 3, "fid_cross": 3, "sfid": 3, "kid": 5, "inception_score": 2, "precision": 3,
             "recall": 3, "density": 3, "coverage": 3, "mind": 3, "vendi": 2, "recognised": 3, "loss": 3,
             "latency_s": 4, "memory_mb": 1, "psnr_db": 2, "ssim": 4, "lpips": 4, "feature_distance": 3,
-            "same_class": 3, "tokens": 3}
+            "same_class": 3, "tokens": 3, "cmmd": 3}
 """Decimals of each score and cost of a record."""
 
 

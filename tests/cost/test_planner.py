@@ -60,6 +60,15 @@ def test_a_folder_without_records_is_refused(tmp_path):
         measured_quality(tmp_path)
 
 
+def test_records_without_fid_are_refused(tmp_path):
+    made = provenance(experiment="own", seed=0, settings="x", weights_sha256={})
+    write_record(tmp_path / "score-var-d30.json", ScoreRecord(
+        system="var-d30", protocol="cmmd", extractor="x", num_images=10, num_reference=10, images_sha256="a",
+        reference_sha256="b", cmmd=1.0, provenance=made))
+    with pytest.raises(ValueError, match="have no FID, .*cmmd"):
+        measured_quality(tmp_path)
+
+
 def test_records_of_other_systems_are_passed_over(tmp_path):
     made = provenance(experiment="own", seed=0, settings="x", weights_sha256={})
     for number, system in enumerate(("variant-d16", "variant-d16-n7", "var-d30", "variant-d16-p50", "code-n6", "real")):

@@ -174,6 +174,17 @@ def test_another_inception_is_told_which_setting_would_allow_it(folder, tmp_path
     assert found.subject == "evaluation.inception_weights" and "evaluation.weights_sha256" in found.text
 
 
+@pytest.mark.parametrize(("protocol", "file"), [("fd-dinov2", "vit_large_patch14_dinov2"),
+                                                ("cmmd", "open_clip_model.safetensors")])
+def test_encoders_take_any_number_of_real_images_and_their_own_weights(folder, tmp_path, protocol, file):
+    _write_reference(folder / "reference.npz", count=9000)
+    settings = _settings(folder)
+    settings["evaluation"]["protocol"] = protocol
+    (found,) = examine(parse_config(settings, "test"), tmp_path).problems
+    assert found.subject == "evaluation.inception_weights" and "1 unexpected: weight" in found.text
+    assert file in found.text and "\n" not in found.text
+
+
 @pytest.mark.parametrize(("key", "value", "words"), [
     ("name", "other", "another experiment, 'other'"), ("seed", 7, "other settings of seed"),
     ("patch_nums", [1, 4], "other settings of patch_nums")])

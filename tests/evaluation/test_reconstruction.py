@@ -7,6 +7,7 @@ from scipy.linalg import sqrtm
 
 from varient.evaluation.features import extract_in_memory
 from varient.evaluation.inputs import open_samples
+from varient.evaluation.protocols import ProtocolError
 from varient.evaluation.reconstruction import reconstructed, score_reconstructions
 from varient.evaluation.reference import archive_real_images
 from varient.evaluation.scoring import open_networks, protocol_of, recognised_share
@@ -51,6 +52,14 @@ def test_scales_that_are_left_out_have_no_say(smoke, run_dir):
         idx_BL[:, smoke.pyramid.end(6):] = 0
         expected = to_uint8(tokenizer.decode_latent(tokenizer.quantize.f_hats(idx_BL, 6)[-1]))
     np.testing.assert_array_equal(reconstructed(images, tokenizer, 6).batch(0, 4), expected.numpy())
+
+
+def test_a_protocol_without_fid_is_refused_before_any_work(smoke, run_dir):
+    evaluation = smoke.evaluation.model_copy(update={"protocol": "cmmd"})
+    real = run_dir / "train.npz"
+    with pytest.raises(ProtocolError, match="protocol cmmd: has no FID"):
+        score_reconstructions(smoke.model_copy(update={"evaluation": evaluation}), run_dir / "tokenizer.safetensors",
+                              [real], [real], run_dir, run_dir / "record.json")
 
 
 def test_the_record_has_the_scores_that_the_images_would_get(smoke, run_dir):

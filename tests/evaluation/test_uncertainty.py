@@ -16,6 +16,7 @@ from varient.evaluation.scores import (
     kernel_distance,
 )
 from varient.evaluation.uncertainty import (
+    embedding_spread,
     frechet_bias,
     frechet_infinity,
     frechet_spread,
@@ -127,6 +128,54 @@ def test_kid_spread_does_not_depend_on_tiles(monkeypatch):
     whole = kernel_spread(generated, real, estimate, pairs=10)
     monkeypatch.setattr("varient.evaluation.uncertainty.TILE", 130)
     assert kernel_spread(generated, real, estimate, pairs=10).sd == pytest.approx(whole.sd, rel=1e-6)
+
+
+def _embeddings(count, seed, shift=0.3):
+    feature_NF = _features(count, seed, shift)
+    return feature_NF / np.linalg.norm(feature_NF, axis=1, keepdims=True)
+
+
+def _discrepancy(x, y, bandwidth=10, scale=1000):
+    def mean(a, b):
+        return np.exp(-((a[:, None] - b[None]) ** 2).sum(-1) / (2 * bandwidth ** 2)).mean()
+
+    return scale * (mean(x, x) + mean(y, y) - 2 * mean(x, y))
+
+
+@pytest.mark.parametrize(("count", "real_count", "tile"), [(4, 2, 2048), (60, 35, 2048), (61, 90, 16), (32, 16, 16)])
+def test_cmmd_is_its_definition_in_any_tiles_and_order(monkeypatch, count, real_count, tile):
+    monkeypatch.setattr("varient.evaluation.uncertainty.TILE", tile)
+    generated, real = _embeddings(count, 0), _embeddings(real_count, 1, shift=0)
+    found = embedding_spread(generated, real, 10, 1000)
+    expected = _discrepancy(generated.astype(np.float64), real.astype(np.float64))
+    assert expected > 0.1 and found.point == pytest.approx(expected, abs=1e-6)
+    assert embedding_spread(generated[::-1], real[::-1], 10, 1000).point == pytest.approx(found.point, abs=1e-7)
+    assert embedding_spread(generated, real, 5, 1).point == pytest.approx(
+        _discrepancy(generated.astype(np.float64), real.astype(np.float64), 5, 1), abs=1e-8)
+
+
+@pytest.mark.parametrize("count", [4, 50, 3000])
+def test_cmmd_of_equal_sets_is_0(count):
+    """Up to the rounding of float32 distances."""
+    generated = _embeddings(count, 0)
+    assert 0 <= embedding_spread(generated, generated, 10, 1000, pairs=2).point < 1e-6
+    assert 0 <= embedding_spread(generated, generated[::-1], 10, 1000, pairs=2).point < 1e-6
+
+
+def test_cmmd_spread_is_that_of_images_drawn_again():
+    real = _embeddings(300, 1000, shift=0)
+    redrawn = [embedding_spread(_embeddings(200, seed), real, 10, 1000, pairs=1).point for seed in range(200)]
+    spreads = [embedding_spread(_embeddings(200, seed), real, 10, 1000).sd for seed in range(3)]
+    assert np.mean(spreads) == pytest.approx(np.std(redrawn), rel=0.2)
+
+
+def test_cmmd_refuses_what_it_cannot_compare():
+    nine = _embeddings(9, 0)
+    for generated, real in ((nine, nine[:, :5]), (nine * np.nan, nine), (nine, nine * np.nan)):
+        with pytest.raises(FeatureError):
+            embedding_spread(generated, real, 10, 1000)
+    with pytest.raises(ValueError, match="at least 4 images"):
+        embedding_spread(nine[:3], nine, 10, 1000)
 
 
 def test_precision_spread_is_that_of_images_drawn_again():

@@ -138,15 +138,17 @@ def score(samples: Annotated[list[Path], typer.Argument(help="all shards of a sy
           run_dir: RunDir = None,
           test: Annotated[list[Path] | None, typer.Option(help="real images of a test set, for a second FID; only "
                                                                "with --config")] = None,
-          protocol: Annotated[str | None, typer.Option(help="adm, torch-fidelity, clean-fid; without --config")] = None,
-          weights: Annotated[Path | None, typer.Option(help="Inception weights; only without --config")] = None,
+          protocol: Annotated[str | None, typer.Option(help="adm, torch-fidelity, clean-fid, fd-dinov2 or cmmd; "
+                                                            "without --config")] = None,
+          weights: Annotated[Path | None, typer.Option(help="weights of the protocol's network; only without "
+                                                            "--config")] = None,
           sha256: Annotated[str | None, typer.Option(help="SHA-256 of --weights, unless published; clean-fid's are a "
                                                           "program that will run: trust it before you give this")]
           = None,
           fid_infinity: Annotated[bool, typer.Option("--fid-infinity", help="extrapolate FID too")] = False,
           device: Annotated[str | None, typer.Option(help="auto, cpu or cuda; default: VARIENT_DEVICE")]
           = None) -> None:
-    """Score samples of an experiment or of any other source: FID, sFID, KID, IS, precision and recall, as a record."""
+    """Score samples of an experiment or any others: FID, sFID, KID, IS, precision, recall or CMMD, as a record."""
     from varient.evaluation.scoring import score_experiment, score_files
     from varient.systems.pipeline import default_device
 
@@ -181,9 +183,9 @@ def compare(samples: Annotated[list[Path], typer.Argument(help="A and B: two set
                                                         help="config of the samples' experiment, for features, classes "
                                                              "and tokens")] = None,
             run_dir: RunDir = None,
-            protocol: Annotated[str | None, typer.Option(help="adm, torch-fidelity or clean-fid, for features; without "
-                                                              "--config")] = None,
-            weights: Annotated[Path | None, typer.Option(help="Inception weights, of --protocol")] = None,
+            protocol: Annotated[str | None, typer.Option(help="adm, torch-fidelity, clean-fid, fd-dinov2 or cmmd, for "
+                                                              "features; without --config")] = None,
+            weights: Annotated[Path | None, typer.Option(help="weights of its network")] = None,
             sha256: Annotated[str | None, typer.Option(help="SHA-256 of --weights, unless published")] = None,
             lpips: Annotated[Path | None, typer.Option(help="torchvision's AlexNet, for LPIPS")] = None,
             lpips_sha256: Annotated[str | None, typer.Option(help="SHA-256 of --lpips, unless published")] = None,

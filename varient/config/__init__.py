@@ -30,7 +30,7 @@ from varient.config.kinds import (
     Weight,
     Whole,
 )
-from varient.config.measuring import INCEPTION_FEATURES, PROFILED, REHEARSAL, EvaluationConfig, SamplingConfig
+from varient.config.measuring import FRECHET_FEATURES, PROFILED, REHEARSAL, EvaluationConfig, SamplingConfig
 from varient.config.training import (
     AblationConfig,
     BaseTraining,
@@ -45,7 +45,7 @@ from varient.config.training import (
 from varient.yaml_file import ConfigError
 
 __all__ = [
-    "INCEPTION_FEATURES",
+    "FRECHET_FEATURES",
     "MOST_CACHED_CODES",
     "NO_AUGMENTATION",
     "PROFILED",

@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 from varient.config.data import MOST_CACHED_CODES, DataConfig
 from varient.config.kinds import Count, Id, Positive, Strict
 from varient.config.measuring import (
-    INCEPTION_FEATURES,
+    FRECHET_FEATURES,
     REHEARSAL,
     EvaluationConfig,
     ProfilingConfig,
@@ -169,7 +169,7 @@ class ExperimentConfig(Strict):
         features = settings.num_features
         compared = (f"evaluation.classifier.feature_dim = {features}" if settings.trains_its_network else
                     f"evaluation.protocol = {settings.protocol!r}, of {features} features")
-        hint = f" ({REHEARSAL!r} takes {INCEPTION_FEATURES[REHEARSAL] + 1})" if settings.protocol == "adm" else ""
+        hint = f" ({REHEARSAL!r} takes {FRECHET_FEATURES[REHEARSAL] + 1})" if settings.protocol == "adm" else ""
         sets = {"sampling.num_images": self.sampling.num_images}
         if settings.trains_its_network:
             if self.data.in_memory:
@@ -182,7 +182,7 @@ class ExperimentConfig(Strict):
                     raise ValueError(f"evaluation.neighborhood = {settings.neighborhood} must be below the {count} "
                                      f"images of {name}")
         for name, count in sets.items():
-            if features >= count:
+            if features is not None and features >= count:
                 raise ValueError(f"{name} = {count} is too few for {compared}: FID takes {features + 1} images or "
                                  f"more{hint}")
 

@@ -59,9 +59,10 @@ class SamplingConfig(Strict):
 PROFILED = ("sampling.cfg", "sampling.top_k", "sampling.top_p", "sampling.decoded_at_once", "profiling")
 """Settings that latency and memory depend on; a profile has its own batch size and precision."""
 
-INCEPTION_FEATURES = {"adm": 2048, "torch-fidelity": 2048, "clean-fid": 2048, "adm-rehearsal": 8}
-"""Features of Inception that FID compares, by protocol; their covariance takes one image more.  A rehearsal takes the
-first of them, so that the whole path can be tried with a few images; what comes of it is marked and means nothing."""
+FRECHET_FEATURES = {"adm": 2048, "torch-fidelity": 2048, "clean-fid": 2048, "adm-rehearsal": 8, "fd-dinov2": 1024}
+"""Features that FID compares, by protocol whose network is read from a file; their covariance takes one image more.
+CMMD takes no covariance.  A rehearsal takes the first features of Inception, so that the whole path can be tried with a
+few images; what comes of it is marked and means nothing."""
 REHEARSAL = "adm-rehearsal"
 
 
@@ -70,10 +71,12 @@ class EvaluationConfig(Extended):
 
     LATER: ClassVar[frozenset[str]] = frozenset({"halves"})
 
-    protocol: Literal["digits", "fashion-mnist", "adm", "torch-fidelity", "clean-fid", "adm-rehearsal"] = Field(
-        "digits", description="adm-rehearsal: adm's path on 8 of the features, for few images; marked in all tables")
+    protocol: Literal["digits", "fashion-mnist", "adm", "torch-fidelity", "clean-fid", "adm-rehearsal", "fd-dinov2",
+                      "cmmd"] = Field("digits", description="adm-rehearsal: adm's path on 8 of the features, for few "
+                                                            "images; marked in all tables")
     classifier: ClassifierTraining | None = Field(None, description="digits, fashion-mnist: trained here")
-    inception_weights: UserFile | None = Field(None, description="Inception weights, for the other protocols")
+    inception_weights: UserFile | None = Field(None, description="weights of Inception, for fd-dinov2 of DINOv2, for "
+                                                                 "cmmd of CLIP")
     weights_sha256: Sha256 | None = Field(None, description="SHA-256 of inception_weights, unless published; "
                                                             "clean-fid's are a program that will run")
     reference: UserFile | None = Field(None, description="reference images or statistics; default for digits: the "
@@ -87,7 +90,7 @@ class EvaluationConfig(Extended):
 
     @property
     def trains_its_network(self) -> bool:
-        """Whether features come from a classifier trained on the experiment's images instead of Inception."""
+        """Whether features come from a classifier trained on the experiment's images, not from a file."""
         return self.protocol in ("digits", "fashion-mnist")
 
     @property
@@ -96,18 +99,18 @@ class EvaluationConfig(Extended):
         return tuple(f"half{number}" for number in range(1, self.halves + 1))
 
     @property
-    def num_features(self) -> int:
-        """Numbers of an image that FID compares."""
+    def num_features(self) -> int | None:
+        """Numbers of an image that FID compares; None where the protocol has no FID."""
         if self.trains_its_network:
             return self.classifier_training.feature_dim
-        return INCEPTION_FEATURES[self.protocol]
+        return FRECHET_FEATURES.get(self.protocol)
 
     @property
     def classifier_training(self) -> ClassifierTraining:
         """The training of those classifiers.
 
         Raises:
-            ValueError: the protocol takes its features from Inception.
+            ValueError: the protocol takes its features from a network in a file.
         """
         if self.classifier is None:
             raise ValueError(f"protocol {self.protocol} uses no trained classifier: 'evaluation.classifier' is not set")
@@ -120,8 +123,8 @@ class EvaluationConfig(Extended):
             if getattr(self, name) is None:
                 raise ValueError(f"protocol {self.protocol} needs '{name}'")
         if self.halves and not self.trains_its_network:
-            raise ValueError(f"halves = {self.halves}: protocol {self.protocol} takes its features from Inception, and "
-                             "trains no classifier on a half")
+            raise ValueError(f"halves = {self.halves}: protocol {self.protocol} takes its features from a network "
+                             "in a file, and trains no classifier on a half")
         return self
 
 

@@ -91,13 +91,17 @@ def measured_quality(records: Path) -> dict[tuple[int, int], Quality]:
             if record.system != str(system):
                 raise ValueError(f"{path}: is of {shortened(record.system)}, and not of {system} as its name says")
             found[system.depth, BRIDGE if system.bridge is None else system.bridge] = record
+    if without := [record for record in found.values() if record.fid is None]:
+        raise ValueError(f"{records}: its records have no FID, by which plans are chosen: their protocol is "
+                         f"{shortened(without[0].protocol)}")
     if not found:
         raise ValueError(f"{records}: no score records of {VarId('var', DEPTH)} or of its trained subnets")
     for field in _COMPARED:
         if len(values := {str(getattr(record, field)) for record in found.values()}) > 1:
             raise ValueError(f"{records}: FIDs of these records cannot be compared, their {field} differs: "
                              f"{', '.join(shortened(value) for value in sorted(values))}")
-    return {key: Quality(record.fid, f"measured ({record.provenance.experiment})") for key, record in found.items()}
+    return {key: Quality(record.fid, f"measured ({record.provenance.experiment})") for key, record in found.items()
+            if record.fid is not None}
 
 
 def choices(quality: dict[tuple[int, int], Quality], *, batch_size: int, device: str) -> list[Choice]:

@@ -70,7 +70,7 @@ def inputs_of(config: ExperimentConfig) -> list[Input]:
             found.append(Input(f"row {row}", path, partial(_check_beside_weights, path)))
     if config.evaluation.inception_weights:
         found.append(Input("evaluation.inception_weights", config.evaluation.inception_weights,
-                           partial(_check_inception, config)))
+                           partial(_check_extractor, config)))
     if reference := config.evaluation.reference:
         found.append(Input("evaluation.reference", reference, partial(_check_reference, config, reference)))
     return list({given.path: given for given in found}.values())
@@ -100,13 +100,13 @@ def _check_beside_weights(path: Path) -> str:
     return "is a safetensors file"
 
 
-def _check_inception(config: ExperimentConfig) -> str:
+def _check_extractor(config: ExperimentConfig) -> str:
     from varient.evaluation.protocols import open_extractor, protocol_named
 
     settings = config.evaluation
     extractor = open_extractor(protocol_named(settings.protocol), weights=settings.inception_weights,
                                sha256=settings.weights_sha256)
-    return f"SHA-256 {extractor.sha256[:16]}... as expected"
+    return f"SHA-256 {extractor.sha256[:16]}..., names and shapes fit"
 
 
 def _check_reference(config: ExperimentConfig, path: Path) -> str:
@@ -119,7 +119,7 @@ def _check_reference(config: ExperimentConfig, path: Path) -> str:
     if images := reference.images:
         if images.side != config.data.image_size:
             wrong.append(f"{path}: images of side {images.side}, data.image_size = {config.data.image_size}")
-        if protocol.num_reference and len(images) != protocol.num_reference:
+        if protocol.neighbours and protocol.num_reference and len(images) != protocol.num_reference:
             wrong.append(f"{path}: {len(images)} images; published precision and recall use "
                          f"{protocol.num_reference}")
     if wrong:

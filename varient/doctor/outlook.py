@@ -31,7 +31,8 @@ from varient.training.recipes import Supernet, supernet_of
 FLOAT_BYTES = 4
 KEPT_STATES, COPIES_IN_A_STATE = 3, 3
 """Copies of the weights that a training keeps on disk: each saved state holds weights and AdamW's two moments."""
-FEATURES = {"adm": 2048 + 1008 + 2023, "torch-fidelity": 2048 + 1008, "clean-fid": 2048}
+FEATURES = {"adm": 2048 + 1008 + 2023, "torch-fidelity": 2048 + 1008, "clean-fid": 2048, "fd-dinov2": 1024,
+            "cmmd": 768}
 """Feature values that scoring stores for each image, by protocol; those of a classifier are negligible."""
 
 

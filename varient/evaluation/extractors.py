@@ -127,9 +127,9 @@ class FidelityInception:
 
     def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """Features (B, F), float32, by layer, of uint8 images (B, 3, S, S) of any side."""
-        with torch.inference_mode(), _full_precision():
-            pool_BF, logits_BL = self._network(_tensor(images).to(self._device))
-        return {name: _array(value) for name, value in zip(self.layers, (pool_BF, logits_BL, self._spatial),
+        with torch.inference_mode(), full_precision():
+            pool_BF, logits_BL = self._network(image_tensor(images).to(self._device))
+        return {name: feature_array(value) for name, value in zip(self.layers, (pool_BF, logits_BL, self._spatial),
                                                            strict=True)}
 
 
@@ -174,11 +174,11 @@ class CleanInception:
 
     def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """Features {POOL: (B, 2048) float32} of uint8 images (B, 3, S, S) of any side."""
-        _tensor(images)
+        image_tensor(images)
         resized = np.stack([self._resize(image.transpose(1, 2, 0)).transpose(2, 0, 1) for image in images])
         resized = np.ascontiguousarray(resized)  # as in the library: rounding depends on the memory layout
-        with torch.inference_mode(), _full_precision():
-            return {POOL: _array(self._network(torch.from_numpy(resized).to(self._device)))}
+        with torch.inference_mode(), full_precision():
+            return {POOL: feature_array(self._network(torch.from_numpy(resized).to(self._device)))}
 
 
 class ClassifierExtractor:
@@ -196,9 +196,9 @@ class ClassifierExtractor:
     def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """Features (B, F) and logits (B, classes), float32, of uint8 images (B, 3, S, S)."""
         device = next(self._classifier.parameters()).device
-        with torch.inference_mode(), _full_precision():
-            outputs = self._classifier(_tensor(images).to(device))
-        return {name: _array(value) for name, value in zip(self.layers, outputs, strict=True)}
+        with torch.inference_mode(), full_precision():
+            outputs = self._classifier(image_tensor(images).to(device))
+        return {name: feature_array(value) for name, value in zip(self.layers, outputs, strict=True)}
 
 
 def check_file(path: Path, *kinds: str, refusal: str, form: str, file: str) -> None:
@@ -227,6 +227,7 @@ def checked_digest(path: Path, given: str | None, published: str, file: str, sai
     """SHA-256 of a weights file.
 
     Args:
+        published: how the hash of the published file begins; empty where nobody says.
         said_in: where a user gives the hash of other weights.
 
     Raises:
@@ -259,18 +260,24 @@ def read_state(path: Path, file: str) -> dict[str, Tensor]:
     return dict(state)
 
 
-def _tensor(images: np.ndarray) -> Tensor:
+def image_tensor(images: np.ndarray) -> Tensor:
+    """Images uint8 (B, 3, S, S) as a tensor.
+
+    Raises:
+        ValueError: another shape or dtype.
+    """
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] != 3:
         raise ValueError(f"images are {images.dtype} {images.shape}, expected uint8 (B, 3, S, S)")
     return torch.from_numpy(np.ascontiguousarray(images))
 
 
-def _array(value: Tensor) -> np.ndarray:
+def feature_array(value: Tensor) -> np.ndarray:
+    """Features of any float dtype and device as float32."""
     return value.float().cpu().numpy()
 
 
 @contextmanager
-def _full_precision() -> Iterator[None]:
+def full_precision() -> Iterator[None]:
     """On a GPU, no TF32 and no choice of algorithms by benchmarking."""
     matmul, before = torch.backends.cuda.matmul, torch.backends.cuda.matmul.allow_tf32
     matmul.allow_tf32 = False

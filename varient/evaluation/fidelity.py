@@ -151,11 +151,14 @@ def _record(sets: Sequence[Pairs], eyes: Eyes, agreements: dict[str, TokenAgreem
         raise PairError(f"{reference.place}: images of side {reference.side} are too small for LPIPS, which takes "
                         f"{LEAST_SIDE} pixels or more")
     features = _reference_features(reference, eyes)
-    try:
-        target = FrechetReference(Moments.of(features[1]).gaussian()) if features else None
-    except FeatureError as error:
-        warnings.append(f"no FID*: {error}")
-        target = None
+    target = None
+    if features and eyes.protocol and eyes.protocol.frechet:
+        try:
+            target = FrechetReference(Moments.of(features[1]).gaussian())
+        except FeatureError as error:
+            warnings.append(f"no FID*: {error}")
+    elif features and eyes.protocol:
+        warnings.append(f"no FID*: protocol {eyes.protocol.name} has no FID")
     classes = _classes(reference, eyes, features[0] if features else None)
     found, reference_sha256 = [], ""
     for pairs in sets:

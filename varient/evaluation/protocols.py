@@ -6,14 +6,15 @@ two protocols never appear in one column.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
-from varient.config import INCEPTION_FEATURES, REHEARSAL
+from varient.config import FRECHET_FEATURES, REHEARSAL
+from varient.evaluation.encoders import CLIP_FILE, DINOV2_FILE, EMBEDDING, Clip, DinoV2
 from varient.evaluation.extractors import (
     CLEAN_FID_FILE,
     FIDELITY_FILE,
@@ -39,7 +40,7 @@ from varient.evaluation.scores import (
 from varient.evaluation.uncertainty import LEAST_IMAGES
 from varient.models.classifier import Classifier
 
-Metric = Literal["fid", "sfid", "inception_score", "kid", "precision", "recall"]
+Metric = Literal["fid", "sfid", "inception_score", "kid", "precision", "recall", "cmmd"]
 
 
 class ProtocolError(ValueError):
@@ -97,6 +98,14 @@ class NeighbourRule:
 
 
 @dataclass(frozen=True)
+class EmbeddingRule:
+    """CMMD: bandwidth of the kernel on embeddings of length 1, and the factor of the squared discrepancy."""
+
+    bandwidth: float = 10.0
+    scale: float = 1000.0
+
+
+@dataclass(frozen=True)
 class FurtherRule:
     """Scores that no published protocol fixes, of the same features: settings of density and coverage (prdc's k,
     border excluded), MIND (torch-fidelity's directions and seed), and the Vendi score of each class."""
@@ -114,22 +123,23 @@ class ScoringProtocol:
         name: what the command line calls it.
         source: where the rules are from.
         network: whose features; what `open_extractor` loads.
-        feature_layer: of FID, KID, precision and recall.
+        feature_layer: of all scores but IS and sFID.
         logits_layer: of IS.
         spatial_layer: of sFID.
         num_features, num_spatial_features: how many numbers an image has in the two layers; None where a config says.
         reference: FID is taken against the stored statistics of the reference file, or against its images.
-        inception_score, kid, neighbours: rules of those scores; None where the protocol has no such score.
+        frechet: whether there is a FID.
+        inception_score, kid, neighbours, cmmd: rules of those scores; None where the protocol has no such score.
         further: rule of density, coverage, MIND and Vendi score.
         first_features: so many of each layer's features are compared, the first ones; None: all.
         num_images: samples behind published numbers.
-        num_reference: images of the reference, for precision and recall.
+        num_reference: images of the reference behind them; behind precision and recall where there are these.
         notes: what a reader should know beside the numbers.
     """
 
     name: str
     source: str
-    network: Literal["torch-fidelity", "clean-fid", "classifier"]
+    network: Literal["torch-fidelity", "clean-fid", "dinov2", "clip", "classifier"]
     feature_layer: str
     reference: Literal["statistics", "images"]
     logits_layer: str | None = None
@@ -137,9 +147,11 @@ class ScoringProtocol:
     num_features: int | None = None
     num_spatial_features: int | None = None
     first_features: int | None = None
+    frechet: bool = True
     inception_score: InceptionScoreRule | None = None
     kid: KidRule | None = None
     neighbours: NeighbourRule | None = None
+    cmmd: EmbeddingRule | None = None
     further: FurtherRule | None = None
     num_images: int | None = None
     num_reference: int | None = None
@@ -147,15 +159,16 @@ class ScoringProtocol:
 
     @property
     def num_compared(self) -> int | None:
-        """Features that FID compares; None where a config says."""
-        return self.first_features or self.num_features
+        """Features that FID compares; None where a config says, and without FID."""
+        return (self.first_features or self.num_features) if self.frechet else None
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
         """Scores that the protocol has."""
         wanted: dict[Metric, object] = {
-            "fid": True, "sfid": self.spatial_layer, "inception_score": self.logits_layer and self.inception_score,
-            "kid": self.kid, "precision": self.neighbours, "recall": self.neighbours}
+            "fid": self.frechet, "sfid": self.spatial_layer,
+            "inception_score": self.logits_layer and self.inception_score, "kid": self.kid,
+            "precision": self.neighbours, "recall": self.neighbours, "cmmd": self.cmmd}
         return tuple(metric for metric, rule in wanted.items() if rule)
 
     def metrics_against(self, reference: Reference) -> tuple[Metric, ...]:
@@ -170,7 +183,7 @@ ADM = ScoringProtocol(
     name="adm",
     source="evaluations/evaluator.py of github.com/openai/guided-diffusion, as published ImageNet numbers use it",
     network="torch-fidelity", feature_layer=POOL, logits_layer=LOGITS, spatial_layer=SPATIAL,
-    num_features=INCEPTION_FEATURES["adm"],
+    num_features=FRECHET_FEATURES["adm"],
     num_spatial_features=2023, reference="statistics",
     inception_score=InceptionScoreRule(block_size=ADM_BLOCK), neighbours=NeighbourRule(), further=FurtherRule(),
     num_images=50_000, num_reference=10_000,
@@ -181,7 +194,7 @@ ADM = ScoringProtocol(
            "logits without bias"))
 
 ADM_REHEARSAL = replace(
-    ADM, name=REHEARSAL, first_features=INCEPTION_FEATURES[REHEARSAL], num_images=None, num_reference=None,
+    ADM, name=REHEARSAL, first_features=FRECHET_FEATURES[REHEARSAL], num_images=None, num_reference=None,
     source="this project: the path of `adm` with so few features that a few images do",
     notes=("comparable with nothing: a rehearsal of the path from weights to tables", *ADM.notes))
 
@@ -189,7 +202,7 @@ TORCH_FIDELITY = ScoringProtocol(
     name="torch-fidelity",
     source="torch-fidelity 0.4.0: its defaults with feature_extractor='inception-v3-compat'",
     network="torch-fidelity", feature_layer=POOL, logits_layer=LOGITS,
-    num_features=INCEPTION_FEATURES["torch-fidelity"], reference="images",
+    num_features=FRECHET_FEATURES["torch-fidelity"], reference="images",
     inception_score=InceptionScoreRule(splits=10), kid=KidRule(), neighbours=NeighbourRule(),
     further=FurtherRule(), num_images=50_000,
     notes=("with no extractor named, torch-fidelity takes precision and recall from VGG16 (fc2_relu), not Inception",
@@ -199,7 +212,7 @@ TORCH_FIDELITY = ScoringProtocol(
 CLEAN_FID = ScoringProtocol(
     name="clean-fid",
     source="clean-fid 0.1.35, mode clean (Parmar et al. 2022, arXiv 2104.11222)",
-    network="clean-fid", feature_layer=POOL, num_features=INCEPTION_FEATURES["clean-fid"], reference="images",
+    network="clean-fid", feature_layer=POOL, num_features=FRECHET_FEATURES["clean-fid"], reference="images",
     kid=KidRule(), num_images=50_000,
     notes=("Pillow's antialiased bicubic resize: not comparable with ADM's numbers",
            "clean-fid draws its KID subsets from NumPy's unseeded generator, here they are seeded; it shrinks them to "
@@ -215,12 +228,41 @@ DIGITS = ScoringProtocol(
 
 FASHION_MNIST = replace(DIGITS, name="fashion-mnist")
 
+FD_DINOV2 = ScoringProtocol(
+    name="fd-dinov2",
+    source="github.com/layer6ai-labs/dgm-eval: its defaults, DINOv2 ViT-L/14 (Stein et al. 2023, arXiv 2306.04675)",
+    network="dinov2", feature_layer=EMBEDDING, num_features=FRECHET_FEATURES["fd-dinov2"], reference="images",
+    num_images=50_000, num_reference=50_000,
+    notes=("stands as FID in records and tables: the same distance, of the class token of DINOv2",
+           "dgm-eval draws 50,000 images of a larger set at random, here all images are taken",
+           "an ADM reference batch gives its 10,000 images; its statistics are Inception's"))
+
+CMMD = ScoringProtocol(
+    name="cmmd",
+    source="cmmd of github.com/google-research/google-research (Jayasumana et al. 2024, arXiv 2401.09603)",
+    network="clip", feature_layer=EMBEDDING, num_features=768, reference="images", frechet=False,
+    cmmd=EmbeddingRule(),
+    notes=("the released code leaves out the images of a last batch that is not full, here all images are taken",
+           "its authors' values are of text-to-image models against photographs of COCO",
+           "no FID, IS, precision or recall"))
+
 PROTOCOLS = {protocol.name: protocol for protocol in (ADM, TORCH_FIDELITY, CLEAN_FID, DIGITS, FASHION_MNIST,
-                                                    ADM_REHEARSAL)}
+                                                    ADM_REHEARSAL, FD_DINOV2, CMMD)}
 
 REFERENCE_FILE = "VIRTUAL_imagenet256_labeled.npz (from evaluations/README.md of github.com/openai/guided-diffusion)"
 
-_WEIGHTS_FILES = {"torch-fidelity": FIDELITY_FILE, "clean-fid": CLEAN_FID_FILE}
+
+class _Network(NamedTuple):
+    """A network that is read from a file: what it is called, which file that is, and what loads it."""
+
+    called: str
+    file: str
+    load: Callable[..., Extractor]
+
+
+_NETWORKS = {"torch-fidelity": _Network("Inception", FIDELITY_FILE, FidelityInception),
+             "clean-fid": _Network("Inception", CLEAN_FID_FILE, CleanInception),
+             "dinov2": _Network("DINOv2", DINOV2_FILE, DinoV2), "clip": _Network("CLIP", CLIP_FILE, Clip)}
 
 
 def protocol_named(name: str) -> ScoringProtocol:
@@ -239,8 +281,8 @@ def open_extractor(protocol: ScoringProtocol, *, weights: Path | None = None, sh
     """Load the network of a protocol.
 
     Args:
-        weights: file of an Inception.
-        sha256: its hash, if it is not the published file.
+        weights: file of any network but a classifier.
+        sha256: its hash; for an Inception needed if it is not the published file.
         classifier: of a protocol whose network is one.
 
     Raises:
@@ -253,8 +295,7 @@ def open_extractor(protocol: ScoringProtocol, *, weights: Path | None = None, sh
         return ClassifierExtractor(classifier)
     if weights is None:
         raise ProtocolError(f"protocol {protocol.name}: {_no_weights(protocol)}")
-    network = FidelityInception if protocol.network == "torch-fidelity" else CleanInception
-    return network(weights, sha256=sha256, device=device)
+    return _NETWORKS[protocol.network].load(weights, sha256=sha256, device=device)
 
 
 def check(protocol: ScoringProtocol, samples: ImageSource, reference: Reference,
@@ -284,7 +325,8 @@ def check(protocol: ScoringProtocol, samples: ImageSource, reference: Reference,
 
 
 def _no_weights(protocol: ScoringProtocol) -> str:
-    return f"no file of Inception weights was given (--weights); expected {_WEIGHTS_FILES[protocol.network]}"
+    network = _NETWORKS[protocol.network]
+    return f"no file of {network.called} weights was given (--weights); expected {network.file}"
 
 
 def _weights_problems(protocol: ScoringProtocol, weights: Path | None) -> list[str]:
@@ -292,7 +334,7 @@ def _weights_problems(protocol: ScoringProtocol, weights: Path | None) -> list[s
         return []
     if weights is None:
         return [_no_weights(protocol)]
-    return [] if weights.is_file() else [f"{weights}: no such file; expected {_WEIGHTS_FILES[protocol.network]}"]
+    return [] if weights.is_file() else [f"{weights}: no such file; expected {_NETWORKS[protocol.network].file}"]
 
 
 def reference_problems(protocol: ScoringProtocol, reference: Reference) -> list[str]:
@@ -317,6 +359,8 @@ def _least_images(protocol: ScoringProtocol, role: str) -> Sequence[tuple[str, i
         least.append(("KID", max(protocol.kid.subset_size, 2)))
     if protocol.neighbours:
         least.append(("precision and recall", protocol.neighbours.k + 1))
+    if protocol.cmmd:
+        least.append(("CMMD", 2))
     if role == "samples":
         least.append(("a standard deviation", LEAST_IMAGES))
         if protocol.inception_score and protocol.inception_score.splits:
@@ -334,13 +378,17 @@ def _comparison_warnings(protocol: ScoringProtocol, samples: ImageSource, refere
                                             ("images", reference.images)) if not there]
         found.append(f"{reference.place}: has no {' and no '.join(lacking)}, so there is no {', '.join(absent)}")
     if protocol.num_images and len(samples) != protocol.num_images:
+        depends = "FID, IS, precision and recall all depend" if protocol.neighbours else "FID depends"
         found.append(f"{samples.place}: {len(samples)} images, published numbers are of {protocol.num_images}; "
-                     "FID, IS, precision and recall all depend on how many")
+                     f"{depends} on how many")
     if reference.images:
         if protocol.num_reference and len(reference.images) != protocol.num_reference:
-            found.append(f"{reference.place}: {len(reference.images)} images, published precision and recall are "
-                         f"against {protocol.num_reference}")
-        if reference.images.side != samples.side:
-            found.append(f"{samples.place}: side {samples.side}, the reference has {reference.images.side}; Inception "
-                         "resizes both, the numbers are not those of one resolution")
+            scores = "precision and recall" if protocol.neighbours else "numbers"
+            found.append(f"{reference.place}: {len(reference.images)} images, published {scores} are against "
+                         f"{protocol.num_reference}")
+        network = _NETWORKS.get(protocol.network)  # a classifier takes one size alone
+        if network and reference.images.side != samples.side:
+            found.append(f"{samples.place}: side {samples.side}, the reference has {reference.images.side}; "
+                         f"{network.called} resizes both, the numbers are not those of one "
+                         "resolution")
     return found

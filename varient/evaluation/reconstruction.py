@@ -17,7 +17,7 @@ from varient.config import ExperimentConfig
 from varient.evaluation.features import extract_in_memory
 from varient.evaluation.image_source import ImageSource, pixel_warnings
 from varient.evaluation.inputs import open_reference, open_samples
-from varient.evaluation.protocols import check
+from varient.evaluation.protocols import ProtocolError, check
 from varient.evaluation.scoring import (
     check_belongs,
     compared,
@@ -52,6 +52,8 @@ def score_reconstructions(config: ExperimentConfig, tokenizer: Path, samples: Se
     images, real = open_samples(samples), open_reference(reference)
     check_belongs(config, images, real)
     protocol = protocol_of(config.evaluation, len(images), len(real.images) if real.images else 0)
+    if not protocol.frechet:
+        raise ProtocolError(f"protocol {protocol.name}: has no FID, by which reconstructions are scored")
     found = check(protocol, images, real, config.evaluation.inception_weights)
     extractor, judge, weights = open_networks(config, protocol, run_dir, device)
     network = load_tokenizer(config, tokenizer).eval().to(device)

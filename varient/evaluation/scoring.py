@@ -31,6 +31,7 @@ from varient.evaluation.protocols import (
 from varient.evaluation.scores import inception_score, kernel_distance, monge_distance, vendi_by_class
 from varient.evaluation.uncertainty import (
     Spread,
+    embedding_spread,
     frechet_bias,
     frechet_infinity,
     frechet_spread,
@@ -158,7 +159,7 @@ def score(protocol: ScoringProtocol, extractor: Extractor, samples: ImageSource,
     Args:
         folder: where features are kept, part by part; None keeps none.
         extrapolate: FID at infinitely many images too (150 CPU-seconds at 50,000 x 2048).
-        test: a test set, against which FID is taken too.
+        test: a test set, against which FID is taken too, where the protocol has one.
 
     Raises:
         FeatureError: features that are not finite or too few.
@@ -167,23 +168,17 @@ def score(protocol: ScoringProtocol, extractor: Extractor, samples: ImageSource,
     remarks = [warning for images in (samples, reference.images) if images for warning in pixel_warnings(images)]
     generated = compared(features_of(samples, extractor, folder), protocol)
     real = compared(features_of(reference.images, extractor, folder), protocol) if reference.images else None
-    target = frechet_reference(protocol.feature_layer, "mu", "sigma", protocol, reference, real)
     feature_NF = generated.layers[protocol.feature_layer]
-    fid = frechet_spread(feature_NF, target, labels_N=samples.labels)
-    _check_with_the_libraries(fid.point, feature_NF, target.gaussian)
-    values: dict[str, object] = {"fid": fid.point, "fid_sd": fid.sd,
-                                 "fid_bias": frechet_bias(target.gaussian, len(samples)).bias}
     remarks += generated.warnings
-    if extrapolate:
-        try:
-            values["fid_infinity"] = frechet_infinity(feature_NF, target).fid_infinity
-        except FeatureError as error:  # an extra: too few images for it are enough for all other scores
-            remarks.append(f"no FID at infinity: {error}")
-    if test:
-        held = compared(features_of(test.images, extractor, folder), protocol) if test.images else None
-        values |= _named("fid_test", frechet_spread(
-            feature_NF, frechet_reference(protocol.feature_layer, "mu", "sigma", protocol, test, held),
-            labels_N=samples.labels))
+    values: dict[str, object] = {}
+    if protocol.frechet:
+        target = frechet_reference(protocol.feature_layer, "mu", "sigma", protocol, reference, real)
+        values |= _frechet(feature_NF, target, samples.labels, extrapolate, remarks)
+        if test:
+            held = compared(features_of(test.images, extractor, folder), protocol) if test.images else None
+            values |= _named("fid_test", frechet_spread(
+                feature_NF, frechet_reference(protocol.feature_layer, "mu", "sigma", protocol, test, held),
+                labels_N=samples.labels))
     if (layer := protocol.spatial_layer) and "sfid" in protocol.metrics_against(reference):
         spatial = frechet_reference(layer, "mu_s", "sigma_s", protocol, reference, real)
         values |= _named("sfid", frechet_spread(generated.layers[layer], spatial, labels_N=samples.labels))
@@ -203,6 +198,9 @@ def score(protocol: ScoringProtocol, extractor: Extractor, samples: ImageSource,
         inside = precision_recall(feature_NF, real.layers[protocol.feature_layer], protocol.neighbours.k)
         values |= _named("precision", share_spread(inside.generated_inside_N, samples.labels))
         values |= _named("recall", share_spread(inside.real_inside_M))
+    if real and (kernel := protocol.cmmd):
+        values |= _named("cmmd", embedding_spread(feature_NF, real.layers[protocol.feature_layer], kernel.bandwidth,
+                                                  kernel.scale, labels_N=samples.labels))
     if protocol.further:
         values |= _further(protocol.further, feature_NF, samples.labels,
                            real.layers[protocol.feature_layer] if real else None, remarks)
@@ -215,6 +213,21 @@ def score(protocol: ScoringProtocol, extractor: Extractor, samples: ImageSource,
             settings=samples.origin.get("settings", "none"), on=extractor.device,
             weights_sha256={"extractor": extractor.sha256} | samples.origin.get("weights_sha256", {}),
             imported_sha256=samples.origin.get("imported_sha256"), sampled_on=samples.origin.get("device")))
+
+
+def _frechet(feature_NF: np.ndarray, target: FrechetReference, label_N: np.ndarray | None, extrapolate: bool,
+             remarks: list[str]) -> dict[str, object]:
+    """FID with its spread and bias, and where asked for at infinitely many images; ``remarks`` say why it is not."""
+    fid = frechet_spread(feature_NF, target, labels_N=label_N)
+    _check_with_the_libraries(fid.point, feature_NF, target.gaussian)
+    values: dict[str, object] = {"fid": fid.point, "fid_sd": fid.sd,
+                                 "fid_bias": frechet_bias(target.gaussian, len(feature_NF)).bias}
+    if extrapolate:
+        try:
+            values["fid_infinity"] = frechet_infinity(feature_NF, target).fid_infinity
+        except FeatureError as error:  # an extra: too few images for it are enough for all other scores
+            remarks.append(f"no FID at infinity: {error}")
+    return values
 
 
 def _further(rule: FurtherRule, feature_NF: np.ndarray, label_N: np.ndarray | None, real_MF: np.ndarray | None,

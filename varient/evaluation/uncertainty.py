@@ -18,12 +18,14 @@ With P pairs of halves the relative error of an sd is 1 / sqrt(2 P): 22 % for P 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from varient.evaluation.moments import FeatureError, FrechetReference, Gaussian, Moments, check_features, check_pair
+from varient.evaluation.neighbours import squared_distances
 from varient.evaluation.scores import (
     SEED,
     KernelDistance,
@@ -32,6 +34,8 @@ from varient.evaluation.scores import (
     score_per_block,
 )
 
+Kernel = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+"""Values (n, m) for features (n, F) and (m, F)."""
 TILE = 2048
 """Rows and columns of kernel values held at once."""
 LEAST_IMAGES = 4
@@ -171,24 +175,45 @@ def kernel_spread(generated_NF: np.ndarray, real_MF: np.ndarray, estimate: Kerne
     firsts_PN = half_samples(len(generated_NF), pairs, seed, labels_N)
     weight_NW = torch.from_numpy(np.concatenate([firsts_PN, ~firsts_PN]).T.astype(np.float32))
     generated, real = (torch.from_numpy(np.array(rows, np.float32)) for rows in (generated_NF, real_MF))
-    within_W, across_W = (torch.zeros(2 * pairs, dtype=torch.float64) for _ in range(2))
-    starts = range(0, len(generated), TILE)
-    for at in starts:
-        rows = slice(at, at + TILE)
-        for to in range(0, len(real), TILE):
-            kernel_nm = _cubic_less_1(generated[rows], real[to:to + TILE])
-            across_W += (weight_NW[rows].T @ kernel_nm.sum(dim=1)).double()
-        for to in starts[at // TILE:]:
-            columns = slice(to, to + TILE)
-            kernel_nm = _cubic_less_1(generated[rows], generated[columns])
-            if at == to:
-                kernel_nm.fill_diagonal_(0)
-            product_W = (weight_NW[rows] * (kernel_nm @ weight_NW[columns])).sum(dim=0).double()
-            within_W += product_W if at == to else 2 * product_W
+    within_W = _sums_within(generated, weight_NW, _cubic_less_1)
+    across_W = _sums_across(generated, real, weight_NW, _cubic_less_1)
     count_W = weight_NW.double().sum(dim=0)
     values_W = within_W / (count_W * (count_W - 1)) - 2 * across_W / (count_W * len(real))
     halves = _sd(values_W.numpy().reshape(2, pairs), firsts_PN)
     return Spread(estimate.mean, math.hypot(halves, estimate.std / math.sqrt(len(estimate.per_subset))))
+
+
+def embedding_spread(generated_NF: np.ndarray, real_MF: np.ndarray, bandwidth: float, scale: float, pairs: int = 100,
+                     seed: int = SEED, labels_N: np.ndarray | None = None) -> Spread:
+    """CMMD and its standard deviation: the squared maximum mean discrepancy of two sets of embeddings, times ``scale``,
+    with the kernel exp(-|x - y|^2 / (2 bandwidth^2)) (Jayasumana et al. 2024, arXiv 2401.09603).
+
+    The estimate is the biased one, with the pairs of an image with itself: 0 for equal sets, never below.  Distances
+    are float32, sums float64.  Halves have a larger bias, but both the same, so that it cancels in the spread.
+
+    Cost: all (N^2 + M^2) / 2 + N M kernel values once; beside the features a tile of them is held.
+
+    Raises:
+        FeatureError: features that are no finite tables or that do not fit each other.
+        ValueError: fewer than 4 generated images.
+    """
+    check_pair(generated_NF, real_MF)
+    firsts_PN = half_samples(len(generated_NF), pairs, seed, labels_N)
+    whole_1N = np.ones((1, len(generated_NF)), bool)
+    weight_NW = torch.from_numpy(np.concatenate([whole_1N, firsts_PN, ~firsts_PN]).T.astype(np.float64))
+    generated, real = (torch.from_numpy(np.array(rows, np.float32)) for rows in (generated_NF, real_MF))
+
+    def kernel(x_nF: torch.Tensor, y_mF: torch.Tensor) -> torch.Tensor:
+        """Less 1: the constant cancels in the discrepancy, the rest is small, and so is 0 for an image with itself."""
+        return squared_distances(x_nF, y_mF).double().div_(-2 * bandwidth ** 2).expm1_()
+
+    every_M1 = torch.ones(len(real), 1, dtype=torch.float64)
+    count_W = weight_NW.sum(dim=0)
+    values_W = (_sums_within(generated, weight_NW, kernel) / count_W ** 2
+                + _sums_within(real, every_M1, kernel) / len(real) ** 2
+                - 2 * _sums_across(generated, real, weight_NW, kernel) / (count_W * len(real)))
+    values_W = scale * values_W.clamp(min=0).numpy()
+    return Spread(float(values_W[0]), _sd(values_W[1:].reshape(2, pairs), firsts_PN))
 
 
 def share_spread(inside_N: np.ndarray, labels_N: np.ndarray | None = None) -> Spread:
@@ -275,6 +300,33 @@ def _sd(halves_2P: np.ndarray, firsts_PN: np.ndarray) -> float:
     first_P, count = firsts_PN.sum(axis=1), firsts_PN.shape[1]
     shrink_P = first_P * (count - first_P) / count ** 2
     return float(np.sqrt(np.mean((halves_2P[0] - halves_2P[1]) ** 2 * shrink_P)))
+
+
+def _sums_within(rows_NF: torch.Tensor, weight_NW: torch.Tensor, kernel: Kernel) -> torch.Tensor:
+    """Sums (W,), float64, of a kernel over all pairs of different rows, each with the product of their weights."""
+    sum_W = torch.zeros(weight_NW.shape[1], dtype=torch.float64)
+    starts = range(0, len(rows_NF), TILE)
+    for at in starts:
+        rows = slice(at, at + TILE)
+        for to in starts[at // TILE:]:
+            columns = slice(to, to + TILE)
+            kernel_nm = kernel(rows_NF[rows], rows_NF[columns])
+            if at == to:
+                kernel_nm.fill_diagonal_(0)
+            product_W = (weight_NW[rows] * (kernel_nm @ weight_NW[columns])).sum(dim=0).double()
+            sum_W += product_W if at == to else 2 * product_W
+    return sum_W
+
+
+def _sums_across(rows_NF: torch.Tensor, others_MF: torch.Tensor, weight_NW: torch.Tensor,
+                 kernel: Kernel) -> torch.Tensor:
+    """Sums (W,), float64, of a kernel over all pairs of a row and another, each with the row's weight."""
+    sum_W = torch.zeros(weight_NW.shape[1], dtype=torch.float64)
+    for at in range(0, len(rows_NF), TILE):
+        rows = slice(at, at + TILE)
+        for to in range(0, len(others_MF), TILE):
+            sum_W += (weight_NW[rows].T @ kernel(rows_NF[rows], others_MF[to:to + TILE]).sum(dim=1)).double()
+    return sum_W
 
 
 def _cubic_less_1(x_nF: torch.Tensor, y_mF: torch.Tensor) -> torch.Tensor:

@@ -95,6 +95,16 @@ def read_description(path: Path) -> dict:
         return _split_entry(path, file.metadata())[0]
 
 
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of anybody's safetensors file, memory-mapped; where it has a digest, that is not verified.
+
+    Raises:
+        CheckpointError: no such file, or a damaged one.
+    """
+    with _opened(path) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
+
+
 def check_kind(path: Path, *kinds: str, form: str) -> str:
     """Detect the kind of a file (`varient.models.file_kind`) by its first bytes.
 

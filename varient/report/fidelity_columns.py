@@ -55,10 +55,11 @@ def fidelity_notes(results: Results) -> Iterator[str]:
 def _ranking(results: Results, found: dict[str, Fidelity], reference: str) -> Iterator[str]:
     """Whether FID, FID* and SSIM order the systems alike: the share of pairs of systems that two of them order
     differently."""
-    names = [name for name in found if name != reference and name in results.scores and found[name].fid is not None]
+    fid = {name: score.fid for name, score in results.scores.items()
+           if name != reference and name in found and found[name].fid is not None and score.fid is not None}
+    names = list(fid)
     if len(names) < 2:
         return
-    fid = {name: results.scores[name].fid for name in names}
     told = []
     others = {"FID*": {name: found[name].fid or 0.0 for name in names},
               "SSIM": {name: -found[name].ssim for name in names}}

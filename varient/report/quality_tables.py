@@ -56,9 +56,10 @@ def table1(config: ExperimentConfig, results: Results) -> pd.DataFrame:
 
 
 def needs_of_table1(config: ExperimentConfig) -> Needs:
-    """The subnets of all zones; reconstructions where the experiment's real images are archives."""
+    """The subnets of all zones; reconstructions where the experiment's real images are archives and have a
+    FID."""
     return needs(score=[base_system(config), *arm_systems(config, "zones")],
-                 reconstruction=config.data.in_memory)
+                 reconstruction=config.data.in_memory and config.evaluation.num_features is not None)
 
 
 def _zone_depths(config: ExperimentConfig) -> dict[int, int | None]:

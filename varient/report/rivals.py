@@ -187,9 +187,9 @@ def _without(name: str) -> str:
 def _change(score: ScoreRecord, plain: str, results: Results) -> Cell:
     """FID minus that of the same system without the method, with the 95 % interval over redraws of both's images."""
     other = results.scores.get(plain)
-    if other is None or plain == score.system:
+    if other is None or plain == score.system or score.fid is None or other.fid is None:
         return Cell()
-    spread = "" if None in (score.fid_sd, other.fid_sd) else number(
+    spread = "" if score.fid_sd is None or other.fid_sd is None else number(
         NORMAL_95 * math.hypot(score.fid_sd, other.fid_sd), 3)
     return Cell(f"{score.fid - other.fid:+.3f}", spread, source=f"measured ({score.provenance.experiment})")
 
@@ -197,7 +197,7 @@ def _change(score: ScoreRecord, plain: str, results: Results) -> Cell:
 def memory_and_fid(results: Results, systems: Iterable[str]) -> dict[str, tuple[float, float]]:
     """MiB of the cache and FID of the systems that have records of both."""
     return {name: (profile.memory.kv_cache_mib, score.fid) for name in systems
-            if (score := results.scores.get(name)) and (profile := results.profiles.get(name))
+            if (score := results.scores.get(name)) and score.fid is not None and (profile := results.profiles.get(name))
             and profile.memory.kv_cache_mib is not None}
 
 

@@ -119,7 +119,7 @@ def _scores(score: ScoreRecord, base: ScoreRecord | None) -> dict[str, Cell]:
     extra = {name: name for name in _EXTRA_FIDS if getattr(score, name) is not None}
     shown = _SCORES | {"recognised": "recognised"} | extra
     cells = {column: measured(score, name, DECIMALS[name]) for column, name in shown.items()}
-    if base and base.fid > 0:
+    if base and base.fid and score.fid is not None:
         cells["fid_ratio"] = Cell(number(score.fid / base.fid, 2), source=cells["fid"].source)
     return cells
 

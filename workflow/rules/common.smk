@@ -241,7 +241,7 @@ def reference_of(output):
 
 
 def extractor_of(output):
-    """Input function: Inception, or the classifiers of the experiment, for the record of that pattern."""
+    """Input function: the protocol's network, or the experiment's classifiers, for the record of that pattern."""
 
     def networks(wildcards):
         if weights := EXPERIMENT.evaluation.inception_weights:

@@ -110,7 +110,8 @@ def measured_points(config: ExperimentConfig, results: Results) -> list[Point]:
     size = KVSize.of(config)
     return [Point(depth, n, record.fid, half_width(record.fid_sd), size.peak_mib(config.plan(depth, n), "lean"),
                   colour_in(config, system))
-            for (depth, n), system in systems.items() if (record := results.scores.get(system))]
+            for (depth, n), system in systems.items()
+            if (record := results.scores.get(system)) and record.fid is not None and record.fid_sd is not None]
 
 
 def paper_points() -> list[Point]:

@@ -115,7 +115,7 @@ def measured_marks(config: ExperimentConfig, results: Results) -> list[Mark]:
     marks = []
     for name in needs_of_frontier(config).profile:
         score, profile = results.scores.get(name), results.profiles.get(name)
-        if score and profile and profile.latency:
+        if score and score.fid is not None and score.fid_sd is not None and profile and profile.latency:
             system = resolve_system(name, config)
             marks.append(Mark(name, system.published_as, score.fid, half_width(score.fid_sd), profile.memory.peak_mib,
                               profile.latency.median_s, _quartiles(profile.latency.repeats_s),

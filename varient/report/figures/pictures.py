@@ -200,7 +200,7 @@ class _Artist:
 
     def _fid(self, system: str) -> str:
         record = self.results.scores.get(system)
-        if record is None:
+        if record is None or record.fid is None:
             return "–"
         return with_spread(record.fid, record.fid_sd, 2 if record.fid < 100 else 0)  # the column has room for so many
 
