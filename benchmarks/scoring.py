@@ -23,6 +23,7 @@ import typer
 
 from varient.evaluation.moments import FrechetReference, Moments
 from varient.evaluation.neighbours import density_coverage, precision_recall
+from varient.evaluation.protocols import CMMD, EmbeddingRule
 from varient.evaluation.scores import (
     adm_blocks,
     fixed_permutation,
@@ -32,7 +33,13 @@ from varient.evaluation.scores import (
     unbiased_logits,
     vendi_by_class,
 )
-from varient.evaluation.uncertainty import frechet_infinity, frechet_spread, inception_spread, kernel_spread
+from varient.evaluation.uncertainty import (
+    embedding_spread,
+    frechet_infinity,
+    frechet_spread,
+    inception_spread,
+    kernel_spread,
+)
 from varient.files import write_text
 from varient.profiling.memory import peak_rss_bytes
 from varient.records import provenance
@@ -83,6 +90,8 @@ def main(
         timed("fid, 10 pairs", "spread", lambda: frechet_spread(generated_NF, real))
         timed("kid", "spread", lambda: kernel_spread(generated_NF, real_MF, kid))
         timed("fid-infinity, 15 points", "spread", lambda: frechet_infinity(generated_NF, real))
+    pair, rule = (_embeddings(generated_NF), _embeddings(real_MF)), EmbeddingRule()
+    timed("cmmd and its spread", "cmmd", lambda: embedding_spread(*pair, rule.bandwidth, rule.scale))
     totals = {part: {key: sum(row[key] for row in rows if row["part"] == part) for key in ("wall_s", "cpu_s")}
               for part in ("scores", "spread")}
     write_text(output, json.dumps({
@@ -104,6 +113,12 @@ def _features(count: int, features: int, seed: int) -> np.ndarray:
         noise = draw.standard_normal((min(5000, count - at), features), np.float32)
         rows[at:at + 5000] = np.log1p(np.exp(noise @ mixing))
     return rows
+
+
+def _embeddings(feature_NF: np.ndarray) -> np.ndarray:
+    """As many numbers as CLIP has, or all if there are fewer, scaled to length 1."""
+    short_NF = feature_NF[:, :CMMD.num_features]
+    return short_NF / np.linalg.norm(short_NF, axis=1, keepdims=True)
 
 
 def _reference(real_MF: np.ndarray) -> FrechetReference:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from record_factory import provenance, score
 from torch import nn
 
 from varient.config import load_config
@@ -11,6 +12,7 @@ from varient.experiment import named_files
 from varient.files import sha256_of
 from varient.models.checkpoint import save_weights
 from varient.paper.released import RELEASED, released_as, why_unknown
+from varient.paper_size import unknown_weights
 from varient.systems.lineage import imported_networks, imported_sha256
 from varient.systems.registry import resolve_system
 
@@ -71,3 +73,11 @@ def test_hashes_come_from_the_networks_of_the_run(tmp_path):
 def test_a_file_is_known_by_the_published_hash_of_its_own_network(network, sha256, why):
     found = why_unknown(network, sha256)
     assert (found == "") if why == "" else why in found
+
+
+@pytest.mark.parametrize(("protocol", "network", "file"), [
+    ("fd-dinov2", "dinov2-extractor", "model.safetensors"), ("cmmd", "clip-extractor", "open_clip_model.safetensors")])
+def test_the_weights_of_encoders_are_unknown_until_somebody_adds_their_hash(protocol, network, file):
+    record = score("real-val", 2.0, cmmd=1.0, protocol=protocol, experiment=PAPER.name,
+                   provenance=provenance(PAPER.name, weights_sha256={"extractor": "a" * 64}))
+    assert unknown_weights(PAPER, record)[network] == f"SHA-256 aaaaaaaa, and of {file} no published one is known"
