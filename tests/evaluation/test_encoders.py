@@ -9,9 +9,7 @@ import sys
 from dataclasses import replace
 
 import numpy as np
-import open_clip
 import pytest
-import timm
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
@@ -29,6 +27,8 @@ from varient.evaluation.scoring import score_files
 from varient.files import sha256_of
 from varient.models.build import without_weights
 from varient.records import ScoreRecord, read_record
+
+timm, open_clip = (pytest.importorskip(name, reason="needs varient[encoders]") for name in ("timm", "open_clip"))
 
 DINOV2 = {"model_name": "vit_large_patch14_dinov2", "embed_dim": 16, "depth": 2, "num_heads": 2}
 CLIP = {"embed_dim": 12, "quick_gelu": True,

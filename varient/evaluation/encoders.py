@@ -114,7 +114,7 @@ class DinoV2(_Encoder):
         network = without_weights(lambda: timm.create_model(**_DINOV2_MODEL, pretrained=False))
         _fill(network, state, weights, DINOV2_FILE)
         position = network.pos_embed.detach()
-        network.set_input_size((self.SIDE, self.SIDE))
+        network.set_input_size((self.SIDE, self.SIDE))  # resamples the positions too, in timm's way
         network.pos_embed = nn.Parameter(_positions(position, network.patch_embed.grid_size[0]))
         super().__init__("dgm-eval-dinov2-vit-l-14", network, digest, device)
 
@@ -143,11 +143,11 @@ class Clip(_Encoder):
             raise ExtractorError(f"CMMD needs open_clip: {_INSTALL}") from None
         state, digest = _read(weights, sha256, CLIP_FILE)
         whole = without_weights(lambda: open_clip.CLIP(**open_clip.get_model_config(_CLIP_MODEL)))
-        text = [name for name in whole.state_dict() if not name.startswith(_VISUAL) and name in state]
-        if text:
-            log.warning("%s: its text tower (%d tensors) is left out", weights, len(text))
+        text = {name for name in whole.state_dict() if not name.startswith(_VISUAL)} & state.keys()
         _fill(whole.visual, {name.removeprefix(_VISUAL): tensor for name, tensor in state.items()
                              if name not in text}, weights, CLIP_FILE)
+        if text:
+            log.warning("%s: its text tower (%d tensors) is left out", weights, len(text))
         super().__init__("cmmd-clip-vit-l-14-336", whole.visual, digest, device)
 
     def _embed(self, pixel_B3SS: Tensor) -> Tensor:
