@@ -416,6 +416,12 @@ class ProfileRecord(Record):
     reference: Latency | None = None
     """Generation of the same batch by the experiment's full network, in turns with ``latency``: what a speedup is
     relative to.  None for that network itself, where it does not fit beside the system, and in older records."""
+    latency_by_scale_s: tuple[Amount, ...] = ()
+    """Seconds of each scale 1..K of a generation, medians over repeats of their own after the timed ones: from the
+    tokens of the scale before it to its own.  Scale 1 includes what precedes it; the first scale of CoDe's refiner, its
+    pass over the drafted ones.  The sum lacks what follows the last tokens: they are added to the latent, and the
+    logits are checked.  The image decoder is not in it.  Empty for systems that do not go scale by scale, where a CUDA
+    graph is replayed, and in older records."""
     warmup: Count
     memory: MemoryUse
     load: MachineLoad | None = None
@@ -439,7 +445,14 @@ class ProfileRecord(Record):
                              "reason and no latencies")
         if self.reference and self.latency and len(self.reference.repeats_s) != len(self.latency.repeats_s):
             raise ValueError("reference and latency have different numbers of repeats, so they took no turns")
+        if self.latency_by_scale_s and not fits:
+            raise ValueError(f"status {self.status} with a latency by scale")
         return self
+
+    @property
+    def images_per_s(self) -> float | None:
+        """Throughput without the image decoder: images of a batch over its median latency.  None without a latency."""
+        return self.batch_size / self.latency.median_s if self.latency else None
 
     @property
     def speedup(self) -> float | None:

@@ -287,8 +287,10 @@ def profile(config: Config, system: Annotated[str, typer.Option(help="e.g. varia
     record = profile_in_fresh_process(config, experiment, wanted, run_folder(experiment, run_dir), output)
     if record.latency and record.decoder_latency:
         print(f"{system}: {record.latency.median_s:.4f} s and {record.decoder_latency.median_s:.4f} s in the decoder "
-              f"(medians of {len(record.latency.repeats_s)}), memory {record.memory.peak_mib:.1f} MiB, "
-              f"of it KV {record.memory.kv_cache_mib:.3f} MiB")
+              f"(medians of {len(record.latency.repeats_s)}), {record.images_per_s:.4g} images/s without it, "
+              f"memory {record.memory.peak_mib:.1f} MiB, of it KV {record.memory.kv_cache_mib:.3f} MiB")
+        if record.latency_by_scale_s:
+            print(f"seconds by scale: {' '.join(f'{seconds:.4f}' for seconds in record.latency_by_scale_s)}")
     else:
         print(f"{system}: out of memory ({record.reason})")
     wrote(output)

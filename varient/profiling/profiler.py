@@ -25,7 +25,7 @@ from varient.devices import visible_gpus, wanted_device
 from varient.disturbance import disturbances, speedup_disturbances
 from varient.files import sha256_kept
 from varient.generation import label_of
-from varient.profiling.latency import LoadWatch, Step, time_in_turns
+from varient.profiling.latency import LoadWatch, Step, time_in_turns, time_parts
 from varient.profiling.memory import MemoryWatch, cap_allocator, is_out_of_memory, peak_rss_bytes, stored_bytes
 from varient.profiling.nvml import Gpu, NvmlError
 from varient.profiling.process import oom_kills
@@ -33,7 +33,7 @@ from varient.records import MemoryUse, ProfileRecord, provenance, random_weights
 from varient.systems.ids import base_system
 from varient.systems.lineage import imported_sha256
 from varient.systems.pipeline import DTYPES, default_device, named_device
-from varient.systems.protocol import CountedCache, Sampler
+from varient.systems.protocol import CountedCache, Sampler, ScaleSampler
 from varient.systems.registry import family_of, resolve_system, user_files
 
 ALLOCATOR = {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"}
@@ -198,9 +198,11 @@ def _measured(config: ExperimentConfig, wanted: Configuration, run_dir: Path, de
     for attempt in range(ATTEMPTS):
         with LoadWatch() as watch:
             times = in_turns(steps) | in_turns({"decoder_latency": lambda: sampler.decode(latents)})
+            by_scale = batch.seconds_by_scale(device, settings.repeats)
         record = new_record(config, wanted, run_dir, load=watch.load, gpu_driver=gpu.driver() if gpu else None,
                             unanswered=gpu.unanswered if gpu else {}, attention=attention, memory=memory,
-                            warmup=settings.warmup, acceleration=getattr(sampler, "acceleration", ()),
+                            latency_by_scale_s=by_scale, warmup=settings.warmup,
+                            acceleration=getattr(sampler, "acceleration", ()),
                             **{name: found.latency() for name, found in times.items()})
         signs = dict.fromkeys((*disturbances(record), *speedup_disturbances(record)))
         if not signs:
@@ -248,6 +250,19 @@ class Workload:
         """One batch of latents."""
         return self.sampler.latents(self.labels, self.indices, self.seed, cache_policy=self.cache_policy,
                                     on_cache=on_cache)
+
+    def seconds_by_scale(self, device: torch.device, repeats: int) -> tuple[float, ...]:
+        """Latency by scale, in repeats of its own, so that the marks are in no time of `latents`.
+
+        Empty for a system that does not go scale by scale, or whose generations are replayed.
+        """
+        sampler = self.sampler
+        if not isinstance(sampler, ScaleSampler) or not sampler.told_scales:
+            return ()
+        return tuple(time_parts(
+            lambda mark: sampler.latents(self.labels, self.indices, self.seed, cache_policy=self.cache_policy,
+                                         on_scale=mark),
+            device, repeats=repeats, label="by scale"))
 
 
 def watch_memory(batch: Workload, device: torch.device) -> tuple[Tensor, dict[str, float | None], set[str]]:
