@@ -14,6 +14,7 @@ from record_factory import profile, score
 
 from varient.ablations import arms
 from varient.config import ExperimentConfig, load_config
+from varient.cost.roofline import system_cost
 from varient.paper import paper_table
 from varient.report import style
 from varient.report.figures import FIGURES, figure_needs, render
@@ -21,6 +22,7 @@ from varient.report.figures.configurations import draw_configurations, measured_
 from varient.report.figures.frontier import draw_frontier, measured_marks
 from varient.report.figures.kv_live import PAPER_SIZE, KVSize, draw_kv_live, paper_plan
 from varient.report.figures.ratios import draw_ratios, paper_ways, ways
+from varient.report.figures.scales import draw_scales, needs_of_scales, predicted_by_scale
 from varient.report.figures.schedule import draw_schedule, running_mean
 from varient.report.style import label_points, log_scale, new_figure, note_lines, styled
 from varient.results import Results
@@ -46,7 +48,7 @@ def _of_one_depth():
 ONE_DEPTH = _of_one_depth()
 CONFIGS = {config.name: config for config in (DIGITS, SMOKE, IMAGENET, ONE_DEPTH)}
 DRAWN = {"fig2": draw_ratios, "fig3": draw_schedule, "fig5": draw_configurations, "quality-cost": draw_frontier,
-         "kv-live": draw_kv_live}
+         "kv-live": draw_kv_live, "latency-by-scale": draw_scales}
 PARTS = {"parameters_mib": 3.0, "activations_mib": 9.0, "decoder_mib": 0.5}
 
 
@@ -352,6 +354,46 @@ def test_kv_live_ends_with_the_layer_in_flight():
     times, mib = PAPER_SIZE.in_flight_mib(paper_plan(2), "lean")
     assert times[0] == pytest.approx(0.5 / 30) and times[-1] == 9.75
     assert mib[-1] < mib[-2]
+
+
+# -- Latency by scale -------------------------------------------------------------------------------------------------
+
+def _by_scale(system, seconds, **changes):
+    return profile(system, [1.0], latency_by_scale_s=[seconds * k for k in range(1, 11)], **changes)
+
+
+def _bars(axis):
+    """The height of each scale's part of the bars, by place."""
+    return [[bar.get_height() for bar in container] for container in axis.containers]
+
+
+def test_latency_by_scale_is_stacked_by_depth_from_deep_to_shallow():
+    assert needs_of_scales(DIGITS).profile == ("var-d30", "variant-d16", "variant-d8", "variant-d4", "variant-d2")
+    profiles = {"variant-d2": _by_scale("variant-d2", 0.01), "var-d30": _by_scale("var-d30", 0.03),
+                "variant-d8": profile("variant-d8", [1.0])}
+    figure = _draw("latency-by-scale", DIGITS, Results({}, profiles), None)
+    measured, predicted = figure.axes
+    assert [label.get_text() for label in measured.get_xticklabels()] == ["30", "2"]
+    assert _bars(measured) == [pytest.approx([0.03 * k, 0.01 * k]) for k in range(1, 11)]
+    tops = [bar.get_y() + bar.get_height() for bar in measured.containers[-1]]
+    assert tops == pytest.approx([0.03 * 55, 0.01 * 55])
+    assert [text.get_text() for text in measured.texts] == ["1.65", "0.55"]
+    assert [label.get_text() for label in predicted.get_xticklabels()] == ["30", "16", "8", "4", "2"]
+    note = " ".join(figure.texts[-1].get_text().split())
+    assert "batch 64" in note and "no record of variant-d16, variant-d8, variant-d4" in note  # an older one, of d = 8
+    assert "disturbed" not in note
+
+
+def test_latency_by_scale_names_the_disturbed():
+    profiles = {"var-d30": _by_scale("var-d30", 0.03, load={"before_1min": 9, "after_1min": 9, "cores": 2, "threads": 1,
+                                                            "others": 1.5})}
+    note = _draw("latency-by-scale", DIGITS, Results({}, profiles), None).texts[-1].get_text()
+    assert "disturbed the profiles of var-d30" in " ".join(note.split())
+
+
+def test_the_predicted_scales_are_the_predicted_latencies():
+    for depth, name in ((30, "var-d30"), (2, "variant-d2")):
+        assert sum(predicted_by_scale()[depth]) == pytest.approx(system_cost(name, policy="reference").latency_s)
 
 
 # -- All --------------------------------------------------------------------------------------------------------------

@@ -268,8 +268,8 @@ def table(config: Config, number: int, output: Output, scores: Scores = None, pr
 
 
 @command(app, writes=lambda output, **_: figure_files(output))
-def figure(config: Config, name: Annotated[str, typer.Argument(help="fig1 .. fig7, quality-cost, kv-live, rivals or "
-                                                                   "fidelity")],
+def figure(config: Config, name: Annotated[str, typer.Argument(help="fig1 .. fig7, quality-cost, kv-live, "
+                                                                   "latency-by-scale, rivals or fidelity")],
            output: Annotated[Path, typer.Option("--output", "-o", help="stem of the .png and .pdf files")],
            scores: Scores = None, profiles: Profiles = None, fidelity: FidelityRecords = None, found_in: FoundIn = None,
            run_dir: RunDir = None) -> None:

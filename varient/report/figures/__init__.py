@@ -1,4 +1,4 @@
-"""The paper's figures and four of ours, drawn from records, training curves and sample archives.
+"""The paper's figures and five of ours, drawn from records, training curves and sample archives.
 
 Each module draws some of them.  A drawing function takes the config, the records and the run folder and returns a
 figure; a function beside it returns the figure's inputs.  A panel whose inputs are missing names them.
@@ -40,6 +40,7 @@ FIGURES = {
     "fig7": _source("pictures", "evolution"),
     "quality-cost": _source("frontier", "frontier"),
     "kv-live": _source("kv_live", "kv_live"),
+    "latency-by-scale": _source("scales", "scales"),
     "rivals": _source("rivals", "rivals"),
     "fidelity": _source("pairs", "pairs"),
 }
