@@ -281,7 +281,7 @@ def test_a_worker_that_the_kernel_killed_for_want_of_memory_makes_a_record(smoke
     """Of the same threads as the worker's own records."""
     counts = iter([3, 4])
     monkeypatch.setattr(profiler, "oom_kills", lambda: next(counts))
-    killed = SimpleNamespace(run=lambda command, env: subprocess.CompletedProcess(command, -signal.SIGKILL))
+    killed = SimpleNamespace(run=lambda command, env, stdout: subprocess.CompletedProcess(command, -signal.SIGKILL))
     monkeypatch.setattr(profiler, "subprocess", killed)
     before, smoke = torch.get_num_threads(), smoke.model_copy(
         update={"profiling": smoke.profiling.model_copy(update={"threads": 2})})
@@ -298,7 +298,8 @@ def test_a_worker_that_the_kernel_killed_for_want_of_memory_makes_a_record(smoke
 @pytest.mark.parametrize(("said", "got"), [(None, "expandable_segments:True"), ("max_split_size_mb:64",) * 2])
 def test_the_workers_allocator_grows_its_segments_unless_told_otherwise(smoke, tmp_path, monkeypatch, said, got):
     seen = []
-    stopped = SimpleNamespace(run=lambda command, env: seen.append(env) or subprocess.CompletedProcess(command, 1))
+    stopped = SimpleNamespace(
+        run=lambda command, env, stdout: seen.append(env) or subprocess.CompletedProcess(command, 1))
     monkeypatch.setattr(profiler, "subprocess", stopped)
     monkeypatch.delenv("PYTORCH_CUDA_ALLOC_CONF", raising=False)
     if said:

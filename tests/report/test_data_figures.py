@@ -24,6 +24,7 @@ from varient.report.figures.kv_live import PAPER_SIZE, KVSize, draw_kv_live, pap
 from varient.report.figures.ratios import draw_ratios, paper_ways, ways
 from varient.report.figures.scales import draw_scales, needs_of_scales, predicted_by_scale
 from varient.report.figures.schedule import draw_schedule, running_mean
+from varient.report.figures.throughput import Setting, draw_throughput, needs_of_throughput, predicted
 from varient.report.style import label_points, log_scale, new_figure, note_lines, styled
 from varient.results import Results
 
@@ -48,7 +49,7 @@ def _of_one_depth():
 ONE_DEPTH = _of_one_depth()
 CONFIGS = {config.name: config for config in (DIGITS, SMOKE, IMAGENET, ONE_DEPTH)}
 DRAWN = {"fig2": draw_ratios, "fig3": draw_schedule, "fig5": draw_configurations, "quality-cost": draw_frontier,
-         "kv-live": draw_kv_live, "latency-by-scale": draw_scales}
+         "kv-live": draw_kv_live, "latency-by-scale": draw_scales, "throughput": draw_throughput}
 PARTS = {"parameters_mib": 3.0, "activations_mib": 9.0, "decoder_mib": 0.5}
 
 
@@ -394,6 +395,47 @@ def test_latency_by_scale_names_the_disturbed():
 def test_the_predicted_scales_are_the_predicted_latencies():
     for depth, name in ((30, "var-d30"), (2, "variant-d2")):
         assert sum(predicted_by_scale()[depth]) == pytest.approx(system_cost(name, policy="reference").latency_s)
+
+
+# -- Throughput ------------------------------------------------------------------------------------------------------
+
+def _swept(system, *latencies_s, device="CPU", full=False):
+    """A sweep with these latencies at 1, 2, 4, ... images; then out of memory, or not."""
+    records = [profile(system, [seconds], batch_size=2 ** at, device=device) for at, seconds in enumerate(latencies_s)]
+    return records + [profile(system, [1.0], batch_size=2 ** len(records), device=device, status="out_of_memory",
+                              reason="full", latency=None, decoder_latency=None)] * full
+
+
+def test_throughput_is_drawn_up_to_the_batch_that_does_not_fit():
+    assert needs_of_throughput(DIGITS).sweep == ("var-d30", "variant-d16", "variant-d2")
+    sweeps = (*_swept("var-d30", 0.5, 0.5, 0.8, full=True), *_swept("variant-d2", 0.1, 0.2))
+    figure = _draw("throughput", DIGITS, Results({}, {}, sweeps=sweeps), None)
+    measured, expected = figure.axes
+    assert [line.get_label() for line in measured.lines] == ["var-d30", "variant-d2"]
+    assert np.allclose(measured.lines[0].get_xydata(), [(1, 2), (2, 4), (4, 5)])
+    assert measured.lines[0].get_markevery() == [2]
+    assert [line.get_label() for line in expected.lines] == ["var-d30", "variant-d2"]
+    note = " ".join(figure.texts[-1].get_text().split())
+    assert "batch 8 of var-d30 does not fit" in note and "of variant-d2 does not" not in note
+    assert "no sweep of variant-d16" in note and "L20" in note
+
+
+def test_the_predicted_throughput_ends_where_the_memory_does_and_is_for_the_gpu_of_the_sweeps():
+    points = dict(predicted("var-d30", Setting(), 16))
+    assert points[64] == pytest.approx(64 / 3.62) and max(points) == 64  # 128 images need more than an L20 has
+    assert Setting.of(_swept("var-d30", 1.0)) == Setting()
+    on_h200 = Setting.of(_swept("var-d30", 1.0, device="NVIDIA H200"))
+    assert on_h200 == Setting("h200", "fp32", "lean") and predicted("dit-mini", on_h200, 16) == []
+
+
+def test_sweeps_on_another_device_are_left_out_and_named(tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr(style, "save", lambda figure, stem: figures.append(figure) or [])
+    sweeps = (*_swept("var-d30", 0.5, 0.5), *_swept("variant-d2", 0.1, device="NVIDIA L20"))
+    render("throughput", DIGITS, Results({}, {}, sweeps=sweeps), tmp_path, tmp_path / "stem")
+    assert [line.get_label() for line in figures[0].axes[0].lines] == ["var-d30"]
+    assert "variant-d2, whose device is NVIDIA L20" in " ".join(figures[0].texts[-1].get_text().split())
+    plt.close(figures[0])
 
 
 # -- All --------------------------------------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ from varient.cli.options import (
 )
 from varient.config import ExperimentConfig
 from varient.shipped import ACCEPTED_SUPERNET, in_project, shipped
-from varient.targets import claims_files
+from varient.targets import claims_files, sweep_folder, sweep_records
 from varient.terminal import print_answer
 
 
@@ -267,23 +267,30 @@ def sample(output: Output,
     wrote(output)
 
 
+Precision = Annotated[str | None, typer.Option("--precision", help="fp32, fp16 or bf16; default: the config's")]
+CachePolicy = Annotated[str | None, typer.Option("--cache", help="lean or reference; default: the config's")]
+RandomWeights = Annotated[bool, typer.Option("--random-weights", help="random weights from a fixed seed")]
+MemoryCap = Annotated[str | None, typer.Option("--memory-cap", help="emulate a smaller GPU, e.g. 48GiB")]
+
+
+def _bytes(memory_cap: str | None) -> int | None:
+    from varient.cost.sizes import parse_size
+
+    return None if memory_cap is None else parse_size(memory_cap)
+
+
 @command(app, panel=ASK)
 def profile(config: Config, system: Annotated[str, typer.Option(help="e.g. variant-d16-n7")], output: Output,
             run_dir: RunDir = None,
             batch: Annotated[int | None, typer.Option(help="number of images; default: the config's")] = None,
-            precision: Annotated[str | None, typer.Option(help="fp32, fp16 or bf16; default: the config's")] = None,
-            cache: Annotated[str | None, typer.Option(help="lean or reference; default: the config's")] = None,
-            random_weights: Annotated[bool, typer.Option("--random-weights", help="random weights from a fixed "
-                                                                                  "seed")] = False,
-            memory_cap: Annotated[str | None, typer.Option(help="emulate a smaller GPU, e.g. 48GiB")] = None) -> None:
+            precision: Precision = None, cache: CachePolicy = None, random_weights: RandomWeights = False,
+            memory_cap: MemoryCap = None) -> None:
     """Measure latency and memory of a system, as a record; running out of memory is recorded too."""
-    from varient.cost.sizes import parse_size
     from varient.profiling.profiler import Configuration, profile_in_fresh_process
 
     experiment = load_experiment(config)
     wanted = Configuration.of(experiment, system, batch_size=batch, precision=precision, cache_policy=cache,
-                              random_weights=random_weights,
-                              memory_cap_bytes=None if memory_cap is None else parse_size(memory_cap))
+                              random_weights=random_weights, memory_cap_bytes=_bytes(memory_cap))
     record = profile_in_fresh_process(config, experiment, wanted, run_folder(experiment, run_dir), output)
     if record.latency and record.decoder_latency:
         print(f"{system}: {record.latency.median_s:.4f} s and {record.decoder_latency.median_s:.4f} s in the decoder "
@@ -294,6 +301,36 @@ def profile(config: Config, system: Annotated[str, typer.Option(help="e.g. varia
     else:
         print(f"{system}: out of memory ({record.reason})")
     wrote(output)
+
+
+def _sweep_folder(config: Path, run_dir: Path | None, system: str, output: Path | None, **_: Any) -> Path:
+    return output or sweep_folder(run_folder(load_experiment(config), run_dir), system)
+
+
+@command(app, panel=ASK, writes=lambda most, **rest: sweep_records(_sweep_folder(**rest), most),
+         fills=lambda **arguments: [_sweep_folder(**arguments)])
+def sweep(config: Config, system: Annotated[str, typer.Option(help="e.g. variant-d16-n7")],
+          output: Annotated[Path | None, typer.Option("--output", "-o", help="folder of the records; default: "
+                                                                             "sweeps/<system> in the run folder")]
+          = None,
+          run_dir: RunDir = None,
+          most: Annotated[int, typer.Option(help="largest batch")] = 1024,
+          precision: Precision = None, cache: CachePolicy = None, random_weights: RandomWeights = False,
+          memory_cap: MemoryCap = None, as_json: AsJson = False) -> None:
+    """Profile a system at batches of 1, 2, 4, ... until one does not fit into memory: the highest throughput.
+
+    Each batch leaves a record; an interrupted sweep goes on with the same command.
+    """
+    from varient.profiling.profiler import Configuration
+    from varient.profiling.sweep import sweep as run_sweep
+    from varient.report.sweeps import sweep_answer, tell_batch
+
+    experiment = load_experiment(config)
+    wanted = Configuration.of(experiment, system, batch_size=1, precision=precision, cache_policy=cache,
+                              random_weights=random_weights, memory_cap_bytes=_bytes(memory_cap))
+    records = run_sweep(config, experiment, wanted, run_folder(experiment, run_dir),
+                        _sweep_folder(config, run_dir, system, output), most=most, told=tell_batch)
+    print_answer(sweep_answer(records), as_json=as_json)
 
 
 def _drift_writes(baseline: Path | None, output: Path | None, update: Path | None, **_: Any) -> list[Path | None]:

@@ -96,7 +96,7 @@ def _precision_named(name: str) -> Precision:
 
 
 def profile_in_fresh_process(config_path: Path, config: ExperimentConfig, wanted: Configuration, run_dir: Path,
-                             output: Path) -> ProfileRecord:
+                             output: Path, *, quiet: bool = False) -> ProfileRecord:
     """Profile ``wanted`` in a fresh process that writes the record.
 
     If the OOM killer kills that process, an out-of-memory record is written.  Nothing else should run on the machine,
@@ -105,6 +105,7 @@ def profile_in_fresh_process(config_path: Path, config: ExperimentConfig, wanted
     Args:
         config_path: the file that ``config`` was read from.
         run_dir: folder of the trained weights.
+        quiet: keep what the process prints out of standard output: it goes to standard error.
 
     Raises:
         ValueError: unknown system.
@@ -115,7 +116,8 @@ def profile_in_fresh_process(config_path: Path, config: ExperimentConfig, wanted
     command = [sys.executable, "-m", "varient", "profile-worker", "--config", config_path, "--run-dir", run_dir,
                "--output", output, "--parent", os.getpid(), json.dumps(asdict(wanted))]
     kills = oom_kills()
-    status = subprocess.run(list(map(str, command)), env=ALLOCATOR | os.environ).returncode
+    status = subprocess.run(list(map(str, command)), env=ALLOCATOR | os.environ,
+                            stdout=sys.stderr if quiet else None).returncode
     if status == -signal.SIGKILL and oom_kills() > kills:
         torch.set_num_threads(config.profiling.threads)  # as in the process whose record this is
         record = _out_of_memory(config, wanted, run_dir,
@@ -316,7 +318,6 @@ def new_record(config: ExperimentConfig, wanted: Configuration, run_dir: Path, *
                **measured: Any) -> ProfileRecord:
     """A record with what is known before measuring, and the given measurements, which are fields of the record."""
     system = resolve_system(wanted.system, config)
-    weights = () if wanted.random_weights else system.weights
     parameters = system.parameters()  # by formula, so that it works for networks that do not fit into memory
     cap_mib = _mib(wanted.memory_cap_bytes)
     return ProfileRecord(
@@ -327,11 +328,25 @@ def new_record(config: ExperimentConfig, wanted: Configuration, run_dir: Path, *
         memory=MemoryUse(**memory or {}, memory_cap_mib=cap_mib), attention=sorted(attention),
         allocator=os.environ.get("PYTORCH_CUDA_ALLOC_CONF") if default_device().type == "cuda" else None,
         provenance=provenance(experiment=config.name, seed=config.seed, on=default_device().type,
-                              settings=config.digest(*PROFILED, f"systems.{family_of(wanted.system, config)}"),
-                              imported_sha256=imported_sha256(system, config, run_dir) if weights else None,
-                              weights_sha256={name: sha256_kept(run_dir / f"{name}.safetensors") for name in weights}
-                              | ({path.name: sha256_kept(path) for path in user_files(system)} if weights else {})),
+                              settings=settings_digest(config, wanted),
+                              imported_sha256=None if wanted.random_weights
+                              else imported_sha256(system, config, run_dir),
+                              weights_sha256=weights_sha256(config, wanted, run_dir)),
         **_NOTHING | measured)
+
+
+def settings_digest(config: ExperimentConfig, wanted: Configuration) -> str:
+    """Digest of the settings that a profile depends on."""
+    return config.digest(*PROFILED, f"systems.{family_of(wanted.system, config)}")
+
+
+def weights_sha256(config: ExperimentConfig, wanted: Configuration, run_dir: Path) -> dict[str, str]:
+    """Hashes of the weight files that a profile reads; none of random weights."""
+    if wanted.random_weights:
+        return {}
+    system = resolve_system(wanted.system, config)
+    return {name: sha256_kept(run_dir / f"{name}.safetensors") for name in system.weights} \
+        | {path.name: sha256_kept(path) for path in user_files(system)}
 
 
 def _mib(size_bytes: int | None) -> float | None:

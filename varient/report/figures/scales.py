@@ -74,13 +74,13 @@ def _depth(name: str) -> int:
 def _draw_stacks(axis: Axes, seconds: Mapping[int, Sequence[float]], pyramid: Pyramid) -> None:
     """One bar for each depth, the total above it; the legend has the scales from top to bottom."""
     colours = matplotlib.colormaps["cividis"](np.linspace(0.95, 0.05, pyramid.num_scales))
-    places, bottom = np.arange(len(seconds)), np.zeros(len(seconds))
+    places, bottom = range(len(seconds)), np.zeros(len(seconds))
     for k in pyramid.scales:
         heights = np.array([by_scale[k - 1] for by_scale in seconds.values()])
         axis.bar(places, heights, 0.7, bottom, color=colours[k - 1], label=f"{k}: {pyramid.side(k)}²")
         bottom += heights
-    for place, total in zip(places, bottom, strict=True):
-        axis.text(place, total, f"{total:.3g}", ha="center", va="bottom", fontsize=SMALL_PT)
+    for place, total in enumerate(bottom):
+        axis.text(place, float(total), f"{total:.3g}", ha="center", va="bottom", fontsize=SMALL_PT)
     axis.set_xticks(places, [str(depth) for depth in seconds])
     axis.set_xlabel("depth $d$")
     axis.set_ylabel("latency (s)")
