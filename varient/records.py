@@ -422,13 +422,19 @@ class ProfileRecord(Record):
     pass over the drafted ones.  The sum lacks what follows the last tokens: they are added to the latent, and the
     logits are checked.  The image decoder is not in it.  Empty for systems that do not go scale by scale, where a CUDA
     graph is replayed, and in older records."""
+    energy_j_per_image: Amount | None = None
+    """Energy of the GPU for an image, joules, without ``idle_w`` over the same time and without the image decoder; from
+    repeats of its own, as the full network takes turns in the timed ones.  None on a CPU, where the driver does not
+    tell (``unanswered``), and in older records."""
+    idle_w: Amount | None = None
+    """Power of the GPU over the second before these repeats, watts."""
     warmup: Count
     memory: MemoryUse
     load: MachineLoad | None = None
     """None after an out-of-memory error, and in older records."""
     gpu_driver: str | None
     unanswered: dict[str, str] = {}
-    """Queries that the GPU driver did not answer (processes, memory, driver) -> reason."""
+    """Queries that the GPU driver did not answer (processes, memory, driver, energy) -> reason."""
     attention: tuple[str, ...] = ()
     """Fused kernels that torch chose for the attention of a generation; none in older records."""
     allocator: str | None = None

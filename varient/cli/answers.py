@@ -296,6 +296,8 @@ def profile(config: Config, system: Annotated[str, typer.Option(help="e.g. varia
         print(f"{system}: {record.latency.median_s:.4f} s and {record.decoder_latency.median_s:.4f} s in the decoder "
               f"(medians of {len(record.latency.repeats_s)}), {record.images_per_s:.4g} images/s without it, "
               f"memory {record.memory.peak_mib:.1f} MiB, of it KV {record.memory.kv_cache_mib:.3f} MiB")
+        if record.energy_j_per_image is not None:
+            print(f"energy: {record.energy_j_per_image:.4g} J an image above the {record.idle_w:.1f} W of the idle GPU")
         if record.latency_by_scale_s:
             print(f"seconds by scale: {' '.join(f'{seconds:.4f}' for seconds in record.latency_by_scale_s)}")
     else:

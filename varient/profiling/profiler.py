@@ -25,6 +25,7 @@ from varient.devices import visible_gpus, wanted_device
 from varient.disturbance import disturbances, speedup_disturbances
 from varient.files import sha256_kept
 from varient.generation import label_of
+from varient.profiling.energy import measure_energy
 from varient.profiling.latency import LoadWatch, Step, time_in_turns, time_parts
 from varient.profiling.memory import MemoryWatch, cap_allocator, is_out_of_memory, peak_rss_bytes, stored_bytes
 from varient.profiling.nvml import Gpu, NvmlError
@@ -211,6 +212,11 @@ def _measured(config: ExperimentConfig, wanted: Configuration, run_dir: Path, de
             break
         again = ", measured again" if attempt + 1 < ATTEMPTS else "; the tables say so"
         print(f"{wanted.system}: other work disturbed the times ({'; '.join(signs)}){again}", flush=True)
+    if gpu:
+        energy = measure_energy(gpu, batch.latents, device, repeats=settings.repeats, images=wanted.batch_size)
+        gpu.require_undisturbed()
+        record = record.model_copy(update={"energy_j_per_image": energy.j_per_image, "idle_w": energy.idle_w,
+                                           "unanswered": gpu.unanswered})
     return record
 
 
