@@ -325,14 +325,14 @@ def test_options_that_messages_name_exist():
 @pytest.fixture
 def own_baseline(tmp_path, monkeypatch):
     """A folder that stands for the shipped baseline, with a file of each kind that it has."""
-    for name in ("config.json", "drift.json", "tokenizer.safetensors"):
+    for name in ("config.json", "drift.json", "speed.json", "tokenizer.safetensors"):
         (tmp_path / name).write_text("precious", "utf-8")
     monkeypatch.setattr("varient.cli.answers.shipped", lambda _: tmp_path)
     return tmp_path
 
 
-@pytest.mark.parametrize("arguments", [["drift"], ["sample", "--class", "1", "--depth", "4"]])
-@pytest.mark.parametrize("name", ["config.json", "drift.json", "tokenizer.safetensors"])
+@pytest.mark.parametrize("arguments", [["drift"], ["drift", "--speed"], ["sample", "--class", "1", "--depth", "4"]])
+@pytest.mark.parametrize("name", ["config.json", "drift.json", "speed.json", "tokenizer.safetensors"])
 def test_no_result_takes_the_place_of_the_baseline_that_is_read_by_default(arguments, name, own_baseline):
     result = CliRunner().invoke(app, [*arguments, "-o", str(own_baseline / name)])
     assert result.exit_code == 1 and len(result.output.splitlines()) == 1

@@ -82,7 +82,7 @@ class Results:
                                      *(record for record in found if isinstance(record, FidelityRecord))])
         return cls(by_score, {record.system: record for record in all_profiles}, all_profiles, of_scales,
                    tuple(read_record(path, ProfileRecord) for path in benchmarks), tuple(by_network.values()),
-                   tuple(compared.values()), tuple(record for folder in sweeps for record in read_sweep(folder)),
+                   tuple(compared.values()), read_sweeps(sweeps),
                    (*remarks, *twice, *again, *damaged))
 
     @classmethod
@@ -299,13 +299,36 @@ _LARGEST_BATCH = 2 ** 20
 """Of a sweep (`varient sweep --most`)."""
 
 
+def read_sweeps(folders: Iterable[Path]) -> tuple[ProfileRecord, ...]:
+    """The records of sweeps, one after the other.
+
+    Raises:
+        RecordError: as `read_sweep`, or two sweeps of one system.
+    """
+    by_system: dict[str, list[ProfileRecord]] = {}
+    for folder in folders:
+        found = read_sweep(folder)
+        if by_system.setdefault(found[0].system, found) is not found:
+            raise RecordError(f"{folder}: a second sweep of {found[0].system}")
+    return tuple(record for found in by_system.values() for record in found)
+
+
 def read_sweep(folder: Path) -> list[ProfileRecord]:
     """The records of a sweep, from small to large batches.
 
     Raises:
-        RecordError: no such folder, a folder without a record, or a damaged record.
+        RecordError: no such folder, a folder without a record, or a record that is damaged, of another batch than its
+            name says, or of another configuration than the first.
     """
-    found = [read_record(path, ProfileRecord) for path in sweep_records(folder, _LARGEST_BATCH) if path.exists()]
+    found: list[ProfileRecord] = []
+    for path, batch_size in sweep_records(folder, _LARGEST_BATCH).items():
+        if path.exists():
+            found.append(record := read_record(path, ProfileRecord))
+            first = found[0]
+            if (record.system, record.precision, record.cache_policy, record.batch_size) \
+                    != (first.system, first.precision, first.cache_policy, batch_size):
+                raise RecordError(f"{path}: not batch {batch_size} of {first.system} ({first.precision}, "
+                                  f"{first.cache_policy} cache)")
     if not found:
         raise RecordError(f"{folder}: no folder with the records of a sweep (profile-b1.json, ...)")
     return found

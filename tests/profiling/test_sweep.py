@@ -15,7 +15,7 @@ from varient.profiling.profiler import Configuration, new_record
 from varient.profiling.sweep import SweepError, sweep
 from varient.records import ProfileRecord, RecordError, read_record, write_record
 from varient.report.sweeps import best, sweep_answer
-from varient.results import read_sweep
+from varient.results import read_sweep, read_sweeps
 
 SMOKE = ROOT / "workflow/config/smoke.yaml"
 WANTED = Configuration("var-d6", 1, "fp32", "lean", random_weights=True)
@@ -110,6 +110,18 @@ def test_the_answer_is_the_batch_with_the_highest_throughput():
     assert (document["best_batch_size"], document["best_images_per_s"], document["out_of_memory_at"]) == (2, 4.0, 8)
     assert [row["images_per_s"] for row in document["batches"]] == [2.0, 4.0, 2.0, None]
     assert best(records[3:]) is None and sweep_answer(records[3:]).document["best_batch_size"] is None
+
+
+def test_sweeps_that_are_mixed_up_are_named(tmp_path):
+    for folder, system, batch in (("a", "var-d6", 1), ("a", "var-d6", 2), ("b", "var-d6", 1), ("c", "var-d6", 1),
+                                  ("c", "variant-d2", 2), ("d", "var-d6", 4)):
+        write_record(tmp_path / folder / f"profile-b{batch}.json", made_up(system, [1.0], batch_size=min(batch, 2)))
+    assert [record.batch_size for record in read_sweeps([tmp_path / "a"])] == [1, 2]
+    with pytest.raises(RecordError, match=f"{tmp_path / 'b'}: a second sweep of var-d6"):
+        read_sweeps([tmp_path / "a", tmp_path / "b"])
+    for folder, batch in (("c", 2), ("d", 4)):
+        with pytest.raises(RecordError, match=rf"{folder}/profile-b{batch}\.json: not batch {batch} of var-d6"):
+            read_sweeps([tmp_path / folder])
 
 
 @pytest.mark.parametrize("damage", [None, "{"])

@@ -234,7 +234,7 @@ def export(shards: Annotated[list[Path], typer.Argument(help="all shards of a sy
 
 def _baseline_files(folder: Path) -> list[Path]:
     """What a baseline consists of."""
-    return [folder / "config.json", folder / "drift.json", *folder.glob("*.safetensors")]
+    return [folder / "config.json", folder / "drift.json", folder / "speed.json", *folder.glob("*.safetensors")]
 
 
 def _sample_reads(config: Path | None, run_dir: Path | None, **_: Any) -> list[Path]:
@@ -335,15 +335,22 @@ def sweep(config: Config, system: Annotated[str, typer.Option(help="e.g. variant
     print_answer(sweep_answer(records), as_json=as_json)
 
 
-def _drift_writes(baseline: Path | None, output: Path | None, update: Path | None, **_: Any) -> list[Path | None]:
+def _drift_writes(baseline: Path | None, output: Path | None, update: Path | None, accept: bool,
+                  **_: Any) -> list[Path | None]:
+    folder = baseline or shipped("baseline")
     if not update:
-        return [output]
-    names = ("config.json", "drift.json", *(path.name for path in update.glob("*.safetensors")))
-    return [(baseline or shipped("baseline")) / name for name in names]
+        return [output, folder / "speed.json" if accept else None]
+    return [folder / name for name in ("config.json", "drift.json", *(path.name for path in
+                                                                      update.glob("*.safetensors")))]
 
 
-def _drift_reads(baseline: Path | None, update: Path | None, **_: Any) -> list[Path]:
-    return [] if update else _baseline_files(baseline or shipped("baseline"))
+def _drift_reads(baseline: Path | None, update: Path | None, accept: bool, **_: Any) -> list[Path]:
+    read = [] if update else _baseline_files(baseline or shipped("baseline"))
+    return [path for path in read if not (accept and path.name == "speed.json")]
+
+
+_UNDECIDED = 3
+"""Exit code of a check that other work disturbed."""
 
 
 @command(app, panel=ASK, writes=_drift_writes, reads=_drift_reads)
@@ -352,14 +359,27 @@ def drift(baseline: Annotated[Path | None, typer.Option(help="folder of the base
           output: Annotated[Path | None, typer.Option("--output", "-o", help="file for the comparison table")] = None,
           update: Annotated[Path | None, typer.Option(help="accept the networks of this run folder as the new "
                                                            "baseline")] = None,
+          speed: Annotated[bool, typer.Option("--speed", help="compare ratios of times instead of images; exit code 3 "
+                                                              "if other work disturbed them")] = False,
+          accept: Annotated[bool, typer.Option("--accept", help="with --speed: accept the ratios of now")] = False,
           config: Config = DIGITS) -> None:
     """Compare what the code generates with the accepted baseline; exit code 1 if it differs."""
     from varient.evaluation.drift import check_drift, report, update_baseline
     from varient.files import write_text
 
-    if update and baseline is None and not in_project():
-        raise ValueError("--update needs --baseline: the baseline inside the package is read-only")
+    if accept and not speed:
+        raise ValueError("--accept needs --speed; images are accepted with --update")
+    if speed and update:
+        raise ValueError("--speed takes no --update: it accepts ratios with --accept")
+    if accept and output:
+        raise ValueError("--accept compares nothing, so it takes no --output")
+    if (update or accept) and baseline is None and not in_project():
+        raise ValueError(f"{'--update' if update else '--accept'} needs --baseline: the baseline inside the package is "
+                         "read-only")
     baseline = baseline or shipped("baseline")
+    if speed:
+        _accept_speed(baseline) if accept else _compare_speed(baseline, output)
+        return
     if update:
         update_baseline(load_experiment(config), update, baseline)
         wrote(baseline)
@@ -372,3 +392,36 @@ def drift(baseline: Annotated[Path | None, typer.Option(help="folder of the base
     if moved := sum(finding.moved for finding in findings):
         raise ValueError(f"{moved} of {len(findings)} quantities are out of tolerance in {baseline}; if the change is "
                          "intended, accept it with `varient drift --update runs/digits`")
+
+
+def _compare_speed(baseline: Path, output: Path | None) -> None:
+    from varient.files import write_text
+    from varient.speed import FAIL, check_speed, speed_report
+
+    findings = check_speed(baseline)
+    print(speed_report(findings), end="")
+    if output:
+        write_text(output, speed_report(findings))
+        wrote(output)
+    verdicts = [finding.verdict for finding in findings]
+    if moved := verdicts.count("moved"):
+        raise ValueError(f"{moved} of {len(findings)} ratios of times differ by more than {FAIL:.0%} from those in "
+                         f"{baseline}; if the change is intended, accept them with `varient drift --speed --accept`")
+    if disturbed := verdicts.count("disturbed"):
+        print(f"varient: undecided: other work disturbed {disturbed} of {len(findings)} ratios; measure again on an "
+              "idle machine", file=sys.stderr)
+        sys.exit(_UNDECIDED)
+
+
+def _accept_speed(baseline: Path) -> None:
+    from varient.speed import FILE, accept_speed, disturbance_report
+
+    measured = accept_speed(baseline)
+    for name, ratio in measured.items():
+        print(f"{name}: {ratio.value:.3f}, median of {ratio.repeats} turns")
+    if disturbed := disturbance_report(measured):
+        print(disturbed, end="")
+        print("varient: not accepted: other work disturbed the times; measure again on an idle machine",
+              file=sys.stderr)
+        sys.exit(_UNDECIDED)
+    wrote(baseline / FILE)

@@ -28,7 +28,8 @@ def draw_scales(config: ExperimentConfig, results: Results, _run_dir: Path) -> F
     left, right = figure.subplots(1, 2)
     wanted = needs_of_scales(config).profile
     there = {name: results.profiles[name] for name in wanted
-             if name in results.profiles and results.profiles[name].latency_by_scale_s}
+             if name in results.profiles
+             and len(results.profiles[name].latency_by_scale_s) == config.pyramid.num_scales}
     absent = [name for name in wanted if name not in there]
     if there:
         _draw_stacks(left, {_depth(name): record.latency_by_scale_s for name, record in there.items()}, config.pyramid)
