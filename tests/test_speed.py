@@ -12,8 +12,19 @@ from varient import speed
 from varient.cli import app
 from varient.evaluation.drift import DriftError
 from varient.profiling.latency import Times
-from varient.records import MachineLoad, RecordError, device_name
-from varient.speed import ATTEMPTS, FAIL, PAIRS, REPEATS, WARN, Measured, SpeedFinding, check_speed, measure_ratios
+from varient.records import MachineLoad, RecordError, device_name, read_record
+from varient.speed import (
+    ATTEMPTS,
+    FAIL,
+    PAIRS,
+    REPEATS,
+    WARN,
+    Measured,
+    SpeedBaseline,
+    SpeedFinding,
+    check_speed,
+    measure_ratios,
+)
 
 BASELINE = ROOT / "results/baseline"
 QUIET, BUSY = (MachineLoad(before_1min=0, after_1min=0, cores=2, threads=1, others=others) for others in (0.0, 1.0))
@@ -154,6 +165,12 @@ def test_options_that_do_not_go_together_are_told_in_one_line(arguments, message
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_ratios_inside_a_package_are_not_written(monkeypatch):
+    monkeypatch.setattr("varient.cli.answers.in_project", lambda: False)
+    result = _run("--accept")
+    assert result.exit_code == 1 and len(result.output.splitlines()) == 1 and "--baseline" in result.output
+
+
 @pytest.mark.parametrize("change", [
     lambda content: content["ratios"].pop("scoring over matrix product"), lambda content: content.update(ratios={}),
     lambda content: content["ratios"].update({"subnet over full network": 0.0}),
@@ -190,3 +207,10 @@ def test_the_steps_are_what_they_are_called(baseline, monkeypatch):
     assert all(ratio.value > 0 and ratio.repeats == 1 for ratio in measured.values())
     steps = speed.speed_steps(config, baseline)
     assert torch.equal(steps["lean"](), steps["reference"]()) and not torch.equal(steps["lean"](), steps["subnet"]())
+
+
+@pytest.mark.skipif(not (BASELINE / "speed.json").exists(), reason="no speed of the shipped networks is accepted yet")
+def test_the_shipped_ratios_are_of_the_shipped_networks():
+    networks = json.loads((BASELINE / "drift.json").read_text())["provenance"]["weights_sha256"]
+    shipped = read_record(BASELINE / "speed.json", SpeedBaseline)
+    assert shipped.provenance.weights_sha256 == networks and shipped.ratios["subnet over full network"] < 0.7

@@ -83,6 +83,9 @@ def test_records_of_other_settings_and_weights_are_refused(smoke, tmp_path, prof
     slower = smoke.model_copy(update={"profiling": smoke.profiling.model_copy(update={"repeats": 9})})
     with pytest.raises(SweepError, match=r"profile-b1\.json.*settings"):
         _sweep(slower, tmp_path)
+    wider = smoke.model_copy(update={"transformer": smoke.transformer.model_copy(update={"mlp_ratio": 8.0})})
+    with pytest.raises(SweepError, match=r"profile-b1\.json.*parameters"):
+        _sweep(wider, tmp_path)
     trained = Configuration("var-d6", 1, "fp32", "lean")
     for name in ("tokenizer", "base"):
         (tmp_path / f"{name}.safetensors").write_text("x")

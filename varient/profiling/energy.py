@@ -28,8 +28,8 @@ class Energy(NamedTuple):
     idle_w: float | None
 
 
-def measure_energy(gpu: Gpu, step: Step, device: torch.device, *, repeats: int, images: int) -> Energy:
-    """Energy of a step, repeated at least ``repeats`` times and for `LEAST_S`, with nothing else in between.
+def measure_energy(gpu: Gpu, step: Step, device: torch.device, *, images: int) -> Energy:
+    """Energy of a step, repeated for `LEAST_S` with nothing else in between.
 
     What the driver does not tell is None, with the reason in `Gpu.unanswered`.
 
@@ -43,7 +43,7 @@ def measure_energy(gpu: Gpu, step: Step, device: torch.device, *, repeats: int, 
     if idle_j is None or begin_j is None:
         return Energy(None, None)
     steps = 0
-    while steps < repeats or time.perf_counter() - begin_s < LEAST_S:
+    while time.perf_counter() - begin_s < LEAST_S:
         step()
         torch.cuda.synchronize(device)
         steps += 1

@@ -213,7 +213,7 @@ def _measured(config: ExperimentConfig, wanted: Configuration, run_dir: Path, de
         again = ", measured again" if attempt + 1 < ATTEMPTS else "; the tables say so"
         print(f"{wanted.system}: other work disturbed the times ({'; '.join(signs)}){again}", flush=True)
     if gpu:
-        energy = measure_energy(gpu, batch.latents, device, repeats=settings.repeats, images=wanted.batch_size)
+        energy = measure_energy(gpu, batch.latents, device, images=wanted.batch_size)
         gpu.require_undisturbed()
         record = record.model_copy(update={"energy_j_per_image": energy.j_per_image, "idle_w": energy.idle_w,
                                            "unanswered": gpu.unanswered})

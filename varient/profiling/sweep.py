@@ -10,6 +10,7 @@ from varient.config import ExperimentConfig
 from varient.cost.sizes import MIB
 from varient.profiling.profiler import Configuration, profile_in_fresh_process, settings_digest, weights_sha256
 from varient.records import ProfileRecord, read_record
+from varient.systems.registry import resolve_system
 from varient.targets import sweep_records
 
 
@@ -61,6 +62,7 @@ def _check_same(path: Path, record: ProfileRecord, config: ExperimentConfig, wan
         "batch size": (record.batch_size, wanted.batch_size),
         "precision": (record.precision, wanted.precision),
         "cache policy": (record.cache_policy, wanted.cache_policy),
+        "parameters": (record.parameters, resolve_system(wanted.system, config).parameters()),
         "memory cap in MiB": (record.memory.memory_cap_mib, cap_mib),
         "weights": ("trained" if record.weights == "trained" else "random",
                     "random" if wanted.random_weights else "trained"),
