@@ -371,7 +371,7 @@ def _bars(axis):
 def test_latency_by_scale_is_stacked_by_depth_from_deep_to_shallow():
     assert needs_of_scales(DIGITS).profile == ("var-d30", "variant-d16", "variant-d8", "variant-d4", "variant-d2")
     profiles = {"variant-d2": _by_scale("variant-d2", 0.01), "var-d30": _by_scale("var-d30", 0.03),
-                "variant-d8": profile("variant-d8", [1.0]),
+                "variant-d8": profile("variant-d8", [1.0]),  # an older one
                 "variant-d4": profile("variant-d4", [1.0], latency_by_scale_s=[0.5, 0.5])}  # of two scales
     figure = _draw("latency-by-scale", DIGITS, Results({}, profiles), None)
     measured, predicted = figure.axes
@@ -382,7 +382,7 @@ def test_latency_by_scale_is_stacked_by_depth_from_deep_to_shallow():
     assert [text.get_text() for text in measured.texts] == ["1.65", "0.55"]
     assert [label.get_text() for label in predicted.get_xticklabels()] == ["30", "16", "8", "4", "2"]
     note = " ".join(figure.texts[-1].get_text().split())
-    assert "batch 64" in note and "no record of variant-d16, variant-d8, variant-d4" in note  # an older one, of d = 8
+    assert "batch 64" in note and "no latency by scale of variant-d16, variant-d8, variant-d4" in note
     assert "disturbed" not in note
 
 

@@ -325,13 +325,14 @@ def sweep(config: Config, system: Annotated[str, typer.Option(help="e.g. variant
     """
     from varient.profiling.profiler import Configuration
     from varient.profiling.sweep import sweep as run_sweep
-    from varient.report.sweeps import sweep_answer, tell_batch
+    from varient.report.sweeps import batch_line, sweep_answer
 
     experiment = load_experiment(config)
     wanted = Configuration.of(experiment, system, batch_size=1, precision=precision, cache_policy=cache,
                               random_weights=random_weights, memory_cap_bytes=_bytes(memory_cap))
     records = run_sweep(config, experiment, wanted, run_folder(experiment, run_dir),
-                        _sweep_folder(config, run_dir, system, output), most=most, told=tell_batch)
+                        _sweep_folder(config, run_dir, system, output), most=most,
+                        told=lambda record: print(batch_line(record), file=sys.stderr, flush=True))
     print_answer(sweep_answer(records), as_json=as_json)
 
 

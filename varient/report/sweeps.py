@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -46,11 +45,10 @@ def sweep_answer(records: Sequence[ProfileRecord]) -> Answer:
     return Answer(document, (grid,), notes=(said,))
 
 
-def tell_batch(record: ProfileRecord) -> None:
-    """Print one batch of a sweep to stderr, so that the answer has standard output for itself."""
+def batch_line(record: ProfileRecord) -> str:
+    """One batch of a sweep in a line."""
     batch_size, latency, images_per_s, *_, remark = _row(record)
-    print(f"{record.system}, batch {batch_size}: {latency} s, {images_per_s} images/s{remark and f' ({remark})'}",
-          file=sys.stderr)
+    return f"{record.system}, batch {batch_size}: {latency} s, {images_per_s} images/s{remark and f' ({remark})'}"
 
 
 def _row(record: ProfileRecord) -> tuple[str, ...]:

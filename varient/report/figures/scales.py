@@ -61,7 +61,7 @@ def _measured_note(there: Mapping[str, ProfileRecord], absent: Sequence[str]) ->
     batch_sizes = sorted({record.batch_size for record in there.values()})
     disturbed = [name for name, record in there.items() if disturbances(record)]
     said = [f"medians, batch {' or '.join(map(str, batch_sizes))}"]
-    said += [f"no record of {', '.join(absent)}"] if absent else []
+    said += [f"no latency by scale of {', '.join(absent)}"] if absent else []
     said += [f"other work disturbed the profiles of {', '.join(disturbed)}"] if disturbed else []
     return f"(a): {'; '.join(said)}.\n"
 
