@@ -91,6 +91,7 @@ onstart:
 localrules:
     all,
     results,
+    sweeps,
 
 
 rule all:
@@ -105,3 +106,9 @@ rule results:
     """Everything but the report."""
     input:
         RESULT_FILES,
+
+
+rule sweeps:
+    """Throughput against the batch size, which `all` leaves out."""
+    input:
+        expand(f"{FIGURES}/throughput.{{suffix}}", suffix=["png", "pdf"]),

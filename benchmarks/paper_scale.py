@@ -32,15 +32,15 @@ from varient.experiment import load_experiment
 from varient.models.acceleration import Acceleration
 from varient.profiling.profiler import Configuration, profile_in_fresh_process
 from varient.systems.ids import base_system
-from varient.systems.registry import resolve_system
+from varient.systems.registry import family_of, resolve_system
 
 VAR_ROWS = ("var-d30", "variant-d16", "variant-d8", "variant-d4", "variant-d2")
 """Of Tables 2 and 3."""
 OTHER_ROWS = ("code-n6", "dit-xl2", "llamagen-xxl")
 """Of Table 2 alone, which is of batch 64; the slowest last."""
 BATCHES = (64, 128, 256)
-START_S = 25
-"""Assumed seconds of a process besides its generations: start, random weights, the image decoder."""
+START_S = 30
+"""Assumed seconds of a process besides its generations: start, random weights, the image decoder, energy."""
 
 
 @dataclass
@@ -113,14 +113,16 @@ def configurations(experiment: ExperimentConfig, systems: list[str] | None, batc
 def predicted_s(experiment: ExperimentConfig, wanted: Configuration, gpu: str | None) -> float:
     """Seconds that a configuration takes by the cost model; without it, those of its process alone.
 
-    A system takes turns with the full network.
+    A system takes turns with the full network, and those that go scale by scale have further repeats by scale.
     """
-    rounds = 1 + experiment.profiling.warmup + experiment.profiling.repeats
+    settings = experiment.profiling
+    rounds = 1 + settings.warmup + settings.repeats
+    further = settings.repeats if family_of(wanted.system, experiment) in ("var", "code") else 0
     try:
-        return START_S + rounds * sum(
-            system_cost(system, batch_size=wanted.batch_size, policy="lean", precision=wanted.precision,
-                        device_key=gpu or "").latency_s
-            for system in {wanted.system, base_system(experiment)})
+        own_s, full_s = (system_cost(system, batch_size=wanted.batch_size, policy="lean", precision=wanted.precision,
+                                     device_key=gpu or "").latency_s
+                         for system in (wanted.system, base_system(experiment)))
+        return START_S + (rounds + further) * own_s + rounds * full_s * (wanted.system != base_system(experiment))
     except ValueError:  # a system or a GPU that the cost model does not know
         return START_S
 

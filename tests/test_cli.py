@@ -70,7 +70,8 @@ def _run_folder(tmp_path):
     """A folder with a file of every kind that commands read, and a config that names some of them."""
     settings = yaml.safe_load(Path(CONFIG).read_text("utf-8"))
     settings["tokenizer"] = {"model": settings["tokenizer"]["model"], "weights": str(tmp_path / "vae.pth")}
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump(settings), "utf-8")
+    for config in ("config.yaml", "profile-b1.json"):  # a sweep's first record has the second name
+        (tmp_path / config).write_text(yaml.safe_dump(settings), "utf-8")
     for name in ("vae.pth", "a.npz", "b.npz", "a.csv", "b.csv", "t.safetensors", "images/0.png", "run/base.safetensors",
                  "run/supernet-d4.safetensors", "run/code-small.safetensors", "run/tokenizer.safetensors",
                  "run/training-supernet-d4/epoch-1.safetensors", "run/records/score-x.json"):
@@ -100,6 +101,8 @@ CONFIGURED = ["--config", "config.yaml"]
     ["compare", "images", "images", "-o", "images/0.png"],
     ["rivals", *CONFIGURED, "--fidelity", "a.csv", "-o", "a"],
     ["profile", *CONFIGURED, "--system", "var-d6", "--run-dir", "run", "-o", "run/../run/base.safetensors"],
+    ["sweep", *CONFIGURED, "--system", "var-d6", "--run-dir", "run", "-o", "vae.pth"],
+    ["sweep", "--config", "profile-b1.json", "--system", "var-d6", "-o", "."],
     ["sample", *CONFIGURED, "--class", "1", "--depth", "4", "--checkpoint", "t.safetensors", "-o", "t.safetensors"],
     ["train", "tokenizer", *CONFIGURED, "-o", "vae.pth"],
     ["train", "classifier", *CONFIGURED, "--role", "judge", "-o", "config.yaml"],
@@ -232,6 +235,8 @@ def test_other_errors_of_a_run_are_not_taken_for_want_of_memory(tmp_path, monkey
     ["table", "--config", CONFIG, "2", "--found-in", "file.json", "-o", "out"],
     ["claims", "--config", CONFIG, "--score", "bytes", "-o", "out"],
     ["figure", "--config", CONFIG, "fig5", "--score", "folder", "-o", "out"],
+    *(["figure", "--config", CONFIG, "throughput", "--sweep", name, "-o", "out"]
+      for name in ("file.json", "folder", "/nowhere", "sweep")),
     ["ablations", "--config", CONFIG, "--score", "bytes", "-o", "out"],
     ["rivals", "--config", CONFIG, "--score", "bytes", "-o", "out"],
     ["rivals", "--config", CONFIG, "--found-in", "file.json", "-o", "out"],
@@ -247,16 +252,16 @@ def test_other_errors_of_a_run_are_not_taken_for_want_of_memory(tmp_path, monkey
 ])
 def test_files_of_other_kinds_are_named_in_one_line(arguments, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for folder in ("folder", "broken", "records"):
+    for folder in ("folder", "broken", "records", "sweep"):
         Path(folder).mkdir()
     Path("file.json").write_text("{}", "utf-8")
     Path("bytes").write_bytes(b"\xff\xfe\x00")
-    for damaged in ("broken/drift.json", "records/score-var-d30.json"):
+    for damaged in ("broken/drift.json", "records/score-var-d30.json", "sweep/profile-b1.json"):
         Path(damaged).write_text('{"fid": NaN}', "utf-8")
     before = sorted(tmp_path.rglob("*"))
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 1 and len(result.output.splitlines()) == 1, result.output
-    named = {"broken": "broken/drift.json", "records": "records/score-var-d30.json"}
+    named = {"broken": "broken/drift.json", "records": "records/score-var-d30.json", "sweep": "sweep/profile-b1.json"}
     inputs = {"folder", "bytes", "file.json", "/nowhere", *named} & set(arguments)
     assert any(named.get(name, name) in result.output for name in inputs)
     assert sorted(tmp_path.rglob("*")) == before
@@ -320,14 +325,14 @@ def test_options_that_messages_name_exist():
 @pytest.fixture
 def own_baseline(tmp_path, monkeypatch):
     """A folder that stands for the shipped baseline, with a file of each kind that it has."""
-    for name in ("config.json", "drift.json", "tokenizer.safetensors"):
+    for name in ("config.json", "drift.json", "speed.json", "tokenizer.safetensors"):
         (tmp_path / name).write_text("precious", "utf-8")
     monkeypatch.setattr("varient.cli.answers.shipped", lambda _: tmp_path)
     return tmp_path
 
 
-@pytest.mark.parametrize("arguments", [["drift"], ["sample", "--class", "1", "--depth", "4"]])
-@pytest.mark.parametrize("name", ["config.json", "drift.json", "tokenizer.safetensors"])
+@pytest.mark.parametrize("arguments", [["drift"], ["drift", "--speed"], ["sample", "--class", "1", "--depth", "4"]])
+@pytest.mark.parametrize("name", ["config.json", "drift.json", "speed.json", "tokenizer.safetensors"])
 def test_no_result_takes_the_place_of_the_baseline_that_is_read_by_default(arguments, name, own_baseline):
     result = CliRunner().invoke(app, [*arguments, "-o", str(own_baseline / name)])
     assert result.exit_code == 1 and len(result.output.splitlines()) == 1

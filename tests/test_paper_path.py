@@ -160,8 +160,8 @@ def test_the_papers_experiment_on_stand_ins_shows_nothing_as_imagenets(run):
         assert "A rehearsal (adm-rehearsal)" in text
         assert "Not the paper's experiment, and nothing of it is ImageNet's: classes 3, the paper's 1000" in text
         assert ("Unknown weights: " in text) == (number not in (3, 6, 7))  # which show nothing that weights made
-    for name in ("fig1", "fig2", "fig3", "fig4", "fig5", "fig6", "fig7", "quality-cost", "kv-live", "rivals",
-                 "fidelity"):
+    for name in ("fig1", "fig2", "fig3", "fig4", "fig5", "fig6", "fig7", "quality-cost", "kv-live",
+                 "latency-by-scale", "rivals", "fidelity"):
         assert (project / f"figures/imagenet256/{name}.png").stat().st_size > 10_000
     claims = pd.read_csv(results / "claims.csv")
     assert not claims["verdict"].isin(["reproduced", "not reproduced"]).any()

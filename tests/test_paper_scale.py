@@ -9,6 +9,7 @@ import pytest
 from conftest import ROOT, benchmark
 
 from varient.config import load_config
+from varient.cost.roofline import system_cost
 
 paper_scale = benchmark("paper_scale")
 
@@ -94,8 +95,13 @@ def test_expectations_are_the_cost_models_or_those_of_a_process(smoke):
     experiment = load_config(ROOT / "workflow/config/imagenet256.yaml")
     every = paper_scale.configurations(experiment, None, [64], "fp16", None)
     expected = {(each.system, each.cache_policy): paper_scale.predicted_s(experiment, each, "h200") for each in every}
+    full_s, subnet_s = (system_cost(name, batch_size=64, precision="fp16", device_key="h200").latency_s
+                        for name in ("var-d30", "variant-d2"))
+    repeats = experiment.profiling.repeats
+    rounds = 1 + experiment.profiling.warmup + repeats
     alone, beside_it = expected["var-d30", "lean"], expected["variant-d2", "lean"]
-    assert paper_scale.START_S < alone < beside_it < alone + (alone - paper_scale.START_S)
+    assert alone == pytest.approx(paper_scale.START_S + (rounds + repeats) * full_s)
+    assert beside_it == pytest.approx(paper_scale.START_S + rounds * (full_s + subnet_s) + repeats * subnet_s)
     assert max(expected, key=expected.get) == ("llamagen-xxl", "static")
     assert paper_scale.predicted_s(experiment, every[0], None) == paper_scale.START_S
     (unknown, _) = paper_scale.configurations(smoke, ["var-d6"], [4], "fp32", None)

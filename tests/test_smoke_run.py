@@ -130,8 +130,8 @@ def test_the_report_opens_in_a_browser(finished):
         title.wait_for()
         assert title.bounding_box()["y"] >= 0  # Snakemake alone would centre the page and cut off its head
         page.get_by_text("3. Figures").first.click()
-        for figure in ("fig1", "fig2", "fig3", "fig4", "fig5", "fig6", "fig7", "kv-live", "quality-cost", "rivals",
-                       "fidelity"):
+        for figure in ("fig1", "fig2", "fig3", "fig4", "fig5", "fig6", "fig7", "kv-live", "quality-cost",
+                       "latency-by-scale", "rivals", "fidelity"):
             page.get_by_text(figure, exact=True).wait_for()
         page.get_by_text("fig1", exact=True).locator("xpath=ancestor::tr").locator("a").first.click()
         picture = page.locator("img").last  # the first is Snakemake's own

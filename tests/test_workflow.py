@@ -210,6 +210,17 @@ def test_each_network_is_compared_once_with_the_full_one_for_all_its_systems(cop
         assert {Path(path).stem for path in _options(command, "--fidelity")} == shown
 
 
+def test_sweeps_are_a_target_of_their_own(copy):
+    dry = snakemake(copy, "-n", "-p", *SMOKE, "--", "sweeps").stdout
+    asked = {Path(re.search(r"> (\S+) 2>", " ".join(words))[1]).stem: _options(words, "--system")[0]
+             for words in _commands(dry, "sweep")}
+    systems = ["var-d6", "variant-d4", "variant-d2"]
+    assert asked == dict(zip(systems, systems, strict=True))
+    (figure,) = _commands(dry, "figure")
+    assert _options(figure, "--sweep") == [f"runs/smoke/sweeps/{name}" for name in systems]
+    assert not _commands(snakemake(copy, "-n", "-p", *SMOKE).stdout, "sweep")
+
+
 def test_another_base_network_is_trained_with_its_seed_and_supernets_start_from_it(copy):
     dry = snakemake(copy, "-n", "-p", *SMOKE, "--", "runs/smoke/supernet-d2-b1.safetensors").stdout
     (base,), (supernet,) = _commands(dry, "train base"), _commands(dry, "train supernet")

@@ -5,10 +5,10 @@ Times of a disturbed profile are measurements of the other work too: tables flag
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import median, quantiles
 
-from varient.records import Latency, ProfileRecord
+from varient.records import Latency, MachineLoad, ProfileRecord
 
 WAITING = 1.15
 """Wall-clock time over CPU time above which a process waited for cores.  Our choice, like the other limits: on an idle
@@ -23,19 +23,30 @@ def disturbances(record: ProfileRecord) -> tuple[str, ...]:
     """What disturbed the latency of a profile, one text for each sign of it; empty for a sound or an untimed one."""
     if record.latency is None:
         return ()
-    return *_waiting(record.latency), *_spread(record.latency.repeats_s), *_of_load(record)
+    return *_waiting(record.latency), *_spread(record.latency.repeats_s), *_of_load(record.load)
 
 
 def speedup_disturbances(record: ProfileRecord) -> tuple[str, ...]:
-    """What disturbed the speedup of a profile, as `disturbances`; empty without a reference.
+    """What disturbed the speedup of a profile, as `disturbances`; empty without a reference."""
+    if record.reference is None or record.latency is None:
+        return ()
+    return turn_disturbances({"": record.latency, "reference: ": record.reference}, "speedups", record.speedups,
+                             record.load)
+
+
+def turn_disturbances(timed: Mapping[str, Latency], ratios_are: str, ratios: Sequence[float],
+                      load: MachineLoad | None) -> tuple[str, ...]:
+    """What disturbed ratios of times that were measured in turns, one text for each sign of it.
 
     A machine that slows down slows both sides of a turn, so it is the ratios that must not spread.
+
+    Args:
+        timed: times by what is said before their signs.
+        ratios_are: what the ratios are called.
+        ratios: one for each turn.
     """
-    if record.reference is None:
-        return ()
-    timed = {"": record.latency, "reference: ": record.reference}
-    found = [f"{which}{sign}" for which, latency in timed.items() if latency for sign in _waiting(latency)]
-    return (*found, *(f"speedups within turns: {sign}" for sign in _spread(record.speedups)), *_of_load(record))
+    found = [f"{which}{sign}" for which, latency in timed.items() for sign in _waiting(latency)]
+    return (*found, *(f"{ratios_are} within turns: {sign}" for sign in _spread(ratios)), *_of_load(load))
 
 
 def _waiting(latency: Latency) -> tuple[str, ...]:
@@ -54,9 +65,8 @@ def _spread(values: Sequence[float]) -> tuple[str, ...]:
     return (f"the interquartile range is {spread:.0%} of the median",) if spread > SPREAD else ()
 
 
-def _of_load(record: ProfileRecord) -> tuple[str, ...]:
-    load = record.load
-    if load is None or record.latency is None:
+def _of_load(load: MachineLoad | None) -> tuple[str, ...]:
+    if load is None:
         return ()
     if load.others is not None:
         busy = load.others > OTHERS * load.cores

@@ -428,13 +428,25 @@ class ProfileRecord(Record):
     reference: Latency | None = None
     """Generation of the same batch by the experiment's full network, in turns with ``latency``: what a speedup is
     relative to.  None for that network itself, where it does not fit beside the system, and in older records."""
+    latency_by_scale_s: tuple[Amount, ...] = ()
+    """Seconds of each scale 1..K of a generation, medians over repeats of their own after the timed ones: from the
+    tokens of the scale before it to its own.  Scale 1 includes what precedes it; the first scale of CoDe's refiner, its
+    pass over the drafted ones.  The sum lacks what follows the last tokens: they are added to the latent, and the
+    logits are checked.  The image decoder is not in it.  Empty for systems that do not go scale by scale, where a CUDA
+    graph is replayed, and in older records."""
+    energy_j_per_image: Amount | None = None
+    """Energy of the GPU for an image, joules, without ``idle_w`` over the same time and without the image decoder; from
+    repeats of its own, as the full network takes turns in the timed ones.  None on a CPU, where the driver does not
+    tell (``unanswered``), and in older records."""
+    idle_w: Amount | None = None
+    """Power of the GPU over the second before these repeats, watts."""
     warmup: Count
     memory: MemoryUse
     load: MachineLoad | None = None
     """None after an out-of-memory error, and in older records."""
     gpu_driver: str | None
     unanswered: dict[str, str] = {}
-    """Queries that the GPU driver did not answer (processes, memory, driver) -> reason."""
+    """Queries that the GPU driver did not answer (processes, memory, driver, energy) -> reason."""
     attention: tuple[str, ...] = ()
     """Fused kernels that torch chose for the attention of a generation; none in older records."""
     allocator: str | None = None
@@ -451,7 +463,14 @@ class ProfileRecord(Record):
                              "reason and no latencies")
         if self.reference and self.latency and len(self.reference.repeats_s) != len(self.latency.repeats_s):
             raise ValueError("reference and latency have different numbers of repeats, so they took no turns")
+        if self.latency_by_scale_s and not fits:
+            raise ValueError(f"status {self.status} with a latency by scale")
         return self
+
+    @property
+    def images_per_s(self) -> float | None:
+        """Throughput without the image decoder: images of a batch over its median latency.  None without a latency."""
+        return self.batch_size / self.latency.median_s if self.latency else None
 
     @property
     def speedup(self) -> float | None:

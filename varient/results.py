@@ -29,6 +29,7 @@ from varient.records import (
     ScoreRecord,
     read_record,
 )
+from varient.targets import sweep_records
 
 SCORES = ("fid", "inception_score", "precision", "recall", "recognised", "fid_cross")
 
@@ -48,6 +49,8 @@ class Results:
     """Losses on held-out images, one record for each network."""
     fidelity: tuple[FidelityRecord, ...] = ()
     """Comparisons with the full network's pictures, one record for each network."""
+    sweeps: tuple[ProfileRecord, ...] = ()
+    """Profiles of systems at doubled batches, from small to large, one system after the other."""
     remarks: tuple[str, ...] = ()
     """Reasons why records were left out, such as contradictions between them."""
     marks: tuple[str, ...] = ()
@@ -56,10 +59,11 @@ class Results:
     @classmethod
     def read(cls, scores: Sequence[Path], profiles: Sequence[Path] = (), reconstruction: Path | None = None,
              found_in: Path | None = None, benchmarks: Sequence[Path] = (),
-             held_out: Sequence[Path] = (), fidelity: Sequence[Path] = ()) -> Results:
+             held_out: Sequence[Path] = (), fidelity: Sequence[Path] = (), sweeps: Sequence[Path] = ()) -> Results:
         """Read record files.
 
         Args:
+            sweeps: folders of `varient sweep`.
             found_in: run folder whose records are read in addition; damaged ones are left out and named in the remarks.
 
         Raises:
@@ -78,7 +82,8 @@ class Results:
                                      *(record for record in found if isinstance(record, FidelityRecord))])
         return cls(by_score, {record.system: record for record in all_profiles}, all_profiles, of_scales,
                    tuple(read_record(path, ProfileRecord) for path in benchmarks), tuple(by_network.values()),
-                   tuple(compared.values()), (*remarks, *twice, *again, *damaged))
+                   tuple(compared.values()), read_sweeps(sweeps),
+                   (*remarks, *twice, *again, *damaged))
 
     @classmethod
     def found_in(cls, run_dir: Path) -> Results:
@@ -119,13 +124,16 @@ def comparable(experiment: str, results: Results) -> Results:
     fidelity = _largest_group(_own(experiment, results.fidelity, remarks), remarks, "fidelity", lambda record: {
         "pictures": f"{record.reference} {record.reference_sha256[:8]}", "protocol": record.protocol,
         "extractor": record.extractor, "judge": record.judge})
+    sweeps = _largest_group(_own(experiment, results.sweeps, remarks), remarks, "sweep", lambda record: {
+        "precision": record.precision, "device": record.provenance.device, "threads": record.provenance.threads,
+        "memory cap": record.memory.memory_cap_mib, "acceleration": ", ".join(record.acceleration) or "none"})
     reconstruction = results.reconstruction
     if reconstruction and reconstruction.provenance.experiment != experiment:
         remarks.append(f"reconstructions of {reconstruction.provenance.experiment}")
         reconstruction = None
     return Results({record.system: record for record in scores}, {record.system: record for record in profiles},
                    tuple(profiles), reconstruction, results.benchmarks, tuple(held_out), tuple(fidelity),
-                   (*remarks, *twice))
+                   tuple(sweeps), (*remarks, *twice))
 
 
 def _own(experiment: str, records: Iterable[AnyRecord], remarks: list[str]) -> list[AnyRecord]:
@@ -285,6 +293,45 @@ def resolved_difference(spread: float, trainings: int, errors: float) -> float:
         trainings: of each arm.
     """
     return errors * spread * math.sqrt(2 / trainings)
+
+
+_LARGEST_BATCH = 2 ** 20
+"""Of a sweep (`varient sweep --most`)."""
+
+
+def read_sweeps(folders: Iterable[Path]) -> tuple[ProfileRecord, ...]:
+    """The records of sweeps, one after the other.
+
+    Raises:
+        RecordError: as `read_sweep`, or two sweeps of one system.
+    """
+    by_system: dict[str, list[ProfileRecord]] = {}
+    for folder in folders:
+        found = read_sweep(folder)
+        if by_system.setdefault(found[0].system, found) is not found:
+            raise RecordError(f"{folder}: a second sweep of {found[0].system}")
+    return tuple(record for found in by_system.values() for record in found)
+
+
+def read_sweep(folder: Path) -> list[ProfileRecord]:
+    """The records of a sweep, from small to large batches.
+
+    Raises:
+        RecordError: no such folder, a folder without a record, or a record that is damaged, of another batch than its
+            name says, or of another configuration than the first.
+    """
+    found: list[ProfileRecord] = []
+    for path, batch_size in sweep_records(folder, _LARGEST_BATCH).items():
+        if path.exists():
+            found.append(record := read_record(path, ProfileRecord))
+            first = found[0]
+            if (record.system, record.precision, record.cache_policy, record.batch_size) \
+                    != (first.system, first.precision, first.cache_policy, batch_size):
+                raise RecordError(f"{path}: not batch {batch_size} of {first.system} ({first.precision}, "
+                                  f"{first.cache_policy} cache)")
+    if not found:
+        raise RecordError(f"{folder}: no folder with the records of a sweep (profile-b1.json, ...)")
+    return found
 
 
 def curves_of(run_dir: Path, network: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:

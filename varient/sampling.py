@@ -289,13 +289,21 @@ def sample_tokens(logits_BlV: Tensor, uniform_Bl: Tensor) -> Tensor:
 
 
 class SampledReadout:
-    """Readout that samples each token from its distribution, with one given uniform number per token."""
+    """Readout that samples each token from its distribution, with one given uniform number per token.
 
-    def __init__(self, quantizer: MultiScaleQuantizer, uniform_BL: Tensor) -> None:
+    Args:
+        on_scale: called with k when the tokens of scale k are chosen; on a GPU, when their kernels are launched.
+    """
+
+    def __init__(self, quantizer: MultiScaleQuantizer, uniform_BL: Tensor,
+                 on_scale: Callable[[int], None] | None = None) -> None:
         self.quantizer = quantizer
         self.uniform_BL = uniform_BL.to(quantizer.embedding.weight.device)
+        self.on_scale = on_scale
 
     def __call__(self, k: int, logits_BlV: Tensor) -> tuple[Tensor, Tensor]:
         pyramid = self.quantizer.pyramid
         idx_Bl = sample_tokens(logits_BlV, self.uniform_BL[:, pyramid.begin(k):pyramid.end(k)])
+        if self.on_scale:
+            self.on_scale(k)
         return idx_Bl, self.quantizer.embedding(idx_Bl)

@@ -34,6 +34,16 @@ def figure_files(stem: Path) -> list[Path]:
     return [stem.with_name(stem.name + suffix) for suffix in (".png", ".pdf")]
 
 
+def sweep_folder(run_dir: Path, system: str) -> Path:
+    """The folder of a system's sweep over batch sizes."""
+    return run_dir / "sweeps" / system
+
+
+def sweep_records(folder: Path, most: int) -> dict[Path, int]:
+    """The records of a sweep, from small to large: path -> batch size 1, 2, 4, ... up to ``most``."""
+    return {folder / f"profile-b{2 ** power}.json": 2 ** power for power in range(most.bit_length())}
+
+
 def ablation_files(output: Path) -> list[Path]:
     """The files of the ablations: all arms as CSV, and beside them their means."""
     return [output, output.with_suffix(".md")]

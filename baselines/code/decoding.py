@@ -127,21 +127,28 @@ class CodeSampler:
         """Both transformers and the tokenizer."""
         return self.drafter, self.refiner, self.tokenizer
 
+    @property
+    def told_scales(self) -> Sequence[int]:
+        """The drafter's scales and then the refiner's."""
+        return () if self.replays is not None else self.drafter.pyramid.scales
+
     def latents(self, labels: Sequence[int], indices: Sequence[int], seed: int, *,
                 cache_policy: CachePolicy | None = None,
-                on_cache: Callable[[CountedCache], None] | None = None) -> Tensor:
+                on_cache: Callable[[CountedCache], None] | None = None,
+                on_scale: Callable[[int], None] | None = None) -> Tensor:
         """f_hat (B, C, H, W), float32."""
         policy, quantizer = cache_policy or "lean", self.tokenizer.quantize
 
         def run(label_B: Tensor, uniform_BL: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
             found, sums = run_collaboration(self.drafter, self.refiner, quantizer, label_B, self.drafted_scales,
-                                            SampledReadout(quantizer, uniform_BL), guidance=self.guidance,
+                                            SampledReadout(quantizer, uniform_BL, on_scale), guidance=self.guidance,
                                             cache_policy=policy, on_cache=on_cache)
             return found.refined.f_hat_BCHW, sums
 
         return sample_latents(run, self.drafter, torch.as_tensor(labels),
                               image_uniforms(seed, indices, self.drafter.pyramid.length),
-                              None if on_cache else self.replays, (self.drafted_scales, self.guidance, policy))
+                              None if on_cache or on_scale else self.replays,
+                              (self.drafted_scales, self.guidance, policy))
 
     def decode(self, latents: Tensor) -> Tensor:
         """uint8 images (B, 3, S, S) of f_hat."""

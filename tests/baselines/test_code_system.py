@@ -87,6 +87,12 @@ def test_both_caches_are_shown_in_turn():
     assert seen == [0, 0]  # each before its first scale
 
 
+def test_each_scale_is_told_once():
+    seen = []
+    _sampler().latents([0, 1], [0, 1], 0, on_scale=seen.append)
+    assert seen == [*_sampler().told_scales] == [1, 2, 3, 4, 5]
+
+
 @pytest.mark.parametrize("broken", ["drafter", "refiner"])
 def test_either_network_stops_the_sampling_when_it_computes_nan(broken):
     sampler = _sampler()

@@ -35,7 +35,7 @@ from mutations import (
     odd_yaml,
 )
 from PIL import Image
-from record_factory import fidelity, profile, reconstruction, score
+from record_factory import fidelity, profile, provenance, reconstruction, score
 from torch import nn
 
 from varient.ablations import arms
@@ -65,6 +65,7 @@ from varient.records import (
 from varient.report.figures import FIGURES, figure_needs
 from varient.report.tables import TABLES
 from varient.results import Results
+from varient.speed import PAIRS, SpeedBaseline
 from varient.systems.registry import networks_of, resolve_system
 from varient.training.course import base_course, supernet_course
 from varient.training.curves import read_curves
@@ -269,6 +270,16 @@ def _baseline(folder: Path) -> Path:
     return Path(shutil.copy(ROOT / "results/baseline/drift.json", folder))
 
 
+def _speed(folder: Path) -> Path:
+    accepted = SpeedBaseline(ratios=dict.fromkeys(PAIRS, 1.0), repeats=7, provenance=provenance())
+    write_record(folder / "speed.json", accepted)
+    return folder / "speed.json"
+
+
+def _read_baseline(kind: type[Record], path: Path) -> bytes:
+    return read_record(path, kind).model_dump_json().encode()
+
+
 # Weights and states
 
 def _weights(folder: Path) -> Path:
@@ -422,15 +433,17 @@ KINDS = {kind.name: kind for kind in (
     Kind("record-score", partial(_record, score("var-d6", 1.25, 0.05, experiment="smoke", inception_score=5.0,
                                                 precision=0.8)), partial(_read_record, ScoreRecord),
          (odd_json, odd_json, odd_json, *TEXT), sealed=False),
-    Kind("record-profile", partial(_record, profile("var-d6", [0.1, 0.2, 0.3], experiment="smoke")),
+    Kind("record-profile", partial(_record, profile("var-d6", [0.1, 0.2, 0.3], experiment="smoke",
+                                                    latency_by_scale_s=[0.02] * 10, energy_j_per_image=2.5,
+                                                    idle_w=60.0)),
          partial(_read_record, ProfileRecord), (odd_json, odd_json, odd_json, *TEXT), sealed=False),
     Kind("record-reconstruction", partial(_record, reconstruction(smoke(), [9, 8, 7, 6, 5, 4, 3, 2, 1, 0.5])),
          partial(_read_record, ReconstructionRecord), (odd_json, odd_json, odd_json, *TEXT), sealed=False),
     Kind("record-fidelity", partial(_record, fidelity("base", "var-d6", "free-d4", experiment="smoke",
                                                       reference="var-d6")),
          partial(_read_record, FidelityRecord), (odd_json, odd_json, odd_json, *TEXT), sealed=False),
-    Kind("baseline", _baseline, lambda path: read_record(path, Baseline).model_dump_json().encode(), (odd_json, *TEXT),
-         sealed=False),
+    Kind("baseline", _baseline, partial(_read_baseline, Baseline), (odd_json, *TEXT), sealed=False),
+    Kind("speed", _speed, partial(_read_baseline, SpeedBaseline), (odd_json, *TEXT), sealed=False),
     Kind("weights", _weights, _read_weights, (odd_safetensors_header, odd_safetensors_header)),
     Kind("released", _released, _read_released, (odd_tensors, odd_tensors, odd_pickle)),
     Kind("state", _state, _read_state, (odd_tensors, odd_pickle)),

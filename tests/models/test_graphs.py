@@ -70,6 +70,14 @@ def test_a_watched_cache_is_of_a_generation_that_runs(pipelines):
     assert len(static.replays) == 0 and seen[0].peak_bytes == seen[1].peak_bytes > 0
 
 
+def test_watched_scales_are_of_a_generation_that_runs(pipelines):
+    plain, static = pipelines
+    seen = []
+    for pipeline in (plain, static):
+        pipeline.latents([1, 2], range(2), 0, on_scale=seen.append)
+    assert len(static.replays) == 0 and seen == 2 * [*plain.told_scales] and not static.told_scales
+
+
 def test_labels_are_checked_and_values_that_are_not_finite_are_found(pipelines):
     _, static = pipelines
     with pytest.raises(ValueError, match=r"labels must lie in 0\.\.4"):

@@ -61,7 +61,17 @@ def main(precision: str, *batches: str) -> None:
         pipeline.latents([0], [0], 0)  # handles and their workspaces
     rows = [measure(pipeline, system, int(batch), policy, precision)
             for batch in batches for policy in ("reference", "lean") for system in SYSTEMS]
-    print(json.dumps({"parameters_mib": sum(t.numel() * t.element_size() for t in stored) / MIB, "rows": rows}))
+    reset()
+    scales: list[int] = []
+
+    def mark(k: int) -> None:
+        torch.cuda.Event(enable_timing=True).record()
+        scales.append(k)
+
+    with autocast(precision):
+        pipeline.latents([0], [0], 0, on_scale=mark)
+    print(json.dumps({"parameters_mib": sum(t.numel() * t.element_size() for t in stored) / MIB, "rows": rows,
+                      "marked": {"scales": len(scales), **counts()._asdict()}}))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,12 @@
 /* The driver's management library (libnvidia-ml) of null GPUs: who they are, and which processes took memory on them. */
+#define _GNU_SOURCE
 #include <dirent.h>
+#include <dlfcn.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #define NOT_FOUND 6
 #define INSUFFICIENT_SIZE 7
@@ -74,6 +77,16 @@ int nvmlDeviceGetMemoryInfo_v2(void *handle, struct memory *found) {
     found->reserved = 500 * MIB;
     found->used = 1024 * MIB;
     found->free = found->total - found->used;
+    return 0;
+}
+/* 100 W, and a millijoule for each launch of this process. */
+int nvmlDeviceGetTotalEnergyConsumption(void *handle, unsigned long long *millijoules) {
+    struct timespec now;
+    unsigned long counted[16] = {0};
+    void (*read_counts)(unsigned long *) = dlsym(RTLD_DEFAULT, "nullgpu_counts");
+    if (read_counts) read_counts(counted);
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    *millijoules = 100000ULL * now.tv_sec + now.tv_nsec / 10000 + counted[0];
     return 0;
 }
 int nvmlSystemGetDriverVersion(char *text, unsigned length) { snprintf(text, length, "0.0.null"); return 0; }

@@ -19,14 +19,23 @@ SYSTEMS = tuple(LAUNCHES["lean"])
 
 
 @pytest.fixture(scope="module")
-def generated(null_machine):
-    """The row of a generation at batch 64, by precision, cache policy and system."""
+def outcome(null_machine):
+    """What generations at batch 64 do, by precision."""
     start = cache(lambda precision: null_machine.start(HERE / "generations.py", precision, 64))
 
-    def row(precision, policy, system):
+    def found(precision):
         done = start(precision)
         assert done.returncode == 0, done.stderr
-        rows = {(row["cache_policy"], row["system"]): row for row in json.loads(done.stdout)["rows"]}
+        return json.loads(done.stdout)
+
+    return found
+
+
+@pytest.fixture(scope="module")
+def generated(outcome):
+    """The row of a generation at batch 64, by precision, cache policy and system."""
+    def row(precision, policy, system):
+        rows = {(row["cache_policy"], row["system"]): row for row in outcome(precision)["rows"]}
         return rows[policy, system]
 
     return row
@@ -72,6 +81,12 @@ def test_launches_are_those_of_the_cost_model(generated, policy, system):
 def test_the_host_waits_for_two_inputs_and_one_answer(generated, precision, policy, system):
     row = generated(precision, policy, system)
     assert (row["to_device"], row["to_host"], row["waits"]) == (2, 1, 3)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_marks_of_scales_make_the_host_wait_no_more(outcome, precision):
+    marked = outcome(precision)["marked"]
+    assert (marked["scales"], marked["to_device"], marked["to_host"], marked["waits"]) == (10, 2, 1, 3)
 
 
 @pytest.mark.slow

@@ -42,6 +42,10 @@ def test_a_profile_says_how_it_was_made(profile):
     assert record.status == "ok" and record.provenance.device == "null GPU" and record.gpu_driver == "0.0.null"
     assert record.allocator == "expandable_segments:True" and record.attention and not record.unanswered
     assert record.weights == f"random, seed 0, drawn by torch {torch.__version__} on cuda"
+    assert record.idle_w == pytest.approx(100, rel=0.01)
+    launches = 1000 * record.energy_j_per_image * record.batch_size  # a millijoule each
+    assert 10 * 6 * 20 < launches < 10 * 6 * 40  # scales, layers, and kernels of one
+    assert len(record.latency_by_scale_s) == 10
     memory = record.memory
     assert 0 < memory.parameters_mib + memory.kv_cache_mib < memory.allocator_allocated_mib
     assert memory.allocator_allocated_mib <= memory.allocator_reserved_mib and memory.nvml_process_mib == 1024

@@ -5,7 +5,7 @@ import psutil
 import pytest
 import torch
 
-from varient.profiling.latency import LoadWatch, Times, time_in_turns
+from varient.profiling.latency import LoadWatch, Times, time_in_turns, time_parts
 
 CPU = torch.device("cpu")
 
@@ -38,6 +38,20 @@ def test_cpu_seconds_are_of_the_repeats_alone_and_of_no_other_process():
     assert len(latency.cpu_s) == len(latency.repeats_s) == 2
     assert 0.01 <= latency.cpu_s[0] < 0.03 <= latency.cpu_s[1] < 0.1
     assert all(wall > cpu + 0.04 for wall, cpu in zip(latency.repeats_s, latency.cpu_s, strict=True))
+
+
+def test_parts_end_where_they_say_and_are_medians():
+    pauses_s = iter([0.01, 0.03, 0.2, 0.1, 0.0, 0.2, 0.02, 0.04, 0.2])
+
+    def step(mark):
+        time.sleep(next(pauses_s))
+        mark(1)
+        time.sleep(next(pauses_s))
+        mark(2)
+        time.sleep(next(pauses_s))  # after the last part
+
+    first, second = time_parts(step, CPU, repeats=3, label="x")
+    assert 0.02 <= first < 0.09 and 0.03 <= second < 0.09 and next(pauses_s, None) is None
 
 
 def test_median_and_spread():

@@ -77,6 +77,7 @@ def _raises(code):
     ("nvmlDeviceGetComputeRunningProcesses", "processes", Gpu.processes),
     ("nvmlDeviceGetMemoryInfo", "memory", Gpu.device_bytes),
     ("nvmlSystemGetDriverVersion", "driver", Gpu.driver),
+    ("nvmlDeviceGetTotalEnergyConsumption", "energy", Gpu.energy_mj),
 ])
 def test_what_the_driver_does_not_answer_is_none_with_the_reason(driver, function, what, ask, code):
     driver(**{function: _raises(code)})

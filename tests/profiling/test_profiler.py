@@ -18,8 +18,9 @@ from conftest import ROOT
 from varient.cost.kv_accounting import kv_peak_bytes
 from varient.models.checkpoint import save_weights
 from varient.profiling import profiler
-from varient.profiling.profiler import Configuration, profile_here
+from varient.profiling.profiler import Configuration, Workload, profile_here
 from varient.records import ProfileRecord, RecordError, read_record
+from varient.sampling import SampledReadout
 from varient.sources import stage_sources
 from varient.systems.pipeline import random_pipeline
 from varient.systems.registry import resolve_system
@@ -69,7 +70,47 @@ def test_a_trained_system(smoke, run_dir, tmp_path):
     for latency in (record.latency, record.decoder_latency):
         assert len(latency.repeats_s) == 3 and min(latency.repeats_s) <= latency.median_s <= max(latency.repeats_s)
         assert min(latency.repeats_s) > 0 and len(latency.cpu_s) == 3
+    assert len(record.latency_by_scale_s) == smoke.pyramid.num_scales and min(record.latency_by_scale_s) > 0
+    assert f"{record.batch_size / record.latency.median_s:.4g} images/s" in result.stdout
+    assert " ".join(f"{seconds:.4f}" for seconds in record.latency_by_scale_s) in result.stdout
     assert record.load.threads == record.provenance.threads == 1 and record.load.cores >= 1 and record.unanswered == {}
+
+
+@pytest.mark.parametrize("system", ["var-d6", "variant-d2-n3", "free-code-n6"])
+def test_scales_take_the_time_of_a_generation_together(smoke, system):
+    """The same generation by both clocks: what the scales leave out follows the last tokens."""
+    wanted = Configuration(system, 8, "fp32", "lean", random_weights=True)
+    batch = Workload(smoke, wanted, resolve_system(system, smoke).load(None, "fp32"))
+    batch.latents()
+    begin = time.perf_counter()
+    by_scale = batch.seconds_by_scale(torch.device("cpu"), repeats=1)
+    whole_s = time.perf_counter() - begin
+    assert len(by_scale) == smoke.pyramid.num_scales and min(by_scale) > 0
+    assert 0.8 * whole_s < sum(by_scale) < whole_s
+
+
+@pytest.mark.parametrize("system", ["dit-mini", "llamagen-mini"])
+def test_systems_without_scales_have_no_latency_by_scale(smoke, tmp_path, system):
+    wanted = Configuration.of(smoke, system, batch_size=1, random_weights=True)
+    assert profile_here(smoke, wanted, tmp_path, tmp_path / "profile.json").latency_by_scale_s == ()
+
+
+def test_marks_of_scales_are_in_no_timed_run(smoke, tmp_path, monkeypatch):
+    order = []
+    monkeypatch.setattr(profiler, "disturbances", lambda record: ())
+    monkeypatch.setattr(SampledReadout, "__call__", _noting(order, SampledReadout.__call__))
+    wanted = Configuration("var-d6", 1, "fp32", "lean", random_weights=True)
+    profile_here(smoke, wanted, tmp_path, tmp_path / "profile.json")
+    marked = smoke.profiling.repeats * smoke.pyramid.num_scales
+    assert order[-marked:] == [True] * marked and not any(order[:-marked])
+
+
+def _noting(order, call):
+    def noted(self, k, logits_BlV):
+        order.append(self.on_scale is not None)
+        return call(self, k, logits_BlV)
+
+    return noted
 
 
 @pytest.mark.parametrize("policy", ["lean", "reference"])
@@ -240,7 +281,7 @@ def test_a_worker_that_the_kernel_killed_for_want_of_memory_makes_a_record(smoke
     """Of the same threads as the worker's own records."""
     counts = iter([3, 4])
     monkeypatch.setattr(profiler, "oom_kills", lambda: next(counts))
-    killed = SimpleNamespace(run=lambda command, env: subprocess.CompletedProcess(command, -signal.SIGKILL))
+    killed = SimpleNamespace(run=lambda command, env, stdout: subprocess.CompletedProcess(command, -signal.SIGKILL))
     monkeypatch.setattr(profiler, "subprocess", killed)
     before, smoke = torch.get_num_threads(), smoke.model_copy(
         update={"profiling": smoke.profiling.model_copy(update={"threads": 2})})
@@ -257,7 +298,8 @@ def test_a_worker_that_the_kernel_killed_for_want_of_memory_makes_a_record(smoke
 @pytest.mark.parametrize(("said", "got"), [(None, "expandable_segments:True"), ("max_split_size_mb:64",) * 2])
 def test_the_workers_allocator_grows_its_segments_unless_told_otherwise(smoke, tmp_path, monkeypatch, said, got):
     seen = []
-    stopped = SimpleNamespace(run=lambda command, env: seen.append(env) or subprocess.CompletedProcess(command, 1))
+    stopped = SimpleNamespace(
+        run=lambda command, env, stdout: seen.append(env) or subprocess.CompletedProcess(command, 1))
     monkeypatch.setattr(profiler, "subprocess", stopped)
     monkeypatch.delenv("PYTORCH_CUDA_ALLOC_CONF", raising=False)
     if said:
@@ -286,6 +328,12 @@ def test_a_record_cannot_say_two_things(smoke, tmp_path):
         path.write_text(json.dumps(content | change))
         with pytest.raises(RecordError, match="both latencies and no reason"):
             read_record(path, ProfileRecord)
+    untimed = {"status": "out_of_memory", "reason": "too big", "latency": None, "decoder_latency": None}
+    path.write_text(json.dumps(content | untimed))
+    with pytest.raises(RecordError, match="with a latency by scale"):
+        read_record(path, ProfileRecord)
+    path.write_text(json.dumps(content | untimed | {"latency_by_scale_s": []}))
+    assert read_record(path, ProfileRecord).images_per_s is None
 
 
 def test_the_workflow_reruns_a_profile_when_its_code_changes():

@@ -14,6 +14,7 @@ from record_factory import profile, score
 
 from varient.ablations import arms
 from varient.config import ExperimentConfig, load_config
+from varient.cost.roofline import system_cost
 from varient.paper import paper_table
 from varient.report import style
 from varient.report.figures import FIGURES, figure_needs, render
@@ -21,7 +22,9 @@ from varient.report.figures.configurations import draw_configurations, measured_
 from varient.report.figures.frontier import draw_frontier, measured_marks
 from varient.report.figures.kv_live import PAPER_SIZE, KVSize, draw_kv_live, paper_plan
 from varient.report.figures.ratios import draw_ratios, paper_ways, ways
+from varient.report.figures.scales import draw_scales, needs_of_scales, predicted_by_scale
 from varient.report.figures.schedule import draw_schedule, running_mean
+from varient.report.figures.throughput import Setting, draw_throughput, needs_of_throughput, predicted
 from varient.report.style import label_points, log_scale, new_figure, note_lines, styled
 from varient.results import Results
 
@@ -46,7 +49,7 @@ def _of_one_depth():
 ONE_DEPTH = _of_one_depth()
 CONFIGS = {config.name: config for config in (DIGITS, SMOKE, IMAGENET, ONE_DEPTH)}
 DRAWN = {"fig2": draw_ratios, "fig3": draw_schedule, "fig5": draw_configurations, "quality-cost": draw_frontier,
-         "kv-live": draw_kv_live}
+         "kv-live": draw_kv_live, "latency-by-scale": draw_scales, "throughput": draw_throughput}
 PARTS = {"parameters_mib": 3.0, "activations_mib": 9.0, "decoder_mib": 0.5}
 
 
@@ -352,6 +355,88 @@ def test_kv_live_ends_with_the_layer_in_flight():
     times, mib = PAPER_SIZE.in_flight_mib(paper_plan(2), "lean")
     assert times[0] == pytest.approx(0.5 / 30) and times[-1] == 9.75
     assert mib[-1] < mib[-2]
+
+
+# -- Latency by scale -------------------------------------------------------------------------------------------------
+
+def _by_scale(system, seconds, **changes):
+    return profile(system, [1.0], latency_by_scale_s=[seconds * k for k in range(1, 11)], **changes)
+
+
+def _bars(axis):
+    """The height of each scale's part of the bars, by place."""
+    return [[bar.get_height() for bar in container] for container in axis.containers]
+
+
+def test_latency_by_scale_is_stacked_by_depth_from_deep_to_shallow():
+    assert needs_of_scales(DIGITS).profile == ("var-d30", "variant-d16", "variant-d8", "variant-d4", "variant-d2")
+    profiles = {"variant-d2": _by_scale("variant-d2", 0.01), "var-d30": _by_scale("var-d30", 0.03),
+                "variant-d8": profile("variant-d8", [1.0]),  # an older one
+                "variant-d4": profile("variant-d4", [1.0], latency_by_scale_s=[0.5, 0.5])}  # of two scales
+    figure = _draw("latency-by-scale", DIGITS, Results({}, profiles), None)
+    measured, predicted = figure.axes
+    assert [label.get_text() for label in measured.get_xticklabels()] == ["30", "2"]
+    assert _bars(measured) == [pytest.approx([0.03 * k, 0.01 * k]) for k in range(1, 11)]
+    tops = [bar.get_y() + bar.get_height() for bar in measured.containers[-1]]
+    assert tops == pytest.approx([0.03 * 55, 0.01 * 55])
+    assert [text.get_text() for text in measured.texts] == ["1.65", "0.55"]
+    assert [label.get_text() for label in predicted.get_xticklabels()] == ["30", "16", "8", "4", "2"]
+    note = " ".join(figure.texts[-1].get_text().split())
+    assert "batch 64" in note and "no latency by scale of variant-d16, variant-d8, variant-d4" in note
+    assert "disturbed" not in note
+
+
+def test_latency_by_scale_names_the_disturbed():
+    profiles = {"var-d30": _by_scale("var-d30", 0.03, load={"before_1min": 9, "after_1min": 9, "cores": 2, "threads": 1,
+                                                            "others": 1.5})}
+    note = _draw("latency-by-scale", DIGITS, Results({}, profiles), None).texts[-1].get_text()
+    assert "disturbed the profiles of var-d30" in " ".join(note.split())
+
+
+def test_the_predicted_scales_are_the_predicted_latencies():
+    for depth, name in ((30, "var-d30"), (2, "variant-d2")):
+        assert sum(predicted_by_scale()[depth]) == pytest.approx(system_cost(name, policy="reference").latency_s)
+
+
+# -- Throughput ------------------------------------------------------------------------------------------------------
+
+def _swept(system, *latencies_s, device="CPU", full=False):
+    """A sweep with these latencies at 1, 2, 4, ... images; then out of memory, or not."""
+    records = [profile(system, [seconds], batch_size=2 ** at, device=device) for at, seconds in enumerate(latencies_s)]
+    return records + [profile(system, [1.0], batch_size=2 ** len(records), device=device, status="out_of_memory",
+                              reason="full", latency=None, decoder_latency=None)] * full
+
+
+def test_throughput_is_drawn_up_to_the_batch_that_does_not_fit():
+    assert needs_of_throughput(DIGITS).sweep == ("var-d30", "variant-d16", "variant-d2")
+    sweeps = (*_swept("var-d30", 0.5, 0.5, 0.8, full=True), *_swept("variant-d2", 0.1, 0.2))
+    figure = _draw("throughput", DIGITS, Results({}, {}, sweeps=sweeps), None)
+    measured, expected = figure.axes
+    assert [line.get_label() for line in measured.lines] == ["var-d30", "variant-d2"]
+    assert np.allclose(measured.lines[0].get_xydata(), [(1, 2), (2, 4), (4, 5)])
+    assert measured.lines[0].get_markevery() == [2]
+    assert [line.get_label() for line in expected.lines] == ["var-d30", "variant-d2"]
+    note = " ".join(figure.texts[-1].get_text().split())
+    assert "batch 8 of var-d30 does not fit" in note and "of variant-d2 does not" not in note
+    assert "no sweep of variant-d16" in note and "L20" in note
+
+
+def test_the_predicted_throughput_ends_where_the_memory_does_and_is_for_the_gpu_of_the_sweeps():
+    points = dict(predicted("var-d30", Setting(), 16))
+    assert points[64] == pytest.approx(64 / 3.62) and max(points) == 64  # 128 images need more than an L20 has
+    assert Setting.of(_swept("var-d30", 1.0)) == Setting()
+    on_h200 = Setting.of(_swept("var-d30", 1.0, device="NVIDIA H200"))
+    assert on_h200 == Setting("h200", "fp32", "lean") and predicted("dit-mini", on_h200, 16) == []
+
+
+def test_sweeps_on_another_device_are_left_out_and_named(tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr(style, "save", lambda figure, stem: figures.append(figure) or [])
+    sweeps = (*_swept("var-d30", 0.5, 0.5), *_swept("variant-d2", 0.1, device="NVIDIA L20"))
+    render("throughput", DIGITS, Results({}, {}, sweeps=sweeps), tmp_path, tmp_path / "stem")
+    assert [line.get_label() for line in figures[0].axes[0].lines] == ["var-d30"]
+    assert "variant-d2, whose device is NVIDIA L20" in " ".join(figures[0].texts[-1].get_text().split())
+    plt.close(figures[0])
 
 
 # -- All --------------------------------------------------------------------------------------------------------------

@@ -59,7 +59,8 @@ def test_table2_shows_what_others_published():
 def test_table2_cells():
     rows = table2(DIGITS, RESULTS).set_index("method")
     ours = rows.loc["VARiant-d16"]
-    assert ours["latency_s"] == "0.2500" and ours["speedup"] == "1.60" and ours["kv_cache_mb"] == "11.500"
+    assert (ours["latency_s"], ours["images_per_s"], ours["images_per_s_paper"]) == ("0.2500", "256.0", "30.2")
+    assert ours["speedup"] == "1.60" and ours["kv_cache_mb"] == "11.500"
     assert (ours["memory_mb"], ours["memory_mb_paper"]) == ("30.3", "28644")
     assert ours["params"] == "574K" and ours["fid"] == "0.600" and ours["precision"] == "0.812"
     assert (ours["fid_pm"], ours["precision_pm"]) == ("0.039", "0.020")
@@ -142,6 +143,7 @@ def test_times_of_a_disturbed_profile_are_no_bare_numbers(tmp_path):
                            "variant-d16": _profile("variant-d16", 1.0, 1.0, latency=latency)})
     rows = table2(DIGITS, results).set_index("system")
     assert rows.loc["variant-d16", ["latency_s", "speedup"]].tolist() == ["1.0000 (disturbed)", "2.00 (disturbed)"]
+    assert rows.loc["variant-d16", "images_per_s"] == "64.0 (disturbed)"
     assert rows.loc["var-d30", "latency_s"] == "2.0000" and rows.loc["variant-d16", "memory_mb"] == "30.3"
     render(2, DIGITS, results, tmp_path / "table2")
     assert "variant-d16: wall-clock time is 2.00 times the CPU time" in (tmp_path / "table2.md").read_text()

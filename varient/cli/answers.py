@@ -31,7 +31,7 @@ from varient.cli.options import (
 )
 from varient.config import ExperimentConfig
 from varient.shipped import ACCEPTED_SUPERNET, in_project, shipped
-from varient.targets import claims_files
+from varient.targets import claims_files, sweep_folder, sweep_records
 from varient.terminal import print_answer
 
 
@@ -236,7 +236,7 @@ def export(shards: Annotated[list[Path], typer.Argument(help="all shards of a sy
 
 def _baseline_files(folder: Path) -> list[Path]:
     """What a baseline consists of."""
-    return [folder / "config.json", folder / "drift.json", *folder.glob("*.safetensors")]
+    return [folder / "config.json", folder / "drift.json", folder / "speed.json", *folder.glob("*.safetensors")]
 
 
 def _sample_reads(config: Path | None, run_dir: Path | None, **_: Any) -> list[Path]:
@@ -269,42 +269,91 @@ def sample(output: Output,
     wrote(output)
 
 
+Precision = Annotated[str | None, typer.Option("--precision", help="fp32, fp16 or bf16; default: the config's")]
+CachePolicy = Annotated[str | None, typer.Option("--cache", help="lean or reference; default: the config's")]
+RandomWeights = Annotated[bool, typer.Option("--random-weights", help="random weights from a fixed seed")]
+MemoryCap = Annotated[str | None, typer.Option("--memory-cap", help="emulate a smaller GPU, e.g. 48GiB")]
+
+
+def _bytes(memory_cap: str | None) -> int | None:
+    from varient.cost.sizes import parse_size
+
+    return None if memory_cap is None else parse_size(memory_cap)
+
+
 @command(app, panel=ASK)
 def profile(config: Config, system: Annotated[str, typer.Option(help="e.g. variant-d16-n7")], output: Output,
             run_dir: RunDir = None,
             batch: Annotated[int | None, typer.Option(help="number of images; default: the config's")] = None,
-            precision: Annotated[str | None, typer.Option(help="fp32, fp16 or bf16; default: the config's")] = None,
-            cache: Annotated[str | None, typer.Option(help="lean or reference; default: the config's")] = None,
-            random_weights: Annotated[bool, typer.Option("--random-weights", help="random weights from a fixed "
-                                                                                  "seed")] = False,
-            memory_cap: Annotated[str | None, typer.Option(help="emulate a smaller GPU, e.g. 48GiB")] = None) -> None:
+            precision: Precision = None, cache: CachePolicy = None, random_weights: RandomWeights = False,
+            memory_cap: MemoryCap = None) -> None:
     """Measure latency and memory of a system, as a record; running out of memory is recorded too."""
-    from varient.cost.sizes import parse_size
     from varient.profiling.profiler import Configuration, profile_in_fresh_process
 
     experiment = load_experiment(config)
     wanted = Configuration.of(experiment, system, batch_size=batch, precision=precision, cache_policy=cache,
-                              random_weights=random_weights,
-                              memory_cap_bytes=None if memory_cap is None else parse_size(memory_cap))
+                              random_weights=random_weights, memory_cap_bytes=_bytes(memory_cap))
     record = profile_in_fresh_process(config, experiment, wanted, run_folder(experiment, run_dir), output)
     if record.latency and record.decoder_latency:
         print(f"{system}: {record.latency.median_s:.4f} s and {record.decoder_latency.median_s:.4f} s in the decoder "
-              f"(medians of {len(record.latency.repeats_s)}), memory {record.memory.peak_mib:.1f} MiB, "
-              f"of it KV {record.memory.kv_cache_mib:.3f} MiB")
+              f"(medians of {len(record.latency.repeats_s)}), {record.images_per_s:.4g} images/s without it, "
+              f"memory {record.memory.peak_mib:.1f} MiB, of it KV {record.memory.kv_cache_mib:.3f} MiB")
+        if record.energy_j_per_image is not None:
+            print(f"energy: {record.energy_j_per_image:.4g} J an image above the {record.idle_w:.1f} W of the idle GPU")
+        if record.latency_by_scale_s:
+            print(f"seconds by scale: {' '.join(f'{seconds:.4f}' for seconds in record.latency_by_scale_s)}")
     else:
         print(f"{system}: out of memory ({record.reason})")
     wrote(output)
 
 
-def _drift_writes(baseline: Path | None, output: Path | None, update: Path | None, **_: Any) -> list[Path | None]:
+def _sweep_folder(config: Path, run_dir: Path | None, system: str, output: Path | None, **_: Any) -> Path:
+    return output or sweep_folder(run_folder(load_experiment(config), run_dir), system)
+
+
+@command(app, panel=ASK, writes=lambda most, **rest: sweep_records(_sweep_folder(**rest), most),
+         fills=lambda **arguments: [_sweep_folder(**arguments)])
+def sweep(config: Config, system: Annotated[str, typer.Option(help="e.g. variant-d16-n7")],
+          output: Annotated[Path | None, typer.Option("--output", "-o", help="folder of the records; default: "
+                                                                             "sweeps/<system> in the run folder")]
+          = None,
+          run_dir: RunDir = None,
+          most: Annotated[int, typer.Option(help="largest batch")] = 1024,
+          precision: Precision = None, cache: CachePolicy = None, random_weights: RandomWeights = False,
+          memory_cap: MemoryCap = None, as_json: AsJson = False) -> None:
+    """Profile a system at batches of 1, 2, 4, ... until one does not fit into memory: the highest throughput.
+
+    Each batch leaves a record; an interrupted sweep goes on with the same command.
+    """
+    from varient.profiling.profiler import Configuration
+    from varient.profiling.sweep import sweep as run_sweep
+    from varient.report.sweeps import batch_line, sweep_answer
+
+    experiment = load_experiment(config)
+    wanted = Configuration.of(experiment, system, batch_size=1, precision=precision, cache_policy=cache,
+                              random_weights=random_weights, memory_cap_bytes=_bytes(memory_cap))
+    records = run_sweep(config, experiment, wanted, run_folder(experiment, run_dir),
+                        _sweep_folder(config, run_dir, system, output), most=most,
+                        told=lambda record: print(batch_line(record), file=sys.stderr, flush=True))
+    print_answer(sweep_answer(records), as_json=as_json)
+
+
+def _drift_writes(baseline: Path | None, output: Path | None, update: Path | None, accept: bool,
+                  **_: Any) -> list[Path | None]:
+    folder = baseline or shipped("baseline")
     if not update:
-        return [output]
-    names = ("config.json", "drift.json", *(path.name for path in update.glob("*.safetensors")))
-    return [(baseline or shipped("baseline")) / name for name in names]
+        return [output, folder / "speed.json" if accept else None]
+    return [folder / name for name in ("config.json", "drift.json", *(path.name for path in
+                                                                      update.glob("*.safetensors")))]
 
 
-def _drift_reads(baseline: Path | None, update: Path | None, **_: Any) -> list[Path]:
-    return [] if update else _baseline_files(baseline or shipped("baseline"))
+def _drift_reads(baseline: Path | None, update: Path | None, accept: bool, **_: Any) -> list[Path]:
+    read = [] if update else _baseline_files(baseline or shipped("baseline"))
+    return [path for path in read if not (accept and path.name == "speed.json")]
+
+
+_UNDECIDED = 3
+"""Exit code of a check that other work disturbed."""
 
 
 @command(app, panel=ASK, writes=_drift_writes, reads=_drift_reads)
@@ -313,14 +362,27 @@ def drift(baseline: Annotated[Path | None, typer.Option(help="folder of the base
           output: Annotated[Path | None, typer.Option("--output", "-o", help="file for the comparison table")] = None,
           update: Annotated[Path | None, typer.Option(help="accept the networks of this run folder as the new "
                                                            "baseline")] = None,
+          speed: Annotated[bool, typer.Option("--speed", help="compare ratios of times instead of images; exit code 3 "
+                                                              "if other work disturbed them")] = False,
+          accept: Annotated[bool, typer.Option("--accept", help="with --speed: accept the ratios of now")] = False,
           config: Config = DIGITS) -> None:
     """Compare what the code generates with the accepted baseline; exit code 1 if it differs."""
     from varient.evaluation.drift import check_drift, report, update_baseline
     from varient.files import write_text
 
-    if update and baseline is None and not in_project():
-        raise ValueError("--update needs --baseline: the baseline inside the package is read-only")
+    if accept and not speed:
+        raise ValueError("--accept needs --speed; images are accepted with --update")
+    if speed and update:
+        raise ValueError("--speed takes no --update: it accepts ratios with --accept")
+    if accept and output:
+        raise ValueError("--accept compares nothing, so it takes no --output")
+    if (update or accept) and baseline is None and not in_project():
+        raise ValueError(f"{'--update' if update else '--accept'} needs --baseline: the baseline inside the package is "
+                         "read-only")
     baseline = baseline or shipped("baseline")
+    if speed:
+        _accept_speed(baseline) if accept else _compare_speed(baseline, output)
+        return
     if update:
         update_baseline(load_experiment(config), update, baseline)
         wrote(baseline)
@@ -333,3 +395,36 @@ def drift(baseline: Annotated[Path | None, typer.Option(help="folder of the base
     if moved := sum(finding.moved for finding in findings):
         raise ValueError(f"{moved} of {len(findings)} quantities are out of tolerance in {baseline}; if the change is "
                          "intended, accept it with `varient drift --update runs/digits`")
+
+
+def _compare_speed(baseline: Path, output: Path | None) -> None:
+    from varient.files import write_text
+    from varient.speed import FAIL, check_speed, speed_report
+
+    findings = check_speed(baseline)
+    print(speed_report(findings), end="")
+    if output:
+        write_text(output, speed_report(findings))
+        wrote(output)
+    verdicts = [finding.verdict for finding in findings]
+    if moved := verdicts.count("moved"):
+        raise ValueError(f"{moved} of {len(findings)} ratios of times differ by more than {FAIL:.0%} from those in "
+                         f"{baseline}; if the change is intended, accept them with `varient drift --speed --accept`")
+    if disturbed := verdicts.count("disturbed"):
+        print(f"varient: undecided: other work disturbed {disturbed} of {len(findings)} ratios; measure again on an "
+              "idle machine", file=sys.stderr)
+        sys.exit(_UNDECIDED)
+
+
+def _accept_speed(baseline: Path) -> None:
+    from varient.speed import FILE, accept_speed, disturbance_report
+
+    measured = accept_speed(baseline)
+    for name, ratio in measured.items():
+        print(f"{name}: {ratio.value:.3f}, median of {ratio.repeats} turns")
+    if disturbed := disturbance_report(measured):
+        print(disturbed, end="")
+        print("varient: not accepted: other work disturbed the times; measure again on an idle machine",
+              file=sys.stderr)
+        sys.exit(_UNDECIDED)
+    wrote(baseline / FILE)

@@ -34,9 +34,9 @@ load_experiment = functools.cache(read_experiment)
 """Cached for the duration of a command, because a config from a pipe can be read only once."""
 
 
-_LEAST = {"count": 1, "seed": 0, "base_seed": 0, "shard": 0, "workers": 0, "runners_up": 0, "port": 1}
+_LEAST = {"count": 1, "most": 1, "seed": 0, "base_seed": 0, "shard": 0, "workers": 0, "runners_up": 0, "port": 1}
 """Lower bounds of numeric arguments; bounds that depend on more than the argument are checked by the library."""
-_MOST = {"batch": 2 ** 20, "count": 10_000, "depth": 1000, "workers": 1024, "port": 65535}
+_MOST = {"batch": 2 ** 20, "most": 2 ** 20, "count": 10_000, "depth": 1000, "workers": 1024, "port": 65535}
 """Upper bounds of numeric arguments that become lengths of loops or lists; for the others, 31 bits."""
 
 

@@ -44,6 +44,7 @@ Reconstruction = Annotated[Path | None, typer.Option("--reconstruction", help="r
 HeldOut = Annotated[list[Path] | None, typer.Option("--held-out", help="record of `held-out`; repeat for several")]
 FidelityRecords = Annotated[list[Path] | None, typer.Option("--fidelity", help="record of `fidelity`; repeat for "
                                                                                "several")]
+Sweeps = Annotated[list[Path] | None, typer.Option("--sweep", help="folder of `sweep`; repeat for several")]
 FoundIn = Annotated[Path | None, typer.Option("--found-in", help="run folder; all its records are read in addition "
                                                                  "to the named ones")]
 

@@ -24,6 +24,7 @@ from varient.cli.options import (
     Reconstruction,
     RunDir,
     Scores,
+    Sweeps,
     Tokens,
     run_folder,
     tell_fidelity,
@@ -268,17 +269,19 @@ def table(config: Config, number: int, output: Output, scores: Scores = None, pr
 
 
 @command(app, writes=lambda output, **_: figure_files(output))
-def figure(config: Config, name: Annotated[str, typer.Argument(help="fig1 .. fig7, quality-cost, kv-live, rivals or "
+def figure(config: Config, name: Annotated[str, typer.Argument(help="fig1 .. fig7, quality-cost, kv-live, "
+                                                                   "latency-by-scale, throughput, rivals or "
                                                                    "fidelity")],
            output: Annotated[Path, typer.Option("--output", "-o", help="stem of the .png and .pdf files")],
-           scores: Scores = None, profiles: Profiles = None, fidelity: FidelityRecords = None, found_in: FoundIn = None,
-           run_dir: RunDir = None) -> None:
+           scores: Scores = None, profiles: Profiles = None, fidelity: FidelityRecords = None, sweeps: Sweeps = None,
+           found_in: FoundIn = None, run_dir: RunDir = None) -> None:
     """Draw one figure from records, training curves and samples, as png and pdf."""
     from varient.report.figures import render
     from varient.results import Results
 
     experiment = load_experiment(config)
-    results = Results.read(scores or [], profiles or [], found_in=found_in, fidelity=fidelity or [])
+    results = Results.read(scores or [], profiles or [], found_in=found_in, fidelity=fidelity or [],
+                           sweeps=sweeps or [])
     for path in render(name, experiment, results, found_in or run_folder(experiment, run_dir), output):
         wrote(path)
 

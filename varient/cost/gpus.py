@@ -37,6 +37,12 @@ def known_devices() -> dict[str, Device]:
     return {key: Device(**sheet) for key, sheet in sheets.items()}
 
 
+def key_of(name: str) -> str | None:
+    """The id of a device by the name that its driver gives; None if it is none of those."""
+    words = "".join(name.lower().split()).replace("-", "")
+    return next((key for key in known_devices() if key in words), None)
+
+
 def device(key: str) -> Device:
     """The device of that id, upper or lower case.
 

@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
 from varient.config import ExperimentConfig
-from varient.cost.gpus import known_devices
+from varient.cost.gpus import key_of
 from varient.cost.sizes import MIB
 from varient.cost.training_plan import USABLE_MEMORY
 from varient.devices import VARIABLE, VisibleGpu, locked_gpus, visible_gpus, wanted_device
@@ -41,9 +41,8 @@ class Machine:
     @cached_property
     def known_gpu(self) -> str | None:
         """Id of the first GPU in the cost model, found by its name; None if it is unknown there."""
-        name = self.gpus and _opened(self.gpus[0])
-        words = (name.name() or "").lower().split() if name else []
-        return next((key for key in known_devices() if key in "".join(words).replace("-", "")), None)
+        gpu = self.gpus and _opened(self.gpus[0])
+        return key_of(gpu.name() or "") if gpu else None
 
 
 def check_versions(config: ExperimentConfig) -> Iterator[Finding]:

@@ -126,16 +126,10 @@ def check_drift(folder: Path, num_images: int | None = None) -> list[Finding]:
         DriftError: no baseline there.
         CheckpointError, RecordError: files of it that are damaged.
     """
-    if not (folder / "drift.json").exists():
-        raise DriftError(f"{folder}: no baseline (drift.json); start from the project's folder or give --baseline")
-    baseline, config = read_record(folder / "drift.json", Baseline), load_config(folder / "config.json")
-    for name, digest in baseline.provenance.weights_sha256.items():
-        path = folder / f"{name}.safetensors"
-        if not path.exists() or sha256_of(path) != digest:
-            raise DriftError(f"{path}: missing, or not the file that the baseline was made with")
+    baseline, config = open_baseline(folder)
     findings = []
     for name, accepted in baseline.systems.items():
-        drawn = _draw(_sampler(name, config, folder), config, num_images or baseline.num_images)
+        drawn = _draw(accepted_sampler(name, config, folder), config, num_images or baseline.num_images)
         old_digests = accepted.digests[:len(drawn)]
         changed = sum(new != old for new, old in zip(_short(drawn), old_digests, strict=True))
         allowed = accepted.allowed_changes(len(drawn))
@@ -147,6 +141,23 @@ def check_drift(folder: Path, num_images: int | None = None) -> list[Finding]:
                                  STEPS * accepted.scores_sd[score_name] * (2 * share) ** 0.5)
                          for score_name, value in accepted.scores.items()]
     return findings
+
+
+def open_baseline(folder: Path) -> tuple[Baseline, ExperimentConfig]:
+    """The accepted state, and the config of its networks, which are the files that it was made with.
+
+    Raises:
+        DriftError: no baseline there, or other networks.
+        RecordError, ConfigError: files of it that are damaged.
+    """
+    if not (folder / "drift.json").exists():
+        raise DriftError(f"{folder}: no baseline (drift.json); start from the project's folder or give --baseline")
+    baseline, config = read_record(folder / "drift.json", Baseline), load_config(folder / "config.json")
+    for name, digest in baseline.provenance.weights_sha256.items():
+        path = folder / f"{name}.safetensors"
+        if not path.exists() or sha256_of(path) != digest:
+            raise DriftError(f"{path}: missing, or not the file that the baseline was made with")
+    return baseline, config
 
 
 def update_baseline(config: ExperimentConfig, run_dir: Path, folder: Path) -> Baseline:
@@ -163,7 +174,7 @@ def update_baseline(config: ExperimentConfig, run_dir: Path, folder: Path) -> Ba
     write_text(folder / "config.json", config.model_dump_json(indent=1) + "\n")
     systems = {}
     for name in SYSTEMS:
-        sampler = _sampler(name, config, folder)
+        sampler = accepted_sampler(name, config, folder)
         drawn = _draw(sampler, config, NUM_IMAGES)
         digests = _short(drawn)
         changed = []
@@ -180,7 +191,8 @@ def update_baseline(config: ExperimentConfig, run_dir: Path, folder: Path) -> Ba
     return baseline
 
 
-def _sampler(name: str, config: ExperimentConfig, folder: Path) -> Sampler:
+def accepted_sampler(name: str, config: ExperimentConfig, folder: Path) -> Sampler:
+    """A system of the baseline with its networks, on the CPU."""
     with wanting("cpu"):
         return resolve_system(name, config).load(folder, "fp32")
 

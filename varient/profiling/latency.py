@@ -1,4 +1,4 @@
-"""Timing of repeated steps in turns: warm-up, raw repeats, median and interquartile range."""
+"""Timing of repeated steps: in turns, with warm-up, raw repeats, median and interquartile range; and of their parts."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
+from itertools import pairwise
+from typing import Any, TypeVar
 
 import psutil
 import torch
@@ -56,6 +57,35 @@ def time_in_turns(steps: Mapping[Name, Step], device: torch.device, *, warmup: i
             step()
     rounds = tqdm(range(repeats), desc=label, mininterval=2)
     return (_by_events if device.type == "cuda" else _by_clocks)(steps, rounds, device)
+
+
+def time_parts(step: Callable[[Callable[[object], None]], object], device: torch.device, *, repeats: int,
+               label: str) -> list[float]:
+    """Median seconds of each part of a step, over its repeats.
+
+    The ends of the parts are marked by CUDA events on a GPU, which are read after one synchronisation at the end, and
+    by the wall clock on a CPU: nothing waits for a part.  No warm-up: time the whole step first.
+
+    Args:
+        step: called with a function that it calls at the end of each part; the first part begins with the step, and
+            what follows the last call belongs to none.
+        label: shown beside the progress bar.
+    """
+    on_gpu = device.type == "cuda"
+    runs: list[list[Any]] = []
+    for _ in tqdm(range(repeats), desc=label, mininterval=2):
+        marks: list[Any] = []
+
+        def mark(_: object = None, marks: list[Any] = marks) -> None:
+            marks.append(_event() if on_gpu else time.perf_counter())
+
+        mark()
+        step(mark)
+        runs.append(marks)
+    if on_gpu:
+        torch.cuda.synchronize(device)
+    seconds = ([_seconds(begin, end) if on_gpu else end - begin for begin, end in pairwise(marks)] for marks in runs)
+    return [statistics.median(part) for part in zip(*seconds, strict=True)]
 
 
 class LoadWatch:
@@ -115,13 +145,23 @@ def _by_events(steps: Mapping[Name, Step], rounds: tqdm, device: torch.device) -
     torch.cuda.synchronize(device)  # the warm-up must be over before the first event
     for _ in rounds:
         for name, step in steps.items():
-            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            begin.record()
+            begin = _event()
             step()
-            end.record()
-            pairs.append((name, begin, end))
+            pairs.append((name, begin, _event()))
     torch.cuda.synchronize(device)
     found = {name: Times() for name in steps}
     for name, begin, end in pairs:
-        found[name].wall_s.append(begin.elapsed_time(end) / 1000)  # elapsed_time is in milliseconds
+        found[name].wall_s.append(_seconds(begin, end))
     return found
+
+
+def _event() -> torch.cuda.Event:
+    """An event that the device reaches when it has done what was launched before."""
+    event = torch.cuda.Event(enable_timing=True)
+    event.record()
+    return event
+
+
+def _seconds(begin: torch.cuda.Event, end: torch.cuda.Event) -> float:
+    """Between two events that the device has reached."""
+    return begin.elapsed_time(end) / 1000  # elapsed_time is in milliseconds

@@ -1,4 +1,4 @@
-"""State of a GPU according to the NVIDIA driver (NVML): processes on it and memory in use.
+"""State of a GPU according to the NVIDIA driver (NVML): processes on it, memory in use and energy used.
 
 Some drivers, containers and MIG devices answer only some queries; an unanswered query gives None, with a reason.
 """
@@ -95,6 +95,11 @@ class Gpu:
     def total_bytes(self) -> int | None:
         """Total memory of the GPU or MIG device."""
         return self._ask("memory", lambda: pynvml.nvmlDeviceGetMemoryInfo(self._handle).total)
+
+    def energy_mj(self) -> int | None:
+        """Energy that the GPU has used since the driver was loaded, millijoules; parts of a GPU (MIG) have no counter.
+        """
+        return self._ask("energy", lambda: pynvml.nvmlDeviceGetTotalEnergyConsumption(self._handle))
 
     def name(self) -> str | None:
         """Its model."""

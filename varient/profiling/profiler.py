@@ -25,7 +25,8 @@ from varient.devices import visible_gpus, wanted_device
 from varient.disturbance import disturbances, speedup_disturbances
 from varient.files import sha256_kept
 from varient.generation import label_of
-from varient.profiling.latency import LoadWatch, Step, time_in_turns
+from varient.profiling.energy import measure_energy
+from varient.profiling.latency import LoadWatch, Step, time_in_turns, time_parts
 from varient.profiling.memory import MemoryWatch, cap_allocator, is_out_of_memory, peak_rss_bytes, stored_bytes
 from varient.profiling.nvml import Gpu, NvmlError
 from varient.profiling.process import oom_kills
@@ -33,7 +34,7 @@ from varient.records import MemoryUse, ProfileRecord, provenance, random_weights
 from varient.systems.ids import base_system
 from varient.systems.lineage import imported_sha256
 from varient.systems.pipeline import DTYPES, default_device, named_device
-from varient.systems.protocol import CountedCache, Sampler
+from varient.systems.protocol import CountedCache, Sampler, ScaleSampler
 from varient.systems.registry import family_of, resolve_system, user_files
 
 ALLOCATOR = {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"}
@@ -96,7 +97,7 @@ def _precision_named(name: str) -> Precision:
 
 
 def profile_in_fresh_process(config_path: Path, config: ExperimentConfig, wanted: Configuration, run_dir: Path,
-                             output: Path) -> ProfileRecord:
+                             output: Path, *, quiet: bool = False) -> ProfileRecord:
     """Profile ``wanted`` in a fresh process that writes the record.
 
     If the OOM killer kills that process, an out-of-memory record is written.  Nothing else should run on the machine,
@@ -105,6 +106,7 @@ def profile_in_fresh_process(config_path: Path, config: ExperimentConfig, wanted
     Args:
         config_path: the file that ``config`` was read from.
         run_dir: folder of the trained weights.
+        quiet: keep what the process prints out of standard output: it goes to standard error.
 
     Raises:
         ValueError: unknown system.
@@ -115,7 +117,8 @@ def profile_in_fresh_process(config_path: Path, config: ExperimentConfig, wanted
     command = [sys.executable, "-m", "varient", "profile-worker", "--config", config_path, "--run-dir", run_dir,
                "--output", output, "--parent", os.getpid(), json.dumps(asdict(wanted))]
     kills = oom_kills()
-    status = subprocess.run(list(map(str, command)), env=ALLOCATOR | os.environ).returncode
+    status = subprocess.run(list(map(str, command)), env=ALLOCATOR | os.environ,
+                            stdout=sys.stderr if quiet else None).returncode
     if status == -signal.SIGKILL and oom_kills() > kills:
         torch.set_num_threads(config.profiling.threads)  # as in the process whose record this is
         record = _out_of_memory(config, wanted, run_dir,
@@ -198,15 +201,22 @@ def _measured(config: ExperimentConfig, wanted: Configuration, run_dir: Path, de
     for attempt in range(ATTEMPTS):
         with LoadWatch() as watch:
             times = in_turns(steps) | in_turns({"decoder_latency": lambda: sampler.decode(latents)})
+            by_scale = batch.seconds_by_scale(device, settings.repeats)
         record = new_record(config, wanted, run_dir, load=watch.load, gpu_driver=gpu.driver() if gpu else None,
                             unanswered=gpu.unanswered if gpu else {}, attention=attention, memory=memory,
-                            warmup=settings.warmup, acceleration=getattr(sampler, "acceleration", ()),
+                            latency_by_scale_s=by_scale, warmup=settings.warmup,
+                            acceleration=getattr(sampler, "acceleration", ()),
                             **{name: found.latency() for name, found in times.items()})
         signs = dict.fromkeys((*disturbances(record), *speedup_disturbances(record)))
         if not signs:
             break
         again = ", measured again" if attempt + 1 < ATTEMPTS else "; the tables say so"
         print(f"{wanted.system}: other work disturbed the times ({'; '.join(signs)}){again}", flush=True)
+    if gpu:
+        energy = measure_energy(gpu, batch.latents, device, images=wanted.batch_size)
+        gpu.require_undisturbed()
+        record = record.model_copy(update={"energy_j_per_image": energy.j_per_image, "idle_w": energy.idle_w,
+                                           "unanswered": gpu.unanswered})
     return record
 
 
@@ -248,6 +258,19 @@ class Workload:
         """One batch of latents."""
         return self.sampler.latents(self.labels, self.indices, self.seed, cache_policy=self.cache_policy,
                                     on_cache=on_cache)
+
+    def seconds_by_scale(self, device: torch.device, repeats: int) -> tuple[float, ...]:
+        """Latency by scale, in repeats of its own, so that the marks are in no time of `latents`.
+
+        Empty for a system that does not go scale by scale, or whose generations are replayed.
+        """
+        sampler = self.sampler
+        if not isinstance(sampler, ScaleSampler) or not sampler.told_scales:
+            return ()
+        return tuple(time_parts(
+            lambda mark: sampler.latents(self.labels, self.indices, self.seed, cache_policy=self.cache_policy,
+                                         on_scale=mark),
+            device, repeats=repeats, label="by scale"))
 
 
 def watch_memory(batch: Workload, device: torch.device) -> tuple[Tensor, dict[str, float | None], set[str]]:
@@ -301,7 +324,6 @@ def new_record(config: ExperimentConfig, wanted: Configuration, run_dir: Path, *
                **measured: Any) -> ProfileRecord:
     """A record with what is known before measuring, and the given measurements, which are fields of the record."""
     system = resolve_system(wanted.system, config)
-    weights = () if wanted.random_weights else system.weights
     parameters = system.parameters()  # by formula, so that it works for networks that do not fit into memory
     cap_mib = _mib(wanted.memory_cap_bytes)
     return ProfileRecord(
@@ -312,11 +334,25 @@ def new_record(config: ExperimentConfig, wanted: Configuration, run_dir: Path, *
         memory=MemoryUse(**memory or {}, memory_cap_mib=cap_mib), attention=sorted(attention),
         allocator=os.environ.get("PYTORCH_CUDA_ALLOC_CONF") if default_device().type == "cuda" else None,
         provenance=provenance(experiment=config.name, seed=config.seed, on=default_device().type,
-                              settings=config.digest(*PROFILED, f"systems.{family_of(wanted.system, config)}"),
-                              imported_sha256=imported_sha256(system, config, run_dir) if weights else None,
-                              weights_sha256={name: sha256_kept(run_dir / f"{name}.safetensors") for name in weights}
-                              | ({path.name: sha256_kept(path) for path in user_files(system)} if weights else {})),
+                              settings=settings_digest(config, wanted),
+                              imported_sha256=None if wanted.random_weights
+                              else imported_sha256(system, config, run_dir),
+                              weights_sha256=weights_sha256(config, wanted, run_dir)),
         **_NOTHING | measured)
+
+
+def settings_digest(config: ExperimentConfig, wanted: Configuration) -> str:
+    """Digest of the settings that a profile depends on."""
+    return config.digest(*PROFILED, f"systems.{family_of(wanted.system, config)}")
+
+
+def weights_sha256(config: ExperimentConfig, wanted: Configuration, run_dir: Path) -> dict[str, str]:
+    """Hashes of the weight files that a profile reads; none of random weights."""
+    if wanted.random_weights:
+        return {}
+    system = resolve_system(wanted.system, config)
+    return {name: sha256_kept(run_dir / f"{name}.safetensors") for name in system.weights} \
+        | {path.name: sha256_kept(path) for path in user_files(system)}
 
 
 def _mib(size_bytes: int | None) -> float | None:

@@ -22,6 +22,7 @@ class Needs:
         curves: networks whose training curves are needed.
         reconstruction: whether the record of reconstructed real images is needed.
         fidelity: systems whose pictures are compared with the full network's.
+        sweep: systems whose sweeps over batch sizes are needed; what needs any is not made with everything else.
     """
 
     score: tuple[str, ...] = ()
@@ -31,14 +32,15 @@ class Needs:
     reconstruction: bool = False
     loss: tuple[str, ...] = ()
     fidelity: tuple[str, ...] = ()
+    sweep: tuple[str, ...] = ()
 
 
 def needs(*, score: Iterable[object] = (), profile: Iterable[object] = (), samples: Iterable[object] = (),
           curves: Iterable[object] = (), reconstruction: bool = False, loss: Iterable[object] = (),
-          fidelity: Iterable[object] = ()) -> Needs:
+          fidelity: Iterable[object] = (), sweep: Iterable[object] = ()) -> Needs:
     """Needs from ids or their texts, without duplicates."""
     return Needs(_once(score), _once(profile), _once(samples), _once(curves), reconstruction, _once(loss),
-                 _once(fidelity))
+                 _once(fidelity), _once(sweep))
 
 
 def needs_of_quality(config: ExperimentConfig, systems: Iterable[object]) -> Needs:

@@ -10,7 +10,7 @@ import pandas as pd
 from varient.config import ExperimentConfig
 from varient.cost.kv_accounting import passes, token_layers
 from varient.cost.paper_systems import BRIDGE
-from varient.cost.roofline import PAPER_DEVICE, PAPER_POLICY, SystemCost, peak_mib, system_cost
+from varient.cost.roofline import PAPER_BATCH_SIZE, PAPER_DEVICE, PAPER_POLICY, SystemCost, peak_mib, system_cost
 from varient.cost.sizes import MIB
 from varient.disturbance import disturbances, speedup_disturbances
 from varient.paper import DEPTH, paper_rows, system_id
@@ -33,8 +33,8 @@ DISTURBED = " (disturbed)"
 """Beside times of a profile that other work on the machine disturbed."""
 CPU_BATCH = 1
 """Batch of the profiles on a CPU that the table shows at the paper's size."""
-COLUMNS = ("steps", "speedup", "work_ratio", "latency_s", "memory_mb", "kv_cache_mb", "params", "fid", "fid_ratio",
-           "is", "precision", "recall")
+COLUMNS = ("steps", "speedup", "work_ratio", "latency_s", "images_per_s", "memory_mb", "kv_cache_mb", "params",
+           "fid", "fid_ratio", "is", "precision", "recall")
 _SCORES = {"fid": "fid", "is": "inception_score", "precision": "precision", "recall": "recall"}
 _EXTRA_FIDS = ("fid_test", "fid_cross")
 """FIDs against other references, in experiments that have them."""
@@ -72,12 +72,13 @@ def table2(config: ExperimentConfig, results: Results) -> pd.DataFrame:
 
 def _printed() -> dict[str, dict[str, str]]:
     """The paper's rows by system, with ratios to VAR-d30's: of FIDs, and in brackets of latencies where it prints no
-    speedup."""
+    speedup; and with the images per second that its latencies are."""
     rows = {system_id(row["method"]): row for row in paper_rows("table2")}
     base = rows[_BASE]
     for system, row in rows.items():
         row["fid_ratio"] = number(float(row["fid"]) / float(base["fid"]), 2)
         row["speedup"] = row["speedup"] or f"[{float(base['latency_s']) / float(row['latency_s']):.2f}]"
+        row["images_per_s"] = number(PAPER_BATCH_SIZE / float(row["latency_s"]), 1)
         row["work_ratio"] = _work_ratio(VarId.parse(system), DEPTH, VAR_256, BRIDGE)
     return rows
 
@@ -132,7 +133,9 @@ def _costs(profile: ProfileRecord, baseline: ProfileRecord | None) -> dict[str, 
         cells |= {"latency_s": OUT_OF_MEMORY, "memory_mb": OUT_OF_MEMORY}
     else:
         latency_s, memory = profile.latency.median_s, profile.memory
-        cells |= {"latency_s": _marked(number(latency_s, 4), disturbances(profile)),
+        signs = disturbances(profile)
+        cells |= {"latency_s": _marked(number(latency_s, 4), signs),
+                  "images_per_s": _marked(number(profile.images_per_s, 1), signs),
                   "speedup": _speedup(profile, baseline),
                   "memory_mb": number(memory.peak_mib, 1), "kv_cache_mb": number(memory.kv_cache_mib, 3)}
     source = f"measured ({profile.provenance.experiment})"
@@ -167,7 +170,8 @@ def _counted(published_as: str, system: System | None, config: ExperimentConfig)
     if cost.policy == PAPER_POLICY:  # CoDe and VAR; of the others the paper prints no memory
         cells |= {"kv_cache_mb": Cell(number(cost.kv_cache_bytes / MIB, 1), source=ARITHMETIC)}
     baseline_s = system_cost(_BASE, policy=PAPER_POLICY).latency_s
-    predicted = {"latency_s": number(cost.latency_s, 2), "speedup": number(baseline_s / cost.latency_s, 2)}
+    predicted = {"latency_s": number(cost.latency_s, 2), "images_per_s": number(cost.batch_size / cost.latency_s, 1),
+                 "speedup": number(baseline_s / cost.latency_s, 2)}
     if cost.peak_memory:
         predicted["memory_mb"] = number(peak_mib(cost, None), 0)
     return cells | {name: Cell(text, source=f"{PREDICTED} ({PAPER_DEVICE})") for name, text in predicted.items()}

@@ -78,22 +78,28 @@ class Pipeline:
         """Transformer and tokenizer."""
         return self.model, self.tokenizer
 
+    @property
+    def told_scales(self) -> Sequence[int]:
+        """The scales of the plan (`varient.systems.protocol.ScaleSampler`)."""
+        return () if self.replays is not None else range(1, self.plan.num_scales + 1)
+
     def latents(self, labels: Sequence[int], indices: Sequence[int], seed: int, *,
                 cache_policy: CachePolicy | None = None,
-                on_cache: Callable[[CountedCache], None] | None = None) -> Tensor:
+                on_cache: Callable[[CountedCache], None] | None = None,
+                on_scale: Callable[[int], None] | None = None) -> Tensor:
         """f_hat (B, C, H, W), float32.
 
-        A generation whose cache is watched is never replayed: in a replay no Python runs.
+        A generation that is watched is never replayed: in a replay no Python runs.
         """
         policy = cache_policy or "lean"
 
         def run(label_B: Tensor, uniform_BL: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
-            generated, sums = self._generated(label_B, uniform_BL, policy, on_cache)
+            generated, sums = self._generated(label_B, uniform_BL, policy, on_cache, on_scale)
             return generated.f_hat_BCHW, sums
 
         return sample_latents(run, self.model, torch.as_tensor(labels),
                               image_uniforms(seed, indices, self.model.pyramid.length),
-                              None if on_cache else self.replays, (self.plan, self.guidance, policy))
+                              None if on_cache or on_scale else self.replays, (self.plan, self.guidance, policy))
 
     def tokens(self, labels: Sequence[int], indices: Sequence[int], seed: int) -> Tensor:
         """The tokens (B, L), int64, of the same images."""
@@ -105,10 +111,11 @@ class Pipeline:
                               image_uniforms(seed, indices, self.model.pyramid.length))
 
     def _generated(self, label_B: Tensor, uniform_BL: Tensor, policy: CachePolicy,
-                   on_cache: Callable[[CountedCache], None] | None = None) -> tuple[Generated, Sequence[Tensor]]:
+                   on_cache: Callable[[CountedCache], None] | None = None,
+                   on_scale: Callable[[int], None] | None = None) -> tuple[Generated, Sequence[Tensor]]:
         quantizer = self.tokenizer.quantize
         return run_scales(self.model, quantizer, label_B, self.plan, self.guidance,
-                          SampledReadout(quantizer, uniform_BL), cache_policy=policy, on_cache=on_cache)
+                          SampledReadout(quantizer, uniform_BL, on_scale), cache_policy=policy, on_cache=on_cache)
 
     def decode(self, latents: Tensor) -> Tensor:
         """Decode latents f_hat (B, C, H, W) to uint8 images (B, 3, S, S)."""

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from pydantic import BaseModel
 
@@ -64,6 +64,26 @@ class Sampler(Protocol):
 
     def decode(self, latents: Tensor) -> Tensor:
         """Decode latents (B, ...) to uint8 images (B, 3, S, S)."""
+
+
+@runtime_checkable
+class ScaleSampler(Sampler, Protocol):
+    """A sampler that generates scale by scale and can say when the tokens of each are chosen."""
+
+    @property
+    def told_scales(self) -> Sequence[int]:
+        """The scales that ``on_scale`` is called with, in order; none where a generation is replayed as a CUDA graph,
+        in which no Python runs."""
+
+    def latents(self, labels: Sequence[int], indices: Sequence[int], seed: int, *,
+                cache_policy: CachePolicy | None = None,
+                on_cache: Callable[[CountedCache], None] | None = None,
+                on_scale: Callable[[int], None] | None = None) -> Tensor:
+        """As `Sampler.latents`.
+
+        Args:
+            on_scale: called with k when the tokens of scale k are chosen; on a GPU, when their kernels are launched.
+        """
 
 
 class System(Protocol):

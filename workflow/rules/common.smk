@@ -36,6 +36,11 @@ DEMO = f"{RESULTS}/demo/index.html"
 OPENING = f"{RESULTS}/opening.rst"
 SUMMARY = f"{RESULTS}/summary.html"
 
+# Figures of `all`; those that need sweeps over batch sizes are made by `sweeps` alone.
+USUAL_FIGURES = [
+    name for name in FIGURE_SOURCES if not figure_needs(name, EXPERIMENT).sweep
+]
+
 # The outputs of `all`, except the report.
 RESULT_FILES = [
     *expand(
@@ -44,7 +49,7 @@ RESULT_FILES = [
         suffix=["csv", "md", "tex"],
     ),
     *expand(
-        f"{FIGURES}/{{figure}}.{{suffix}}", figure=FIGURE_SOURCES, suffix=["png", "pdf"]
+        f"{FIGURES}/{{figure}}.{{suffix}}", figure=USUAL_FIGURES, suffix=["png", "pdf"]
     ),
     *expand(f"{RESULTS}/claims.{{suffix}}", suffix=["csv", "md"]),
     SUMMARY,
@@ -64,7 +69,7 @@ RESULT_SUMS = expand(
     f"{SUMS}/{{name}}.sha256",
     name=[
         *(f"table{number}" for number in TABLES),
-        *FIGURE_SOURCES,
+        *USUAL_FIGURES,
         "claims",
         "summary",
         *(["ablations"] if EXPERIMENT.ablations else []),
@@ -431,6 +436,18 @@ def claim_records(wildcards):
         name for number in TABLES for name in TABLES[number].needs(EXPERIMENT).score
     ]
     return records("score", sorted({*shown, *ARMS.score}))
+
+
+# Answers of `varient sweep`; the folder beside each, of the same name, has the record of each batch.
+SWEEPS = f"runs/{EXPERIMENT.name}/sweeps"
+
+# Largest batch of a sweep: with digits on a CPU, where all batches fit, a few minutes a system.
+SWEPT_UP_TO = 256
+
+
+def sweep_answers(systems):
+    """Answers of the sweeps of systems."""
+    return [f"{SWEEPS}/{system}.json" for system in systems]
 
 
 def figure_samples(wildcards):

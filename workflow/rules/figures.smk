@@ -9,6 +9,9 @@ rule figure:
         fidelity=lambda wildcards: fidelity_records(
             figure_needs(wildcards.figure, EXPERIMENT).fidelity
         ),
+        sweeps=lambda wildcards: sweep_answers(
+            figure_needs(wildcards.figure, EXPERIMENT).sweep
+        ),
         samples=figure_samples,
         trained=lambda wildcards: weight_files(
             figure_needs(wildcards.figure, EXPERIMENT).curves
@@ -36,8 +39,11 @@ rule figure:
         scores=lambda wildcards, input: repeated("--score", input.scores),
         profiles=lambda wildcards, input: repeated("--profile", input.profiles),
         fidelity=lambda wildcards, input: repeated("--fidelity", input.fidelity),
+        sweeps=lambda wildcards, input: repeated(
+            "--sweep", [answer.removesuffix(".json") for answer in input.sweeps]
+        ),
         stem=lambda wildcards, output: output.png.removesuffix(".png"),
     shell:
         "python -m varient figure --config {params.config:q} {wildcards.figure:q} {params.scores:q} {params.profiles:q}"
-        " {params.fidelity:q} --output {params.stem:q} > {log:q} 2>&1"
+        " {params.fidelity:q} {params.sweeps:q} --output {params.stem:q} > {log:q} 2>&1"
         " && sha256sum {output.png:q} {output.pdf:q} > {output.sums:q}"

@@ -1,4 +1,4 @@
-"""The paper's figures and four of ours, drawn from records, training curves and sample archives.
+"""The paper's figures and six of ours, drawn from records, training curves and sample archives.
 
 Each module draws some of them.  A drawing function takes the config, the records and the run folder and returns a
 figure; a function beside it returns the figure's inputs.  A panel whose inputs are missing names them.
@@ -40,6 +40,8 @@ FIGURES = {
     "fig7": _source("pictures", "evolution"),
     "quality-cost": _source("frontier", "frontier"),
     "kv-live": _source("kv_live", "kv_live"),
+    "latency-by-scale": _source("scales", "scales"),
+    "throughput": _source("throughput", "throughput"),
     "rivals": _source("rivals", "rivals"),
     "fidelity": _source("pairs", "pairs"),
 }
@@ -83,6 +85,7 @@ def _drawn(wanted: Needs, config: ExperimentConfig, results: Results) -> Results
         tuple(record for record in results.all_profiles if record.system in wanted.profile),
         fidelity=tuple(record for record in results.fidelity
                        if {found.system for found in record.systems} & set(wanted.fidelity)),
+        sweeps=results.sweeps,
         remarks=results.remarks if wanted.score else ()))
     said = "; ".join(marks(config, shown))
     return replace(shown, marks=(f"{said} (the tables' notes say why).",) if said else ())
