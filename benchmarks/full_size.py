@@ -31,6 +31,7 @@ from varient.files import write_text
 from varient.models.acceleration import Acceleration
 from varient.models.build import build_transformer
 from varient.models.transformer import initialize
+from varient.profile_records import MachineLoad, ProfileRecord
 from varient.profiling.latency import LoadWatch, Times, time_in_turns, usable_cores
 from varient.profiling.profiler import (
     ATTEMPTS,
@@ -40,7 +41,7 @@ from varient.profiling.profiler import (
     new_record,
     watch_memory,
 )
-from varient.records import MachineLoad, ProfileRecord, write_record
+from varient.records import write_record
 from varient.sampling import Guidance
 from varient.systems.ids import base_system
 from varient.systems.pipeline import Pipeline, random_pipeline, ready

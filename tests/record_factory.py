@@ -7,7 +7,8 @@ from typing import Any
 
 from varient.config import ExperimentConfig
 from varient.cost.paper_systems import paper_system
-from varient.records import FidelityRecord, HeldOutRecord, ProfileRecord, Provenance, ReconstructionRecord, ScoreRecord
+from varient.profile_records import ProfileRecord
+from varient.records import FidelityRecord, HeldOutRecord, Provenance, ReconstructionRecord, ScoreRecord
 from varient.results import Results
 
 

@@ -6,8 +6,9 @@ from math import inf
 import pytest
 from conftest import ROOT, benchmark
 
+from varient.profile_records import ProfileRecord
 from varient.profiling import profiler
-from varient.records import ProfileRecord, read_record
+from varient.records import read_record
 
 full_size = benchmark("full_size")
 SMOKE = ROOT / "workflow/config/smoke.yaml"

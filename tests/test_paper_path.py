@@ -21,7 +21,8 @@ from standins.settings import CONFIG, PAPER, settings_for
 from varient.ablations import arms
 from varient.config import load_config
 from varient.experiment import named_files, parse_experiment
-from varient.records import FidelityRecord, ProfileRecord, ScoreRecord, read_record
+from varient.profile_records import ProfileRecord
+from varient.records import FidelityRecord, ScoreRecord, read_record
 from varient.report.table2 import DISTURBED
 from varient.report.tables import TABLES
 

@@ -7,8 +7,8 @@ from record_factory import provenance as made_up
 from record_factory import reconstruction, score
 
 from varient.json_file import MOST_BYTES
+from varient.profile_records import ProfileRecord
 from varient.records import (
-    ProfileRecord,
     ReconstructionRecord,
     RecordError,
     ScoreRecord,

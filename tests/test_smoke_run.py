@@ -14,7 +14,8 @@ from conftest import ROOT
 from fashion_fixtures import write_files
 from project_copy import SMOKE, copy_to, snakemake
 
-from varient.records import ProfileRecord, ScoreRecord, read_record
+from varient.profile_records import ProfileRecord
+from varient.records import ScoreRecord, read_record
 from varient.report.table2 import DISTURBED
 
 pytestmark = [pytest.mark.slow, pytest.mark.all_cores]

@@ -11,8 +11,9 @@ from typer.testing import CliRunner
 from varient import speed
 from varient.cli import app
 from varient.evaluation.drift import DriftError
+from varient.profile_records import MachineLoad
 from varient.profiling.latency import Times
-from varient.records import MachineLoad, RecordError, device_name, read_record
+from varient.records import RecordError, device_name, read_record
 from varient.speed import (
     ATTEMPTS,
     FAIL,

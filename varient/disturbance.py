@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from statistics import median, quantiles
 
-from varient.records import Latency, MachineLoad, ProfileRecord
+from varient.profile_records import Latency, MachineLoad, ProfileRecord
 
 WAITING = 1.15
 """Wall-clock time over CPU time above which a process waited for cores.  Our choice, like the other limits: on an idle

@@ -15,8 +15,9 @@ from varient.cost.paper_systems import paper_system
 from varient.cost.parameters import vqvae_parameters
 from varient.paper import DEPTH
 from varient.paper.released import why_unknown
+from varient.profile_records import ProfileRecord
 from varient.pyramid import VAR_256
-from varient.records import CPU, ProfileRecord, ScoreRecord
+from varient.records import CPU, ScoreRecord
 from varient.results import Results
 from varient.systems.ids import VarId, base_system
 from varient.systems.lineage import imported_networks

@@ -17,12 +17,12 @@ from scipy.special import stdtr, stdtrit
 from varient.ablations import arms
 from varient.config import ExperimentConfig
 from varient.image_tree import is_hidden
+from varient.profile_records import ProfileRecord
 from varient.records import (
     Fidelity,
     FidelityRecord,
     HeldOutLoss,
     HeldOutRecord,
-    ProfileRecord,
     ReconstructionRecord,
     Record,
     RecordError,

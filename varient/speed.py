@@ -26,18 +26,9 @@ from varient.evaluation.drift import SYSTEMS, DriftError, accepted_sampler, open
 from varient.evaluation.moments import FrechetReference, Moments
 from varient.evaluation.neighbours import density_coverage, precision_recall
 from varient.generation import label_of
+from varient.profile_records import MachineLoad
 from varient.profiling.latency import LoadWatch, Step, Times, time_in_turns
-from varient.records import (
-    Above,
-    MachineLoad,
-    Positive,
-    Provenance,
-    Record,
-    device_name,
-    provenance,
-    read_record,
-    write_record,
-)
+from varient.records import Above, Positive, Provenance, Record, device_name, provenance, read_record, write_record
 from varient.systems.protocol import Sampler
 
 WARN, FAIL = 0.10, 0.25

@@ -53,15 +53,8 @@ from varient.generation import FinishedBatches
 from varient.models.build import build_tokenizer, build_transformer, load_tokenizer, without_weights
 from varient.models.checkpoint import read_description, save_weights
 from varient.models.official import import_tokenizer
-from varient.records import (
-    FidelityRecord,
-    ProfileRecord,
-    ReconstructionRecord,
-    Record,
-    ScoreRecord,
-    read_record,
-    write_record,
-)
+from varient.profile_records import ProfileRecord
+from varient.records import FidelityRecord, ReconstructionRecord, Record, ScoreRecord, read_record, write_record
 from varient.report.figures import FIGURES, figure_needs
 from varient.report.tables import TABLES
 from varient.results import Results

@@ -7,7 +7,8 @@ import pytest
 import torch
 from conftest import ROOT
 
-from varient.records import ProfileRecord, read_record
+from varient.profile_records import ProfileRecord
+from varient.records import read_record
 
 SMOKE = ROOT / "workflow/config/smoke.yaml"
 pytestmark = pytest.mark.slow

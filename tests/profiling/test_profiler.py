@@ -17,9 +17,10 @@ from conftest import ROOT
 
 from varient.cost.kv_accounting import kv_peak_bytes
 from varient.models.checkpoint import save_weights
+from varient.profile_records import ProfileRecord
 from varient.profiling import profiler
 from varient.profiling.profiler import Configuration, Workload, profile_here
-from varient.records import ProfileRecord, RecordError, read_record
+from varient.records import RecordError, read_record
 from varient.sampling import SampledReadout
 from varient.sources import stage_sources
 from varient.systems.pipeline import random_pipeline

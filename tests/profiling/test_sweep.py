@@ -10,10 +10,11 @@ from record_factory import profile as made_up
 from typer.testing import CliRunner
 
 from varient.cli import app
+from varient.profile_records import ProfileRecord
 from varient.profiling import sweep as module
 from varient.profiling.profiler import Configuration, new_record
 from varient.profiling.sweep import SweepError, sweep
-from varient.records import ProfileRecord, RecordError, read_record, write_record
+from varient.records import RecordError, read_record, write_record
 from varient.report.sweeps import best, sweep_answer
 from varient.results import read_sweep, read_sweeps
 

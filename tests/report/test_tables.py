@@ -5,12 +5,8 @@ from record_factory import cpu_profiles, held_out, profile, reconstruction, scor
 
 from varient.config import DepthArms, load_config
 from varient.paper import PAPER_DEPTHS, paper_table
-from varient.records import (
-    ProfileRecord,
-    RecordError,
-    ScoreRecord,
-    write_record,
-)
+from varient.profile_records import ProfileRecord
+from varient.records import RecordError, ScoreRecord, write_record
 from varient.report.quality_tables import table1, table4, table5, table8
 from varient.report.table2 import NO_COUNTERPART, table2
 from varient.report.tables import TABLES, render

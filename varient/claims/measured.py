@@ -29,8 +29,9 @@ from varient.cost.roofline import PAPER_BATCH_SIZE, PAPER_POLICY
 from varient.disturbance import disturbances, speedup_disturbances
 from varient.paper import PAPER_DEPTHS
 from varient.paper_size import differences, is_meant, on_cpu
+from varient.profile_records import ProfileRecord
 from varient.pyramid import Pyramid
-from varient.records import ProfileRecord, Provenance, ReconstructionRecord
+from varient.records import Provenance, ReconstructionRecord
 from varient.results import curves_of
 from varient.systems.ids import VarId
 from varient.systems.names import SupernetId

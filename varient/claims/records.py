@@ -19,7 +19,8 @@ from varient.paper_size import (
     record_differences,
     unknown_files,
 )
-from varient.records import CPU, ProfileRecord, ScoreRecord
+from varient.profile_records import ProfileRecord
+from varient.records import CPU, ScoreRecord
 from varient.results import AnyRecord, Results, comparable
 from varient.systems.ids import VarId, base_system, parse
 from varient.systems.registry import networks_of, resolve_system

@@ -14,7 +14,7 @@ import psutil
 import torch
 from tqdm import tqdm
 
-from varient.records import Latency, MachineLoad
+from varient.profile_records import Latency, MachineLoad
 
 Step = Callable[[], object]
 Name = TypeVar("Name")

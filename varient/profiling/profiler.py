@@ -25,12 +25,13 @@ from varient.devices import visible_gpus, wanted_device
 from varient.disturbance import disturbances, speedup_disturbances
 from varient.files import sha256_kept
 from varient.generation import label_of
+from varient.profile_records import MemoryUse, ProfileRecord
 from varient.profiling.energy import measure_energy
 from varient.profiling.latency import LoadWatch, Step, time_in_turns, time_parts
 from varient.profiling.memory import MemoryWatch, cap_allocator, is_out_of_memory, peak_rss_bytes, stored_bytes
 from varient.profiling.nvml import Gpu, NvmlError
 from varient.profiling.process import oom_kills
-from varient.records import MemoryUse, ProfileRecord, provenance, random_weights, read_record, write_record
+from varient.records import provenance, random_weights, read_record, write_record
 from varient.systems.ids import base_system
 from varient.systems.lineage import imported_sha256
 from varient.systems.pipeline import DTYPES, default_device, named_device

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from varient.config import ExperimentConfig
 from varient.cost.sizes import MIB
+from varient.profile_records import ProfileRecord
 from varient.profiling.profiler import Configuration, profile_in_fresh_process, settings_digest, weights_sha256
-from varient.records import ProfileRecord, read_record
+from varient.records import read_record
 from varient.systems.registry import resolve_system
 from varient.targets import sweep_records
 

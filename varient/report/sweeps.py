@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from varient.disturbance import disturbances
-from varient.records import ProfileRecord
+from varient.profile_records import ProfileRecord
 from varient.report.cells import ABSENT, number
 from varient.terminal import Answer, Grid
 

@@ -16,8 +16,9 @@ from varient.disturbance import disturbances, speedup_disturbances
 from varient.paper import DEPTH, paper_rows, system_id
 from varient.paper.published import published
 from varient.paper_size import is_paper_size, on_cpu
+from varient.profile_records import ProfileRecord
 from varient.pyramid import VAR_256, Pyramid
-from varient.records import ProfileRecord, ScoreRecord
+from varient.records import ScoreRecord
 from varient.report.cells import ARITHMETIC, PREDICTED, Cell, flatten, measured, number
 from varient.report.fidelity_columns import fidelity_cells
 from varient.report.needs import Needs, needs, shown_depths, systems_of_var

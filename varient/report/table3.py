@@ -23,7 +23,8 @@ from varient.cost.simulated_memory import simulated_memory
 from varient.cost.sizes import MIB
 from varient.paper import paper_table
 from varient.paper_size import on_cpu
-from varient.records import ProfileRecord, RecordError
+from varient.profile_records import ProfileRecord
+from varient.records import RecordError
 
 TABLE3_NOTE = (
     f"KV and parameters are exact; totals are predicted for an {PAPER_DEVICE.upper()} "

@@ -11,7 +11,8 @@ from varient import markdown
 from varient.config import ExperimentConfig
 from varient.files import write_text
 from varient.paper_size import UNKNOWN_WEIGHTS, unknown_weights
-from varient.records import ProfileRecord, ScoreRecord
+from varient.profile_records import ProfileRecord
+from varient.records import ScoreRecord
 from varient.report.cells import latex, side_by_side
 from varient.results import Results
 from varient.targets import table_files

@@ -15,7 +15,7 @@ from varient.config import ExperimentConfig
 from varient.cost.roofline import PAPER_BATCH_SIZE, ROWS_PER_IMAGE
 from varient.cost.work import PRECISIONS
 from varient.paper import paper_table, system_id
-from varient.records import ProfileRecord
+from varient.profile_records import ProfileRecord
 from varient.report.figures.kv_live import KVSize
 from varient.report.needs import Needs, needs
 from varient.report.style import (

@@ -14,8 +14,8 @@ from varient.config import ExperimentConfig
 from varient.cost.roofline import PAPER_BATCH_SIZE, PAPER_DEVICE, PAPER_POLICY, system_cost
 from varient.disturbance import disturbances
 from varient.paper import DEPTH, PAPER_DEPTHS
+from varient.profile_records import ProfileRecord
 from varient.pyramid import VAR_256, Pyramid
-from varient.records import ProfileRecord
 from varient.report.needs import Needs, needs, shown_depths
 from varient.report.style import PAGE_IN, SMALL_PT, missing_records, new_figure, note_below
 from varient.results import Results

@@ -14,7 +14,7 @@ from varient.config import ExperimentConfig
 from varient.cost.gpus import device, key_of
 from varient.cost.roofline import PAPER_DEVICE, PAPER_POLICY, PAPER_PRECISION, peak_mib, system_cost
 from varient.disturbance import disturbances
-from varient.records import ProfileRecord
+from varient.profile_records import ProfileRecord
 from varient.report.needs import Needs, needs, shown_depths
 from varient.report.style import PAGE_IN, colour_of, log_scale, missing_records, new_figure, note_below
 from varient.results import Results
