@@ -41,11 +41,11 @@ class Published(NamedTuple):
 
 def draw_rivals(config: ExperimentConfig, results: Results, _run_dir: Path) -> Figure:
     """FID over the size of the cache: measured, and as published."""
-    figure = new_figure(PAGE_IN, 3.4)
-    left, right = figure.subplots(1, 2)
-    labels = {left: _draw_measured(left, config, results), right: _draw_published(right)}
-    left.set_title(f"(a) measured ({config.name})")
-    right.set_title("(b) published, VAR-d30")
+    figure = new_figure(PAGE_IN, 7.2)
+    above, below = figure.subplots(2, 1, height_ratios=(3, 2))  # the labels of the measured systems need the width
+    labels = {above: _draw_measured(above, config, results), below: _draw_published(below)}
+    above.set_title(f"(a) measured ({config.name})")
+    below.set_title("(b) published, VAR-d30")
     note_below(figure, "(a): line: what no other system beats; bars: 95 % over redraws of the images; squares: CoDe, "
                        "triangles: another cache or guidance, crosses: untrained subnets.\n(b): all entries that a "
                        f"method keeps, {SHOWN_PAIR_BYTES} bytes for a key and a value channel, batch "
