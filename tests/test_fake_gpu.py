@@ -240,7 +240,7 @@ def test_inception_waits_for_images_and_features_alone(monkeypatch):
 
     monkeypatch.setattr("torch_fidelity.feature_extractor_inceptionv3.torch.load", lambda *_, **__: None)
     monkeypatch.setattr(FeatureExtractorInceptionV3, "load_state_dict", lambda *_: None)  # the weights of its file
-    monkeypatch.setattr(extractors, "_array", lambda value: value.float().cpu())
+    monkeypatch.setattr(extractors, "feature_array", lambda value: value.float().cpu())
     with fake_gpu() as on_gpu:
         network = on_gpu(lambda: FeatureExtractorInceptionV3("shape", ["2048", "logits_unbiased"],
                                                              feature_extractor_weights_path="none"))

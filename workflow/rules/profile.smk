@@ -43,8 +43,8 @@ rule sweep:
     params:
         config=config_file,
         settings=settings_of(*PROFILED),
-        run_dir=f"runs/{EXPERIMENT.name}",
+        run_dir=lambda wildcards: f"runs/{EXPERIMENT.name}",
         most=SWEPT_UP_TO,
     shell:
         "python -m varient sweep --config {params.config:q} --system {wildcards.system:q} --run-dir {params.run_dir:q}"
-        " --most {params.most} --json > {output:q} 2> {log:q}"
+        " --most {params.most:q} --json > {output:q} 2> {log:q}"
