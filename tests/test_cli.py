@@ -48,10 +48,9 @@ def _varient(*arguments, **variables):
     (["sample", "--config", CONFIG, "--class", "1", "--depth", "4", "--bridge", "11", "-o", "x.png"], "N = 11"),
 ])
 def test_bad_input_ends_in_one_line_and_leaves_nothing(arguments, message, tmp_path):
-    result = _varient(*arguments[:-1], str(tmp_path / arguments[-1]))
-    assert result.returncode == 1
-    assert message in result.stderr
-    assert "Traceback" not in result.stderr
+    result = CliRunner().invoke(app, [*arguments[:-1], str(tmp_path / arguments[-1])])
+    assert result.exit_code == 1 and isinstance(result.exception, SystemExit)
+    assert message in result.output.splitlines()[-1] and "Traceback" not in result.output
     assert list(tmp_path.iterdir()) == []
 
 

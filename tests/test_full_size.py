@@ -27,6 +27,7 @@ def _run(folder, **options):
     return {path.stem: read_record(path, ProfileRecord) for path in (folder / "records").iterdir()}
 
 
+@pytest.mark.slow
 def test_each_row_has_a_record_whose_speedup_is_within_its_turns(tmp_path):
     records = _run(tmp_path)
     assert sorted(records) == sorted(f"profile-{row}-fp32-cpu" for row in (
@@ -43,6 +44,7 @@ def test_each_row_has_a_record_whose_speedup_is_within_its_turns(tmp_path):
     assert records["profile-variant-d2-b2-lean-fp32-cpu"].memory.kv_cache_mib < full["lean"].memory.kv_cache_mib
 
 
+@pytest.mark.slow
 def test_the_same_command_goes_on_where_it_was_killed(tmp_path, monkeypatch):
     timed, calls = full_size.time_in_turns, []
 

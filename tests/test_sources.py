@@ -26,6 +26,7 @@ print(json.dumps([module.__file__ for name, module in sys.modules.items()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", STAGES)
 def test_the_list_covers_what_the_stage_really_loads(stage):
     result = subprocess.run([sys.executable, "-c", LOADED, stage], capture_output=True, text=True, check=True, cwd=ROOT)

@@ -48,8 +48,8 @@ def _give(folder: Path, *splits: str) -> None:
         (folder / f"data/fashion-mnist/{name}.gz").touch()
 
 
-@pytest.mark.parametrize("config", ["digits", "smoke", *(pytest.param(name, marks=pytest.mark.slow)
-                                      for name in ("fashion", "digits_c", "imagenet256", "imagenet256_var"))])
+@pytest.mark.parametrize("config", ["smoke", *(pytest.param(name, marks=pytest.mark.slow) for name in
+                                               ("digits", "fashion", "digits_c", "imagenet256", "imagenet256_var"))])
 def test_the_dag_of_every_shipped_config_resolves(copy, config):
     _give(copy, "train", "val")
     result = snakemake(copy, "-n", "--configfile", f"workflow/config/{config}.yaml")
@@ -74,6 +74,7 @@ def test_the_config_alone_names_an_encoders_protocol(copy, protocol):
     assert "weights/encoder.safetensors" in result.stdout and "inception" not in result.stdout
 
 
+@pytest.mark.slow
 def test_weight_files_that_are_missing_are_named_before_any_job(copy):
     _give(copy)
     (copy / "weights" / "var_d30.pth").unlink()
@@ -258,10 +259,10 @@ def test_the_odd_class_folder_of_imagenet_is_named_before_any_job(copy, odd):
     assert {"empty": "n00000123", "extra": "n123-old"}[odd] in result.stdout + result.stderr
 
 
-@pytest.mark.parametrize(("target", "missing"), [
-    pytest.param(target, name, marks=[pytest.mark.slow] if number else []) for number, (target, name) in enumerate(zip(
-        ("tokenizer.safetensors", "classifier-judge.safetensors", "dit.safetensors", "real/holdout.npz"),
-        FASHION_MNIST, strict=True))])
+@pytest.mark.slow
+@pytest.mark.parametrize(("target", "missing"), zip(
+    ("tokenizer.safetensors", "classifier-judge.safetensors", "dit.safetensors", "real/holdout.npz"), FASHION_MNIST,
+    strict=True))
 def test_fashion_mnist_is_asked_for_before_any_job_where_images_are_read(copy, target, missing):
     _give(copy)
     (copy / f"data/fashion-mnist/{missing}.gz").unlink()
@@ -314,9 +315,8 @@ def _files(folder: Path) -> dict[Path, tuple[bytes, int]]:
     return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.rglob("*") if path.is_file()}
 
 
-@pytest.mark.parametrize("other", [
-    ["-n", "--config", "seed=77"],
-    pytest.param(["--summary", "--config", "sampling={cfg: 3.0}"], marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("other", [["-n", "--config", "seed=77"], ["--summary", "--config", "sampling={cfg: 3.0}"]])
 def test_a_look_at_another_plan_changes_no_file_of_a_run(copy, other):
     target = "runs/smoke/tokenizer.safetensors"
     assert snakemake(copy, "-n", *SMOKE, "--", target).returncode == 0
@@ -374,6 +374,7 @@ def test_a_running_workflow_keeps_its_config_whatever_others_plan(tmp_path):
     assert "Params have changed" in plan("seed: 0", "seed: 77")
 
 
+@pytest.mark.slow
 def test_a_job_in_a_process_of_its_own_reads_no_yaml_that_was_edited_meanwhile(tmp_path):
     """Such as a job on another node; here that of a rule with Python code."""
     folder = copy_to(tmp_path / "project")
@@ -492,6 +493,7 @@ def test_the_project_may_lie_in_a_folder_of_any_name(tmp_path):
     assert (folder / "runs/smoke/real/train.npz").exists()
 
 
+@pytest.mark.slow
 def test_a_command_of_a_rule_stops_where_a_part_of_it_fails(tmp_path):
     folder = copy_to(tmp_path / "project")
     with (folder / "Snakefile").open("a") as file:
