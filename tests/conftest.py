@@ -149,6 +149,15 @@ def visits(first_step: int, *, num_items: int, batch_size: int, seed: int) -> It
 
 
 @pytest.fixture
+def no_network(monkeypatch):
+    """No socket can be opened."""
+    def refuse(*_arguments, **_settings):
+        raise AssertionError("a socket was opened")
+
+    monkeypatch.setattr("socket.socket", refuse)
+
+
+@pytest.fixture
 def smoke() -> ExperimentConfig:
     return load_config(ROOT / "workflow/config/smoke.yaml")
 

@@ -35,14 +35,7 @@ CLIP = {"embed_dim": 12, "quick_gelu": True,
         "vision_cfg": {"image_size": 336, "layers": 2, "width": 64, "patch_size": 14},  # heads of 64, as all of CLIP's
         "text_cfg": {"context_length": 7, "vocab_size": 50, "width": 16, "heads": 2, "layers": 1}}
 IMAGES = np.random.default_rng(0).integers(0, 256, (6, 3, 24, 24), dtype=np.uint8)
-
-
-@pytest.fixture(autouse=True)
-def no_network(monkeypatch):
-    def refuse(*_arguments, **_settings):
-        raise AssertionError("a socket was opened")
-
-    monkeypatch.setattr("socket.socket", refuse)
+pytestmark = pytest.mark.usefixtures("no_network")
 
 
 @pytest.fixture(autouse=True)

@@ -23,14 +23,7 @@ from varient.files import sha256_of
 from varient.models.classifier import Classifier
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (10, 3, 24, 24), dtype=np.uint8)
-
-
-@pytest.fixture(autouse=True)
-def no_network(monkeypatch):
-    def refuse(*_arguments, **_settings):
-        raise AssertionError("a socket was opened")
-
-    monkeypatch.setattr("socket.socket", refuse)
+pytestmark = pytest.mark.usefixtures("no_network")
 
 
 # torch-fidelity

@@ -16,14 +16,7 @@ from varient.evaluation.pairs import PairError
 from varient.files import sha256_of
 
 torchmetrics = pytest.importorskip("torchmetrics", reason="needs torchmetrics")
-
-
-@pytest.fixture(autouse=True)
-def no_network(monkeypatch):
-    def refuse(*_arguments, **_settings):
-        raise AssertionError("a socket was opened")
-
-    monkeypatch.setattr("socket.socket", refuse)
+pytestmark = pytest.mark.usefixtures("no_network")
 
 
 @pytest.fixture(scope="module")
