@@ -210,7 +210,6 @@ def test_the_steps_are_what_they_are_called(baseline, monkeypatch):
     assert torch.equal(steps["lean"](), steps["reference"]()) and not torch.equal(steps["lean"](), steps["subnet"]())
 
 
-@pytest.mark.skipif(not (BASELINE / "speed.json").exists(), reason="no speed of the shipped networks is accepted yet")
 def test_the_shipped_ratios_are_of_the_shipped_networks():
     networks = json.loads((BASELINE / "drift.json").read_text())["provenance"]["weights_sha256"]
     shipped = read_record(BASELINE / "speed.json", SpeedBaseline)
