@@ -32,8 +32,9 @@ from varient.records import Above, Positive, Provenance, Record, device_name, pr
 from varient.systems.protocol import Sampler
 
 WARN, FAIL = 0.10, 0.25
-"""Relative changes of a ratio, up or down, that are told and that are out of tolerance.  Our choice: between two runs on
-an idle machine ratios of generations differed by 6 %, of generation to product by 9 %, of scoring to product by 22 %."""
+"""Relative changes of a ratio, up or down, that are told and that are out of tolerance.  Our choice: between two runs
+on an idle machine ratios of generations differed by 6 %, of generation to product by 9 %, of scoring to product by
+22 %."""
 BATCH_SIZE = 64
 WARMUP, REPEATS = 1, 7
 """Rounds of all steps: dropped, and timed."""
