@@ -48,7 +48,7 @@ def test_bytes_of_a_token(bits, token_bytes):
     (lambda: KVScheme(bits=3), "3 bits"), (lambda: KVScheme(bits=0), "0 bits"), (lambda: KVScheme(bits=16), "16 bits"),
     (lambda: KVScheme(Window(5)).check_fits(5), "W = 5"), (lambda: KVScheme(Window(1, 6)).check_fits(5), "C = 6"),
     *((lambda last=last: KVScheme(last_guided=last).check_fits(5), f"first {last}") for last in (0, 1, 5)),
-    (lambda: KVScheme(bits=6).check_heads(10), "6 bits"), (lambda: KVScheme(bits=4).check_heads(7), "4 bits")])
+    (lambda: KVScheme(bits=6).check_heads(2, 10), "6 bits"), (lambda: KVScheme(bits=4).check_heads(2, 7), "4 bits")])
 def test_what_no_cache_keeps_is_refused_in_a_line(make, named):
     with pytest.raises(ValueError, match=f"^[^\n]*{re.escape(named)}[^\n]*$"):
         make()
@@ -58,4 +58,4 @@ def test_what_no_cache_keeps_is_refused_in_a_line(make, named):
 def test_what_fits_is_not_refused(bits):
     for last_guided in (None, 2, 4):
         KVScheme(Window(4, 5), bits, last_guided=last_guided).check_fits(5)
-    KVScheme(Window(4, 5), bits).check_heads(8)
+    KVScheme(Window(4, 5), bits).check_heads(2, 8)

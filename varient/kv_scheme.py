@@ -1,5 +1,5 @@
-"""What a KV cache keeps of earlier scales: which of them later scales see, in how many bits, and of which half of
-classifier-free guidance.  Integers only.
+"""What a KV cache keeps of earlier scales: which of them later scales see, in how many bits, of which half of
+classifier-free guidance, and how many entries in each head.  Integers only.
 
 By default a scale sees all earlier scales as they were computed, and both halves run at all scales, as in VAR.  All
 else changes the images, so it belongs to the system and not to the cache's policy, which does not.
@@ -10,6 +10,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+
+from varient.head_budgets import HeadBudgets
 
 BITS = (8, 6, 4)
 """Possible numbers of bits of a stored key or value channel."""
@@ -63,17 +65,21 @@ class KVScheme:
         shared_map: the unconditional half attends by the attention map of the conditional half, so it has values and
             neither queries nor keys (LiteVAR).
         last_guided: the last scale at which the unconditional half runs; None: all.
+        budgets: entries that each head keeps; None: all.
 
     Raises:
-        ValueError: a number of bits that no cache stores.
+        ValueError: a number of bits that no cache stores, or budgets beside anything else.
     """
 
     window: Window | None = None
     bits: int | None = None
     shared_map: bool = False
     last_guided: int | None = None
+    budgets: HeadBudgets | None = None
 
     def __post_init__(self) -> None:
+        if self.budgets and (self.window or self.bits or self.changes_guidance):
+            raise ValueError("budgets by head stand alone: no window, packed entries or other guidance beside them")
         if self.bits not in (None, *BITS):
             raise ValueError(f"{self.bits} bits: a cache stores its entries in {', '.join(map(str, BITS))} bits, or as "
                              "they were computed")
@@ -81,12 +87,18 @@ class KVScheme:
     @property
     def is_plain(self) -> bool:
         """Whether all scales are seen as they were computed, by both halves alike."""
-        return self.window is None and self.bits is None and not self.changes_guidance
+        return self.window is None and self.bits is None and not self.changes_guidance and self.budgets is None
 
     @property
     def changes_guidance(self) -> bool:
         """Whether the unconditional half does not run as the conditional one, so that there must be guidance."""
         return self.shared_map or self.last_guided is not None
+
+    @property
+    def one_scale_at_a_time(self) -> str | None:
+        """What keeps several scales from one pass, in words; None: nothing."""
+        return ("a window" if self.window else "an end of guidance" if self.last_guided is not None else
+                "budgets by head" if self.budgets else None)
 
     def guided(self, k: int) -> bool:
         """Whether the unconditional half runs at scale k."""
@@ -99,6 +111,12 @@ class KVScheme:
     def with_wide_layers(self, layers: Iterable[int]) -> KVScheme:
         """The same with other wide layers, where windows differ by layer."""
         return self if self.window is None else replace(self, window=replace(self.window, wide_layers=tuple(layers)))
+
+    def with_contextual_heads(self, heads: Iterable[Iterable[int]]) -> KVScheme:
+        """The same with other contextual heads of each layer, where there are budgets by head."""
+        if self.budgets is None:
+            return self
+        return replace(self, budgets=replace(self.budgets, contextual=tuple(map(tuple, heads))))
 
     def sees(self, k: int, earlier: int) -> bool:
         """Whether queries of scale k see keys of a scale, in layers that run at both and are no wide ones."""
@@ -137,12 +155,14 @@ class KVScheme:
         if self.window.coarsest > num_scales:
             raise ValueError(f"C = {self.window.coarsest} coarsest scales: there are {num_scales}")
 
-    def check_heads(self, head_dim: int) -> None:
-        """Check that the packed channels of a head fill whole bytes.
+    def check_heads(self, num_heads: int, head_dim: int) -> None:
+        """Check that the packed channels of a head fill whole bytes, and that there are heads of both kinds.
 
         Raises:
-            ValueError: they do not.
+            ValueError: they do not, or there are not.
         """
+        if self.budgets and num_heads < 2:
+            raise ValueError("budgets by head need two kinds of heads, and a layer has one head")
         if self.bits is not None and head_dim % (group := 8 // math.gcd(8, self.bits)):
             raise ValueError(f"{self.bits} bits: {group} channels are packed together, and a head has {head_dim}")
 

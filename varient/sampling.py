@@ -100,8 +100,8 @@ def generate(model: VAR, quantizer: MultiScaleQuantizer, label_B: Tensor, plan: 
 
     Raises:
         ValueError: a plan for another network, a label outside the classes, drafted tokens that do not fill whole
-            scales or leave nothing to generate, a plan with different layers, a window or an end of guidance at scales
-            that are processed together, or one that says how guidance runs where there is none.
+            scales or leave nothing to generate, a plan with different layers, a window, an end of guidance or budgets
+            by head at scales that are processed together, or one that says how guidance runs where there is none.
         NotFiniteError: logits that are not finite.
     """
     check_labels(label_B, model)
@@ -222,10 +222,8 @@ def _first_scale(plan: DepthPlan, pyramid: Pyramid, drafted_BL: Tensor | None) -
     if drafted_BL.shape[1] not in ends[:plan.num_scales - 1]:
         raise ValueError(f"{drafted_BL.shape[1]} drafted tokens: they must fill whole scales and leave one to generate")
     first = ends.index(drafted_BL.shape[1]) + 2
-    if plan.kv.window:
-        raise ValueError(f"scales 1..{first} are processed together, so the plan cannot hide some of them by a window")
-    if plan.kv.last_guided is not None:
-        raise ValueError(f"scales 1..{first} are processed together, so the plan cannot end guidance after some scale")
+    if why := plan.kv.one_scale_at_a_time:
+        raise ValueError(f"scales 1..{first} are processed together, so the plan cannot have {why}")
     if len(set(plan.layers_per_scale[:first])) > 1:
         raise ValueError(f"scales 1..{first} are processed together, so the plan must have the same layers for them")
     return first

@@ -40,7 +40,8 @@ def test_ids_weights_and_steps(experiment):
     assert tuned.weights == ("tokenizer", "code-drafter-n6", "code-refiner-n6") and tuned.steps == "6+4"
     assert free.weights == ("tokenizer", "base", "code-small") and free.steps == "3+7"
     assert tuned.published_as == "code-n6" and free.published_as == "free-code-n3"
-    assert set(networks_of(experiment)) == {"code-small", "code-drafter-n6", "code-refiner-n6", "key-change"}
+    assert set(networks_of(experiment)) == {"code-small", "code-drafter-n6", "code-refiner-n6", "key-change",
+                                              "head-kinds"}
 
 
 @pytest.mark.parametrize(("name", "message"), [

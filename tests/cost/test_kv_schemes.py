@@ -48,6 +48,30 @@ def test_peaks_of_other_guidance(system, peak_mib):
     assert system_cost(system).kv_cache_bytes / MIB == peak_mib
 
 
+@pytest.mark.parametrize(("percent", "contextual", "structural"), [(50, 85, 424), (30, 51, 357)])
+def test_peaks_of_budgets_by_head(percent, contextual, structural):
+    """Before scale 10, a head keeps its budget and at most the 424 tokens of r1-r9; 256 new ones in one layer."""
+    entry = 128 * 64 * 4  # of one head
+    tokens = 15 * (contextual + structural)
+    assert system_cost(f"var-d30-heads{percent}").kv_cache_bytes == (30 * tokens + 30 * 256) * entry
+
+
+def test_work_of_budgets_by_hand():
+    """At scale 10 a contextual head reads 51 + 256 tokens, a structural one 357 + 256; observers at r4-r9 beside it."""
+    full, budgets = system_cost("var-d30"), system_cost("var-d30-heads30")
+    assert {part for part in full.work if budgets.work[part] != full.work[part]} == {"attention_scores"}
+    products = 0
+    for budget in (51, 357):
+        stored = 0
+        for k in VAR_256.scales:
+            new = VAR_256.tokens(k)
+            seen = stored + new
+            stored = min(seen, budget)
+            observed = len(range(0, new, -(-new // 32))) if k < 10 and stored < seen else 0
+            products += seen * (2 * new + observed)
+    assert budgets.work["attention_scores"].flops == 30 * 128 * 15 * 64 * 2 * products
+
+
 def test_the_unconditional_half_dies_with_its_last_scale():
     """Layer by layer: when scale 9 enters the first layer, all layers still have both halves of r1..r8."""
     (stage,) = system_cost("var-d30-g9").stages

@@ -71,7 +71,8 @@ def test_whatever_controls_hold_is_drawn_or_told(changed):
         assert set(error.problems) <= set(START)
         return
     for side in state.sides:
-        side.system.plan(30, 10, 6).kv.check_heads(DIGITS.transformer.embed_dim // DIGITS.transformer.num_heads)
+        side.system.plan(30, 10, 6).kv.check_heads(
+            DIGITS.transformer.num_heads, DIGITS.transformer.embed_dim // DIGITS.transformer.num_heads)
 
 
 def test_bits_that_do_not_fill_bytes_are_not_offered():

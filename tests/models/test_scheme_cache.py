@@ -160,7 +160,7 @@ def test_counts_of_the_cost_model_are_the_caches_own(planned, images, heads, dty
                                         if plan.kv.of_layer(layer).sees(k, s))
             assert cache.held_bytes == cache.live_bytes
         live.append(cache.live_bytes)
-    counted = kv_bytes(row_steps(passes(plan, pyramid), "lean", plan.kv, rows), plan.kv, heads=heads, head_dim=head_dim,
+    counted = kv_bytes(row_steps(passes(plan, pyramid), "lean", plan.kv, rows, heads), plan.kv, head_dim=head_dim,
                        channel_bytes=2 * dtype.itemsize)
     assert counted.live == tuple(live)
     assert (max(counted.peak), counted.scratch) == (cache.peak_bytes, cache.scratch_bytes)

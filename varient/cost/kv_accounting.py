@@ -1,6 +1,6 @@
 """Size of the KV cache under a plan, computed without running it; equal to what the caches themselves count
-(`varient.models.kv_cache` and, for a plan with a window, packed entries or other guidance,
-`varient.models.scheme_cache`).
+(`varient.models.kv_cache`; for a plan with a window, packed entries or other guidance `varient.models.scheme_cache`,
+for one with budgets by head `varient.models.budget_cache`).
 
 The unit is the token-layer: one token in one layer, with one key and one value of ``width`` channels in each row.
 All counts are exact integers.
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from itertools import groupby, zip_longest
 
 from varient.config import CachePolicy
+from varient.head_budgets import FIRST_SCALES, HEAD_KINDS, HeadBudgets, HeadKind
 from varient.kv_scheme import PLAIN, KVScheme
 from varient.plan import DepthPlan
 from varient.pyramid import Pyramid
@@ -67,13 +68,12 @@ def passes(plan: DepthPlan, pyramid: Pyramid, prefilled: int = 1) -> tuple[Pass,
         prefilled: number of leading scales that enter together in the first pass, as in CoDe's refiner.
 
     Raises:
-        ValueError: a plan for other scales, or prefilled scales that do not exist, run different layers, do not see
-            each other or may be guided apart.
+        ValueError: a plan for other scales, or prefilled scales that do not exist, run different layers, or are told
+            apart by the plan's cache or guidance.
     """
     plan.check_fits(plan.depth, pyramid.num_scales)
-    if prefilled > 1 and (plan.kv.window or plan.kv.last_guided is not None):
-        raise ValueError(f"{prefilled} scales cannot enter in one pass: the plan has "
-                         f"{'a window' if plan.kv.window else 'an end of guidance'}")
+    if prefilled > 1 and (why := plan.kv.one_scale_at_a_time):
+        raise ValueError(f"{prefilled} scales cannot enter in one pass: the plan has {why}")
     if not 1 <= prefilled <= plan.num_scales or len(set(plan.layers_per_scale[:prefilled])) > 1:
         raise ValueError(f"{prefilled} scales cannot enter in one pass: they must exist and run the same layers")
     begin = Pass(1, prefilled, pyramid.end(prefilled), plan.layers(1))
@@ -118,9 +118,11 @@ def cache_steps(passes: Sequence[Pass], policy: CachePolicy, kv: KVScheme = PLAI
         kv: of the plan.
 
     Raises:
-        ValueError: unknown policy, or `reference` with a plan that is not plain.
+        ValueError: unknown policy, `reference` with a plan that is not plain, or budgets by head.
     """
     policy = policy_named(policy)
+    if kv.budgets:
+        raise ValueError("heads with budgets keep different tokens; see row_steps")
     if policy == "reference" and not kv.is_plain:
         raise ValueError("the reference cache has no window, packed entries or other guidance; they need the lean one")
     scales: dict[int, list[int]] = {}  # layer -> last scale of each of its passes
@@ -158,34 +160,63 @@ def cache_steps(passes: Sequence[Pass], policy: CachePolicy, kv: KVScheme = PLAI
 
 @dataclass(frozen=True)
 class RowSteps:
-    """Rows of the transformer that are in the cache for equally long.
+    """Rows of the transformer, or some of their heads, that are in the cache for equally long.
 
     Attributes:
         count: number of the rows.
+        heads: number of the heads in each row.
         steps: the cache around each attention, for one of the rows; of the leading passes that it enters.
         vectors: what it keeps of a token: 2, key and value, or 1, the value alone.
     """
 
     count: int
+    heads: int
     steps: tuple[CacheStep, ...]
     vectors: int = 2
 
 
-def row_steps(passes: Sequence[Pass], policy: CachePolicy, kv: KVScheme, rows: int) -> tuple[RowSteps, ...]:
-    """All rows; where the two halves of guidance differ, first the conditional and then the unconditional ones.
+def row_steps(passes: Sequence[Pass], policy: CachePolicy, kv: KVScheme, rows: int, heads: int) -> tuple[RowSteps, ...]:
+    """All rows; where the two halves of guidance differ, first the conditional and then the unconditional ones; where
+    heads have budgets, one group for each kind of heads.
 
     Args:
         rows: images, doubled under guidance.
+        heads: of each layer.
 
     Raises:
-        ValueError: as `cache_steps`.
+        ValueError: as `cache_steps`, but for budgets by head.
     """
+    if kv.budgets:
+        counts = {kind: len(found) for kind, found in kv.budgets.heads(0, heads).items()}  # the same in all layers
+        return tuple(RowSteps(rows, counts[kind], _budget_steps(passes, kv.budgets, kind)) for kind in HEAD_KINDS)
     steps = cache_steps(passes, policy, kv)
     if not kv.changes_guidance:
-        return (RowSteps(rows, steps),)
+        return (RowSteps(rows, heads, steps),)
     # For the unconditional half the network ends with the last guided scale.
     guided = cache_steps([trip for trip in passes if trip.guided], policy, kv)
-    return RowSteps(rows // 2, steps), RowSteps(rows // 2, guided, 1 if kv.shared_map else 2)
+    return RowSteps(rows // 2, heads, steps), RowSteps(rows // 2, heads, guided, 1 if kv.shared_map else 2)
+
+
+def _budget_steps(passes: Sequence[Pass], budgets: HeadBudgets, kind: HeadKind) -> tuple[CacheStep, ...]:
+    """As `cache_steps`, for the heads of a kind."""
+    length = sum(trip.tokens for trip in passes)
+    last = {layer: trip.last for trip in passes for layer in trip.layers}
+    first: dict[int, int] = {}   # layer -> its tokens of the coarsest scales
+    stored: dict[int, int] = {}  # layer -> its entries
+    steps, live = [], 0
+    for index, trip in enumerate(passes):
+        coarse = trip.last <= FIRST_SCALES
+        for layer in trip.layers:
+            before = stored.get(layer, 0)
+            first[layer] = first.get(layer, 0) + trip.tokens * coarse
+            seen, kept = before + trip.tokens, 0
+            if trip.last < last[layer]:
+                kept = sum(budgets.kept(kind, length=length, seen=seen, first=first[layer],
+                                        newest=0 if coarse else trip.tokens))
+            stored[layer], in_flight = kept, live + trip.tokens
+            live = in_flight - seen + kept
+            steps.append(CacheStep(index, layer, trip.tokens, seen, kept, in_flight, live, seen if before else 0))
+    return tuple(steps)
 
 
 def _room(passes: Sequence[Pass], index: int, layer: int, last_scale: int) -> int:
@@ -226,22 +257,23 @@ def kv_peak_bytes(plan: DepthPlan, pyramid: Pyramid, rows: int, width: int, poli
     return peak * rows * width * (key_bytes + value_bytes)
 
 
-def kv_bytes(rows: Sequence[RowSteps], kv: KVScheme, *, heads: int, head_dim: int, channel_bytes: int) -> KVBytes:
+def kv_bytes(rows: Sequence[RowSteps], kv: KVScheme, *, head_dim: int, channel_bytes: int) -> KVBytes:
     """Bytes of the cache over its steps, as the caches count them.
 
     Args:
         rows: all rows; the first ones enter in all passes.
         channel_bytes: of one channel of key and value together: as computed, or as the reference cache stores them.
     """
-    token_bytes = kv.token_bytes(heads, head_dim, channel_bytes)
+    token_bytes = kv.token_bytes(1, head_dim, channel_bytes)
     live, peak, scratch = [], [], 0
     for _, of_pass in groupby(zip_longest(*(group.steps for group in rows)), key=lambda steps: steps[0].index):
         in_flight = after = 0
         for steps in of_pass:
-            vectors = [(step, group.count * group.vectors) for step, group in zip(steps, rows, strict=True) if step]
+            vectors = [(step, group.count * group.heads * group.vectors)
+                       for step, group in zip(steps, rows, strict=True) if step]
             in_flight = max(in_flight, sum(step.in_flight * count * token_bytes // 2 for step, count in vectors))
             after = sum(step.live * count * token_bytes // 2 for step, count in vectors)
-            scratch = max(scratch, sum(step.scratch * count * heads * head_dim * channel_bytes // 2
+            scratch = max(scratch, sum(step.scratch * count * head_dim * channel_bytes // 2
                                        for step, count in vectors))
         live.append(after)
         peak.append(in_flight)

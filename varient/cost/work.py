@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass
 from functools import cached_property
 from itertools import zip_longest
+from math import ceil
 from typing import Protocol
 
 from varient.config import CachePolicy, TransformerSpec
@@ -29,6 +30,7 @@ from varient.cost.kv_accounting import (
     passes,
     row_steps,
 )
+from varient.head_budgets import observer_stride
 from varient.kv_scheme import KVScheme
 from varient.plan import DepthPlan
 from varient.pyramid import VAR_256, Pyramid
@@ -233,7 +235,7 @@ class VARPasses:
     def kv(self, rows: int, policy: CachePolicy, precision: NumberFormats) -> KVBytes:
         """Live entries, as the caches of `varient.models` count them."""
         spec, kv = self.shape.spec, self.plan.kv
-        return kv_bytes(row_steps(self.passes, policy, kv, rows), kv, heads=spec.num_heads,
+        return kv_bytes(row_steps(self.passes, policy, kv, rows, spec.num_heads), kv,
                         head_dim=spec.embed_dim // spec.num_heads,
                         channel_bytes=precision.key_bytes(policy, spec.attn_l2_norm) + precision.value_bytes())
 
@@ -251,7 +253,7 @@ def var_work(stage: VARPasses, images: int, rows: int, policy: CachePolicy, prec
     if stage.plan.depth != stage.shape.spec.depth:
         raise ValueError(f"the plan is for {stage.plan.depth} layers, the network has {stage.shape.spec.depth}")
     spec, kv = stage.shape.spec, stage.plan.kv
-    groups = row_steps(stage.passes, policy, kv, rows)
+    groups = row_steps(stage.passes, policy, kv, rows, spec.num_heads)
     return [PassWork(trip, {
         **_layers(spec, trip, trip.rows(rows), precision),
         "attention_scores": sum((_attention(spec, step, rows, policy, precision) for step in groups[0].steps
@@ -329,30 +331,32 @@ def _attention(spec: TransformerSpec, step: CacheStep, rows: int, policy: CacheP
 
 def _scheme_attentions(spec: TransformerSpec, kv: KVScheme, groups: Sequence[RowSteps], index: int,
                        precision: NumberFormats) -> Iterator[Work]:
-    """Work of the attention of each layer and each kind of rows in a pass of a plan that is not plain."""
+    """Work of the attention of each layer and each kind of rows or heads in a pass of a plan that is not plain."""
     for steps in zip_longest(*(group.steps for group in groups)):
         if steps[0].index != index:
             continue
-        drops = any(step.kept < step.seen for step in steps if step)
+        dropping = [step.kept < step.seen for step in steps if step]
         shared = kv.shared_map and steps[-1] is not None
         for step, group in zip(steps, groups, strict=True):
             if step:
+                drops = step.kept < step.seen if kv.budgets else any(dropping)
                 yield _scheme_attention(spec, kv, step, group, precision, shared=shared, drops=drops)
 
 
 def _scheme_attention(spec: TransformerSpec, kv: KVScheme, step: CacheStep, group: RowSteps, precision: NumberFormats,
                       *, shared: bool, drops: bool) -> Work:
-    """Work of one attention for rows of a kind: packing, joining, unpacking, and dropping dead entries.
+    """Work of one attention for rows or heads of a kind: packing, joining, unpacking, and dropping dead entries.
 
     Args:
         shared: whether the values of both halves are put beside each other for one map.
         drops: whether entries of the layer die, so that those which do not are copied.
     """
-    width, narrow, keys = spec.embed_dim, precision.compute_bytes, group.vectors - 1
+    head_dim, narrow, keys = spec.embed_dim // spec.num_heads, precision.compute_bytes, group.vectors - 1
+    width = group.heads * head_dim
     key_bytes = precision.key_bytes("reference", spec.attn_l2_norm)
     fresh = width * (keys * key_bytes + precision.value_bytes())  # as projected
     dense = width * group.vectors * narrow
-    stored = kv.token_bytes(spec.num_heads, width // spec.num_heads, 2 * narrow) * group.vectors // 2
+    stored = kv.token_bytes(group.heads, head_dim, 2 * narrow) * group.vectors // 2
     before = step.seen - step.new
     read = step.seen * dense  # by the attention kernel
     written = 0
@@ -362,6 +366,9 @@ def _scheme_attention(spec: TransformerSpec, kv: KVScheme, step: CacheStep, grou
     if kv.bits is None:
         read += before * dense + step.new * fresh
         written += step.seen * dense
+        if kv.budgets and before:  # the heads of a kind are taken from all before they are joined
+            read += step.new * dense
+            written += step.new * dense
     else:
         read += step.new * (fresh + 2 * dense)         # joined in the compute dtype; largest magnitude, integers
         written += step.new * (dense + stored)
@@ -373,8 +380,12 @@ def _scheme_attention(spec: TransformerSpec, kv: KVScheme, step: CacheStep, grou
     if step.kept and drops:
         read += step.kept * stored
         written += step.kept * stored
-    rows = group.count  # each key is multiplied with the queries, each value with the map
-    return Work(flops=rows * 2 * group.vectors * step.new * step.seen * width, kv_read_bytes=rows * read,
+    products = group.vectors * step.new  # each key is multiplied with the queries, each value with the map
+    if kv.budgets and step.kept and drops:
+        products += ceil(step.new / observer_stride(step.new))  # a second map, of some queries
+        read += step.seen * width * narrow
+    rows = group.count
+    return Work(flops=rows * 2 * products * step.seen * width, kv_read_bytes=rows * read,
                 kv_written_bytes=rows * written,
                 activation_bytes=rows * group.vectors * step.new * width * narrow)  # queries, and what is returned
 

@@ -85,7 +85,8 @@ class Engine:
         config = self.config
         plan = system.plan(config.transformer.depth, config.pyramid.num_scales, config.supernet.bridge,
                            config.subnet_layers, config.supernet.depths)
-        plan.kv.check_heads(config.transformer.embed_dim // config.transformer.num_heads)
+        heads = config.transformer.num_heads
+        plan.kv.check_heads(heads, config.transformer.embed_dim // heads)
         return plan
 
     def draw(self, system: VarId, labels: Sequence[int], indices: Sequence[int], seed: int, *,

@@ -90,13 +90,13 @@ def begin(config: ExperimentConfig, depth: int) -> dict[str, Any]:
 
 def stored_bits(config: ExperimentConfig) -> list[int]:
     """In how many bits this network's keys and values can be stored; 0: as computed."""
-    head_dim = config.transformer.embed_dim // config.transformer.num_heads
-    return [0, *(bits for bits in BITS if _fits(bits, head_dim))]
+    heads = config.transformer.num_heads
+    return [0, *(bits for bits in BITS if _fits(bits, heads, config.transformer.embed_dim // heads))]
 
 
-def _fits(bits: int, head_dim: int) -> bool:
+def _fits(bits: int, num_heads: int, head_dim: int) -> bool:
     try:
-        KVScheme(bits=bits).check_heads(head_dim)
+        KVScheme(bits=bits).check_heads(num_heads, head_dim)
     except ValueError:
         return False
     return True

@@ -6,7 +6,8 @@ Two policies, which generate the same tokens:
 * `LeanCache` (the default) stores an entry only as long as a later scale reads it.  The entries of a layer's last scale
   are not stored, and all entries of a layer outside I_d are freed when it finishes the last bridge scale.
 
-A plan with a window, packed entries or other guidance has one cache, `varient.models.scheme_cache`.
+A plan with a window, packed entries or other guidance has one cache, `varient.models.scheme_cache`; one with budgets by
+head has `varient.models.budget_cache`.
 
 Shapes: R rows (images, doubled with classifier-free guidance), H heads, l tokens of the current scale, t tokens that
 the queries attend to, c channels per head.
@@ -20,6 +21,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from varient.models.budget_cache import BudgetCache
 from varient.models.scheme_cache import SchemeCache
 from varient.plan import DepthPlan
 from varient.pyramid import Pyramid
@@ -134,7 +136,7 @@ class LeanCache:
         self.scratch_bytes = max(self.scratch_bytes, _num_bytes(*copies))
 
 
-KVCache = LeanCache | ReferenceCache | SchemeCache
+KVCache = LeanCache | ReferenceCache | SchemeCache | BudgetCache
 
 
 def new_cache(policy: CachePolicy, plan: DepthPlan, pyramid: Pyramid) -> KVCache:
@@ -148,9 +150,9 @@ def new_cache(policy: CachePolicy, plan: DepthPlan, pyramid: Pyramid) -> KVCache
         raise ValueError(f"cache policy {policy!r} is unknown; known: {', '.join(policies)}")
     if not plan.kv.is_plain:
         if policy != "lean":
-            raise ValueError(f"cache policy {policy!r} keeps all scales as computed; a window, packed entries and "
-                             "other guidance need 'lean'")
-        return SchemeCache(plan, pyramid)
+            raise ValueError(f"cache policy {policy!r} keeps all scales as computed; a window, packed entries, other "
+                             "guidance and budgets need 'lean'")
+        return (BudgetCache if plan.kv.budgets else SchemeCache)(plan, pyramid)
     return policies[policy](plan, pyramid)
 
 

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from varient.config import TransformerSpec
 from varient.kv_scheme import KVScheme
 from varient.models.block_attention import Sees, attend_in_ranges, query_ranges
+from varient.models.budget_cache import BudgetCache
 from varient.models.kv_packing import as_stored
 from varient.models.shared_map import by_one_map
 from varient.plan import DepthPlan
@@ -87,6 +88,19 @@ class VAR(nn.Module):
         """Input tokens (B, l, C) of scale k >= 2, from the quantizer's `next_input` (B, l, v)."""
         return self.word_embed(x_Blv.to(self.word_embed.weight.dtype)).float() + self._positions(k, k)
 
+    def embed_scales(self, class_BC: Tensor, x_BLv: Tensor, last: int) -> Tensor:
+        """Input tokens (B, L, C) of the scales 1..last.
+
+        Args:
+            x_BLv: the quantizer's `teacher_input` (B, L - tokens of scale 1, v), possibly of more scales.
+        """
+        x_BLC = self.embed_start(class_BC)
+        if last == 1:
+            return x_BLC
+        x_BLv = x_BLv[:, :self.pyramid.end(last) - self.pyramid.tokens(1)]
+        later_BLC = self.word_embed(x_BLv.to(self.word_embed.weight.dtype)).float() + self._positions(2, last)
+        return torch.cat([x_BLC, later_BLC], dim=1)
+
     def _positions(self, first: int, last: int) -> Tensor:
         """Level plus position embedding (1, l, C) of the scales first..last."""
         levels = [self.lvl_embed.weight[k - 1].expand(self.pyramid.tokens(k), -1) for k in range(first, last + 1)]
@@ -106,8 +120,9 @@ class VAR(nn.Module):
         A token is processed only by the layers that ``plan`` lists for its scale; in other layers it is neither
         computed nor visible to other tokens.  Attention is causal between scales and full within a scale; a window in
         the plan hides earlier scales.  If the plan has fewer scales than the network, the logits end with its last.
-        Keys and values that the plan packs are seen as stored; their rounding has no gradient.  What the plan says of
-        guidance is not looked at, because these rows are no halves of it.
+        Keys and values that the plan packs are seen as stored; their rounding has no gradient.  Budgets by head evict
+        as in a generation, scale by scale.  What the plan says of guidance is not looked at, because these rows are no
+        halves of it.
 
         Args:
             label_B: classes 0..num_classes, int64.
@@ -119,29 +134,31 @@ class VAR(nn.Module):
         last = plan.num_scales
         plan.check_fits(self.spec.depth, min(last, self.pyramid.num_scales))
         class_BC = self.condition(label_B) if class_BC is None else class_BC
-        x_BLC = self.embed_start(class_BC)
-        if last > 1:
-            x_BLv = x_BLv[:, :self.pyramid.end(last) - self.pyramid.tokens(1)]
-            later_BLC = self.word_embed(x_BLv.to(self.word_embed.weight.dtype)).float() + self._positions(2, last)
-            x_BLC = torch.cat([x_BLC, later_BLC], dim=1)
+        x_BLC = self.embed_scales(class_BC, x_BLv, last)
         for layers, scales in plan.stretches():
             if len(scales) == last:
-                x_BLC = self._stretch(x_BLC, class_BC, layers, scales, plan.kv)
+                x_BLC = self._stretch(x_BLC, class_BC, layers, scales, plan)
                 continue
             members_l = torch.cat([torch.arange(self.pyramid.begin(k), self.pyramid.end(k), device=x_BLC.device)
                                    for k in scales])
-            part_BlC = self._stretch(x_BLC[:, members_l], class_BC, layers, scales, plan.kv)
+            part_BlC = self._stretch(x_BLC[:, members_l], class_BC, layers, scales, plan)
             x_BLC = x_BLC.index_copy(1, members_l, part_BlC)
         return self.logits(x_BLC, class_BC)
 
     def _stretch(self, x_BlC: Tensor, class_BC: Tensor, layers: Sequence[int], scales: Sequence[int],
-                 kv: KVScheme) -> Tensor:
+                 plan: DepthPlan) -> Tensor:
         """Consecutive layers over the tokens of the same scales."""
-        tokens = [self.pyramid.tokens(k) for k in scales]
+        tokens, kv = [self.pyramid.tokens(k) for k in scales], plan.kv
+        cache = self._budget_cache(plan)
         ranges = {scheme: query_ranges(tokens, x_BlC.device, sees=_sees(scheme, scales))
                   for scheme in {kv.of_layer(layer) for layer in layers}}
 
         def attend(layer: int, q_BHlc: Tensor, k_BHlc: Tensor, v_BHlc: Tensor) -> Tensor:
+            if cache:  # what a head keeps is known only after each scale's attention
+                of_scales = zip(scales, *(all_BHlc.split(tokens, dim=2) for all_BHlc in (q_BHlc, k_BHlc, v_BHlc)),
+                                strict=True)
+                return torch.cat([cache.attend(layer, k, query_BHlc, key_BHlc, value_BHlc, self.blocks[layer].attn)
+                                  for k, query_BHlc, key_BHlc, value_BHlc in of_scales], dim=2)
             # Cast to the kernel's dtype first: the query ranges share keys, which would be cast once for each range.
             q_BHlc, k_BHlc = q_BHlc.to(v_BHlc.dtype), k_BHlc.to(v_BHlc.dtype)
             if kv.bits:
@@ -153,6 +170,10 @@ class VAR(nn.Module):
         for layer in layers:
             x_BlC = self.blocks[layer](x_BlC, modulation[layer], attend)
         return x_BlC
+
+    def _budget_cache(self, plan: DepthPlan) -> BudgetCache | None:
+        """An empty one, if the plan has budgets by head."""
+        return BudgetCache(plan, Pyramid(self.pyramid.patch_nums[:plan.num_scales])) if plan.kv.budgets else None
 
     def attention_constants(self, layers: Sequence[int]) -> dict[int, AttentionConstants]:
         """Of each of the given layers, so that a generation computes them once and not at each scale."""
@@ -171,6 +192,8 @@ class VAR(nn.Module):
         """
 
         def attend(layer: int, q_BHlc: Tensor, k_BHlc: Tensor, v_BHlc: Tensor) -> Tensor:
+            if isinstance(cache, BudgetCache):
+                return cache.attend(layer, k, q_BHlc, k_BHlc, v_BHlc, self.blocks[layer].attn)
             k_BHtc, v_BHtc = cache.extend(layer, k, k_BHlc, v_BHlc)
             # Under one map a head has the values of both halves, one after the other.
             return self.blocks[layer].attn.softmax_attention(q_BHlc, k_BHtc, v_BHtc.flatten(3), visible_ll)
@@ -300,6 +323,10 @@ class SelfAttention(nn.Module):
         """softmax(scale q k') v over the keys marked in ``visible_lt`` (bool; None means all), in the dtype of v."""
         q_BHlc, k_BHtc = q_BHlc.to(v_BHtc.dtype), k_BHtc.to(v_BHtc.dtype)
         return F.scaled_dot_product_attention(q_BHlc, k_BHtc, v_BHtc, attn_mask=visible_lt, scale=self.softmax_scale)
+
+    def attention_map(self, q_BHlc: Tensor, k_BHtc: Tensor) -> Tensor:
+        """softmax(scale q k') (B, H, l, t), float32."""
+        return (self.softmax_scale * q_BHlc.float() @ k_BHtc.float().transpose(2, 3)).softmax(dim=-1)
 
 
 class FeedForward(nn.Module):

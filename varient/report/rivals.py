@@ -180,8 +180,8 @@ def _without(name: str) -> str:
     """The id of the same weights and depths with Eq. 2's layers, a cache that keeps everything, and guidance."""
     found = VarId.parse(name)
     return name if found is None else str(replace(
-        found, previous=None, previous_by_layer=None, coarsest=None, kv_bits=None, shared_map=False, guided=None,
-        prefix=False, nested=False, random=None))
+        found, previous=None, previous_by_layer=None, coarsest=None, kv_bits=None, budget=None, shared_map=False,
+        guided=None, prefix=False, nested=False, random=None))
 
 
 def _change(score: ScoreRecord, plain: str, results: Results) -> Cell:

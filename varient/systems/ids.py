@@ -15,6 +15,7 @@
 | `var-d30-w1`, `variant-d16-w2-c0` | as without | the same, and they see the W scales before and the C = 2 coarsest |
 | `var-d30-w1to3` | base | all, and they see 3 scales before in the layers whose keys change most, else 1 |
 | `var-d30-kv8`, `variant-d16-w2-kv4` | as without | the same, and they see keys and values of 8, 6 or 4 bits |
+| `var-d30-heads30` | base | all, and a head keeps 30 % of the tokens of an image in the mean, of two kinds |
 | `var-d30-gmap` | as without | the same, and both halves of guidance attend by the conditional half's map |
 | `var-d30-g6`, `var-d30-gmap-g6` | as without | the same, with guidance at the first 6 scales alone |
 | `code-n6`, `free-code-n6` | CoDe's drafter and refiner: fine-tuned, or as they are | |
@@ -32,6 +33,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from varient.head_budgets import HeadBudgets
 from varient.kv_scheme import COARSEST, KVScheme, Window
 from varient.plan import DepthPlan, nested_layers, prefix_layers, random_layers
 from varient.systems.names import (
@@ -81,6 +83,7 @@ SUFFIXES = (
     Suffix("previous_by_layer", "w{}to{}", ("var", "free"), "w<W>to<V>", FROM_0),
     Suffix("coarsest", "c{}", KINDS, "c<C>", FROM_0),
     Suffix("kv_bits", "kv{}", KINDS, "kv<bits>"),
+    Suffix("budget", "heads{}", ("var", "free"), "heads<percent>"),
     Suffix("shared_map", "gmap", KINDS, "gmap"),
     Suffix("guided", "g{}", KINDS, "g<last>", FROM_0),
     Suffix("window", "r{}to{}", ("free",), "r<first>to<last>"),
@@ -89,7 +92,8 @@ SUFFIXES = (
 """All suffixes of VAR's ids, in their order within an id."""
 
 _EXCLUSIVE = (("epoch", "phase"), ("bridge", "full", "window"), ("prefix", "nested", "random"), ("shared_map", "plain"),
-              ("guided", "plain"), ("previous", "previous_by_layer"), ("base", "previous_by_layer"))
+              ("guided", "plain"), ("previous", "previous_by_layer"), ("base", "previous_by_layer"),
+              ("base", "budget"))
 """Groups of mutually exclusive fields."""
 
 
@@ -115,6 +119,7 @@ class VarId:
         previous_by_layer: W of most layers, and of those whose keys change most (`varient.systems.key_change`).
         coarsest: C, the number of coarsest scales that it sees too; None: `varient.kv_scheme.COARSEST`.
         kv_bits: bits of stored keys and values; None: as computed.
+        budget: mean budget of a head in percent of an image's tokens (`varient.head_budgets`); None: no budget.
         shared_map: both halves of guidance attend by the attention map of the conditional half.
         guided: the last scale with guidance; None: all have it.
 
@@ -140,6 +145,7 @@ class VarId:
     previous_by_layer: tuple[int, int] | None = None
     coarsest: int | None = None
     kv_bits: int | None = None
+    budget: int | None = None
     shared_map: bool = False
     guided: int | None = None
 
@@ -202,14 +208,16 @@ class VarId:
             window = Window(self.previous, coarsest)
         if self.previous_by_layer:
             window = Window(self.previous_by_layer[0], coarsest, self.previous_by_layer[1])
-        return KVScheme(window, self.kv_bits, self.shared_map, self.guided)
+        budgets = None if self.budget is None else HeadBudgets(self.budget)
+        return KVScheme(window, self.kv_bits, self.shared_map, self.guided, budgets)
 
     def plan(self, depth: int, num_scales: int, bridge: int,
              subnet: Callable[[int], tuple[int, ...] | None] = lambda depth: None,
              ladder: Sequence[int] = ()) -> DepthPlan:
         """The layers that run at each scale, and what they see.
 
-        Where windows differ by layer, the wide ones are the first half: which ones they are is known with the weights.
+        Where windows differ by layer, the wide ones are the first half; where heads have budgets, the contextual ones
+        are the first half of each layer's.  Which ones they are is known with the weights.
 
         Args:
             depth: D of the network.

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 KEY_CHANGE = "key-change"
 """Name of the calibration of windows that differ by layer (`varient.systems.key_change`)."""
+HEAD_KINDS = "head-kinds"
+"""Name of the calibration of budgets by head (`varient.systems.head_kinds`)."""
 
 FORMS = forms()
 Settings = None
@@ -58,12 +60,15 @@ class VARSystem:
     @property
     def weights(self) -> tuple[str, ...]:
         """Names of the weights of tokenizer and transformer, and of a calibration."""
-        return ("tokenizer", self.network, *((KEY_CHANGE,) if self.windows_differ else ()))
+        return ("tokenizer", self.network, *filter(None, (self.calibration,)))
 
     @property
-    def windows_differ(self) -> bool:
-        """Whether windows differ by layer: `plan` has assumed wide layers, `plan_in` those of the weights."""
-        return self.plan.kv.window is not None and self.plan.kv.window.widest is not None
+    def calibration(self) -> str | None:
+        """What decides how the cache works in a layer; `plan` has an assumption in its place, `plan_in` the result."""
+        kv = self.plan.kv
+        if kv.window and kv.window.widest is not None:
+            return KEY_CHANGE
+        return HEAD_KINDS if kv.budgets else None
 
     def plan_in(self, run_dir: Path) -> DepthPlan:
         """The plan for the weights of a run.
@@ -71,12 +76,15 @@ class VARSystem:
         Raises:
             CheckpointError: a calibration that is missing, or of other weights.
         """
+        from varient.systems.head_kinds import contextual_heads
         from varient.systems.key_change import wide_layers
 
-        if not self.windows_differ:
+        if self.calibration is None:
             return self.plan
-        layers = wide_layers(self.config, run_dir, run_dir / f"{KEY_CHANGE}.safetensors")
-        return replace(self.plan, kv=self.plan.kv.with_wide_layers(layers))
+        kv, path = self.plan.kv, run_dir / f"{self.calibration}.safetensors"
+        if kv.budgets:
+            return replace(self.plan, kv=kv.with_contextual_heads(contextual_heads(self.config, run_dir, path)))
+        return replace(self.plan, kv=kv.with_wide_layers(wide_layers(self.config, run_dir, path)))
 
     def parameters(self) -> dict[str, int]:
         """Number of parameters of the transformer."""
@@ -92,10 +100,15 @@ class VARSystem:
         said = asdict(scheme)
         if not scheme.changes_guidance:
             del said["shared_map"], said["last_guided"]
+        # Wide layers and contextual heads are those of the calibration, which is among the weights.
         if scheme.window:
-            del said["window"]["wide_layers"]  # they are those of the calibration, which is among the weights
-            if not self.windows_differ:
+            del said["window"]["wide_layers"]
+            if scheme.window.widest is None:
                 del said["window"]["widest"]
+        if scheme.budgets:
+            del said["budgets"]["contextual"]
+        else:
+            del said["budgets"]
         return found | {"kv": said}
 
     def load(self, run_dir: Path | None, precision: Precision) -> Pipeline:
@@ -116,15 +129,23 @@ def count_transformer(config: ExperimentConfig, spec: TransformerSpec) -> int:
 
 
 def networks(config: ExperimentConfig, settings: None) -> Sequence[Network]:
-    """The calibration of windows that differ by layer; tokenizer, base and supernets belong to every experiment."""
-    return (Network(KEY_CHANGE, partial(_measure_key_change, config), ("varient.systems.key_change",),
-                    ("sampling.cfg", "sampling.top_k", "sampling.top_p"), needs=("tokenizer", str(BaseId()))),)
+    """The two calibrations; tokenizer, base and supernets belong to every experiment."""
+    settings_read = ("sampling.cfg", "sampling.top_k", "sampling.top_p")
+    return tuple(Network(name, partial(measure, config), (module,), settings_read, needs=("tokenizer", str(BaseId())))
+                 for name, measure, module in ((KEY_CHANGE, _measure_key_change, "varient.systems.key_change"),
+                                               (HEAD_KINDS, _measure_head_kinds, "varient.systems.head_kinds")))
 
 
 def _measure_key_change(config: ExperimentConfig, run_dir: Path, output: Path) -> None:
     from varient.systems.key_change import measure_key_change
 
     measure_key_change(config, run_dir, output)
+
+
+def _measure_head_kinds(config: ExperimentConfig, run_dir: Path, output: Path) -> None:
+    from varient.systems.head_kinds import measure_head_kinds
+
+    measure_head_kinds(config, run_dir, output)
 
 
 def resolve(name: str, config: ExperimentConfig, settings: None) -> VARSystem | None:
@@ -148,7 +169,8 @@ def resolve(name: str, config: ExperimentConfig, settings: None) -> VARSystem | 
     bridge = config.supernet.bridge if recipe.bridge is None else recipe.bridge
     try:
         plan = found.plan(depth, len(config.patch_nums), bridge, config.subnet_layers, config.supernet.depths)
-        plan.kv.check_heads(config.transformer.embed_dim // config.transformer.num_heads)
+        heads = config.transformer.num_heads
+        plan.kv.check_heads(heads, config.transformer.embed_dim // heads)
         check_guidance(plan, config.sampling.cfg)
     except ValueError as error:
         raise ValueError(f"system {name!r}: {error}") from None
