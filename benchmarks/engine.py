@@ -22,7 +22,8 @@ import typer
 from tqdm import tqdm
 
 from varient.config import TokenizerSpec, TransformerSpec
-from varient.cost.work import PRECISIONS, VECTOR_PARTS, VARPasses, VARShape, var_work
+from varient.cost.quantities import PRECISIONS
+from varient.cost.work import VECTOR_PARTS, VARPasses, VARShape, var_work
 from varient.files import write_text
 from varient.models.kv_cache import CachePolicy
 from varient.models.quantizer import MultiScaleQuantizer
@@ -41,8 +42,8 @@ def main(
     width: int = 1024,
     batch: int = 1,
     subnets: Annotated[list[int] | None, typer.Option(help="d of further variants, N = 6")] = None,
-    systems: Annotated[list[str] | None, typer.Option("--system", help="ids of further variants; those with a window "
-                                                                       "or packed entries need --cache lean")] = None,
+    systems: Annotated[list[str] | None, typer.Option("--system", help="ids of further variants; those whose cache is "
+                                                                       "not plain need --cache lean")] = None,
     caches: Annotated[list[str] | None, typer.Option("--cache", help="lean or reference; default both")] = None,
     precision: str = "fp32",
     repeats: int = 5,

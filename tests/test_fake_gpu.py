@@ -92,7 +92,8 @@ def fake_gpu() -> Iterator[Callable[[Callable[[], nn.Module]], nn.Module]]:
 
 # -- generation --------------------------------------------------------------------------------------------------------
 
-SYSTEMS = ("var-d3", "variant-d2", "variant-d2-n0", "free-d2-r2to4", "code-n3", "dit-mini", "llamagen-mini")
+SYSTEMS = ("var-d3", "var-d3-w1-kv8", "var-d3-gmap-g3", "var-d3-heads30", "variant-d2", "variant-d2-n0",
+           "free-d2-r2to4", "code-n3", "dit-mini", "llamagen-mini")
 GUIDED = Guidance(cfg=1.5, top_k=8, top_p=0.9)
 
 

@@ -54,6 +54,8 @@ def test_heads_of_a_layer():
 
 @pytest.mark.parametrize(("make", "named"), [
     (lambda: HeadBudgets(0), "0 %"), (lambda: HeadBudgets(100), "100 %"),
+    (lambda: HeadBudgets(30, ((0,), ())), "equally many"), (lambda: HeadBudgets(30, ((0,), (0, 1))), "equally many"),
+    (lambda: HeadBudgets(30, ((1, 0),)), "ascending"),
     (lambda: KVScheme(Window(1), budgets=HeadBudgets(30)), "alone"),
     (lambda: KVScheme(bits=8, budgets=HeadBudgets(30)), "alone"),
     (lambda: KVScheme(last_guided=4, budgets=HeadBudgets(30)), "alone"),

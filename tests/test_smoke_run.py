@@ -1,6 +1,7 @@
 """The DAG of the smoke configuration, run end to end, and what people do with its results."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -60,20 +61,21 @@ def test_the_tables_of_a_run_are_filled(finished):
 
 def test_rivals_are_sampled_scored_and_profiled_and_train_nothing(finished):
     settings = yaml.safe_load((ROOT / "workflow/config/smoke.yaml").read_text())
-    settings["rivals"] = ["var-d6-w1", "variant-d4-w2-kv8", "free-d4-prefix", "var-d6-gmap-g6"]
+    settings["rivals"] = ["var-d6-w1", "variant-d4-w2-kv8", "free-d4-prefix", "var-d6-gmap-g6", "var-d6-heads30"]
     (finished / "smoke_rivals.yaml").write_text(yaml.safe_dump(settings))
     result = snakemake(finished, "--cores", "all", "--configfile", "smoke_rivals.yaml", "--",
                        "results/smoke/rivals.csv")
     said = result.stdout + result.stderr
     assert result.returncode == 0, said
-    assert "generate_shard" in said and "train_" not in said
+    trained = re.findall(r"^(?:local)?rule (train_\w+):$.*?^    output: (\S+)$", said, re.MULTILINE | re.DOTALL)
+    assert "generate_shard" in said and trained == [("train_network", "runs/smoke/head-kinds.safetensors")]
     table = pd.read_csv(finished / "results/smoke/rivals.csv", dtype=str, keep_default_na=False).set_index("system")
     for system in settings["rivals"]:
         assert float(table.loc[system, "fid"]) > 0 and 0 < float(table.loc[system, "equal_tokens"]) <= 1
         assert float(table.loc[system, "here_latency_s"].removesuffix(DISTURBED)) > 0
     sizes = {name: float(table.loc[name, "here_kv_mib"]) for name in ("var-d6", "variant-d4", *settings["rivals"])}
     assert sizes["var-d6-w1"] < sizes["var-d6"] and sizes["variant-d4-w2-kv8"] < sizes["variant-d4"] / 2
-    assert sizes["var-d6-gmap-g6"] < sizes["var-d6"]
+    assert sizes["var-d6-gmap-g6"] < sizes["var-d6"] and sizes["var-d6-heads30"] < sizes["var-d6"]
     assert sizes["free-d4-prefix"] == sizes["variant-d4"]
     profile = read_record(finished / "runs/smoke/records/profile-var-d6-w1.json", ProfileRecord)
     assert profile.cache_policy == "lean"

@@ -1,9 +1,10 @@
 """Cache budgets by head, in the style of HACK: how many entries a head keeps after each scale.  Integers only.
 
 HACK tells two kinds of heads apart.  A contextual head attends to the same few tokens wherever its query is and gets a
-small budget; a structural head attends by position and gets a large one.  Its paper gives neither the share of
-contextual heads nor the ratio of the two budgets, so both are ours: half of the heads of each layer are contextual, and
-their budget is a quarter of the mean one.  Which heads they are is calibrated (`varient.systems.head_kinds`).
+small budget; a structural head attends by position and gets a large one.  We know it from notes by others alone, which
+give neither the share of contextual heads nor the ratio of the two budgets, so both are ours: half of the heads of each
+layer are contextual, and their budget is a quarter of the mean one.  Which heads they are is calibrated
+(`varient.systems.head_kinds`).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Literal, NamedTuple
 HeadKind = Literal["contextual", "structural"]
 HEAD_KINDS: tuple[HeadKind, ...] = ("contextual", "structural")
 OBSERVERS = 32
-"""Largest number of queries of a scale whose attention decides what a head keeps (HACK's N_obs)."""
+"""Largest number of queries of a scale whose attention decides what a head keeps; said to be HACK's N_obs."""
 FIRST_SCALES = 2
 """A structural head keeps these coarsest scales."""
 
@@ -38,11 +39,13 @@ class HeadBudgets:
     """Budgets of the heads of all layers.
 
     Attributes:
-        percent: mean budget of a head, of all tokens of an image.
+        percent: mean of the two budgets, of all tokens of an image.  Heads may keep less, as there may not be so many
+            entries, or more, as a structural head keeps some scales in any case.
         contextual: of each layer, the contextual heads, ascending; empty: the first half of the heads.
 
     Raises:
-        ValueError: a budget of nothing or of everything.
+        ValueError: a budget of nothing or of everything, or contextual heads that are not ascending or not equally many
+            in all layers.
     """
 
     percent: int
@@ -51,6 +54,9 @@ class HeadBudgets:
     def __post_init__(self) -> None:
         if not 1 <= self.percent <= 99:
             raise ValueError(f"budgets of {self.percent} % of the tokens: they are 1 to 99 %")
+        for heads in self.contextual:
+            if not heads or list(heads) != sorted(set(heads)) or len(heads) != len(self.contextual[0]):
+                raise ValueError(f"contextual heads {heads}: they are ascending, and equally many in all layers")
 
     def heads(self, layer: int, num_heads: int) -> dict[HeadKind, tuple[int, ...]]:
         """The heads of a layer by kind, each ascending."""
@@ -59,7 +65,7 @@ class HeadBudgets:
                 "structural": tuple(head for head in range(num_heads) if head not in contextual)}
 
     def budget(self, kind: HeadKind, length: int) -> int:
-        """Entries of a head, whose mean over both kinds is that of `percent`.
+        """Entries of a head of a kind.
 
         Args:
             length: tokens of an image, L.

@@ -7,8 +7,10 @@ import pytest
 from varient.config import TransformerSpec
 from varient.cost.kv_accounting import token_layers
 from varient.cost.paper_systems import paper_system
+from varient.cost.quantities import PRECISIONS
 from varient.cost.roofline import MIB, system_cost
-from varient.cost.work import PRECISIONS, VARPasses, VARShape, var_work
+from varient.cost.work import VARPasses, VARShape, var_work
+from varient.head_budgets import HeadBudgets
 from varient.kv_scheme import KVScheme, Window
 from varient.plan import DepthPlan
 from varient.pyramid import VAR_256, Pyramid
@@ -117,9 +119,9 @@ def test_only_attention_and_the_cache_change():
     assert packed.work["attention_scores"].moved_bytes > full.work["attention_scores"].moved_bytes
 
 
-def _attention(kv, sides=(1, 2, 3), rows=1):
-    """Reads and writes of the cache in each pass of one layer with one head of 4 channels, in 32 bits."""
-    spec = TransformerSpec(depth=1, embed_dim=4, num_heads=1)
+def _attention(kv, sides=(1, 2, 3), rows=1, heads=1):
+    """Reads and writes of the cache in each pass of one layer with 4 channels in all heads, in 32 bits."""
+    spec = TransformerSpec(depth=1, embed_dim=4, num_heads=heads)
     plan = replace(DepthPlan.full(1, len(sides)), kv=kv)
     works = [trip.parts["attention_scores"]
              for trip in var_work(VARPasses(VARShape(spec, Pyramid(sides)), plan), 1, rows, "lean", PRECISIONS["fp32"])]
@@ -155,6 +157,18 @@ def test_traffic_of_an_end_of_guidance_by_hand():
     assert first == (2 * (32 + 32), 2 * 32)
     assert second == (2 * (5 * 32 + 5 * 32) + 5 * 32, 2 * 5 * 32 + 5 * 32)
     assert third == (14 * 32 + 14 * 32, 14 * 32)
+
+
+def test_traffic_of_budgets_by_hand():
+    """Two heads of 2 channels in 32 bits: 16 bytes a token and head.  10 % of 14 tokens are 1, so each head keeps 1."""
+    first, second, third = _attention(KVScheme(budgets=HeadBudgets(10)), heads=2)
+    taken, observed = 2 * 16, 4  # of a new token by head; queries of scale 2, whose map is of 5 tokens for each head
+    assert first == (taken + 32, taken)
+    contextual = {"read": 4 * 16 + 5 * 16 + (1 + 4) * 16 + 5 * 8 * 2 + 2 * observed * 5 * 4 + 2 * 16,
+                  "written": 4 * 16 + 5 * 16 + 5 * 8 + 2 * observed * 5 * 4 + 2 * 16}
+    structural = {"read": 4 * 16 + 5 * 16 + (1 + 4) * 16, "written": 4 * 16 + 5 * 16}  # r1 and r2 are kept
+    assert second == tuple(contextual[way] + structural[way] for way in ("read", "written"))
+    assert third == (9 * taken + (10 + 14) * 16 + (10 + 14) * 16, 9 * taken + (10 + 14) * 16)
 
 
 def test_the_only_cache_is_the_lean_one():

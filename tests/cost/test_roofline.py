@@ -27,6 +27,7 @@ from varient.cost.kv_accounting import (
 from varient.cost.paper_systems import paper_system, released_shape
 from varient.cost.parameters import dit_parameters, llamagen_parameters, var_parameters, vqvae_parameters
 from varient.cost.printer import cost_answer
+from varient.cost.quantities import PRECISIONS, Work
 from varient.cost.roofline import (
     MIB,
     calibration_factor,
@@ -37,7 +38,7 @@ from varient.cost.roofline import (
     system_cost,
 )
 from varient.cost.simulated_memory import simulated_memory
-from varient.cost.work import PRECISIONS, VARPasses, VARShape, Work, var_work
+from varient.cost.work import VARPasses, VARShape, var_work
 from varient.kv_scheme import KVScheme, Window
 from varient.models.kv_cache import LeanCache, ReferenceCache
 from varient.models.transformer import VAR

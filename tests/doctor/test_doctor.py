@@ -26,7 +26,7 @@ from varient.experiment import keep_config, load_experiment
 from varient.models import official
 from varient.models.build import build_tokenizer, build_transformer
 from varient.shipped import shipped
-from varient.systems.var import HEAD_KINDS, KEY_CHANGE
+from varient.systems.var import KEY_CHANGE, KINDS_OF_HEADS
 
 CLASSES = 3
 RELEASED = shipped("config") / "imagenet256.yaml"
@@ -304,7 +304,7 @@ def test_rivals_are_a_target_where_the_experiment_has_some(tmp_path):
     config = load_experiment(RELEASED.with_name("digits.yaml"))
     of = {target.name: target for target in Outlook(config, tmp_path, None).targets}
     assert set(config.rivals) < set(of["results/rivals.csv"].rows) <= set(of["all"].rows)
-    assert set(of["results/rivals.csv"].trainings) <= {KEY_CHANGE, HEAD_KINDS, *of["results/table2.csv"].trainings}
+    assert set(of["results/rivals.csv"].trainings) <= {KEY_CHANGE, KINDS_OF_HEADS, *of["results/table2.csv"].trainings}
     names = [target.name for target in Outlook(load_experiment(RELEASED), tmp_path, None).targets]
     assert not any("rivals" in name for name in names)
 

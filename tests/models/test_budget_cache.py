@@ -27,25 +27,31 @@ def _budgeted(plan, percent, contextual=()):
 
 
 @settings(deadline=None, max_examples=30)
-@given(percent=st.integers(5, 95), seed=st.integers(0, 99), contextual=st.sampled_from([(0,), (1, 2), (0, 1, 2)]))
-def test_each_head_attends_to_the_positions_that_it_keeps(percent, seed, contextual):
-    """Position by position, with an attention map over all positions of which most are hidden."""
+@given(percent=st.integers(5, 95), seed=st.integers(0, 99), contextual=st.sampled_from(
+    [((0,), (2,)), ((1, 2), (0, 3)), ((0, 1, 2), (0, 1, 3))]),
+       second=st.sampled_from([(3, 5), (2, 4, 5), (1, 3, 4, 5)]))
+def test_each_head_attends_to_the_positions_that_it_keeps(percent, seed, contextual, second):
+    """Position by position, in a layer of all scales and one of some, with other contextual heads."""
     pyramid, heads, rows, channels = Pyramid((1, 2, 3, 4, 5)), 4, 2, 8
-    budgets = HeadBudgets(percent, (contextual,))
-    attention = tiny_transformer(1).blocks[0].attn
-    cache = BudgetCache(DepthPlan(1, ((0,),) * 5, KVScheme(budgets=budgets)), pyramid)
+    budgets, scales_of = HeadBudgets(percent, contextual), ((1, 2, 3, 4, 5), second)
+    plan = DepthPlan(2, tuple(tuple(layer for layer in (0, 1) if k in scales_of[layer]) for k in pyramid.scales),
+                     KVScheme(budgets=budgets))
+    attention, cache = tiny_transformer(1).blocks[0].attn, BudgetCache(plan, pyramid)
     q, k, v = torch.randn(3, rows, heads, pyramid.length, channels,
                           generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    alive = {(row, head): [] for row in range(rows) for head in range(heads)}
+    alive = {(layer, row, head): [] for layer in (0, 1) for row in range(rows) for head in range(heads)}
     for scale in pyramid.scales:
         begin, end = pyramid.begin(scale), pyramid.end(scale)
-        found = cache.attend(0, scale, *(tensor[:, :, begin:end] for tensor in (q, k, v)), attention)
-        for (row, head), kept in alive.items():
+        found = {layer: cache.attend(layer, scale, *(tensor[:, :, begin:end] for tensor in (q, k, v)), attention)
+                 for layer in plan.layers(scale)}
+        for (layer, row, head), kept in alive.items():
+            if layer not in found:
+                continue
             seen = [*kept, *range(begin, end)]
             scores_lt = attention.softmax_scale * q[row, head, begin:end] @ k[row, head, seen].T
-            torch.testing.assert_close(found[row, head], scores_lt.softmax(-1) @ v[row, head, seen])
+            torch.testing.assert_close(found[layer][row, head], scores_lt.softmax(-1) @ v[row, head, seen])
             observed_t = scores_lt.float().softmax(-1)[::observer_stride(end - begin)].sum(0)
-            alive[row, head] = _kept(seen, observed_t, budgets, head in contextual, pyramid, scale)
+            alive[layer, row, head] = _kept(seen, observed_t, budgets, head in contextual[layer], pyramid, scale)
     assert cache.held_bytes == cache.live_bytes == 0
 
 
@@ -100,7 +106,9 @@ def test_an_image_depends_neither_on_its_batch_nor_on_its_shard(percent):
 @given(data=st.data(), images=st.integers(1, 3), heads=st.integers(2, 5), percent=st.integers(1, 99),
        dtype=st.sampled_from([torch.float32, torch.bfloat16]))
 def test_counts_of_the_cost_model_are_the_caches_own(data, images, heads, percent, dtype):
-    plan = _budgeted(data.draw(tiny_plans), percent)
+    half = st.permutations(range(heads)).map(lambda order: tuple(sorted(order[:heads // 2])))
+    contextual = data.draw(st.just(()) | st.lists(half, min_size=DEPTH, max_size=DEPTH).map(tuple))
+    plan = _budgeted(data.draw(tiny_plans), percent, contextual)
     sides = data.draw(st.lists(st.integers(1, 5), min_size=SCALES, max_size=SCALES))
     pyramid, head_dim, live = Pyramid(tuple(sorted(sides))), 8, []
     cache, attention = BudgetCache(plan, pyramid), tiny_transformer(1).blocks[0].attn
@@ -121,8 +129,11 @@ def test_what_cannot_be():
     plan = _budgeted(DepthPlan.full(DEPTH, SCALES), 50)
     with pytest.raises(ValueError, match="^[^\n]*'reference'[^\n]*budgets[^\n]*$"):
         new_cache("reference", plan, TINY_PYRAMID)
-    with pytest.raises(ValueError, match="^[^\n]*row_steps[^\n]*$"):
+    with pytest.raises(ValueError, match="^[^\n]*kind of heads[^\n]*$"):
         cache_steps(passes(plan, TINY_PYRAMID), "lean", plan.kv)
+    for policy in ("reference", "nonsense"):
+        with pytest.raises(ValueError, match=f"^[^\n]*{policy}[^\n]*$"):
+            row_steps(passes(plan, TINY_PYRAMID), policy, plan.kv, 2, 2)
     with pytest.raises(ValueError, match="^[^\n]*one pass[^\n]*budgets by head[^\n]*$"):
         passes(plan, TINY_PYRAMID, prefilled=2)
     model, quantizer = tiny_transformer(DEPTH), tiny_tokenizer().quantize

@@ -7,7 +7,7 @@ from conftest import TINY_PYRAMID, tiny_tokenizer, tiny_transformer
 from varient.models.build import build_tokenizer, build_transformer
 from varient.models.checkpoint import CheckpointError, load_weights, save_weights
 from varient.models.transformer import initialize
-from varient.systems.calibration import _Calibration
+from varient.systems.calibration import Calibration
 from varient.systems.head_kinds import column_variance
 from varient.systems.registry import networks_of, resolve_system
 
@@ -34,7 +34,7 @@ def test_stripes_have_no_variance_and_a_diagonal_has_most():
 
 
 def test_the_variance_by_hand():
-    """Of the dense map of the whole sequence, row by row masked to what a query sees."""
+    """Of the maps that the network itself computes for its last scale."""
     model, quantizer = tiny_transformer(3), tiny_tokenizer().quantize
     label_B, idx_BL = torch.tensor([0, 3]), torch.arange(2 * TINY_PYRAMID.length).view(2, -1) % 32
     maps, real = [], type(model.blocks[0].attn).softmax_attention
@@ -65,7 +65,7 @@ def run_dir(smoke, tmp_path):
 
 
 def test_the_half_of_each_layer_with_the_smaller_variance_is_contextual(smoke, run_dir):
-    found = _Calibration("variance_DH", torch.zeros(6, 2))
+    found = Calibration("variance_DH", torch.zeros(6, 2))
     description = load_weights(run_dir / "head-kinds.safetensors", found)
     assert (description["images"], description["seed"], description["network"]) == (50, 0, "base")
     system = resolve_system("free-d4-heads30", smoke)
@@ -84,7 +84,7 @@ def test_a_calibration_of_other_weights_or_heads_is_refused(smoke, run_dir):
     save_weights(run_dir / "base.safetensors", build_transformer(smoke), {})
     with pytest.raises(CheckpointError, match=rf"^[^\n]*{path}[^\n]*base\.safetensors[^\n]*$"):
         system.load(run_dir, "fp32")
-    save_weights(path, _Calibration("variance_DH", torch.zeros(6, 3)), {})
+    save_weights(path, Calibration("variance_DH", torch.zeros(6, 3)), {})
     with pytest.raises(CheckpointError, match=rf"^[^\n]*{path}[^\n]*variance_DH[^\n]*$"):
         system.load(run_dir, "fp32")
 

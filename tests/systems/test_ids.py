@@ -8,6 +8,7 @@ from conftest import ROOT
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from varient.head_budgets import HeadBudgets
 from varient.kv_scheme import BITS, KVScheme, Window
 from varient.plan import DepthPlan, random_layers
 from varient.systems.ids import CodeId, DiTId, LlamaGenId, VarId, is_recipe_name, parse
@@ -24,8 +25,9 @@ BY_LAYER = st.fixed_dictionaries({"previous_by_layer": st.tuples(COUNTS, COUNTS)
 OF_ALL = st.fixed_dictionaries({}, optional={"kv_bits": st.sampled_from(BITS)})
 GUIDANCE = st.just({"plain": True}) | st.fixed_dictionaries({}, optional={"shared_map": st.just(True),
                                                                          "guided": st.integers(0, 99)})
-CACHES, BASE_CACHES = (st.tuples(seen, OF_ALL, GUIDANCE).map(lambda parts: parts[0] | parts[1] | parts[2])
-                       for seen in (SEEN, SEEN | BY_LAYER))
+CACHES, _BASE_CACHES = (st.tuples(seen, OF_ALL, GUIDANCE).map(lambda parts: parts[0] | parts[1] | parts[2])
+                        for seen in (SEEN, SEEN | BY_LAYER))
+BASE_CACHES = _BASE_CACHES | st.fixed_dictionaries({"budget": st.integers(1, 99)}, optional={"plain": st.just(True)})
 IDS = st.one_of(
     st.builds(lambda depth, cache: VarId("var", depth, **cache), COUNTS, BASE_CACHES),
     st.builds(lambda depth, recipe, seed, kept, layers, cache: VarId("variant", depth, recipe, seed, **kept, **layers,
@@ -45,7 +47,7 @@ def test_an_id_is_read_as_it_was_written(system):
     assert parse(str(system)) == system
 
 
-@given(st.from_regex(r"(var|variant|free)-d\d{1,3}(-[a-z]{1,4}\d{0,3}(to\d)?){0,4}", fullmatch=True))
+@given(st.from_regex(r"(var|variant|free)-d\d{1,3}(-[a-z]{1,5}\d{0,3}(to\d)?){0,4}", fullmatch=True))
 def test_what_is_read_is_written_the_same(text):
     try:
         system = parse(text)
@@ -83,7 +85,8 @@ def test_other_texts_are_no_ids(text):
                                   "variant-d8-prefix", "var-d30-random1", "free-d8-prefix-nested",
                                   "free-d8-nested-random0", "var-d30-c1", "free-d8-c0-kv8", "var-d30-gmap-plain",
                                   "variant-d8-g6-plain", "free-d8-gmap-g6-plain", "variant-d8-w1to3",
-                                  "var-d30-w1-w1to3", "var-d30-b1-w1to3", "free-d8-w3to3", "var-d30-w3to1"])
+                                  "var-d30-w1-w1to3", "var-d30-b1-w1to3", "free-d8-w3to3", "var-d30-w3to1",
+                                  "var-d30-b1-heads30", "variant-d8-heads30", "var-d30-kv8-heads30"])
 def test_parts_that_exclude_each_other_are_refused(text):
     with pytest.raises(ValueError, match=f"system {text}"):
         parse(text)
@@ -92,7 +95,8 @@ def test_parts_that_exclude_each_other_are_refused(text):
 @pytest.mark.parametrize(("text", "named"), [
     ("var-d30-w0", "W = 0"), ("var-d30-w0to2", "W = 0"), ("free-d8-w2to2", "W = 2 to 2"),
     ("var-d30-w4to3", "W = 4 to 3"), ("variant-d8-w0-c0", "W = 0"), ("var-d30-kv3", "3 bits"),
-    ("free-d8-w1-kv16", "16 bits")])
+    ("free-d8-w1-kv16", "16 bits"), ("var-d30-heads0", "0 %"), ("free-d8-heads100", "100 %"),
+    ("var-d30-w1-heads30", "alone")])
 def test_caches_that_nobody_keeps_are_refused(text, named):
     with pytest.raises(ValueError, match=f"^system {text}: [^\n]*{named}[^\n]*$"):
         parse(text)
@@ -120,13 +124,16 @@ def test_a_cache_is_that_of_the_same_layers():
     assert plan == replace(DepthPlan.bridge(30, 8, 7, 10), kv=KVScheme(Window(2, 0), 6))
     plan = parse("variant-d8-kv6-gmap-g6").plan(30, 10, 6)
     assert plan == replace(DepthPlan.bridge(30, 8, 6, 10), kv=KVScheme(None, 6, shared_map=True, last_guided=6))
+    plan = parse("free-d8-heads30").plan(30, 10, 6)
+    assert plan == replace(DepthPlan.bridge(30, 8, 6, 10), kv=KVScheme(budgets=HeadBudgets(30)))
 
 
 @pytest.mark.parametrize(("name", "free_to_use"), [
     ("kv8", False), ("prefix", False), ("nested", False), ("random1", False), ("random", True), ("kva", True),
     ("p10", True), ("multi", True), ("skip", True), ("fullx", True), ("ending", True), ("s1x", False),
     ("full", False), ("end1", False), ("n7", False), ("s1", False), ("r1to3", False), ("e5", False), ("x", False),
-    ("plainer", True), ("plain", False), ("b1", False), ("gmap", False), ("gmaps", True), ("g6", False)])
+    ("plainer", True), ("plain", False), ("b1", False), ("gmap", False), ("gmaps", True), ("g6", False),
+    ("heads30", False), ("heads", True)])
 def test_no_recipe_is_called_like_another_suffix(name, free_to_use):
     assert is_recipe_name(name) is free_to_use
 

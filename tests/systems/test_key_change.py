@@ -11,7 +11,7 @@ from varient.models.checkpoint import CheckpointError, load_weights, save_weight
 from varient.models.transformer import initialize
 from varient.plan import DepthPlan
 from varient.pyramid import Pyramid
-from varient.systems.calibration import _Calibration
+from varient.systems.calibration import Calibration
 from varient.systems.key_change import _KeyWatch, key_change
 from varient.systems.registry import networks_of, resolve_system
 
@@ -59,7 +59,7 @@ def run_dir(smoke, tmp_path):
 
 
 def test_the_layers_whose_keys_change_most_see_the_wide_window(smoke, run_dir):
-    found = _Calibration("change_D", torch.zeros(6))
+    found = Calibration("change_D", torch.zeros(6))
     description = load_weights(run_dir / "key-change.safetensors", found)
     assert (description["images"], description["seed"], description["network"]) == (50, 0, "base")
     system = resolve_system("var-d6-w1to3", smoke)
@@ -87,7 +87,7 @@ def test_a_calibration_of_other_weights_is_refused(smoke, run_dir):
     save_weights(run_dir / "base.safetensors", build_transformer(smoke), {})
     with pytest.raises(CheckpointError, match=rf"^[^\n]*{path}[^\n]*base\.safetensors[^\n]*$"):
         system.load(run_dir, "fp32")
-    save_weights(path, _Calibration("change_D", torch.zeros(5)), {})
+    save_weights(path, Calibration("change_D", torch.zeros(5)), {})
     with pytest.raises(CheckpointError, match=rf"^[^\n]*{path}[^\n]*change_D[^\n]*$"):
         system.load(run_dir, "fp32")
     path.unlink()

@@ -12,6 +12,7 @@ from varient.claims.claims import FULL, LAST_SCALE, Claim, Evidence
 from varient.claims.quantity import Interval, Quantity
 from varient.cost.gpus import device
 from varient.cost.paper_systems import BRIDGE, paper_system
+from varient.cost.quantities import PRECISIONS
 from varient.cost.roofline import (
     PAPER_BATCH_SIZE,
     PAPER_DEVICE,
@@ -21,7 +22,6 @@ from varient.cost.roofline import (
     system_cost,
 )
 from varient.cost.sizes import MIB
-from varient.cost.work import PRECISIONS
 from varient.paper import DEPTH, PAPER_DEPTHS, paper_rows
 from varient.plan import DepthPlan, equidistant_layers
 from varient.pyramid import VAR_256, VAR_512

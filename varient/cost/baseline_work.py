@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from varient.config import CachePolicy
 from varient.cost.kv_accounting import KVBytes, Pass, token_layers
-from varient.cost.work import FLOAT32_BYTES, NumberFormats, PassWork, Work, adaln_block_bytes, linear
+from varient.cost.quantities import FLOAT32_BYTES, NumberFormats, Work
+from varient.cost.work import PassWork, adaln_block_bytes, linear
 
 DIFFUSION_ACCESSES = 30
 """Reads and writes of each float32 latent value in a DDPM step with learned variance (order of magnitude)."""

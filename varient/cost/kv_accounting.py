@@ -83,7 +83,7 @@ def passes(plan: DepthPlan, pyramid: Pyramid, prefilled: int = 1) -> tuple[Pass,
 
 @dataclass(frozen=True)
 class CacheStep:
-    """The cache around one attention, in tokens of one row.
+    """The cache around one attention, in tokens of one row; or of one head, where heads have budgets.
 
     Attributes:
         index: position of the pass, from 0.
@@ -122,7 +122,7 @@ def cache_steps(passes: Sequence[Pass], policy: CachePolicy, kv: KVScheme = PLAI
     """
     policy = policy_named(policy)
     if kv.budgets:
-        raise ValueError("heads with budgets keep different tokens; see row_steps")
+        raise ValueError("heads with budgets keep different tokens, so their entries are counted by kind of heads")
     if policy == "reference" and not kv.is_plain:
         raise ValueError("the reference cache has no window, packed entries or other guidance; they need the lean one")
     scales: dict[int, list[int]] = {}  # layer -> last scale of each of its passes
@@ -184,9 +184,11 @@ def row_steps(passes: Sequence[Pass], policy: CachePolicy, kv: KVScheme, rows: i
         heads: of each layer.
 
     Raises:
-        ValueError: as `cache_steps`, but for budgets by head.
+        ValueError: unknown policy, or `reference` with a plan that is not plain.
     """
     if kv.budgets:
+        if policy_named(policy) == "reference":
+            raise ValueError("the reference cache keeps all entries of all heads; budgets need the lean one")
         counts = {kind: len(found) for kind, found in kv.budgets.heads(0, heads).items()}  # the same in all layers
         return tuple(RowSteps(rows, counts[kind], _budget_steps(passes, kv.budgets, kind)) for kind in HEAD_KINDS)
     steps = cache_steps(passes, policy, kv)

@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 from varient.config import CachePolicy, TokenizerSpec, TransformerSpec
 from varient.cost.baseline_work import DiTPasses, DiTShape, LlamaGenPasses, LlamaGenShape
 from varient.cost.parameters import dit_parameters, llamagen_parameters, var_parameters, vqvae_parameters
-from varient.cost.work import NetworkPasses, NumberFormats, VARPasses, VARShape
+from varient.cost.quantities import NumberFormats
+from varient.cost.work import NetworkPasses, VARPasses, VARShape
 from varient.paper import PAPER_DEPTHS
 from varient.plan import DepthPlan
 from varient.pyramid import VAR_256

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from varient.cost.planner import Choice
+from varient.cost.quantities import Work
 from varient.cost.roofline import (
     ANCHOR,
     ROWS_PER_IMAGE,
@@ -19,7 +20,6 @@ from varient.cost.roofline import (
 from varient.cost.sizes import MIB
 from varient.cost.training_plan import USABLE_MEMORY, Phase, TrainingPlan
 from varient.cost.training_setting import ASSUMED_UTILISATION
-from varient.cost.work import Work
 from varient.terminal import Answer, Grid
 
 NOT_MODELLED = "–"

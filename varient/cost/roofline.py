@@ -26,8 +26,9 @@ from varient.config import CachePolicy
 from varient.cost.gpus import Device, device
 from varient.cost.kv_accounting import policy_named, token_layers
 from varient.cost.paper_systems import DEPTH, PaperSystem, paper_system
+from varient.cost.quantities import PRECISIONS, NumberFormats, Work
 from varient.cost.sizes import MIB
-from varient.cost.work import PARTS, PRECISIONS, VECTOR_PARTS, NetworkPasses, NumberFormats, PassWork, Work
+from varient.cost.work import PARTS, VECTOR_PARTS, NetworkPasses, PassWork
 from varient.paper import paper_rows, system_id
 from varient.pyramid import VAR_256
 from varient.systems.ids import VarId

@@ -13,9 +13,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from varient.cost.parameters import var_parameters
+from varient.cost.quantities import FLOAT32_BYTES, NumberFormats
 from varient.cost.training_setting import TrainingSetting
 from varient.cost.training_work import aln_projections, attention_calls, layer_tokens
-from varient.cost.work import FLOAT32_BYTES, NumberFormats, VARShape
+from varient.cost.work import VARShape
 from varient.plan import DepthPlan
 from varient.training.course import PROBED_ROWS
 

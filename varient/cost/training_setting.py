@@ -7,7 +7,7 @@ from typing import Literal
 
 from varient.config import BaseTraining, SupernetTraining
 from varient.cost.gpus import Device, device
-from varient.cost.work import PRECISIONS, NumberFormats
+from varient.cost.quantities import PRECISIONS, NumberFormats
 from varient.training.hardware import Hardware
 
 TRAINING_PRECISIONS = {name: PRECISIONS[form] for name, form in (

@@ -12,30 +12,22 @@ every scale.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from functools import cached_property
-from itertools import zip_longest
-from math import ceil
 from typing import Protocol
 
 from varient.config import CachePolicy, TransformerSpec
+from varient.cost.attention_work import attention_work
 from varient.cost.kv_accounting import (
-    CacheStep,
     KVBytes,
     Pass,
-    RowSteps,
-    concatenates,
     kv_bytes,
     passes,
     row_steps,
 )
-from varient.head_budgets import observer_stride
-from varient.kv_scheme import KVScheme
+from varient.cost.quantities import FLOAT32_BYTES, NumberFormats, Work
 from varient.plan import DepthPlan
 from varient.pyramid import VAR_256, Pyramid
-
-FLOAT32_BYTES = 4
 
 SAMPLING_BYTES_PER_LOGIT = 28 + 30 + 96 + 40 + 16
 """Guidance, top-k, sort, top-p and draw, each operation of the released code reading and writing float32 logits once;
@@ -48,72 +40,6 @@ VECTOR_PARTS = frozenset({"elementwise", "sampling"})
 PARTS = ("attention_projections", "attention_scores", "mlp", "adaln", "elementwise", "head", "sampling", "latent")
 """`adaln`: projections that depend on class and timestep alone.  `sampling`: guidance and the draw, or the diffusion
 step.  `latent`: embeddings, positions and VAR's quantizer between two scales."""
-
-
-@dataclass(frozen=True)
-class NumberFormats:
-    """Number formats in which images are generated.
-
-    Attributes:
-        name: as on the command line.
-        weight_bytes: bytes of a stored parameter.
-        compute_bytes: bytes of each operand of a matrix product.
-
-    The residual stream, all norms and the logits are float32 in every format, as in `varient.models.transformer` and in
-    the released code under autocast.  Under autocast each weight is cast at every use, because torch caches casts only
-    for parameters that require gradients.
-    """
-
-    name: str
-    weight_bytes: int
-    compute_bytes: int
-
-    @property
-    def autocast(self) -> bool:
-        """Whether stored weights and operands of products have different formats."""
-        return self.weight_bytes != self.compute_bytes
-
-    @property
-    def weight_traffic_bytes(self) -> int:
-        """Bytes moved for one use of one parameter: read, and under autocast written and read again."""
-        return self.weight_bytes + (2 * self.compute_bytes if self.autocast else 0)
-
-    def key_bytes(self, policy: CachePolicy, l2_norm: bool = True) -> int:
-        """Bytes of one cached key channel: the reference cache keeps normalised keys as they come, in float32."""
-        return FLOAT32_BYTES if policy == "reference" and l2_norm else self.compute_bytes
-
-    def value_bytes(self) -> int:
-        """Bytes of one cached value channel."""
-        return self.compute_bytes
-
-
-PRECISIONS = {precision.name: precision for precision in (
-    NumberFormats("fp16-autocast", 4, 2), NumberFormats("bf16-autocast", 4, 2), NumberFormats("fp32", 4, 4),
-    NumberFormats("fp16", 2, 2), NumberFormats("bf16", 2, 2))}
-"""Formats by name.  The paper's is `fp16-autocast`: its 8085 MB of parameters are float32, and its KV cache has float16
-values."""
-
-
-@dataclass(frozen=True)
-class Work:
-    """FLOPs, and bytes moved between device memory and the chip."""
-
-    flops: int = 0
-    weight_bytes: int = 0
-    kv_read_bytes: int = 0
-    kv_written_bytes: int = 0
-    activation_bytes: int = 0
-
-    def __add__(self, other: Work) -> Work:
-        return Work(*(mine + theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True)))
-
-    def __mul__(self, times: int) -> Work:
-        return Work(*(count * times for count in astuple(self)))
-
-    @property
-    def moved_bytes(self) -> int:
-        """All bytes read and written."""
-        return self.weight_bytes + self.kv_read_bytes + self.kv_written_bytes + self.activation_bytes
 
 
 @dataclass(frozen=True)
@@ -256,9 +182,7 @@ def var_work(stage: VARPasses, images: int, rows: int, policy: CachePolicy, prec
     groups = row_steps(stage.passes, policy, kv, rows, spec.num_heads)
     return [PassWork(trip, {
         **_layers(spec, trip, trip.rows(rows), precision),
-        "attention_scores": sum((_attention(spec, step, rows, policy, precision) for step in groups[0].steps
-                                 if step.index == index) if kv.is_plain else
-                                _scheme_attentions(spec, kv, groups, index, precision), Work()),
+        "attention_scores": attention_work(spec, kv, groups, index, policy, precision),
         "adaln": _modulation(stage, rows, precision) if index == 0 else Work(),
         "head": _head(stage.shape, stage.pyramid.tokens(trip.last), trip.rows(rows), precision),
         "sampling": _sampling(stage.shape, stage.pyramid.tokens(trip.last), images),
@@ -304,90 +228,6 @@ def linear(width_in: int, width_out: int, tokens: int, precision: NumberFormats,
     return Work(flops=2 * tokens * width_in * width_out,
                 weight_bytes=(width_in + bias) * width_out * precision.weight_traffic_bytes,
                 activation_bytes=tokens * (width_in + width_out) * precision.compute_bytes)
-
-
-def _attention(spec: TransformerSpec, step: CacheStep, rows: int, policy: CachePolicy,
-               precision: NumberFormats) -> Work:
-    """Work of one attention over the cache, including the copies and casts of the cache itself."""
-    narrow = precision.compute_bytes
-    fresh = precision.key_bytes("reference", spec.attn_l2_norm) + precision.value_bytes()  # as projected
-    kept = precision.key_bytes(policy, spec.attn_l2_norm) + precision.value_bytes()        # as cached
-    before = step.seen - step.new
-    read = step.seen * 2 * narrow  # by the attention kernel
-    written = 0
-    if concatenates(step, policy):
-        read += before * kept + step.new * fresh
-        written += step.seen * kept
-    elif policy == "lean" and (step.kept or fresh != kept):
-        read += step.new * fresh
-        written += step.new * kept
-    if policy == "reference" and kept != 2 * narrow:  # keys are cast for the kernel, all of them at every scale
-        read += step.seen * (kept - narrow)
-        written += step.seen * narrow
-    unit = rows * spec.embed_dim
-    return Work(flops=rows * 4 * step.new * step.seen * spec.embed_dim, kv_read_bytes=unit * read,
-                kv_written_bytes=unit * written, activation_bytes=unit * 2 * step.new * narrow)
-
-
-def _scheme_attentions(spec: TransformerSpec, kv: KVScheme, groups: Sequence[RowSteps], index: int,
-                       precision: NumberFormats) -> Iterator[Work]:
-    """Work of the attention of each layer and each kind of rows or heads in a pass of a plan that is not plain."""
-    for steps in zip_longest(*(group.steps for group in groups)):
-        if steps[0].index != index:
-            continue
-        dropping = [step.kept < step.seen for step in steps if step]
-        shared = kv.shared_map and steps[-1] is not None
-        for step, group in zip(steps, groups, strict=True):
-            if step:
-                drops = step.kept < step.seen if kv.budgets else any(dropping)
-                yield _scheme_attention(spec, kv, step, group, precision, shared=shared, drops=drops)
-
-
-def _scheme_attention(spec: TransformerSpec, kv: KVScheme, step: CacheStep, group: RowSteps, precision: NumberFormats,
-                      *, shared: bool, drops: bool) -> Work:
-    """Work of one attention for rows or heads of a kind: packing, joining, unpacking, and dropping dead entries.
-
-    Args:
-        shared: whether the values of both halves are put beside each other for one map.
-        drops: whether entries of the layer die, so that those which do not are copied.
-    """
-    head_dim, narrow, keys = spec.embed_dim // spec.num_heads, precision.compute_bytes, group.vectors - 1
-    width = group.heads * head_dim
-    key_bytes = precision.key_bytes("reference", spec.attn_l2_norm)
-    fresh = width * (keys * key_bytes + precision.value_bytes())  # as projected
-    dense = width * group.vectors * narrow
-    stored = kv.token_bytes(group.heads, head_dim, 2 * narrow) * group.vectors // 2
-    before = step.seen - step.new
-    read = step.seen * dense  # by the attention kernel
-    written = 0
-    if shared:
-        read += step.new * width * precision.value_bytes()
-        written += step.new * width * precision.value_bytes()
-    if kv.bits is None:
-        read += before * dense + step.new * fresh
-        written += step.seen * dense
-        if kv.budgets and before:  # the heads of a kind are taken from all before they are joined
-            read += step.new * dense
-            written += step.new * dense
-    else:
-        read += step.new * (fresh + 2 * dense)         # joined in the compute dtype; largest magnitude, integers
-        written += step.new * (dense + stored)
-        if before:
-            read += step.seen * stored
-            written += step.seen * stored
-        read += step.seen * (stored + dense)           # integers to the compute dtype, times their factors
-        written += step.seen * 2 * dense
-    if step.kept and drops:
-        read += step.kept * stored
-        written += step.kept * stored
-    products = group.vectors * step.new  # each key is multiplied with the queries, each value with the map
-    if kv.budgets and step.kept and drops:
-        products += ceil(step.new / observer_stride(step.new))  # a second map, of some queries
-        read += step.seen * width * narrow
-    rows = group.count
-    return Work(flops=rows * 2 * products * step.seen * width, kv_read_bytes=rows * read,
-                kv_written_bytes=rows * written,
-                activation_bytes=rows * group.vectors * step.new * width * narrow)  # queries, and what is returned
 
 
 def _modulation(stage: VARPasses, rows: int, precision: NumberFormats) -> Work:

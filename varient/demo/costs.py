@@ -9,8 +9,9 @@ from varient.config import CachePolicy, ExperimentConfig, SamplingConfig
 from varient.cost.gpus import known_devices
 from varient.cost.kv_accounting import POLICIES, KVBytes, passes, token_layers
 from varient.cost.planner import PLANNED_PRECISIONS
+from varient.cost.quantities import PRECISIONS
 from varient.cost.roofline import ROWS_PER_IMAGE, peak_mib, system_cost
-from varient.cost.work import PRECISIONS, VARPasses, VARShape
+from varient.cost.work import VARPasses, VARShape
 from varient.plan import DepthPlan
 
 BATCHES = (1, 4, 16, 64, 256)

@@ -1,8 +1,8 @@
 """The KV cache of a plan with budgets by head, in the style of HACK (`varient.head_budgets`).
 
 After a scale's attention, each head of each row keeps the entries with the most attention from some queries of that
-scale.  So the peak within a scale is that of the entries before eviction.  HACK merges what it drops into kept entries
-at the last step; here it is dropped.
+scale.  So the peak within a scale is that of the entries before eviction.  HACK is said to merge what it drops into
+kept entries at the last step; here it is dropped.
 
 Shapes: R rows, H heads, h heads of a kind, l tokens of the current scale, t tokens that the queries attend to, n tokens
 that stay, c channels per head.
@@ -49,7 +49,7 @@ class BudgetCache:
 
     @property
     def held_bytes(self) -> int:
-        """Bytes of allocated storage."""
+        """Bytes of allocated storage, without that of a layer whose attention runs."""
         return sum(entries.nbytes for entries in self._stored.values())
 
     def __init__(self, plan: DepthPlan, pyramid: Pyramid) -> None:
@@ -63,10 +63,10 @@ class BudgetCache:
     def attend(self, layer: int, k: int, q_RHlc: Tensor, key_RHlc: Tensor, value_RHlc: Tensor,
                attention: SelfAttention) -> Tensor:
         """Attention (R, H, l, c) of scale k over its own entries and those which are kept; then eviction."""
-        heads = self._budgets.heads(layer, key_RHlc.shape[_HEADS])
+        heads, key_RHlc = self._budgets.heads(layer, key_RHlc.shape[_HEADS]), key_RHlc.to(value_RHlc.dtype)
         before = {kind: self._stored.pop((layer, kind), None) for kind in HEAD_KINDS}
-        seen = {kind: _joined(before[kind], _of_heads(key_RHlc.to(value_RHlc.dtype), heads[kind]),
-                              _of_heads(value_RHlc, heads[kind])) for kind in HEAD_KINDS}
+        seen = {kind: _joined(before[kind], _of_heads(key_RHlc, heads[kind]), _of_heads(value_RHlc, heads[kind]))
+                for kind in HEAD_KINDS}
         in_layer = sum(entries.nbytes for entries in seen.values())
         stored = [entries.nbytes for entries in before.values() if entries]
         del before
@@ -96,8 +96,10 @@ class BudgetCache:
                                   newest=tokens if k > FIRST_SCALES else 0)
         if sum(kept) == seen:
             return entries
-        map_Rhlt = attention.attention_map(q_Rhlc[:, :, ::observer_stride(tokens)], entries.keys)
-        return _evicted(entries, map_Rhlt.sum(dim=_TOKENS), kept)
+        with torch.no_grad():  # the choice has no gradient
+            map_Rhlt = attention.attention_map(q_Rhlc[:, :, ::observer_stride(tokens)], entries.keys)
+            score_Rht = map_Rhlt.sum(dim=_TOKENS)
+        return _evicted(entries, score_Rht, kept)
 
 
 def _of_heads(tensor_RHlc: Tensor, heads: Sequence[int]) -> Tensor:
@@ -116,7 +118,7 @@ def _joined(stored: _Entries | None, key_Rhlc: Tensor, value_Rhlc: Tensor) -> _E
 def _evicted(entries: _Entries, score_Rht: Tensor, kept: Kept) -> _Entries:
     """A copy of the entries that stay, in their order."""
     end = score_Rht.shape[-1] - kept.newest
-    best_Rhn = score_Rht[..., kept.first:end].topk(kept.best, dim=-1).indices.sort(dim=-1).values + kept.first
+    best_Rhn = score_Rht[..., kept.first:end].topk(kept.best, sorted=False).indices.sort().values + kept.first
 
     def of(tensor_Rhtc: Tensor) -> Tensor:
         between = tensor_Rhtc.gather(_TOKENS, best_Rhn.unsqueeze(-1).expand(-1, -1, -1, tensor_Rhtc.shape[-1]))

@@ -148,17 +148,20 @@ class VAR(nn.Module):
     def _stretch(self, x_BlC: Tensor, class_BC: Tensor, layers: Sequence[int], scales: Sequence[int],
                  plan: DepthPlan) -> Tensor:
         """Consecutive layers over the tokens of the same scales."""
-        tokens, kv = [self.pyramid.tokens(k) for k in scales], plan.kv
-        cache = self._budget_cache(plan)
-        ranges = {scheme: query_ranges(tokens, x_BlC.device, sees=_sees(scheme, scales))
+        attend = (self._by_budgets(scales, plan) if plan.kv.budgets else
+                  self._by_masks(layers, scales, plan.kv, x_BlC.device))
+        modulation = self.modulation(class_BC, layers)
+        for layer in layers:
+            x_BlC = self.blocks[layer](x_BlC, modulation[layer], attend)
+        return x_BlC
+
+    def _by_masks(self, layers: Sequence[int], scales: Sequence[int], kv: KVScheme, device: torch.device) -> Attend:
+        """Attention of all scales at once, which masks what a scale does not see."""
+        tokens = [self.pyramid.tokens(k) for k in scales]
+        ranges = {scheme: query_ranges(tokens, device, sees=_sees(scheme, scales))
                   for scheme in {kv.of_layer(layer) for layer in layers}}
 
         def attend(layer: int, q_BHlc: Tensor, k_BHlc: Tensor, v_BHlc: Tensor) -> Tensor:
-            if cache:  # what a head keeps is known only after each scale's attention
-                of_scales = zip(scales, *(all_BHlc.split(tokens, dim=2) for all_BHlc in (q_BHlc, k_BHlc, v_BHlc)),
-                                strict=True)
-                return torch.cat([cache.attend(layer, k, query_BHlc, key_BHlc, value_BHlc, self.blocks[layer].attn)
-                                  for k, query_BHlc, key_BHlc, value_BHlc in of_scales], dim=2)
             # Cast to the kernel's dtype first: the query ranges share keys, which would be cast once for each range.
             q_BHlc, k_BHlc = q_BHlc.to(v_BHlc.dtype), k_BHlc.to(v_BHlc.dtype)
             if kv.bits:
@@ -166,14 +169,20 @@ class VAR(nn.Module):
             return attend_in_ranges(self.blocks[layer].attn.softmax_attention, q_BHlc, k_BHlc, v_BHlc,
                                     ranges[kv.of_layer(layer)])
 
-        modulation = self.modulation(class_BC, layers)
-        for layer in layers:
-            x_BlC = self.blocks[layer](x_BlC, modulation[layer], attend)
-        return x_BlC
+        return attend
 
-    def _budget_cache(self, plan: DepthPlan) -> BudgetCache | None:
-        """An empty one, if the plan has budgets by head."""
-        return BudgetCache(plan, Pyramid(self.pyramid.patch_nums[:plan.num_scales])) if plan.kv.budgets else None
+    def _by_budgets(self, scales: Sequence[int], plan: DepthPlan) -> Attend:
+        """Attention scale by scale: what a head keeps is known only after it."""
+        tokens = [self.pyramid.tokens(k) for k in scales]
+        cache = BudgetCache(plan, Pyramid(self.pyramid.patch_nums[:plan.num_scales]))
+
+        def attend(layer: int, q_BHlc: Tensor, k_BHlc: Tensor, v_BHlc: Tensor) -> Tensor:
+            of_scales = zip(scales, *(all_BHlc.split(tokens, dim=2) for all_BHlc in (q_BHlc, k_BHlc, v_BHlc)),
+                            strict=True)
+            return torch.cat([cache.attend(layer, k, query_BHlc, key_BHlc, value_BHlc, self.blocks[layer].attn)
+                              for k, query_BHlc, key_BHlc, value_BHlc in of_scales], dim=2)
+
+        return attend
 
     def attention_constants(self, layers: Sequence[int]) -> dict[int, AttentionConstants]:
         """Of each of the given layers, so that a generation computes them once and not at each scale."""

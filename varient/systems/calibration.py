@@ -31,7 +31,7 @@ Measure = Callable[[VAR, MultiScaleQuantizer, Tensor, Tensor], Tensor]
 """(network, quantizer, label_B, idx_BL) -> what is measured on each image, float32 (B, ...)."""
 
 
-class _Calibration(nn.Module):
+class Calibration(nn.Module):
     """The content of the file: one tensor, the mean over the images."""
 
     def __init__(self, name: str, mean: Tensor) -> None:
@@ -60,7 +60,7 @@ def calibrate(config: ExperimentConfig, run_dir: Path, output: Path, name: str, 
         readout = SampledReadout(quantizer, image_uniforms(config.seed, indices.tolist(), model.pyramid.length))
         idx_BL = generate(model, quantizer, label_B, plan, guidance, readout).idx_BL
         found.append(measure(model, quantizer, label_B, idx_BL))
-    save_weights(output, _Calibration(name, torch.cat(found).mean(dim=0).cpu()),
+    save_weights(output, Calibration(name, torch.cat(found).mean(dim=0).cpu()),
                  {"network": _BASE, "weights_sha256": sha256_kept(weights), "images": IMAGES, "seed": config.seed})
 
 
@@ -70,7 +70,7 @@ def calibrated(run_dir: Path, path: Path, name: str, shape: tuple[int, ...]) -> 
     Raises:
         CheckpointError: a file that is missing, damaged, of another shape, or of other weights than the run's.
     """
-    weights, found = run_dir / f"{_BASE}.safetensors", _Calibration(name, torch.zeros(shape))
+    weights, found = run_dir / f"{_BASE}.safetensors", Calibration(name, torch.zeros(shape))
     if load_weights(path, found).get("weights_sha256") != sha256_kept(weights):
         raise CheckpointError(f"{path}: the calibration of other weights than {weights}; make the file again")
     return found.get_buffer(name)

@@ -1,9 +1,9 @@
 """Which heads of each layer are contextual and which structural, in the style of HACK (`varient.head_budgets`).
 
 A head whose queries all attend to the same tokens has an attention map of vertical stripes: within a column the weights
-hardly vary.  HACK adds up the variances of a map's columns, for the last scale, and takes the heads with the smallest
-sums in the whole network as contextual.  Here they are the half of the heads of each layer, so that the size of the
-cache does not depend on the weights.
+hardly vary.  HACK is said to add up the variances of a map's columns, for the last scale, and to take the heads with
+the smallest sums in the whole network as contextual.  Here they are the half of the heads of each layer, so that the
+size of the cache does not depend on the weights.  The maps are those of conditional rows.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@
 | `var-d30-w1`, `variant-d16-w2-c0` | as without | the same, and they see the W scales before and the C = 2 coarsest |
 | `var-d30-w1to3` | base | all, and they see 3 scales before in the layers whose keys change most, else 1 |
 | `var-d30-kv8`, `variant-d16-w2-kv4` | as without | the same, and they see keys and values of 8, 6 or 4 bits |
-| `var-d30-heads30` | base | all, and a head keeps 30 % of the tokens of an image in the mean, of two kinds |
+| `var-d30-heads30` | base | all, and heads of two kinds have budgets, in the mean 30 % of the tokens |
 | `var-d30-gmap` | as without | the same, and both halves of guidance attend by the conditional half's map |
 | `var-d30-g6`, `var-d30-gmap-g6` | as without | the same, with guidance at the first 6 scales alone |
 | `code-n6`, `free-code-n6` | CoDe's drafter and refiner: fine-tuned, or as they are | |
@@ -83,7 +83,7 @@ SUFFIXES = (
     Suffix("previous_by_layer", "w{}to{}", ("var", "free"), "w<W>to<V>", FROM_0),
     Suffix("coarsest", "c{}", KINDS, "c<C>", FROM_0),
     Suffix("kv_bits", "kv{}", KINDS, "kv<bits>"),
-    Suffix("budget", "heads{}", ("var", "free"), "heads<percent>"),
+    Suffix("budget", "heads{}", ("var", "free"), "heads<percent>", FROM_0),
     Suffix("shared_map", "gmap", KINDS, "gmap"),
     Suffix("guided", "g{}", KINDS, "g<last>", FROM_0),
     Suffix("window", "r{}to{}", ("free",), "r<first>to<last>"),
@@ -119,7 +119,7 @@ class VarId:
         previous_by_layer: W of most layers, and of those whose keys change most (`varient.systems.key_change`).
         coarsest: C, the number of coarsest scales that it sees too; None: `varient.kv_scheme.COARSEST`.
         kv_bits: bits of stored keys and values; None: as computed.
-        budget: mean budget of a head in percent of an image's tokens (`varient.head_budgets`); None: no budget.
+        budget: mean of the two budgets of heads, in percent of an image's tokens (`varient.head_budgets`); None: none.
         shared_map: both halves of guidance attend by the attention map of the conditional half.
         guided: the last scale with guidance; None: all have it.
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 KEY_CHANGE = "key-change"
 """Name of the calibration of windows that differ by layer (`varient.systems.key_change`)."""
-HEAD_KINDS = "head-kinds"
+KINDS_OF_HEADS = "head-kinds"
 """Name of the calibration of budgets by head (`varient.systems.head_kinds`)."""
 
 FORMS = forms()
@@ -68,7 +68,7 @@ class VARSystem:
         kv = self.plan.kv
         if kv.window and kv.window.widest is not None:
             return KEY_CHANGE
-        return HEAD_KINDS if kv.budgets else None
+        return KINDS_OF_HEADS if kv.budgets else None
 
     def plan_in(self, run_dir: Path) -> DepthPlan:
         """The plan for the weights of a run.
@@ -133,7 +133,7 @@ def networks(config: ExperimentConfig, settings: None) -> Sequence[Network]:
     settings_read = ("sampling.cfg", "sampling.top_k", "sampling.top_p")
     return tuple(Network(name, partial(measure, config), (module,), settings_read, needs=("tokenizer", str(BaseId())))
                  for name, measure, module in ((KEY_CHANGE, _measure_key_change, "varient.systems.key_change"),
-                                               (HEAD_KINDS, _measure_head_kinds, "varient.systems.head_kinds")))
+                                               (KINDS_OF_HEADS, _measure_head_kinds, "varient.systems.head_kinds")))
 
 
 def _measure_key_change(config: ExperimentConfig, run_dir: Path, output: Path) -> None:

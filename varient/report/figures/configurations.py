@@ -134,9 +134,10 @@ def _recommended(config: ExperimentConfig) -> tuple[int | None, int | None]:
 
 
 def _bridges(config: ExperimentConfig) -> Sequence[int]:
-    """The N that the experiment compares, its own included; without ablations, all from its own upwards."""
+    """The N that the experiment compares, its own included; all from its own upwards, if it compares none."""
     own, last = config.supernet.bridge, config.pyramid.num_scales
-    return sorted({own, *(config.ablations.bridges if config.ablations else range(own, last + 1))})
+    compared = config.ablations.bridges if config.ablations else ()
+    return sorted({own, *(compared or range(own, last + 1))})
 
 
 def _depth_of(point: Point) -> int:

@@ -12,8 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from varient.config import ExperimentConfig
+from varient.cost.quantities import PRECISIONS
 from varient.cost.roofline import PAPER_BATCH_SIZE, ROWS_PER_IMAGE
-from varient.cost.work import PRECISIONS
 from varient.paper import paper_table, system_id
 from varient.profile_records import ProfileRecord
 from varient.report.figures.kv_live import KVSize

@@ -15,9 +15,9 @@ from matplotlib.figure import Figure
 from varient.config import CachePolicy, ExperimentConfig
 from varient.cost.kv_accounting import cache_steps, passes
 from varient.cost.paper_systems import BRIDGE, released_shape
+from varient.cost.quantities import PRECISIONS, NumberFormats
 from varient.cost.roofline import PAPER_BATCH_SIZE, PAPER_PRECISION, ROWS_PER_IMAGE
 from varient.cost.sizes import MIB
-from varient.cost.work import PRECISIONS, NumberFormats
 from varient.paper import DEPTH, PAPER_DEPTHS
 from varient.plan import DepthPlan
 from varient.pyramid import VAR_256, Pyramid

@@ -15,8 +15,8 @@ from varient.ablations import Arm, arms_of
 from varient.archive import read_archive
 from varient.config import ExperimentConfig
 from varient.cost.kv_accounting import kv_peak_bytes
+from varient.cost.quantities import PRECISIONS
 from varient.cost.sizes import MIB
-from varient.cost.work import PRECISIONS
 from varient.plan import DepthPlan
 from varient.report.figures.framework import scale_range, zones
 from varient.report.needs import Needs, arm_systems, needs, shown_depths
