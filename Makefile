@@ -7,7 +7,13 @@ PYTEST := $(BIN)/python -m pytest
 SPREAD := --numprocesses auto --maxprocesses 4 --dist loadfile
 FAST   := $(PYTEST) -m "not slow and not gpu" $(SPREAD)
 
-.PHONY: env table2 all test test-fast drift lint clean
+# Arms of the ablations that `all` leaves out for time; docs/results has them.
+FURTHER := ablations={ratios: {p0: 1, p10: 1, p20: 1, p50: 3, p80: 3, p100: 3}, stages: [p10, p20, p50, p80, p100], \
+extensions: [multi, auto, distil, early], exposures: {p70: 1, reversed: 1, shuffled: 1, soft: 1}, \
+rates: [low, high, cosine, p80, low80, high80, cosine80], \
+further: {16: {seeds: 1, ratios: {p10: 1, p80: 1, p100: 1}, skip_all: skip}}}
+
+.PHONY: env table2 all further test test-fast drift lint clean
 
 env: $(VENV)/installed
 
@@ -24,6 +30,10 @@ table2: env
 
 all: env
 	$(BIN)/python -m snakemake --cores all --workflow-profile workflow/profiles/local all
+
+further: env
+	$(BIN)/python -m snakemake --cores all --workflow-profile workflow/profiles/local results/ablations.md results/claims.md \
+		--config '$(FURTHER)'
 
 test: env
 	$(BIN)/ruff check .

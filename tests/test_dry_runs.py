@@ -3,6 +3,7 @@
 import re
 import shlex
 import shutil
+import subprocess
 from itertools import pairwise
 from pathlib import Path
 
@@ -179,6 +180,17 @@ def test_another_base_network_is_trained_with_its_seed_and_supernets_start_from_
     assert (_options(base, "--seed"), _options(base, "--output")) == (["1"], ["runs/smoke/base-b1.safetensors"])
     assert (_options(supernet, "--seed"), _options(supernet, "--base-seed")) == (["0"], ["1"])
     assert "runs/smoke/base-b1.safetensors" in supernet and "runs/smoke/base.safetensors" not in supernet
+
+
+@pytest.mark.slow
+def test_the_further_arms_are_those_of_make_all_and_more(copy):
+    said = subprocess.run(["make", "-n", "further"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    words = shlex.split(said[said.rindex("snakemake"):])
+    of_all, of_further = (
+        set(re.findall(r"^    output: runs/digits/(supernet\S+)\.safetensors$", found.stdout, re.MULTILINE))
+        for found in (snakemake(copy, "-n", "results/ablations.md", *more)
+                      for more in ([], ["--config", words[words.index("--config") + 1]])))
+    assert of_all < of_further and {"supernet-d16-p80", "supernet-d4-cosine"} < of_further
 
 
 @pytest.mark.slow

@@ -166,7 +166,8 @@ def test_table4_cells():
 
 def test_table4_has_the_ways_of_training_that_the_paper_lacks():
     scores = {name: _score(name, fid) for name, fid in (("variant-d8-multi", 0.7), ("variant-d8-multi-full", 0.8))}
-    rows = table4(DIGITS, Results(scores, {}))
+    settings = DIGITS.ablations.model_copy(update={"extensions": ("multi", "auto", "distil", "early")})
+    rows = table4(DIGITS.model_copy(update={"ablations": settings}), Results(scores, {}))
     shared = rows["training"] == "multi: one supernet for all depths, 35 epochs in all"
     multi = rows[shared & (rows["subnet_depth"] == "8")].iloc[0]
     assert (multi["joint_subnet_fid"], multi["joint_full_fid"]) == ("0.700", "0.800")
