@@ -7,7 +7,7 @@ PYTEST := $(BIN)/python -m pytest
 SPREAD := --numprocesses auto --maxprocesses 4 --dist loadfile
 FAST   := $(PYTEST) -m "not slow and not gpu" $(SPREAD)
 
-# Arms of the ablations that `all` leaves out for time; docs/results has them.
+# Arms of the ablations, and a row, that `all` leaves out for time; docs/results has them.
 FURTHER := ablations={ratios: {p0: 1, p10: 1, p20: 1, p50: 3, p80: 3, p100: 3}, stages: [p10, p20, p50, p80, p100], \
 extensions: [multi, auto, distil, early], exposures: {p70: 1, reversed: 1, shuffled: 1, soft: 1}, \
 rates: [low, high, cosine, p80, low80, high80, cosine80], \
@@ -32,8 +32,8 @@ all: env
 	$(BIN)/python -m snakemake --cores all --workflow-profile workflow/profiles/local all
 
 further: env
-	$(BIN)/python -m snakemake --cores all --workflow-profile workflow/profiles/local results/ablations.md results/claims.md \
-		--config '$(FURTHER)'
+	$(BIN)/python -m snakemake --cores all --workflow-profile workflow/profiles/local results/table2.csv results/ablations.md results/claims.md \
+		--config '$(FURTHER)' 'rows=[dit-mini, llamagen-mini, code-n6, free-code-n6, dit-mini-250]'
 
 test: env
 	$(BIN)/ruff check .

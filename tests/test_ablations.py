@@ -3,6 +3,7 @@
 import pandas as pd
 import pytest
 from conftest import ROOT
+from further_arms import FURTHER_DIGITS
 from record_factory import held_out, score
 
 from varient.ablations import arms, arms_of, bridge_system, zone_system
@@ -12,7 +13,7 @@ from varient.report.ablations import write_ablations
 from varient.results import Results
 from varient.systems.registry import resolve_system
 
-DIGITS = load_config(ROOT / "workflow/config/digits.yaml")
+DIGITS = FURTHER_DIGITS
 OF_ANY_DEPTH = {"zones", "evolution", "grid", "extensions", "plain", "bases"}
 """Comparisons that are not of the ablations' own depth alone."""
 
@@ -135,7 +136,7 @@ def test_the_file_has_a_row_an_arm_and_gaps_where_no_record_is(tmp_path):
     table = pd.read_csv(tmp_path / "ablations.csv", keep_default_na=False)
     assert len(table) == len(arms(DIGITS))
     rows = table[table["system"] == "variant-d4"]
-    assert set(rows["comparison"]) == {"ratios", "refinement", "bridge", "grid", "exposures", "bases"}
+    assert set(rows["comparison"]) == {"ratios", "refinement", "bridge", "grid", "exposures", "rates", "bases"}
     assert set(rows["fid"].astype(float)) == {1.5}
     skipped = table[table["system"] == "variant-d4-skip-s1-full"].iloc[0]
     assert (skipped["arm"], skipped["seed"], skipped["network"]) == ("skip all", 1, "full")

@@ -3,7 +3,6 @@
 import re
 import shlex
 import shutil
-import subprocess
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pytest
 import torch
 import yaml
 from conftest import ROOT
+from further_arms import settings_of_make_further
 from project_copy import SMOKE, copy_to, give_user_files, snakemake
 
 from varient.training.fashion_mnist import SHA256 as FASHION_MNIST
@@ -184,12 +184,10 @@ def test_another_base_network_is_trained_with_its_seed_and_supernets_start_from_
 
 @pytest.mark.slow
 def test_the_further_arms_are_those_of_make_all_and_more(copy):
-    said = subprocess.run(["make", "-n", "further"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    words = shlex.split(said[said.rindex("snakemake"):])
     of_all, of_further = (
         set(re.findall(r"^    output: runs/digits/(supernet\S+)\.safetensors$", found.stdout, re.MULTILINE))
         for found in (snakemake(copy, "-n", "results/ablations.md", *more)
-                      for more in ([], ["--config", words[words.index("--config") + 1]])))
+                      for more in ([], ["--config", *settings_of_make_further()])))
     assert of_all < of_further and {"supernet-d16-p80", "supernet-d4-cosine"} < of_further
 
 

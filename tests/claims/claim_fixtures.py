@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from conftest import PUBLISHED, ROOT
+from further_arms import FURTHER_DIGITS
 from record_factory import score
 
 from varient.claims import claims
@@ -10,7 +11,7 @@ from varient.config import load_config
 from varient.paper.released import RELEASED
 from varient.results import Results
 
-DIGITS = load_config(ROOT / "workflow/config/digits.yaml")
+DIGITS = FURTHER_DIGITS
 IMAGENET = load_config(ROOT / "workflow/config/imagenet256.yaml")
 SMOKE = load_config(ROOT / "workflow/config/smoke.yaml")
 NOTHING = Results({}, {})

@@ -224,7 +224,7 @@ def test_scales_that_enter_together_are_guided_alike():
     plan, guidance = replace(DepthPlan.full(2, TINY_SCALES), kv=KVScheme(last_guided=3)), Guidance()
     drafted_BL = torch.zeros(1, TINY_PYRAMID.end(2), dtype=torch.int64)
     readout = SampledReadout(quantizer, image_uniforms(0, [0], TINY_PYRAMID.length))
-    with pytest.raises(ValueError, match="end guidance"):
+    with pytest.raises(ValueError, match="an end of guidance"):
         generate(model, quantizer, torch.tensor([0]), plan, guidance, readout, drafted_BL=drafted_BL)
     with pytest.raises(ValueError, match="end of guidance"):
         passes(plan, TINY_PYRAMID, prefilled=3)

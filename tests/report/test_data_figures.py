@@ -8,6 +8,7 @@ from itertools import combinations, product
 import numpy as np
 import pytest
 from conftest import ROOT
+from further_arms import FURTHER_DIGITS
 from matplotlib import pyplot as plt
 from matplotlib.text import Text
 from record_factory import profile, score
@@ -28,10 +29,9 @@ from varient.report.figures.throughput import Setting, draw_throughput, needs_of
 from varient.report.style import label_points, log_scale, new_figure, note_lines, styled
 from varient.results import Results
 
-_DIGITS = load_config(ROOT / "workflow/config/digits.yaml")
 _SOME = {"depth": 4, "seeds": 3, "ratios": {"p0": 1, "p10": 1, "p20": 3, "p50": 3, "p80": 3, "p100": 3},
          "stages": ("p10", "p20", "p50", "p80", "p100"), "bridges": (6, 7, 8, 9, 10)}
-DIGITS = _DIGITS.model_copy(update={"ablations": _DIGITS.ablations.model_copy(update=_SOME)})
+DIGITS = FURTHER_DIGITS.model_copy(update={"ablations": FURTHER_DIGITS.ablations.model_copy(update=_SOME)})
 """With the arms that these tests count on, whatever the experiment now has."""
 SMOKE = load_config(ROOT / "workflow/config/smoke.yaml")
 IMAGENET = load_config(ROOT / "workflow/config/imagenet256.yaml")
