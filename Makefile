@@ -7,7 +7,7 @@ PYTEST := $(BIN)/python -m pytest
 SPREAD := --numprocesses auto --maxprocesses 4 --dist loadfile
 FAST   := $(PYTEST) -m "not slow and not gpu" $(SPREAD)
 
-# Arms of the ablations, and a row, that `all` leaves out for time; docs/results has them.
+# Arms of the ablations, and a row, that `all` leaves out for time.
 FURTHER := ablations={ratios: {p0: 1, p10: 1, p20: 1, p50: 3, p80: 3, p100: 3}, stages: [p10, p20, p50, p80, p100], \
 extensions: [multi, auto, distil, early], exposures: {p70: 1, reversed: 1, shuffled: 1, soft: 1}, \
 rates: [low, high, cosine, p80, low80, high80, cosine80], \

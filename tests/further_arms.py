@@ -1,4 +1,4 @@
-"""The digits experiment with what `make further` adds to it, which is what docs/results has."""
+"""The digits experiment with what `make further` adds to it; docs/results has records of some of that."""
 
 import shlex
 import subprocess
