@@ -38,9 +38,10 @@ VICTIMS = ("worker", "snakemake", "group", "worker", "snakemake", "group", "inte
 SIGNALS = {"interrupt": signal.SIGINT, "terminate": signal.SIGTERM}
 SMALL_FILES = 40_000
 """Bytes that no file may exceed on a full disk; networks of the smoke experiment are larger, their states too."""
-TIMED = {"created", "latency", "decoder_latency", "load", "rss_mib"}
+TIMED = {"created", "latency", "decoder_latency", "latency_by_scale_s", "reference", "load", "rss_mib",
+         "energy_j_per_image", "idle_w"}
 """Keys of records that a clock or the machine's load decides."""
-TIMED_COLUMNS = {"latency_s", "speedup"}
+TIMED_COLUMNS = {"latency_s", "speedup", "images_per_s"}
 PATIENCE_S, ORPHANS_S = 3600, 300
 
 

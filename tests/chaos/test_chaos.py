@@ -1,13 +1,20 @@
 """Short forms of the harnesses in this folder; docs/reliability.md has the long ones and their figures."""
 
+import json
 import os
 import subprocess
 import sys
 
 import pytest
 from conftest import ROOT
+from record_factory import profile
+
+from varient.profile_records import ProfileRecord
 
 CHAOS = ROOT / "tests/chaos"
+sys.path.insert(0, str(CHAOS))
+
+from kill import TIMED, _untimed  # noqa: E402
 
 
 def _run(*arguments):
@@ -15,6 +22,21 @@ def _run(*arguments):
                             env=os.environ | {"PYTHONPATH": str(ROOT)})
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout
+
+
+def test_times_are_left_out_of_the_comparison_by_kill():
+    """Two profiles of one network: all that a clock says differs, and nothing else does."""
+    times = [{"latency": _latency(second), "decoder_latency": _latency(second), "reference": _latency(second),
+              "latency_by_scale_s": (second,)} for second in (1.0, 2.0)]
+    first, second = (json.loads(profile("var-d30", [1.0], **changes).model_dump_json()) for changes in times)
+    assert first != second and _untimed(first) == _untimed(second)
+    timed = {name for name, field in ProfileRecord.model_fields.items()
+             if "latency" in name or "Latency" in str(field.annotation) or name.endswith("_s")}
+    assert timed <= TIMED
+
+
+def _latency(second):
+    return {"median_s": second, "iqr_s": None, "repeats_s": [second]}
 
 
 @pytest.mark.slow
