@@ -2,11 +2,11 @@
 
 import pytest
 import torch
+from calibration_fixtures import write_calibrated
 from conftest import TINY_PYRAMID, tiny_tokenizer, tiny_transformer
 
-from varient.models.build import build_tokenizer, build_transformer
+from varient.models.build import build_transformer
 from varient.models.checkpoint import CheckpointError, load_weights, save_weights
-from varient.models.transformer import initialize
 from varient.systems.calibration import Calibration
 from varient.systems.head_kinds import column_variance
 from varient.systems.registry import networks_of, resolve_system
@@ -54,14 +54,7 @@ def test_the_variance_by_hand():
 
 @pytest.fixture
 def run_dir(smoke, tmp_path):
-    """Networks with random weights, and their calibration."""
-    torch.manual_seed(0)
-    model = build_transformer(smoke)
-    initialize(model, gamma=1.0)
-    save_weights(tmp_path / "base.safetensors", model, {})
-    save_weights(tmp_path / "tokenizer.safetensors", build_tokenizer(smoke), {})
-    networks_of(smoke)["head-kinds"].make(tmp_path, tmp_path / "head-kinds.safetensors")
-    return tmp_path
+    return write_calibrated(smoke, tmp_path, "head-kinds")
 
 
 def test_the_half_of_each_layer_with_the_smaller_variance_is_contextual(smoke, run_dir):

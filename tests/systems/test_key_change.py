@@ -4,11 +4,11 @@ import math
 
 import pytest
 import torch
+from calibration_fixtures import write_calibrated
 from conftest import TINY_PYRAMID, tiny_tokenizer, tiny_transformer
 
-from varient.models.build import build_tokenizer, build_transformer
+from varient.models.build import build_transformer
 from varient.models.checkpoint import CheckpointError, load_weights, save_weights
-from varient.models.transformer import initialize
 from varient.plan import DepthPlan
 from varient.pyramid import Pyramid
 from varient.systems.calibration import Calibration
@@ -48,14 +48,7 @@ def test_each_image_and_layer_has_its_own_change():
 
 @pytest.fixture
 def run_dir(smoke, tmp_path):
-    """Networks with random weights, and their calibration."""
-    torch.manual_seed(0)
-    model = build_transformer(smoke)
-    initialize(model, gamma=1.0)
-    save_weights(tmp_path / "base.safetensors", model, {})
-    save_weights(tmp_path / "tokenizer.safetensors", build_tokenizer(smoke), {})
-    networks_of(smoke)["key-change"].make(tmp_path, tmp_path / "key-change.safetensors")
-    return tmp_path
+    return write_calibrated(smoke, tmp_path, "key-change")
 
 
 def test_the_layers_whose_keys_change_most_see_the_wide_window(smoke, run_dir):
