@@ -1,25 +1,20 @@
 """The digits experiment with what `make further` adds to it; docs/results has records of some of that."""
 
-import shlex
-import subprocess
+from collections.abc import Mapping
 
-import yaml
 from conftest import ROOT
 
-from varient.config import load_config, parse_config
+from varient.config import parse_config
+from varient.yaml_file import read_yaml
+
+CONFIGS_OF_MAKE_FURTHER = [f"workflow/config/{name}.yaml" for name in ("digits", "digits-further")]
 
 
-def settings_of_make_further():
-    """What `make further` gives to Snakemake's --config, as it stands there."""
-    said = subprocess.run(["make", "-n", "further"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    words = shlex.split(said[said.rindex("snakemake"):])
-    return words[words.index("--config") + 1:]
+def _merged(plain, further):
+    """As Snakemake merges config files: mappings key by key, all else replaced."""
+    both = {key: _merged(plain[key], value) for key, value in further.items()
+            if isinstance(value, Mapping) and isinstance(plain.get(key), Mapping)}
+    return {**plain, **further, **both}
 
 
-def _with_further():
-    plain = load_config(ROOT / "workflow/config/digits.yaml").model_dump(mode="json")
-    given = {key: yaml.safe_load(value) for key, value in (word.split("=", 1) for word in settings_of_make_further())}
-    return parse_config(plain | given | {"ablations": plain["ablations"] | given["ablations"]}, "make further")
-
-
-FURTHER_DIGITS = _with_further()
+FURTHER_DIGITS = parse_config(_merged(*(read_yaml(ROOT / path) for path in CONFIGS_OF_MAKE_FURTHER)), "make further")

@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 from conftest import ROOT
-from further_arms import settings_of_make_further
+from further_arms import CONFIGS_OF_MAKE_FURTHER
 from project_copy import SMOKE, copy_to, give_user_files, snakemake
 
 from varient.training.fashion_mnist import SHA256 as FASHION_MNIST
@@ -187,7 +187,7 @@ def test_the_further_arms_are_those_of_make_all_and_more(copy):
     of_all, of_further = (
         set(re.findall(r"^    output: runs/digits/(supernet\S+)\.safetensors$", found.stdout, re.MULTILINE))
         for found in (snakemake(copy, "-n", "results/ablations.md", *more)
-                      for more in ([], ["--config", *settings_of_make_further()])))
+                      for more in ([], ["--configfile", *CONFIGS_OF_MAKE_FURTHER])))
     assert of_all < of_further and {"supernet-d16-p80", "supernet-d4-cosine"} < of_further
 
 
