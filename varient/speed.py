@@ -40,9 +40,10 @@ WARMUP, REPEATS = 1, 7
 """Rounds of all steps: dropped, and timed."""
 ATTEMPTS = 3
 """How often ratios are measured while other work disturbs them."""
-NUM_FEATURES, FEATURE_DIM = 2000, 64
-"""Of the two fixed sets that are scored."""
-PRODUCT_SIZE, PRODUCTS = 1024, 4
+NUM_FEATURES, FEATURE_DIM = 2000, 512
+"""Of the two fixed sets that are scored.  With few dimensions the time is that of memory, which a process gets at once or
+anew with every step: ratios to products then differ by a third from process to process."""
+PRODUCT_SIZE, PRODUCTS = 1024, 16
 """Side of the plain matrix products, and how many are a step: they take about as long as the scoring."""
 FILE = "speed.json"
 

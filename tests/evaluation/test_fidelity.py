@@ -1,6 +1,8 @@
 """Records of fidelity: systems of a small run against its full network, and any two sets of images."""
 
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -175,6 +177,35 @@ def test_any_two_sets_are_compared_by_their_pixels(sets):
 def test_a_set_and_itself_print_an_infinite_psnr(sets):
     result = _run(sets / "a.npz", sets / "a.npz", "-o", sets / "record.json")
     assert result.exit_code == 0 and "PSNR inf dB, SSIM 1.0000" in result.output
+
+
+GROWTH = """
+import re, sys
+from pathlib import Path
+from varient.evaluation.fidelity import compare_files
+from varient.evaluation.inputs import open_samples
+def anonymous_kib():
+    return int(re.search(r"RssAnon:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+folder, before = Path(sys.argv[1]), None
+for count in ("few", "many"):
+    a, b = (open_samples([folder / f"{side}-{count}.npz"]) for side in "ab")
+    compare_files(a, b, folder / "record.json")
+    before, growth = anonymous_kib(), anonymous_kib() - (before or 0)
+print(growth)
+"""
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_number_of_pairs(tmp_path):
+    draw = np.random.default_rng(0)
+    for count, pairs in (("few", 320), ("many", 960)):
+        index = np.arange(pairs)
+        for side in "ab":
+            drawn = draw.integers(0, 256, (pairs, 3, 256, 256), np.uint8)
+            write_archive(tmp_path / f"{side}-{count}.npz", Archive(drawn, index % 1000, index, {}))
+    growth_kib = int(subprocess.run([sys.executable, "-c", GROWTH, tmp_path], capture_output=True, text=True,
+                                    check=True).stdout.split()[-1])
+    assert growth_kib < 200 * 2 ** 10  # a batch that is kept with all its temporary maps is 25 MiB, and there are 20
 
 
 def test_compare_with_a_config_looks_at_features_and_tokens(experiment, run_dir, record, tmp_path):

@@ -20,7 +20,7 @@ from varient.config import ExperimentConfig
 from varient.evaluation.extractors import Extractor
 from varient.evaluation.features import Features
 from varient.evaluation.fidelity_classifier import LOGITS
-from varient.evaluation.image_source import ImageSource, Reference, content_hash, digests_of
+from varient.evaluation.image_source import DIGEST_BYTES, ImageSource, Reference, content_hash, digests_of
 from varient.evaluation.inputs import open_samples
 from varient.evaluation.lpips import LEAST_SIDE, Lpips
 from varient.evaluation.moments import FeatureError, FrechetReference, Moments
@@ -189,20 +189,21 @@ def _system(images: ImageSource) -> str:
 
 def _pixel_measures(pairs: Pairs, lpips: Lpips | None) -> tuple[dict[str, Any], str, str]:
     """Fields of a `Fidelity` from the pixels, and the hashes of both sets in order of their indices."""
-    errors, likeness, perceived = [], [], []
-    digests: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+    # Filled in place: a small array kept from each batch lies among the freed large ones, which malloc then cannot use
+    # for the next batch, so that memory grows with every pair.
+    error_N, ssim_N, lpips_N = np.zeros((3, len(pairs)))
+    digests = np.zeros((2, len(pairs), DIGEST_BYTES), np.uint8)
     bar = tqdm(total=len(pairs), desc=f"pairs of {_system(pairs.samples)}", unit="pair", mininterval=2)
     with bar, torch.inference_mode():
-        for images in pairs.batches(_BATCH):
-            for kept, half in zip(digests, images, strict=True):
-                kept.append(digests_of(half))
-            errors.append(squared_error(*images))
+        for begin, images in zip(range(0, len(pairs), _BATCH), pairs.batches(_BATCH), strict=True):
+            here = slice(begin, begin + _BATCH)
+            digests[:, here] = [digests_of(half) for half in images]
+            error_N[here] = squared_error(*images)
             a, b = map(torch.from_numpy, images)
-            likeness.append(ssim(a, b).numpy())
+            ssim_N[here] = ssim(a, b)
             if lpips:
-                perceived.append(lpips(a, b).numpy())
+                lpips_N[here] = lpips(a, b)
             bar.update(len(a))
-    error_N, ssim_N = np.concatenate(errors), np.concatenate(likeness).astype(np.float64)
     error, order = float(error_N.mean()), np.argsort(error_N, kind="stable")
     examples = order[[0, len(order) // 2, -1]]
     measures = {"identical": float((error_N == 0).mean()), "psnr_db": psnr_db(error) if error else None,
@@ -211,11 +212,9 @@ def _pixel_measures(pairs: Pairs, lpips: Lpips | None) -> tuple[dict[str, Any], 
                 "ssim": float(ssim_N.mean()), "ssim_sd": _standard_error(ssim_N),
                 "examples": tuple(pairs.indices[examples].tolist()),
                 "examples_psnr_db": tuple(psnr_db(error_N[at]) if error_N[at] else None for at in examples)}
-    if perceived:
-        lpips_N = np.concatenate(perceived).astype(np.float64)
+    if lpips:
         measures |= {"lpips": float(lpips_N.mean()), "lpips_sd": _standard_error(lpips_N)}
-    first, second = (content_hash(np.concatenate(kept)) for kept in digests)
-    return measures, first, second
+    return measures, content_hash(digests[0]), content_hash(digests[1])
 
 
 def _standard_error(value_N: np.ndarray) -> float:

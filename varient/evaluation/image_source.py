@@ -16,6 +16,8 @@ from varient.evaluation.labels import count_warnings, order_warnings
 from varient.files import sha256_of, shown
 from varient.npz import SampleError
 
+DIGEST_BYTES = 32
+"""Of a SHA-256."""
 _BATCH_BYTES = 2 ** 28
 _DARK = 16
 """Images with no value above this were probably saved on another scale, 0..1 or 4 bits."""
@@ -150,9 +152,9 @@ class Reference:
 
 
 def digests_of(images: np.ndarray) -> np.ndarray:
-    """SHA-256 of each image, uint8 (B, 32)."""
+    """SHA-256 of each image, uint8 (B, DIGEST_BYTES)."""
     digests = [hashlib.sha256(np.ascontiguousarray(image).data).digest() for image in images]
-    return np.frombuffer(b"".join(digests), np.uint8).reshape(len(images), 32)
+    return np.frombuffer(b"".join(digests), np.uint8).reshape(len(images), DIGEST_BYTES)
 
 
 def content_hash(digests: np.ndarray) -> str:
