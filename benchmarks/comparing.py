@@ -42,8 +42,8 @@ def main(
     with tempfile.TemporaryDirectory(dir=folder) as place:
         samples, reference = _write_sets(Path(place), pairs, side)
         record, load_before, wall = Path(place) / "record.json", os.getloadavg(), time.perf_counter()
-        subprocess.run([sys.executable, "-m", "varient", "compare", *samples,
-                        *(word for path in reference for word in ("--reference", path)), "-o", record, "--device", "cpu"],
+        options = [word for path in reference for word in ("--reference", path)]
+        subprocess.run([sys.executable, "-m", "varient", "compare", *samples, *options, "-o", record, "--device", "cpu"],
                        check=True, env=os.environ | {"OMP_NUM_THREADS": str(threads)})
         wall, used = time.perf_counter() - wall, resource.getrusage(resource.RUSAGE_CHILDREN)
         (found,) = read_record(record, FidelityRecord).systems

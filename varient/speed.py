@@ -33,16 +33,15 @@ from varient.systems.protocol import Sampler
 
 WARN, FAIL = 0.10, 0.25
 """Relative changes of a ratio, up or down, that are told and that are out of tolerance.  Our choice: between two runs
-on an idle machine ratios of generations differed by 6 %, of generation to product by 9 %, of scoring to product by
-22 %."""
+on an idle machine ratios differed by at most 3 %."""
 BATCH_SIZE = 64
 WARMUP, REPEATS = 1, 7
 """Rounds of all steps: dropped, and timed."""
 ATTEMPTS = 3
 """How often ratios are measured while other work disturbs them."""
 NUM_FEATURES, FEATURE_DIM = 2000, 512
-"""Of the two fixed sets that are scored.  With few dimensions the time is that of memory, which a process gets at once or
-anew with every step: ratios to products then differ by a third from process to process."""
+"""Of the two fixed sets that are scored.  With few dimensions the time is that of memory, which some processes get anew
+with every step: ratios to products then differ by a third from process to process."""
 PRODUCT_SIZE, PRODUCTS = 1024, 16
 """Side of the plain matrix products, and how many are a step: they take about as long as the scoring."""
 FILE = "speed.json"
