@@ -43,8 +43,8 @@ def main(
         samples, reference = _write_sets(Path(place), pairs, side)
         record, load_before, wall = Path(place) / "record.json", os.getloadavg(), time.perf_counter()
         options = [word for path in reference for word in ("--reference", path)]
-        subprocess.run([sys.executable, "-m", "varient", "compare", *samples, *options, "-o", record, "--device", "cpu"],
-                       check=True, env=os.environ | {"OMP_NUM_THREADS": str(threads)})
+        command = [sys.executable, "-m", "varient", "compare", *samples, *options, "-o", record, "--device", "cpu"]
+        subprocess.run(command, check=True, env=os.environ | {"OMP_NUM_THREADS": str(threads)})
         wall, used = time.perf_counter() - wall, resource.getrusage(resource.RUSAGE_CHILDREN)
         (found,) = read_record(record, FidelityRecord).systems
     write_text(output, json.dumps({
