@@ -75,21 +75,22 @@ def test_what_the_curves_show_stands_beside_it(tmp_path):
     assert judgement.verdict is Verdict.CONTRADICTS and judgement.source == "arithmetic"
     assert judgement.found == "reaches 14 of 14 full-only layers"
     # Phase 1: 0.8 full, 0.2 subnet batches.  Phase 2: the share of subnet batches grows to 1, mean 0.627.
-    assert ("by phase: supernet-d16 (flexible zone 0.085, 0.053, 0.025; bridge zone 0.14, 0.14, 0.07), "
-            "supernet-d4 (flexible zone 0.09, 0.069, 0.05; bridge zone 0.14, 0.14, 0.07).") in judgement.evidence
+    assert ("by phase: supernet-d16 (flexible zone 0.085, 0.053, 0.025; under the full plan 0.1, 0.1, 0.1, under the "
+            "subnet plan 0.025, 0.025, 0.025; bridge zone 0.14, 0.14, 0.07; ") in judgement.evidence
+    assert "supernet-d4 (flexible zone 0.09, 0.069, 0.05; under the full plan 0.1, 0.1, 0.1, " in judgement.evidence
 
 
 def test_the_same_norms_under_both_plans_do_not_change_with_their_shares(tmp_path):
     _write(tmp_path, "supernet-d16", 0.1, bridge=(0.14, 0.14))
     judgement = _sentence(tmp_path)
-    assert "supernet-d16 (flexible zone 0.1, 0.1, 0.1; bridge zone 0.14, 0.14, 0.14)" in judgement.evidence
+    assert "supernet-d16 (flexible zone 0.1, 0.1, 0.1; under the full plan 0.1, 0.1, 0.1, " in judgement.evidence
 
 
 def test_how_stable_the_bridge_zones_gradient_is_decides_nothing_in_miniature(tmp_path):
     _write(tmp_path, "supernet-d16", 0.025)
     judgement = _sentence(tmp_path, claim="3.3.2-stable")
     assert (judgement.verdict, judgement.found) == (Verdict.OPEN, "measured (digits): 2.00")
-    assert "supernet-d16 (bridge zone 0.14, 0.14, 0.07)" in judgement.evidence
+    assert "supernet-d16 (bridge zone 0.14, 0.14, 0.07; under the full plan 0.14, 0.14, 0.07, " in judgement.evidence
     assert _sentence(claim="3.3.2-stable").found == ""
 
 

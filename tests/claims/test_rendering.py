@@ -64,17 +64,19 @@ print it. Where most places agree, they are open and only the others are contrad
 two verdicts.
 
 A printed number agrees with a value within half a unit of its last place. KV caches and totals of memory also agree \
-within 0.1%, because the paper rounds some and truncates others. A percentage without decimals that is a multiple of \
-5 counts as rounded to the nearest 5: "65%" stands for 62.5 to 67.5. The evidence says where a value agrees by one of \
-these tolerances alone.
+within 0.1% (our choice): the paper rounds some and truncates others, and its 28677 and 8156 are off by more than \
+that explains. "MB" are MiB, "GB" 1000 MiB. A percentage without decimals that is a multiple of 5 counts as rounded \
+to the nearest 5: "65%" stands for 62.5 to 67.5; not shares of the layers, of which one is printed as 13%. What \
+follows from printed numbers agrees if it does for some values within the rounding and tolerance of each. The \
+evidence says where a value agrees by one of these tolerances alone.
 
-In rankings ± is half the width of a 95 % interval, over redraws of the images and trainings. > is a difference in \
-the claimed direction of more than 2 standard errors, < one in the opposite direction beyond what chance produces in \
-as many comparisons as the ranking has pairs, ~ is neither, and ≥ means at least as good within the margin that the \
-evidence states. The rule is `varient.claims.noise.resolved`. All supernets are fine-tuned from one base network, and \
-their seeds vary the fine-tuning only. What is not fine-tuned (base network, untrained subnets, CoDe, DiT, LlamaGen) \
-is therefore assumed to vary between trainings by at least 15% (standard deviation). The miniature decides 1 of the 1 \
-rankings.
+In rankings ± is half the width of a 95 % interval, over redraws of the images and trainings, by Student's t. > is a \
+difference in the claimed direction of more than 2 standard errors, < one in the opposite direction beyond what \
+chance produces in as many comparisons as the ranking has pairs, ~ is neither, and ≥ means at least as good within \
+the margin that the evidence states. The rule is `varient.claims.noise.resolved`. All supernets are fine-tuned from \
+one base network, and their seeds vary the fine-tuning only. What is not fine-tuned (base network, untrained \
+subnets, CoDe, DiT, LlamaGen) is therefore assumed to vary between trainings by at least 15% (standard deviation). \
+The miniature decides 1 of the 1 rankings.
 
 Left out: score of x, which belongs to smoke.
 

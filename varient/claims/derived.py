@@ -155,7 +155,7 @@ def _rules(quantity: Quantity, ledger: Ledger) -> Iterator[tuple[Formula, tuple[
     elif name == "kv_reduction" and len(systems) == 1:
         yield less, (Quantity.of("kv_mb", FULL), Quantity.of("kv_mb", *systems))
     elif name == "kv_growth":
-        yield lambda before, after: 100 * (after / before - 1), tuple(Quantity.of("kv_mb", s) for s in systems)
+        yield more, tuple(Quantity.of("kv_mb", s) for s in systems)
     elif name == "kv_mb":
         for batch in _other_batches(quantity, ledger):
             yield (lambda kv, batch=batch: kv * quantity.batch / batch), (Quantity.of("kv_mb", *systems, batch=batch),)
@@ -169,9 +169,14 @@ def _rules(quantity: Quantity, ledger: Ledger) -> Iterator[tuple[Formula, tuple[
         yield formula, tuple(Quantity.of("epochs", row, other) for other in others)
 
 
-def less(full: float, ours: float) -> float:
+def less(before: float, after: float) -> float:
     """By how much the second is below the first, %."""
-    return 100 * (1 - ours / full)
+    return 100 * (1 - after / before)
+
+
+def more(before: float, after: float) -> float:
+    """By how much the second is above the first, %."""
+    return 100 * (after / before - 1)
 
 
 def _distinct(*fids: float) -> float:

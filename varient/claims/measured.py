@@ -329,8 +329,10 @@ def _conclusion(steps: Sequence[tuple[int | None, float]]) -> str:
 
 _ZONES = ("flexible", "bridge")
 _PLANS = ("full", "subnet")
-_WEIGHTED = ("Each value is a mean over the epochs of a phase of the norms under both plans, weighted with the epoch's "
-             "shares of full and subnet batches (Eq. 5); both plans are probed on each epoch's first batch.")
+_BOTH = "both"
+_PROBES = ("Each value is a mean over the epochs of a phase; both plans are probed on each epoch's first batch. The "
+           "first three are of both plans, weighted with the epoch's shares of full and subnet batches (Eq. 5), and "
+           "follow the mixture; those under each plan alone do not.")
 
 
 def in_training(claim: Claim, config: ExperimentConfig, run_dir: Path | None) -> Evidence | None:
@@ -342,12 +344,12 @@ def in_training(claim: Claim, config: ExperimentConfig, run_dir: Path | None) ->
     if not curves:
         return None
     zones = _ZONES if name == "gradient_support" else ("bridge",)
-    measured_norms = ", ".join(f"{network} ({'; '.join(_course(zone, norms[zone]) for zone in zones)})"
+    measured_norms = ", ".join(f"{network} ({'; '.join(_courses(zone, norms) for zone in zones)})"
                                for network, _, norms in curves)
     others = "; ".join(differences(config)) if is_meant(config) else ""
-    remarks = [f"Norms of the gradient in full-only layers by phase: {measured_norms}.", _WEIGHTED,
+    remarks = [f"Norms of the gradient in full-only layers by phase: {measured_norms}.", _PROBES,
                f"Not the paper's experiment: {others}." if others else ""]
-    ratios = [max(norms["bridge"]) / min(norms["bridge"]) for _, depth, norms in curves
+    ratios = [max(norms[_BOTH, "bridge"]) / min(norms[_BOTH, "bridge"]) for _, depth, norms in curves
               if name == "bridge_gradient" and depth == config.counterpart(_depth(claim))]
     return Evidence(None, claim.quantity.kind.show([Interval.point(ratio) for ratio in ratios]) if ratios else "",
                     " ".join(filter(None, remarks)), f"measured ({config.name})",
@@ -359,24 +361,27 @@ def _depth(claim: Claim) -> int:
     return found.depth if found else 0
 
 
-def _course(zone: str, norms: Sequence[float]) -> str:
-    return f"{zone} zone {', '.join(f'{norm:.2g}' for norm in norms)}"
+def _courses(zone: str, norms: Mapping[tuple[str, str], Sequence[float]]) -> str:
+    course = {way: ", ".join(f"{norm:.2g}" for norm in norms[way, zone]) for way in (_BOTH, *_PLANS)}
+    return f"{zone} zone {course[_BOTH]}; {', '.join(f'under the {plan} plan {course[plan]}' for plan in _PLANS)}"
 
 
-def _phase_norms(config: ExperimentConfig, run_dir: Path) -> Iterator[tuple[str, int, dict[str, list[float]]]]:
-    """Of each supernet of the three phases with curves of all of them: its name, its depth, and for each zone the norm
-    of the gradient of the zone's loss in full-only layers in each phase, as `_WEIGHTED` says."""
+def _phase_norms(config: ExperimentConfig,
+                 run_dir: Path) -> Iterator[tuple[str, int, dict[tuple[str, str], list[float]]]]:
+    """Of each supernet of the three phases with curves of all of them: its name, its depth, and for both plans and
+    each alone, and each zone, the norm of the gradient of the zone's loss in full-only layers in each phase."""
     for depth in config.supernet.depths:
         network = str(SupernetId(depth))
         recipe = config.recipe(None)
         phases = config.supernet.phases_of(depth, recipe)
         curves = curves_of(run_dir, network)
-        norms = {(plan, zone): curves.get(f"gradient_norm/{plan}/{zone}/full_only", ((), ()))[1]
+        norms = {(plan, zone): np.array(curves.get(f"gradient_norm/{plan}/{zone}/full_only", ((), ()))[1])
                  for plan in _PLANS for zone in _ZONES}
         # One probe an epoch, so a value's place in its curve is its epoch.
         if all(phases) and all(len(values) == sum(phases) for values in norms.values()):
             schedule, ends = schedule_of(recipe, phases), list(accumulate(phases, initial=0))
             share = np.array([schedule.subnet_probability(epoch) for epoch in range(1, sum(phases) + 1)])
-            weighted = {zone: (1 - share) * norms["full", zone] + share * norms["subnet", zone] for zone in _ZONES}
-            yield network, depth, {zone: [float(np.mean(values[first:last])) for first, last in pairwise(ends)]
-                                   for zone, values in weighted.items()}
+            norms |= {(_BOTH, zone): (1 - share) * norms["full", zone] + share * norms["subnet", zone]
+                      for zone in _ZONES}
+            yield network, depth, {way: [float(values[first:last].mean()) for first, last in pairwise(ends)]
+                                   for way, values in norms.items()}

@@ -21,11 +21,13 @@ from functools import cache
 from math import hypot, sqrt
 from statistics import NormalDist, mean, stdev
 
+from scipy.stats import t as student_t
+
 from varient.claims.quantity import SCORES, Quantity
 from varient.claims.records import Records
 from varient.disturbance import disturbances
 from varient.results import SeedSpread
-from varient.spread import DECIMALS, with_spread
+from varient.spread import DECIMALS, NORMAL_95, with_spread
 
 RESOLVED = 2
 """Number of standard errors that a difference must exceed; our choice, the usual one."""
@@ -56,7 +58,8 @@ class Estimate:
     Attributes:
         name: id of the system in this experiment.
         value: mean over the trainings.
-        sd: standard deviation of the value of a single training.
+        sd: standard deviation of the value of a single training; where few trainings give it, enlarged so that 1.96 of
+            it are half of Student's 95 % interval.
         trainings: number of trainings that differ in the seed.
         allowance: difference allowed for another training, where its spread is unknown and not in `sd`; else 0.
         decimals: with which it is shown.
@@ -85,8 +88,8 @@ def resolved(larger: Estimate, smaller: Estimate, pairs: int = 1, margin: float 
     This is the rule for all rankings.  The standard error of a mean over n trainings is s / sqrt(n), where s is the
     largest of three standard deviations: over these trainings, over redraws of the images, and between trainings as in
     the module's docstring (a standard deviation of two or three values is often far too small by chance, and a single
-    training has none).  Systems that share a training are treated as independent, which is conservative.  The
-    allowances of both sides are added.
+    training has none).  One of few trainings is enlarged, by Student's t.  Systems that share a training are treated as
+    independent, which is conservative.  The allowances of both sides are added.
 
     Multiple comparisons: a ranking counts as shown if *all* its pairs are as claimed, so each pair needs `RESOLVED`
     standard errors without correction.  It counts as partly reversed if *any* pair is reversed, so a reversal needs the
@@ -110,6 +113,12 @@ def resolved(larger: Estimate, smaller: Estimate, pairs: int = 1, margin: float 
 def reversal_threshold(pairs: int) -> float:
     """Number of standard errors for a reversal of one among ``pairs`` pairs, see `resolved`."""
     return RESOLVED if pairs == 1 else -NormalDist().inv_cdf(NormalDist().cdf(-RESOLVED) / pairs)
+
+
+@cache
+def enlargement(freedom: float) -> float:
+    """Half of a 95 % interval by Student's t over that by the normal distribution: 2.20 for three trainings."""
+    return float(student_t.ppf(0.975, freedom)) / NORMAL_95
 
 
 class Estimates:
@@ -166,10 +175,11 @@ class Estimates:
         if (spread := SeedSpread.of(values)) is None:
             return None
         between = self._between_trainings(system, field)
-        sds = [spread.sd, sqrt(mean(sd * sd for sd in draws)), None if between is None else between * abs(spread.mean)]
-        unknown = spread.sd is None and between is None
-        return Estimate(system, spread.mean, max(sd for sd in sds if sd is not None), spread.count,
-                        TRAINING_ALLOWANCE * abs(spread.mean) if unknown else 0.0, DECIMALS[field])
+        sds = [sqrt(mean(sd * sd for sd in draws))]
+        sds += [] if spread.sd is None else [spread.sd * enlargement(spread.count - 1)]
+        sds += [] if between is None else [between * abs(spread.mean)]
+        allowance = TRAINING_ALLOWANCE * abs(spread.mean) if spread.sd is None and between is None else 0.0
+        return Estimate(system, spread.mean, max(sds), spread.count, allowance, DECIMALS[field])
 
     def _between_trainings(self, system: str, field: str) -> float | None:
         """Least relative standard deviation assumed between trainings; None where it is unknown."""
@@ -182,14 +192,15 @@ class Estimates:
         return pooled if records.fine_tuned(system) else max(pooled, unknown)
 
     def _pool(self, field: str) -> float | None:
-        """Relative standard deviation between trainings, pooled by degrees of freedom over systems with several."""
+        """Relative standard deviation between trainings, pooled by degrees of freedom over systems with several, and
+        enlarged as they are few."""
         squares = freedom = 0.0
         for group in self.records.groups:
             spread = SeedSpread.of(self._values(group, field)[0])
             if spread and spread.sd is not None and spread.mean:
                 squares += (spread.count - 1) * (spread.sd / spread.mean) ** 2
                 freedom += spread.count - 1
-        return sqrt(squares / freedom) if freedom else None
+        return enlargement(freedom) * sqrt(squares / freedom) if freedom else None
 
     def _values(self, systems: Sequence[str], field: str) -> tuple[list[float], list[float]]:
         """A score of some systems, and its standard deviations over redraws; one without a deviation is left out."""

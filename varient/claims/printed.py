@@ -17,10 +17,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from varient.claims.claims import FULL, UNNAMED_FULL, Claim, Evidence, Pair, Ranking
-from varient.claims.derived import Derived, Ledger, derive, less
+from varient.claims.derived import Derived, Ledger, derive, less, more
 from varient.claims.quantity import Interval, Quantity
+from varient.paper import DEPTH, PAPER_DEPTHS
 from varient.systems.ids import VarId
 
 
@@ -100,7 +102,7 @@ class Witnesses:
                  f"Within what else is said: {_places(inside, with_value=True)}." if inside else "",
                  f"Different value: {_places(self.other, with_value=True)}." if self.other else "",
                  f"Follows from the paper's other numbers: {_sayings(follows, self.claim)}." if follows else "",
-                 f"Follows from the paper's other numbers {tolerance}: {_sayings(nearly, self.claim)}."
+                 f"Follows from the paper's other numbers, each {tolerance}: {_sayings(nearly, self.claim)}."
                  if nearly else "",
                  f"The paper's other numbers give another value: {_sayings(self.against, self.claim)}."
                  if self.against else "",
@@ -130,15 +132,41 @@ def _first_edition(claim: Claim, ledger: Ledger) -> str:
 
 
 def total_memory(claim: Claim, ledger: Ledger) -> str:
-    """By how much total memory falls, for a claim about "memory" that is read as the KV cache; empty for others."""
-    if claim.quantity.name != "kv_reduction" or not claim.reading:
+    """What the printed totals give for a claim about "memory" that is read as the KV cache; empty for others.
+
+    For a growth from depth to depth the printed KV caches, too, as the verdict is by formula.
+    """
+    kind, systems = claim.quantity.name, claim.quantity.systems
+    if not claim.reading:
         return ""
-    savings = []
-    for system in claim.quantity.systems:
-        pairs = ledger.together(Quantity.of("memory_mb", FULL), Quantity.of("memory_mb", system))
-        falls = [less(full.values[0].middle, ours.values[0].middle) for full, ours in pairs]
-        savings += [" to ".join(dict.fromkeys(f"{end(falls):.0f}" for end in (min, max)))] if falls else []
-    return f"total memory: {' and '.join(savings)} %" if savings else ""
+    if kind == "kv_linearity" and systems == ("d",):
+        said = {label: _unevenness(name, ledger) for label, name in (("KV caches", "kv_mb"), ("totals", "memory_mb"))}
+        return "; ".join(f"printed {label}: {value:.1f}" for label, value in said.items() if value)
+    if kind == "kv_reduction":
+        changes, against = less, [(FULL, system) for system in systems]
+    elif kind == "kv_growth":
+        changes, against = more, [(systems[0], systems[-1])]
+    else:
+        return ""
+    found = []
+    for before, after in against:
+        pairs = ledger.together(Quantity.of("memory_mb", before), Quantity.of("memory_mb", after))
+        values = [changes(*(side.values[0].middle for side in pair)) for pair in pairs]
+        found += [" to ".join(dict.fromkeys(f"{end(values):.0f}" for end in (min, max)))] if values else []
+    return f"total memory: {' and '.join(found)} %" if found else ""
+
+
+def _unevenness(name: str, ledger: Ledger) -> float | None:
+    """Largest over smallest growth a layer of a size from depth to depth in Table 2; None where one is missing."""
+    depths = sorted({*PAPER_DEPTHS, DEPTH})
+    systems = [FULL if depth == DEPTH else f"variant-d{depth}" for depth in depths]
+    sizes = [ledger.at(Quantity.of(name, system), "Table 2") for system in systems]
+    values = [size.values[0].middle for size in sizes if size]
+    if len(values) < len(depths):
+        return None
+    steps = [(b - a) / (after - before) for (before, after), (a, b) in zip(pairwise(depths), pairwise(values),
+                                                                           strict=True)]
+    return max(steps) / min(steps)
 
 
 def _alike(claim: Claim, ledger: Ledger) -> str:

@@ -38,10 +38,10 @@ _MARKUP = re.compile(r"<(?=[A-Za-z/!?])|\[(?=[^\]]*\]\()")
 _FINDINGS = ("A finding is one thing that the paper says or one discrepancy in it; its places are all cells and "
              "sentences that print it. Where most places agree, they are open and only the others are contradicted, "
              "so a finding can count under two verdicts.")
-_LEGEND = (f"In rankings ± is half the width of a 95 % interval, over redraws of the images and trainings. > is a "
-           f"difference in the claimed direction of more than {RESOLVED} standard errors, < one in the opposite "
-           "direction beyond what chance produces in as many comparisons as the ranking has pairs, ~ is neither, and ≥ "
-           "means at least as good within the margin that the evidence states. The rule is "
+_LEGEND = ("In rankings ± is half the width of a 95 % interval, over redraws of the images and trainings, by Student's "
+           f"t. > is a difference in the claimed direction of more than {RESOLVED} standard errors, < one in the "
+           "opposite direction beyond what chance produces in as many comparisons as the ranking has pairs, ~ is "
+           "neither, and ≥ means at least as good within the margin that the evidence states. The rule is "
            "`varient.claims.noise.resolved`.")
 _ONE_BASE = (" All supernets are fine-tuned from one base network, and their seeds vary the fine-tuning only. What is "
              "not fine-tuned (base network, untrained subnets, CoDe, DiT, LlamaGen) is therefore assumed to vary "
