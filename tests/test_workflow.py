@@ -244,3 +244,14 @@ def test_lint_and_format_are_clean(copy):
     formatted = subprocess.run([BIN / "snakefmt", "--check", "Snakefile", "workflow/rules"], cwd=ROOT,
                                capture_output=True, text=True)
     assert formatted.returncode == 0, formatted.stderr
+
+
+def test_every_rule_that_may_load_the_papers_networks_asks_slurm_for_its_memory():
+    """A rule with a GPU loads them, 8 GB each in float32: as much as the profile's default."""
+    asked = yaml.safe_load((ROOT / "workflow/profiles/slurm/profile.yaml").read_text())["set-resources"]
+    rules = re.split(r"^rule (\w+):$", "\n".join(path.read_text() for path in (ROOT / "workflow/rules").glob("*.smk")),
+                     flags=re.MULTILINE)
+    loading = {name for name, body in zip(rules[1::2], rules[2::2], strict=True) if re.search(r"^        gpu=", body,
+                                                                                              re.MULTILINE)}
+    assert {"fidelity", "generate_shard", "held_out_loss", "train_supernet"} < loading
+    assert {name for name in loading if asked.get(name, {}).get("mem_mb", 0) < 32_000} == set()

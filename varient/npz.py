@@ -85,6 +85,11 @@ def npz_array(path: Path, name: str) -> StoredArray:
             path, member)
 
 
+def is_sequential(array: StoredArray) -> bool:
+    """Whether reading earlier rows again starts from the beginning."""
+    return isinstance(array, _PackedArray)
+
+
 def small_array(path: Path, name: str, most_bytes: int | None = None) -> np.ndarray:
     """An array in an .npz file, read into memory.
 

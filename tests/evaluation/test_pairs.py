@@ -109,3 +109,18 @@ def test_an_adm_batch_has_an_order_only_beside_one_like_it_or_with_its_manifest(
     manifest.write_text(json.dumps(json.loads(text) | {"arr_0_crc32": 1}))  # of another file
     with pytest.raises(PairError, match=r"adm\.npz: without an order"):
         paired(_open(tmp_path / "adm.npz"), _open(archive))
+
+
+def test_a_compressed_batch_in_another_order_is_refused(tmp_path):
+    """Each picture would be unpacked with all before it."""
+    archive = _archive(tmp_path / "a.npz")
+    export_adm([archive], tmp_path / "adm.npz")
+    with np.load(tmp_path / "adm.npz") as file:
+        arrays = dict(file)
+    np.savez_compressed(tmp_path / "adm.npz", **arrays)  # the manifest's checksum is that of the images, and still fits
+    for sets in ((archive, tmp_path / "adm.npz"), (tmp_path / "adm.npz", archive)):
+        with pytest.raises(PairError, match=r"adm\.npz: its images are compressed") as refused:
+            paired(*map(_open, sets))
+        assert len(str(refused.value).splitlines()) == 1
+    np.savez(tmp_path / "adm.npz", **arrays)
+    assert len(paired(_open(archive), _open(tmp_path / "adm.npz"))) == 24

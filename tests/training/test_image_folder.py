@@ -72,7 +72,20 @@ def test_an_index_outside_is_refused(root):
 def test_files_that_are_no_images_are_listed(root):
     (root / "train/readme.txt").write_text("")
     (root / "train/n02/.DS_Store").write_text("")
-    assert _open(root).ignored == ("n02/.DS_Store", "readme.txt")
+    hidden, others = _open(root).left_out
+    assert hidden.startswith("1 entries are hidden") and hidden.endswith(": n02/.DS_Store")
+    assert others.startswith("1 entries are no images") and others.endswith(": readme.txt")
+
+
+def test_an_index_is_used_however_many_entries_are_left_out(root, monkeypatch):
+    """A macOS archive has a hidden entry for each image."""
+    for number in range(3000):
+        (root / f"train/n01/._{'x' * 200}{number}.JPEG").touch()
+    _settle(root)
+    first = _open(root)
+    assert first.left_out[0].startswith("3000 entries are hidden") and len(first.left_out[0]) < 2000
+    monkeypatch.setattr("varient.training.image_folder._list_folder", lambda _: pytest.fail("listed again"))
+    assert (root.parent / "train.npz").stat().st_size < 100_000 and _open(root).left_out == first.left_out
 
 
 @pytest.mark.parametrize("hidden", [".ipynb_checkpoints/a.JPEG", "lost+found/x", "__MACOSX/n01/._n01_0.JPEG",
@@ -83,8 +96,8 @@ def test_hidden_entries_are_no_classes_and_no_images_but_named(root, caplog, hid
     (root / "train" / hidden).write_bytes(b"no image")
     folder = _open(root, index=root.parent / "other.npz")
     assert folder.identity == expected and len(folder) == 9
-    (left_out,) = folder.ignored
-    assert hidden.startswith(left_out) and left_out in caplog.text and "hidden" in caplog.text
+    (left_out,) = folder.left_out
+    assert hidden.startswith(left_out.rpartition(": ")[2]) and left_out in caplog.text and "are hidden" in left_out
 
 
 @pytest.mark.parametrize(("link", "target"), [("n04", "."), ("n02/up", ".."), ("n02/up", "../.."), ("n04", "n01"),
@@ -154,9 +167,9 @@ def test_an_index_made_by_another_rule_is_made_anew(root):
         arrays = dict(file)
     described = json.loads(str(arrays["described"]))
     described.pop("rule")
-    described["ignored"] = ["from an old listing"]
+    described["left_out"] = ["from an old listing"]
     np.savez(index, **arrays | {"described": np.array(json.dumps(described))})
-    assert _open(root).ignored == ()
+    assert _open(root).left_out == ()
 
 
 def _deep_png(bits, colour, channels):

@@ -25,7 +25,7 @@ class SamplingConfig(Strict):
     """Sampling protocol (paper, Sec. 4.1; the paper does not print the guidance scale, so VAR's is used)."""
 
     num_images: Positive
-    shards: Annotated[Positive, Field(le=100_000)]
+    shards: Annotated[Positive, Field(le=1000)]  # their paths are one command line
     batch_size: BatchSize
     cfg: Weight = Field(1.5, description="guidance scale at the last scale; it grows linearly from 0 at the first")
     top_k: Count = Field(900, description="0 keeps all")

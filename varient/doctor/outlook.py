@@ -29,8 +29,9 @@ from varient.targets import folder_of
 from varient.training.recipes import Supernet, supernet_of
 
 FLOAT_BYTES = 4
-KEPT_STATES, COPIES_IN_A_STATE = 3, 3
-"""Copies of the weights that a training keeps on disk: each saved state holds weights and AdamW's two moments."""
+STATES_ON_DISK, COPIES_IN_A_STATE = 4, 3
+"""Copies of the weights that a training has on disk at most: three saved states are kept while a fourth is written,
+each of weights and AdamW's two moments."""
 FEATURES = {"adm": 2048 + 1008 + 2023, "torch-fidelity": 2048 + 1008, "clean-fid": 2048, "fd-dinov2": 1024,
             "cmmd": 768}
 """Feature values that scoring stores for each image, by protocol; those of a classifier are negligible."""
@@ -122,7 +123,7 @@ class Outlook:
             sampling_jobs=len(rows) * sampling.shards,
             sample_bytes=len(rows) * sampling.num_images * image_bytes,
             weight_bytes=sum(self._weights_kept(name) * self._parameters(name) * FLOAT_BYTES for name in needed),
-            state_bytes=max((KEPT_STATES * COPIES_IN_A_STATE * self._parameters(name) * FLOAT_BYTES
+            state_bytes=max((STATES_ON_DISK * COPIES_IN_A_STATE * self._parameters(name) * FLOAT_BYTES
                              for name in trainings), default=0))
 
     def _sampled(self, system: str) -> bool:

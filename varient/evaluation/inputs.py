@@ -20,7 +20,7 @@ from varient.evaluation.image_source import ImageSource, Reference
 from varient.evaluation.labels import labels_from_names
 from varient.image_tree import MOST_SIDE, ImageTreeError, is_image, read_tree, some
 from varient.json_file import read_model
-from varient.npz import SampleError, member_crc, member_names, npz_array, small_array
+from varient.npz import SampleError, is_sequential, member_crc, member_names, npz_array, small_array
 
 STATISTICS = (("mu", "sigma"), ("mu_s", "sigma_s"))
 """Names of mean and covariance in an ADM reference batch: of the pool features, and of the spatial ones (sFID)."""
@@ -216,7 +216,7 @@ def _open_adm(path: Path, remarks: tuple[str, ...]) -> ImageSource:
         return np.ascontiguousarray(images[begin:end].transpose(0, 3, 1, 2))
 
     return ImageSource("adm", str(path), (path,), images.shape[1], np.arange(count), labels, count, read, origin,
-                       manifest.permutation_seed if manifest else None, remarks)
+                       manifest.permutation_seed if manifest else None, remarks, is_sequential(images))
 
 
 class _Manifest(BaseModel):

@@ -87,6 +87,10 @@ def paired(samples: ImageSource, reference: ImageSource) -> Pairs:
     if len(differ):
         raise PairError(f"{both} hold different images: where the first has index {indices[places][differ[0]]}, the "
                         f"second has {their_indices[their_places][differ[0]]}")
+    for images, order in ((samples, places), (reference, their_places)):
+        if images.sequential and (np.diff(order) < 0).any():
+            raise PairError(f"{images.place}: its images are compressed and in another order than their indices; save "
+                            "it uncompressed (np.savez), or each picture is unpacked with all before it")
     labels = None if samples.labels is None else samples.labels[places]
     their_labels = None if reference.labels is None else reference.labels[their_places]
     if labels is not None and their_labels is not None and (labels != their_labels).any():

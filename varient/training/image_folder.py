@@ -65,7 +65,8 @@ class ImageFolder:
 
     Attributes:
         classes: names of the class folders, in the order of the labels.
-        ignored: skipped entries, relative to the split's folder: hidden entries and files without an image suffix.
+        left_out: a sentence for each kind of skipped entries (hidden ones, files without an image suffix), with their
+            number and the first of them, relative to the split's folder.
     """
 
     def __init__(self, root: Path, split: FolderSplit, *, num_classes: int, index: Path,
@@ -96,7 +97,7 @@ class ImageFolder:
             raise ImageFolderError(str(error)) from None
         _say_what_is_odd(listing, self._folder)
         self._listing = listing
-        self.classes, self.ignored = listing.classes, listing.ignored
+        self.classes, self.left_out = listing.classes, listing.left_out
 
     def __len__(self) -> int:
         return len(self._listing.sizes)
@@ -243,7 +244,7 @@ class _Listing:
     """
 
     classes: tuple[str, ...]
-    ignored: tuple[str, ...]
+    left_out: tuple[str, ...]
     folders: dict[str, int]
     names: np.ndarray
     name_ends: np.ndarray
@@ -301,7 +302,7 @@ def _list_folder(folder: Path) -> _Listing:
     settled = {name: changed if changed < now_ns - _SETTLED_NS else _UNSETTLED for name, changed in folders.items()}
     names = [name for of_class in images.values() for name, _ in of_class]
     name_ends = np.cumsum(np.fromiter(map(len, names), np.int64, len(names)), dtype=np.int64)
-    return _Listing(classes=tuple(images), ignored=tuple(sorted(ignored)), folders=settled,
+    return _Listing(classes=tuple(images), left_out=_left_out(ignored), folders=settled,
                     names=np.frombuffer(b"".join(names), dtype=np.uint8), name_ends=name_ends,
                     sizes=np.array([size for of_class in images.values() for _, size in of_class], dtype=np.int64),
                     class_ends=np.cumsum([len(of_class) for of_class in images.values()], dtype=np.int64))
@@ -313,12 +314,19 @@ def _check_classes(listing: _Listing, folder: Path, num_classes: int) -> None:
         name for name, images in zip(listing.classes, counts, strict=True) if not images])
 
 
+def _left_out(ignored: Iterable[str]) -> tuple[str, ...]:
+    """See `ImageFolder`; without all the names, which may be as many as the images (macOS adds one for each)."""
+    kinds: dict[bool, list[str]] = {True: [], False: []}
+    for name in sorted(ignored):
+        kinds[is_hidden(os.path.basename(name))].append(name)
+    return tuple(f"{len(names)} entries {reason} and were left out: {some(names)}"
+                 for names, reason in ((kinds[True], "are hidden"), (kinds[False], "are no images by their names"))
+                 if names)
+
+
 def _say_what_is_odd(listing: _Listing, folder: Path) -> None:
-    hidden = [name for name in listing.ignored if is_hidden(os.path.basename(name))]
-    others = [name for name in listing.ignored if not is_hidden(os.path.basename(name))]
-    for names, reason in ((hidden, "are hidden"), (others, "are no images by their names")):
-        if names:
-            log.warning("%s: %d entries %s and were left out: %s", folder, len(names), reason, some(names))
+    for sentence in listing.left_out:
+        log.warning("%s: %s", folder, sentence)
     if torchvision_differs(class_numbers(listing.classes)):
         log.warning("%s: class folders are numbered by their names as numbers; torchvision would sort these as "
                     "text and number the classes otherwise", folder)
@@ -327,12 +335,12 @@ def _say_what_is_odd(listing: _Listing, folder: Path) -> None:
 _ARRAYS = {"names": np.uint8, "name_ends": np.int64, "sizes": np.int64, "class_ends": np.int64}
 
 
-_RULE = 1
+_RULE = 2
 """Version of the listing rules; an index made by other rules is rebuilt."""
 
 
 def _write_index(path: Path, listing: _Listing) -> None:
-    described = {"rule": _RULE, "classes": listing.classes, "ignored": listing.ignored, "folders": listing.folders,
+    described = {"rule": _RULE, "classes": listing.classes, "left_out": listing.left_out, "folders": listing.folders,
                  "digest": listing.digest}
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         np.savez(file, described=np.array(json.dumps(described)),
@@ -346,7 +354,7 @@ def _read_index(path: Path) -> _Listing | None:
         if described.pop("rule") != _RULE:
             return None
         digest = described.pop("digest")
-        listing = _Listing(classes=tuple(described["classes"]), ignored=tuple(described["ignored"]),
+        listing = _Listing(classes=tuple(described["classes"]), left_out=tuple(described["left_out"]),
                            folders=described["folders"], **{name: small_array(path, name) for name in _ARRAYS})
     except (ValueError, KeyError, TypeError, AttributeError):
         return None

@@ -125,7 +125,7 @@ def newest_training_state(folder: Path, check: Check) -> TrainingState | None:
 def read_training_state(path: Path, check: Check) -> TrainingState | None:
     """One state, or None (and a warning) where the file is damaged or does not fit."""
     try:
-        state = _parsed(read_torch_file(path))
+        state = _parsed(read_torch_file(path, mapped=True))  # a copy for each of a node's processes is too much
         if path != _path_of(path.parent, state.step):
             raise CheckpointError(f"is of step {state.step}")
         check(state)

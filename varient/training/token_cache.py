@@ -103,7 +103,7 @@ def build_token_cache(folder: Path, source: ImageSource, spec: TokenCacheSpec, e
         encoded = (_variants(batch.mixed(device), spec, encode)
                    for batch in pixels.batches((Visit(0, part) for part in parts), workers))
         with tqdm(total=spec.num_images, initial=missing.start * spec.shard_size,
-                  desc=f"tokens on {device}") as progress:
+                  desc=f"tokens on {device}", mininterval=2) as progress:
             for shard in missing:
                 tokens = np.empty((len(spec.images_of(shard)), spec.variants, spec.tokens_per_image), np.uint16)
                 for first in range(0, len(tokens), at_once):

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from varient.ablations import Arm, arms_of
-from varient.archive import read_archive
+from varient.archive import open_shard
 from varient.config import ExperimentConfig
 from varient.cost.kv_accounting import kv_peak_bytes
 from varient.cost.quantities import PRECISIONS
@@ -268,12 +268,12 @@ def _index(config: ExperimentConfig, label: int, turn: int) -> int:
 
 
 def pictures(run_dir: Path, system: str, indices: Sequence[int]) -> np.ndarray | None:
-    """Images of a system by index; None unless all are there.  Reads one shard at a time, up to the last one needed."""
+    """Images of a system by index; None unless all are there.  Of the shards these images alone are read."""
     found: dict[int, np.ndarray] = {}
     for path in sorted((run_dir / "samples" / system).glob("shard-*.npz"), key=lambda path: int(path.stem[6:])):
-        archive = read_archive(path)
-        found |= {int(archive.indices[at]): archive.images[at]
-                  for at in np.flatnonzero(np.isin(archive.indices, indices))}
+        shard = open_shard(path)
+        found |= {int(shard.indices[at]): np.array(shard.images[at:at + 1])[0]
+                  for at in np.flatnonzero(np.isin(shard.indices, indices)).tolist()}
         if found.keys() >= set(indices):
             return np.stack([found[index] for index in indices])
     return None
