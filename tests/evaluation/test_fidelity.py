@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from typer.testing import CliRunner
 
 from varient.archive import Archive, read_archive, write_archive
@@ -113,10 +114,48 @@ def test_a_record_says_what_its_definitions_say(experiment, run_dir, record):
 def test_tokens_are_those_that_the_images_are_decoded_from(experiment, run_dir):
     sampler = resolve_system("free-d4", experiment).load(run_dir, "fp32")
     indices = range(experiment.sampling.batch_size)
-    tokens = drawn_tokens(experiment, "free-d4", run_dir)[:len(indices)]
+    tokens = drawn_tokens(experiment, "free-d4", run_dir, indices)
     f_hat = sampler.tokenizer.quantize.f_hats(torch.from_numpy(tokens), 10)[-1]
     labels = [label_of(index, 10) for index in indices]
     assert np.array_equal(sampler.decode(f_hat).numpy(), images(sampler, labels, indices, experiment.seed))
+
+
+def test_tokens_are_those_of_the_pictures_that_are_compared(experiment, run_dir, tmp_path):
+    """A set may be a part: its tokens are those of its own indices, not of the first ones."""
+    write_text(tmp_path / "config.json", experiment.model_dump_json())
+    parts = [run_dir / f"samples/{system}/shard-1.npz" for system in ("free-d4", "var-d6")]
+    result = _run(*parts, "--config", tmp_path / "config.json", "--run-dir", run_dir, "-o", tmp_path / "record.json")
+    assert result.exit_code == 0, result.output
+    record = read_record(tmp_path / "record.json", FidelityRecord)
+    indices = read_archive(parts[0]).indices.tolist()
+    subnet, full = (drawn_tokens(experiment, system, run_dir, indices) for system in ("free-d4", "var-d6"))
+    assert indices[0] > 0 and record.num_token_images == len(indices) == 50
+    assert record.systems[0].tokens == pytest.approx((subnet == full).mean())
+
+
+def test_a_set_that_does_not_say_its_weights_is_compared_with_a_warning(experiment, run_dir, tmp_path):
+    write_text(tmp_path / "config.json", experiment.model_dump_json())
+    archive = read_archive(run_dir / "samples/free-d4/shard-0.npz")
+    silent = {key: value for key, value in archive.origin.items() if key != "weights_sha256"}
+    write_archive(tmp_path / "silent.npz", Archive(archive.images, archive.labels, archive.indices, silent))
+    result = _run(tmp_path / "silent.npz", run_dir / "samples/var-d6/shard-0.npz", "--config", tmp_path / "config.json",
+                  "--run-dir", run_dir, "-o", tmp_path / "record.json")
+    assert result.exit_code == 0, result.output
+    warnings = read_record(tmp_path / "record.json", FidelityRecord).warnings
+    assert any("silent.npz: nothing says which weights" in text for text in warnings)
+
+
+def test_what_is_odd_about_either_set_is_in_the_record(tmp_path):
+    """JPEG is not what was drawn; pixels up to 15 are of another scale."""
+    pixels = np.random.default_rng(0).integers(0, 16, (12, 16, 16, 3)).astype(np.uint8)
+    for name, ending in (("a", "jpg"), ("b", "png")):
+        (tmp_path / name).mkdir()
+        for index, picture in enumerate(pixels):
+            Image.fromarray(picture).save(tmp_path / name / f"{index}.{ending}")
+    result = _run(tmp_path / "a", tmp_path / "b", "-o", tmp_path / "record.json")
+    assert result.exit_code == 0, result.output
+    warnings = read_record(tmp_path / "record.json", FidelityRecord).warnings
+    assert any("JPEG" in text for text in warnings) and any("/b: no colour" in text for text in warnings)
 
 
 def test_a_set_of_other_weights_than_the_runs_is_refused(experiment, run_dir, tmp_path):
@@ -227,7 +266,7 @@ def test_images_that_do_not_say_their_system_have_no_tokens_and_the_record_says_
     assert result.exit_code == 0, result.output
     record = read_record(tmp_path / "record.json", FidelityRecord)
     assert record.systems[0].tokens is None and record.num_token_images == 0
-    assert any("no tokens of" in text for text in record.warnings)
+    assert any("b.npz: no tokens" in text for text in record.warnings)
     assert record.systems[0].fid is None and any("no FID*" in text for text in record.warnings)  # of 50 images
     assert record.systems[0].same_class == 1
 

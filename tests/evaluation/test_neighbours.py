@@ -149,6 +149,21 @@ def test_density_and_coverage_are_prdcs(features, k, tile, monkeypatch):
     assert abs(swapped.density - ours.density) > 0.1 and abs(swapped.coverage - ours.coverage) > 0.05
 
 
+@pytest.mark.parametrize("shared", [1.0, 0.5])
+@pytest.mark.parametrize("count", [1000, 2500])  # of one tile, of two
+def test_images_that_are_in_both_sets_lie_on_borders_and_not_inside(shared, count):
+    prdc = pytest.importorskip("prdc", reason="needs prdc")
+    draw = np.random.default_rng(0)
+    real = draw.random((count, 256), np.float32) + 3
+    generated = real.copy()
+    generated[int(shared * count):] = draw.random((count - int(shared * count), 256), np.float32) + 3
+    ours = density_coverage(generated, real)
+    theirs = prdc.compute_prdc(real.astype(np.float64), generated.astype(np.float64), nearest_k=5)
+    assert (ours.density, ours.coverage) == pytest.approx((theirs["density"], theirs["coverage"]), abs=1e-6)
+    if shared == 1:
+        assert (ours.density, ours.coverage) == (pytest.approx(1), 1)  # in its own ball and in those of four others
+
+
 def test_the_border_of_a_ball_of_density_does_not_belong_to_it():
     real = np.array([[-2.0], [0.0], [2.0]], np.float32)  # whole numbers around 0, exact in float32; every reach is 2
     found = density_coverage(np.array([[-4.0], [-3.75], [0.0], [1.0]], np.float32), real, k=1)
@@ -173,5 +188,5 @@ def test_density_refuses_what_it_cannot_take(features):
     assert density_coverage(generated[:1], real).density_N.shape == (1,)
     with pytest.raises(FeatureError, match="5 features cannot be compared with 6"):
         density_coverage(generated[:, 1:], real)
-    with pytest.raises(FeatureError, match="overflow float32"):
-        density_coverage(generated, real * np.float32(1e25))
+    huge = density_coverage(generated * np.float32(1e25), real * np.float32(1e25))  # whose squares float64 holds
+    assert huge.density == density_coverage(generated, real).density

@@ -36,6 +36,34 @@ def test_ssim_is_torchmetrics_with_the_same_window(side, noise):
     assert theirs.min() < 1 - 1e-4
 
 
+def _uneven(kind):
+    """Pairs whose variances are far smaller than their squares, in all positions or in most."""
+    rng = np.random.default_rng(0)
+    a = np.full((2, 3, 64, 64), 250)
+    b = a.copy()
+    if kind == "a shape on white":
+        b[:, :, 20:40, 20:40] = 10
+    elif kind == "light noise":
+        a, b = (rng.integers(245, 256, a.shape) for _ in range(2))
+    elif kind == "dark noise":
+        a, b = (rng.integers(0, 4, a.shape) for _ in range(2))
+    elif kind == "halves":
+        a[..., :32] = 5
+        b = a + rng.integers(0, 4, a.shape)
+    elif kind == "a ramp":
+        a, b = (np.broadcast_to(np.arange(64) * 3 + step, a.shape) for step in (0, 1))
+    return a.astype(np.uint8), b.astype(np.uint8)
+
+
+@pytest.mark.parametrize("kind", ["flat", "a shape on white", "light noise", "dark noise", "halves", "a ramp"])
+def test_ssim_is_exact_where_variances_are_small(kind):
+    a, b = (torch.from_numpy(half) for half in _uneven(kind))
+    theirs = image.structural_similarity_index_measure(a.double(), b.double(), data_range=255.0, sigma=1.5,
+                                                       reduction="none")
+    assert ssim(a, b).numpy() == pytest.approx(theirs.numpy(), abs=1e-6)
+    assert ssim(a, a).tolist() == ssim(b, b).tolist() == [1, 1]
+
+
 def test_psnr_over_all_pairs_is_torchmetrics():
     a, b = _pair(16, 20.0)
     theirs = image.peak_signal_noise_ratio(torch.from_numpy(a).double(), torch.from_numpy(b).double(), data_range=255.0)
@@ -48,7 +76,7 @@ def test_psnr_over_all_pairs_is_torchmetrics():
 def test_equal_images_are_as_alike_as_can_be():
     a, _ = _pair(8, 1.0)
     assert squared_error(a, a).tolist() == [0] * 5 and psnr_db(0.0) == math.inf
-    assert ssim(torch.from_numpy(a), torch.from_numpy(a)).numpy() == pytest.approx(1, abs=1e-6)
+    assert ssim(torch.from_numpy(a), torch.from_numpy(a)).tolist() == [1] * 5
 
 
 def test_black_against_white_is_no_overflow_of_bytes():

@@ -20,7 +20,14 @@ from varient.config import ExperimentConfig
 from varient.evaluation.extractors import Extractor
 from varient.evaluation.features import Features
 from varient.evaluation.fidelity_classifier import LOGITS
-from varient.evaluation.image_source import DIGEST_BYTES, ImageSource, Reference, content_hash, digests_of
+from varient.evaluation.image_source import (
+    DIGEST_BYTES,
+    ImageSource,
+    Reference,
+    content_hash,
+    digests_of,
+    pixel_warnings,
+)
 from varient.evaluation.inputs import open_samples
 from varient.evaluation.lpips import LEAST_SIDE, Lpips
 from varient.evaluation.moments import FeatureError, FrechetReference, Moments
@@ -35,7 +42,7 @@ from varient.evaluation.scoring import (
     verdicts,
 )
 from varient.evaluation.similarity import psnr_db, squared_error, ssim, ssim_window
-from varient.evaluation.token_agreement import TokenAgreement, drawn_tokens, var_system
+from varient.evaluation.token_agreement import NUM_IMAGES, TokenAgreement, drawn_tokens, var_system
 from varient.evaluation.uncertainty import LEAST_IMAGES, frechet_spread, share_spread
 from varient.files import check_writable, sha256_kept
 from varient.models.classifier import Classifier
@@ -147,6 +154,11 @@ def compare_files(samples: ImageSource, reference: ImageSource, output: Path, *,
 def _record(sets: Sequence[Pairs], eyes: Eyes, agreements: dict[str, TokenAgreement] | None = None,
             remarks: Sequence[str] = ()) -> FidelityRecord:
     reference, warnings = sets[0].reference, [*remarks, *(text for pairs in sets for text in pairs.warnings)]
+    for images in (reference, *(pairs.samples for pairs in sets)):
+        warnings += [*images.remarks, *pixel_warnings(images)]
+    if eyes.protocol and eyes.protocol.first_features:
+        warnings.append(f"a rehearsal, on {eyes.protocol.first_features} of {eyes.protocol.num_features} features: "
+                        "FID* and the feature distance are comparable with nothing")
     if eyes.lpips and reference.side < LEAST_SIDE:
         raise PairError(f"{reference.place}: images of side {reference.side} are too small for LPIPS, which takes "
                         f"{LEAST_SIDE} pixels or more")
@@ -267,19 +279,28 @@ def _seen(pairs: Pairs, eyes: Eyes, reference_NF: np.ndarray | None, target: Fre
 def _token_agreements(config: ExperimentConfig, samples: Sequence[ImageSource], reference: ImageSource,
                       run_dir: Path) -> tuple[dict[str, TokenAgreement], dict[str, str], list[str]]:
     """Agreement by system, the hashes of the networks, and why systems were left out."""
-    full, remarks = _var_system(config, reference), []
+    full = _var_system(config, reference)
     drawable = [each for each in samples if _var_system(config, each)] if full else []
-    if left_out := [each.place for each in samples if each not in drawable]:
-        remarks.append(f"no tokens of {', '.join(left_out)}: the sets do not say that they are of VAR's systems")
+    without = [each for each in samples if not _var_system(config, each)] if full else [reference]
+    remarks = [_without_tokens(each) for each in without]
     if full is None or not drawable:
         return {}, {}, remarks
     hashes: dict[str, str] = {}
     for images in (reference, *drawable):
         hashes |= _weights_that_drew(config, images, run_dir)
-    expected_NL = drawn_tokens(config, full.name, run_dir)
-    agreements = {name: TokenAgreement.of(drawn_tokens(config, name, run_dir), expected_NL, config.pyramid)
+        if "weights_sha256" not in images.origin:
+            remarks.append(f"{images.place}: nothing says which weights drew it; its tokens are those of {run_dir}")
+    indices = np.sort(reference.indices)[:NUM_IMAGES].tolist()
+    expected_NL = drawn_tokens(config, full.name, run_dir, indices)
+    agreements = {name: TokenAgreement.of(drawn_tokens(config, name, run_dir, indices), expected_NL, config.pyramid)
                   for name in map(_system, drawable)}
     return agreements, hashes, remarks
+
+
+def _without_tokens(images: ImageSource) -> str:
+    system = images.origin.get("system")
+    why = f"{system} is no system of VAR's" if system else "nothing says that a system of VAR's drew it"
+    return f"{images.place}: no tokens, as {why}"
 
 
 def _var_system(config: ExperimentConfig, images: ImageSource) -> VARSystem | None:

@@ -20,8 +20,6 @@ KERNEL, SIGMA = 11, 1.5
 _C1, _C2 = (0.01 * WHITE) ** 2, (0.03 * WHITE) ** 2
 _STRIP = 32
 """Rows or columns that are blurred at once."""
-_MIDDLE = 128.0
-"""Subtracted before squares are taken, so that variances are no differences of large numbers."""
 
 
 def squared_error(a_BCHW: np.ndarray, b_BCHW: np.ndarray) -> np.ndarray:
@@ -43,14 +41,21 @@ def ssim_window(side: int) -> tuple[int, float]:
 
 
 def ssim(a_BCHW: Tensor, b_BCHW: Tensor) -> Tensor:
-    """Structural similarity (B,), float32, of square images of values 0..255, with the window of `ssim_window`."""
-    a, b = (image.float() - _MIDDLE for image in (a_BCHW, b_BCHW))
-    mean_a, mean_b, mean_squares, mean_product = _blurred(torch.stack([a, b, a.square() + b.square(), a * b]))
-    variances = (mean_squares - mean_a.square() - mean_b.square()).clamp(min=0)
+    """Structural similarity (B,), float32, of square images of values 0..255, with the window of `ssim_window`.
+
+    It is exactly 1 for equal images.  The sum of both variances is taken from the difference of the images and their
+    covariance, and the mean of each pair is subtracted first: variances are small differences of large numbers.
+    """
+    a, b = a_BCHW.float(), b_BCHW.float()
+    middle_B111 = (a.mean(dim=(1, 2, 3), keepdim=True) + b.mean(dim=(1, 2, 3), keepdim=True)) / 2
+    a, b = a - middle_B111, b - middle_B111
+    mean_a, mean_b, mean_square, mean_product = _blurred(torch.stack([a, b, (a - b).square(), a * b]))
+    unlike = (mean_square - (mean_a - mean_b).square()).clamp(min=0)  # the variance of the difference
     covariance = mean_product - mean_a * mean_b
-    mean_a, mean_b = mean_a + _MIDDLE, mean_b + _MIDDLE
+    mean_a, mean_b = mean_a + middle_B111, mean_b + middle_B111
     luminance = (2 * mean_a * mean_b + _C1) / (mean_a.square() + mean_b.square() + _C1)
-    return (luminance * (2 * covariance + _C2) / (variances + _C2)).mean(dim=(1, 2, 3))
+    contrast = (2 * covariance + _C2) / (2 * covariance + unlike + _C2)
+    return (luminance * contrast).mean(dim=(1, 2, 3)).clamp(max=1)
 
 
 def _blurred(maps: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ Archives hold no tokens, so those of some hundred images are drawn again; nothin
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,9 +45,8 @@ class TokenAgreement:
         return cls(float(share_N.mean()), float(sd), tuple(map(float, by_scale)), len(idx_NL))
 
 
-def drawn_tokens(config: ExperimentConfig, system: str, run_dir: Path, num_images: int = NUM_IMAGES) -> np.ndarray:
-    """Tokens (N, L), int64, of the first images of a system, as its archives' were drawn: the same batches, seeds and
-    precision.
+def drawn_tokens(config: ExperimentConfig, system: str, run_dir: Path, indices: Sequence[int]) -> np.ndarray:
+    """Tokens (N, L), int64, of some images of a system, as its archives' were drawn: the same seeds and precision.
 
     Raises:
         ValueError: no system of VAR.
@@ -56,7 +56,6 @@ def drawn_tokens(config: ExperimentConfig, system: str, run_dir: Path, num_image
     if found is None:
         raise ValueError(f"system {system!r}: only those of VAR have its tokens")
     sampler = found.load(run_dir, config.sampling.precision)
-    indices = range(min(num_images, config.sampling.num_images))
     labels = [label_of(index, config.data.num_classes) for index in indices]
     size = config.sampling.batch_size
     return np.concatenate([sampler.tokens(labels[at:at + size], indices[at:at + size], config.seed).cpu().numpy()

@@ -43,6 +43,8 @@ ALLOCATOR = {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"}
 leaves holes: VAR-d30 at batch 64 with the reference cache then takes 59 GB from the device for the 35 in use."""
 ATTEMPTS = 3
 """How often the times of a profile are measured while other work disturbs them."""
+NO_GPU = {"energy": "no GPU: its counter tells"}
+"""What a profile on a CPU lacks."""
 _NOTHING = {"reason": None, "latency": None, "decoder_latency": None, "gpu_driver": None, "warmup": 0}
 """Required fields of a record, as they are without a measurement."""
 
@@ -204,7 +206,7 @@ def _measured(config: ExperimentConfig, wanted: Configuration, run_dir: Path, de
             times = in_turns(steps) | in_turns({"decoder_latency": lambda: sampler.decode(latents)})
             by_scale = batch.seconds_by_scale(device, settings.repeats)
         record = new_record(config, wanted, run_dir, load=watch.load, gpu_driver=gpu.driver() if gpu else None,
-                            unanswered=gpu.unanswered if gpu else {}, attention=attention, memory=memory,
+                            unanswered=gpu.unanswered if gpu else NO_GPU, attention=attention, memory=memory,
                             latency_by_scale_s=by_scale, warmup=settings.warmup,
                             acceleration=getattr(sampler, "acceleration", ()),
                             **{name: found.latency() for name, found in times.items()})
