@@ -1,5 +1,7 @@
 """Columns of fidelity in Table 2 and in the table of rivals, and the figure of pairs."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from conftest import ROOT
@@ -58,7 +60,12 @@ def test_the_notes_say_what_is_compared_what_is_missing_and_whether_the_ranks_ag
         assert "2 systems with both" in text and "FID* orders them as FID does" in text
         assert "| ∞ | 1.0000 ± 0.0000 |" in text and "| 12.35 ± 0.20 | 0.6123 ± 0.0196 |" in text
     swapped = Results(SCORES | {"variant-d16": score("variant-d16", 0.8)}, {}, fidelity=FIDELITY)
-    assert "FID* orders 1 of 1 pairs of them the other way round" in " ".join(fidelity_notes(swapped))
+    assert "FID* orders 1 of 1 pairs of them the other way round than FID, 1 of them with" in " ".join(
+        fidelity_notes(swapped))
+    vague = replace(swapped, scores={name: found.model_copy(update={"fid_sd": 1.0}) for name, found in
+                                     swapped.scores.items()})
+    assert "FID* orders 1 of 1 pairs of them the other way round than FID, 0 of them with" in " ".join(
+        fidelity_notes(vague))
     assert list(fidelity_notes(Results(SCORES, {}))) == []
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import combinations
+from math import hypot
 
 from varient.records import Fidelity, FidelityRecord
 from varient.report.cells import Cell, number
@@ -53,19 +54,25 @@ def fidelity_notes(results: Results) -> Iterator[str]:
 
 
 def _ranking(results: Results, found: dict[str, Fidelity], reference: str) -> Iterator[str]:
-    """Whether FID, FID* and SSIM order the systems alike: the share of pairs of systems that two of them order
-    differently."""
-    fid = {name: score.fid for name, score in results.scores.items()
+    """Whether FID, FID* and SSIM order the systems alike: the pairs of systems that two of them order differently, and
+    those that both tell apart."""
+    fid = {name: (score.fid, score.fid_sd or 0.0) for name, score in results.scores.items()
            if name != reference and name in found and found[name].fid is not None and score.fid is not None}
-    names = list(fid)
-    if len(names) < 2:
+    if len(fid) < 2:
         return
     told = []
-    others = {"FID*": {name: found[name].fid or 0.0 for name in names},
-              "SSIM": {name: -found[name].ssim for name in names}}
+    others = {"FID*": {name: (found[name].fid or 0.0, found[name].fid_sd or 0.0) for name in fid},
+              "SSIM": {name: (-found[name].ssim, found[name].ssim_sd) for name in fid}}
     for title, other in others.items():
-        pairs = list(combinations(names, 2))
-        turned = sum((fid[a] - fid[b]) * (other[a] - other[b]) < 0 for a, b in pairs)
+        pairs = list(combinations(fid, 2))
+        turned = [(a, b) for a, b in pairs if (fid[a][0] - fid[b][0]) * (other[a][0] - other[b][0]) < 0]
+        apart = sum(_are_apart(fid[a], fid[b]) and _are_apart(other[a], other[b]) for a, b in turned)
         told.append(f"{title} orders them as FID does" if not turned else
-                    f"{title} orders {turned} of {len(pairs)} pairs of them the other way round than FID")
-    yield f"Of the {len(names)} systems with both, leaving out {reference}: {'; '.join(told)}."
+                    f"{title} orders {len(turned)} of {len(pairs)} pairs of them the other way round than FID, {apart} "
+                    "of them with both differences beyond the 95 % interval over redraws")
+    yield f"Of the {len(fid)} systems with both, leaving out {reference}: {'; '.join(told)}."
+
+
+def _are_apart(one: tuple[float, float], other: tuple[float, float]) -> bool:
+    """Whether two values with their standard errors differ by more than half of a 95 % interval."""
+    return abs(one[0] - other[0]) > half_width(hypot(one[1], other[1]))
