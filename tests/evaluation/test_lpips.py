@@ -11,7 +11,7 @@ from varient.archive import Archive, write_archive
 from varient.evaluation.extractors import ExtractorError
 from varient.evaluation.fidelity import compare_files
 from varient.evaluation.inputs import open_samples
-from varient.evaluation.lpips import Lpips
+from varient.evaluation.lpips import LEAST_SIDE, Lpips
 from varient.evaluation.pairs import PairError
 from varient.files import sha256_of
 
@@ -58,8 +58,9 @@ def _by_hand(weights, a, b):
     return total
 
 
-def test_lpips_is_its_definition_with_the_files_network(weights, lpips):
-    a, b = _pair()
+@pytest.mark.parametrize("side", [64, LEAST_SIDE])
+def test_lpips_is_its_definition_with_the_files_network(weights, lpips, side):
+    a, b = _pair(side)
     found = lpips(a, b)
     assert found.shape == (3,) and found.min() > 1e-3
     torch.testing.assert_close(found, _by_hand(weights, a.float(), b.float()), rtol=1e-4, atol=0)
@@ -76,7 +77,7 @@ def test_records_hold_lpips_where_its_weights_are_given(lpips, tmp_path):
     assert record.lpips_sha256 == lpips.sha256
     assert record.systems[0].lpips == pytest.approx(float(values.mean()))
     assert record.systems[0].lpips_sd == pytest.approx(float(values.std()) / 3 ** 0.5)
-    small = Archive(np.zeros((3, 3, 62, 62), np.uint8), np.zeros(3, int), np.arange(3), {})
+    small = Archive(np.zeros((3, 3, LEAST_SIDE - 1, LEAST_SIDE - 1), np.uint8), np.zeros(3, int), np.arange(3), {})
     write_archive(tmp_path / "small.npz", small)
     small = open_samples([tmp_path / "small.npz"])
     with pytest.raises(PairError, match="too small for LPIPS"):

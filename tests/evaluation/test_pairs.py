@@ -124,3 +124,26 @@ def test_a_compressed_batch_in_another_order_is_refused(tmp_path):
         assert len(str(refused.value).splitlines()) == 1
     np.savez(tmp_path / "adm.npz", **arrays)
     assert len(paired(_open(archive), _open(tmp_path / "adm.npz"))) == 24
+
+
+@pytest.mark.parametrize(("other", "named"), [
+    ({"sampling": {"cfg": 4.0}}, "differ in their sampling"),
+    ({"weights_sha256": {"tokenizer": "b", "base": "b"}}, "differ in their tokenizer")])
+def test_sets_of_another_sampling_or_tokenizer_are_compared_with_a_warning(other, named, tmp_path):
+    same = {"sampling": {"cfg": 1.5}, "weights_sha256": {"tokenizer": "a", "base": "a"}}
+    reference = _open(_archive(tmp_path / "reference.npz", **same))
+    (warning,) = paired(_open(_archive(tmp_path / "other.npz", **same | other)), reference).warnings
+    assert named in warning
+    another_base = same | {"weights_sha256": {"tokenizer": "a", "base": "b"}}  # what a comparison is about
+    assert paired(_open(_archive(tmp_path / "base.npz", **another_base)), reference).warnings == ()
+
+
+def test_guessed_classes_refuse_nothing(tmp_path):
+    """Folders by names of classes are numbered in their order, which need not be the set's."""
+    images = _images()
+    names = [f"{'abcd'[(at + 1) % 4]}/{at}.png" for at in range(24)]
+    folder, archive = _open(_folder(tmp_path / "folder", images, names)), _open(_archive(tmp_path / "a.npz"))
+    for sets in ((folder, archive), (archive, folder)):
+        pairs = paired(*sets)
+        assert any("guessed from names" in text for text in pairs.warnings)
+        assert pairs.labels.tolist() == archive.labels.tolist()

@@ -19,8 +19,8 @@ ALEXNET = "alexnet-owt-7be5be79.pth"
 ALEXNET_SHA256 = "7be5be79"
 """How the SHA-256 of torchvision's AlexNet begins, from its file name."""
 ALEXNET_FILE = f"{ALEXNET} (244 MB, torchvision's, from https://download.pytorch.org/models/{ALEXNET})"
-LEAST_SIDE = 63
-"""Below it AlexNet's last layer has nothing to look at."""
+LEAST_SIDE = 31
+"""Below it nothing is left for AlexNet's last layer."""
 
 
 class Lpips:

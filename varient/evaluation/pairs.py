@@ -7,9 +7,10 @@ that do not show the same pictures are refused.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +21,10 @@ from varient.yaml_file import shortened
 _LAST_NUMBER = re.compile(r".*?([0-9]{1,18})")
 _SAME = ("experiment", "seed")
 """Fields of the origins that have to be equal."""
+_MAY_DIFFER: dict[str, Callable[[dict], Any]] = {
+    "sampling": lambda origin: origin.get("sampling"),
+    "tokenizer": lambda origin: origin.get("weights_sha256", {}).get("tokenizer")}
+"""What may be compared on purpose, and what of the origins tells it."""
 
 
 class PairError(ValueError):
@@ -93,16 +98,24 @@ def paired(samples: ImageSource, reference: ImageSource) -> Pairs:
                             "it uncompressed (np.savez), or each picture is unpacked with all before it")
     labels = None if samples.labels is None else samples.labels[places]
     their_labels = None if reference.labels is None else reference.labels[their_places]
+    warnings = [f"{both} differ in their {what}" for what, of in _MAY_DIFFER.items()
+                if None not in (ours := of(samples.origin), theirs := of(reference.origin)) and ours != theirs]
     if labels is not None and their_labels is not None and (labels != their_labels).any():
         at = int((labels != their_labels).argmax())
-        raise PairError(f"{both} differ in the class of image {indices[places][at]}, {labels[at]} and "
-                        f"{their_labels[at]}")
+        differ_in = (f"{both} differ in the class of image {indices[places][at]}, {labels[at]} and {their_labels[at]}")
+        guessed = [images.place for images in (samples, reference) if _has_guessed_labels(images)]
+        if not guessed:
+            raise PairError(differ_in)
+        warnings.append(f"{differ_in}; those of {' and '.join(guessed)} are guessed from names")
+        labels, their_labels = (None if _has_guessed_labels(images) else found
+                                for images, found in ((samples, labels), (reference, their_labels)))
     unknown = [key for key in _SAME if None in (samples.origin.get(key), reference.origin.get(key))]
     unknown += ["classes"] if labels is None or their_labels is None else []
-    warnings = (f"{both}: nothing says whether they agree in {', '.join(unknown)}; pairs are formed by index alone",
-                ) if unknown else ()
+    if unknown:
+        warnings.append(f"{both}: nothing says whether they agree in {', '.join(unknown)}; pairs are formed by "
+                        f"{'place' if unordered else 'index'} alone")
     return Pairs(samples, reference, indices[places], places, their_places,
-                 their_labels if labels is None else labels, warnings)
+                 their_labels if labels is None else labels, tuple(warnings))
 
 
 def images_at(source: ImageSource, places: np.ndarray) -> np.ndarray:
@@ -113,6 +126,11 @@ def images_at(source: ImageSource, places: np.ndarray) -> np.ndarray:
     """
     runs = np.split(places, np.flatnonzero(np.diff(places) != 1) + 1)
     return np.concatenate([source.batch(int(run[0]), int(run[-1]) + 1) for run in runs])
+
+
+def _has_guessed_labels(images: ImageSource) -> bool:
+    """Whether the classes are those that names or folders suggest, without a manifest."""
+    return images.kind == "folder" and not images.origin
 
 
 def _is_unordered(source: ImageSource) -> bool:
