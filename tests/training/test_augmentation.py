@@ -1,3 +1,6 @@
+import shutil
+import subprocess
+import sys
 from itertools import islice
 
 import numpy as np
@@ -179,6 +182,31 @@ def test_workers_change_nothing_and_may_read_endless_visits():
     for ours, theirs in zip(with_workers, here, strict=True):
         assert torch.equal(ours.images, theirs.images) and torch.equal(ours.labels, theirs.labels)
         assert torch.equal(ours.mix.weight, theirs.mix.weight) and torch.equal(ours.partners, theirs.partners)
+
+
+IN_SMALL_SHARED_MEMORY = """
+import torch
+from varient.config import NO_AUGMENTATION
+from varient.training.augmentation import AugmentedImages, Preprocessing
+from varient.training.data import LabeledImages, Visit
+source = LabeledImages(torch.zeros(64, 3, 64, 64, dtype=torch.uint8), torch.zeros(64, dtype=torch.long))
+images = AugmentedImages(source, Preprocessing(image_size=64), NO_AUGMENTATION, num_classes=1, seed=0)
+try:
+    list(images.batches([Visit(0, torch.arange(64))] * 4, workers=2))
+except OSError as error:
+    print(error)
+"""
+
+
+def test_too_little_shared_memory_is_said_in_one_line():
+    """As in a container: Docker gives 64 MB."""
+    small = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs -o size=256k tmpfs /dev/shm && exec "$@"', "sh"]
+    if shutil.which("unshare") is None or subprocess.run([*small, "true"], capture_output=True).returncode:
+        pytest.skip("needs unshare and the right to mount (root)")
+    found = subprocess.run([*small, sys.executable, "-c", IN_SMALL_SHARED_MEMORY], capture_output=True, text=True,
+                           timeout=120)
+    assert "/dev/shm has 0 MiB free" in found.stdout and "VARIENT_WORKERS" in found.stdout, found.stdout + found.stderr
+    assert len(found.stdout.splitlines()) == 1
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -12,7 +12,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -26,6 +29,10 @@ from torchvision.transforms.v2 import functional as F
 from varient.config import Augmentation, Positive, Strict
 from varient.models.vqvae import from_uint8
 from varient.training.data import ImageSource, Mix, TokenBatch, Visit, check_labels, successors
+
+_SHARED_MEMORY = Path("/dev/shm")
+_READ_AHEAD = 2
+"""Batches that each worker process has ready."""
 
 Encode = Callable[[Tensor], Tensor]
 """Images (B, 3, S, S), float32 in [-1, 1] -> tokens (B, L), int64."""
@@ -156,10 +163,16 @@ class AugmentedImages:
 
         Raises:
             ValueError: the source cannot read an image.
+            OSError: no room in /dev/shm, through which the worker processes pass their batches.
         """
+        visits = iter(visits)
+        if workers and (first := next(visits, None)) is not None:
+            side = self.preprocessing.image_size
+            _check_shared_memory(workers, len(first.indices) * 3 * side * side)
+            visits = chain([first], visits)
         # A separate generator, because DataLoader takes the workers' seed from the global one, which the step uses.
         loader = DataLoader(_Visited(self), sampler=visits, batch_size=None, collate_fn=_as_it_is, num_workers=workers,
-                            generator=torch.Generator())
+                            prefetch_factor=_READ_AHEAD if workers else None, generator=torch.Generator())
         for batch in loader:
             if isinstance(batch, Exception):
                 raise batch
@@ -219,6 +232,17 @@ class _Visited(Dataset):
             return self._images.pixels(visit)
         except ValueError as error:
             return error
+
+
+def _check_shared_memory(workers: int, batch_bytes: int) -> None:
+    """Raise OSError where the batches that worker processes read ahead do not fit into /dev/shm, through which they
+    pass them: a worker without room stops without a word."""
+    needed = _READ_AHEAD * workers * batch_bytes
+    free = shutil.disk_usage(_SHARED_MEMORY).free if _SHARED_MEMORY.exists() else needed
+    if free < needed:
+        raise OSError(f"{_SHARED_MEMORY} has {free / 2 ** 20:.0f} MiB free, and {workers} processes that read images "
+                      f"pass {needed / 2 ** 20:.0f} MiB through it; enlarge it (Docker: --shm-size) or lower "
+                      "VARIENT_WORKERS")
 
 
 def _as_it_is(batch: PixelBatch | ValueError) -> PixelBatch | ValueError:
