@@ -159,8 +159,8 @@ def total_memory(claim: Claim, ledger: Ledger) -> str:
 def _unevenness(name: str, ledger: Ledger) -> float | None:
     """Largest over smallest growth a layer of a size from depth to depth in Table 2; None where one is missing."""
     depths = sorted({*PAPER_DEPTHS, DEPTH})
-    systems = [FULL if depth == DEPTH else f"variant-d{depth}" for depth in depths]
-    sizes = [ledger.at(Quantity.of(name, system), "Table 2") for system in systems]
+    systems = [VarId("var" if depth == DEPTH else "variant", depth) for depth in depths]
+    sizes = [ledger.at(Quantity.of(name, str(system)), "Table 2") for system in systems]
     values = [size.values[0].middle for size in sizes if size]
     if len(values) < len(depths):
         return None

@@ -241,7 +241,7 @@ def _check_shared_memory(workers: int, batch_bytes: int) -> None:
     free = shutil.disk_usage(_SHARED_MEMORY).free if _SHARED_MEMORY.exists() else needed
     if free < needed:
         raise OSError(f"{_SHARED_MEMORY} has {free / 2 ** 20:.0f} MiB free, and {workers} processes that read images "
-                      f"pass {needed / 2 ** 20:.0f} MiB through it; enlarge it (Docker: --shm-size) or lower "
+                      f"pass {needed / 2 ** 20:.0f} MiB through it; enlarge it (Docker: shm-size) or lower "
                       "VARIENT_WORKERS")
 
 
