@@ -12,7 +12,7 @@ from typing import IO
 import numpy as np
 from PIL import Image
 
-from varient.evaluation.image_source import ImageSource, content_hash, digests_of
+from varient.evaluation.image_source import DIGEST_BYTES, ImageSource, content_hash, digests_of
 from varient.evaluation.inputs import manifest_path, open_samples
 from varient.evaluation.scores import SEED, fixed_permutation
 from varient.files import atomic_folder, atomic_path, check_writable, sha256_of, write_text
@@ -42,7 +42,7 @@ def export_adm(archives: Sequence[Path], output: Path, seed: int = SEED) -> dict
     check_writable(output)
     source, labels = _complete_archives(archives)
     order = fixed_permutation(len(source), seed)
-    digests = np.empty((len(source), 32), np.uint8)
+    digests = np.empty((len(source), DIGEST_BYTES), np.uint8)
     with atomic_path(output) as temporary:
         with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as file:
             shape = (len(source), source.side, source.side, 3)

@@ -33,7 +33,7 @@ from varient.systems.protocol import Sampler
 
 WARN, FAIL = 0.10, 0.25
 """Relative changes of a ratio, up or down, that are told and that are out of tolerance.  Our choice: over four
-runs on an idle machine ratios differed by at most 3.2 %, scoring over products by 8 % over ten other processes."""
+runs on an idle machine ratios differed by at most 3.2 %, scoring over products by 8 % over ten separate processes."""
 BATCH_SIZE = 64
 WARMUP, REPEATS = 1, 7
 """Rounds of all steps: dropped, and timed."""

@@ -64,7 +64,7 @@ def test_rankings_are_counted_with_and_without_losses():
 
 
 def test_opposite_opinions_decide_nothing_together():
-    fids = scores(variant__d4__p100__full=0.5, variant__d4__p10__full=2.0)  # p = 1 is better by FID
+    fids = scores(variant__d4__p100__full=0.5, variant__d4__p10__full=20.0)  # p = 1 is better by FID
     judged = [j for j in judge(DIGITS, _with(FALLING, fids)) if j.id == "3.3.1-full-order"]
     assert (judged[0].verdict, judged[0].by_loss) == (Verdict.REVERSED, Verdict.SEEN)
     assert decided_with_losses(judged) == (0, 1)

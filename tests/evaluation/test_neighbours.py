@@ -164,6 +164,14 @@ def test_images_that_are_in_both_sets_lie_on_borders_and_not_inside(shared, coun
         assert (ours.density, ours.coverage) == (pytest.approx(1), 1)  # in its own ball and in those of four others
 
 
+@pytest.mark.parametrize("seed", [0, 23])
+def test_the_border_of_a_ball_around_the_mean_does_not_belong_to_it_either(seed):
+    """Its own squares are 0, those of its neighbours are not."""
+    real = np.random.default_rng(seed).standard_normal((2500, 64)).astype(np.float32)
+    real[0] = 0
+    assert density_coverage(real, real).density == pytest.approx(1, abs=1e-6)
+
+
 def test_the_border_of_a_ball_of_density_does_not_belong_to_it():
     real = np.array([[-2.0], [0.0], [2.0]], np.float32)  # whole numbers around 0, exact in float32; every reach is 2
     found = density_coverage(np.array([[-4.0], [-3.75], [0.0], [1.0]], np.float32), real, k=1)

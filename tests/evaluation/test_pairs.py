@@ -147,3 +147,12 @@ def test_guessed_classes_refuse_nothing(tmp_path):
         pairs = paired(*sets)
         assert any("guessed from names" in text for text in pairs.warnings)
         assert pairs.labels.tolist() == archive.labels.tolist()
+
+
+def test_classes_of_an_export_are_no_guesses_whatever_its_origin(tmp_path):
+    images = _images()
+    write_archive(tmp_path / "a.npz", Archive(images, np.arange(24) % 4, np.arange(24), {}))
+    write_archive(tmp_path / "b.npz", Archive(images, (np.arange(24) + 1) % 4, np.arange(24), {}))
+    export_png([tmp_path / "a.npz"], tmp_path / "png")
+    with pytest.raises(PairError, match="class of image 0"):
+        paired(_open(tmp_path / "png"), _open(tmp_path / "b.npz"))

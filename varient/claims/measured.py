@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from varient.claims.claims import FULL, Claim, Evidence, Pair, Ranking
-from varient.claims.noise import RESOLVED, Estimate, Estimates, resolved, training_remark
+from varient.claims.noise import Estimate, Estimates, resolved, threshold, training_remark
 from varient.claims.quantity import SCORES, Interval
 from varient.claims.records import Records, claims_command, scores_command
 from varient.config import ExperimentConfig
@@ -58,7 +58,7 @@ def measured(claim: Claim, estimates: Estimates) -> Evidence | None:
 
 
 def _quality(claim: Claim, estimates: Estimates) -> Evidence | None:
-    """A score agrees if it equals the printed one within rounding and `RESOLVED` standard errors of their difference.
+    """A score agrees if it equals the printed one within rounding and the noise of their difference.
 
     It decides only if it has the paper's protocol, its number of images and a standard deviation.  Agreement does not
     decide if the uncertainty exceeds `WIDEST_SLACK`, disagreement does not if another training might explain it.
@@ -77,7 +77,7 @@ def _quality(claim: Claim, estimates: Estimates) -> Evidence | None:
         return Evidence(None, value, f"Measured {value} on {where}; not comparable with the paper's: {why}.", source,
                         command)
     # The paper's score is of one training and one draw; its standard deviation is assumed to be that of one of ours.
-    slack = RESOLVED * hypot(ours.sd, ours.error)
+    slack = threshold(1, ours.freedom) * hypot(ours.sd, ours.error)
     sentence = f"Measured {ours.value:.4g} on {where}; a difference of up to {slack:.2g} would be noise."
     agrees: bool | None = claim.values[0].meets(Interval(ours.value - slack, ours.value + slack))
     if agrees and slack > WIDEST_SLACK * abs(ours.value):

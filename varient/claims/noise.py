@@ -18,9 +18,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from math import hypot, sqrt
-from statistics import NormalDist, mean, stdev
+from math import hypot, inf, sqrt
+from statistics import mean, stdev
 
+from scipy.stats import norm
 from scipy.stats import t as student_t
 
 from varient.claims.quantity import SCORES, Quantity
@@ -31,12 +32,11 @@ from varient.spread import DECIMALS, NORMAL_95, with_spread
 
 RESOLVED = 2
 """Number of standard errors that a difference must exceed; our choice, the usual one."""
-UNKNOWN_TRAINING_SPREAD = 0.30
+UNKNOWN_TRAINING_SPREAD = 0.41
 """Relative standard deviation between trainings, assumed in miniatures where no two differ in the seed alone.  Our
-choice, near what three base networks of the digits showed: 28 % in FID, pooled over them and eight networks trained
-from each (docs/results/digits-ablations.md; base networks alone 41 %, through one of them).  Over five systems of two
-complete runs it was 12 % (benchmarks/records/digits-runs.json).  The same is assumed for other scores, which scatter
-less."""
+choice: that of the FID of three base networks of the digits (docs/results/digits-records.jsonl), one of which is far
+from the others; with eight networks trained from each it is 28 %, over five systems of two complete runs 12 %
+(benchmarks/records/digits-runs.json).  The same is assumed for other scores, which scatter less."""
 UNKNOWN_LOSS_SPREAD = 0.03
 """The same for held-out losses; our choice, above the 1.8 % of nine arms from three base networks of the digits
 (docs/results/digits-ablations.csv)."""
@@ -60,11 +60,11 @@ class Estimate:
     Attributes:
         name: id of the system in this experiment.
         value: mean over the trainings.
-        sd: standard deviation of the value of a single training; where few trainings give it, enlarged so that 1.96 of
-            it are half of Student's 95 % interval.
+        sd: standard deviation of the value of a single training.
         trainings: number of trainings that differ in the seed.
         allowance: difference allowed for another training, where its spread is unknown and not in `sd`; else 0.
         decimals: with which it is shown.
+        freedom: degrees of freedom of `sd`; infinite where no trainings give it.
     """
 
     name: str
@@ -73,6 +73,7 @@ class Estimate:
     trainings: int
     allowance: float = 0.0
     decimals: int = DECIMALS["fid"]
+    freedom: float = inf
 
     @property
     def error(self) -> float:
@@ -81,7 +82,8 @@ class Estimate:
 
     def __str__(self) -> str:
         trainings = f" ({self.trainings} trainings)" if self.trainings > 1 else ""
-        return f"{self.name} {with_spread(self.value, self.error or None, self.decimals)}{trainings}"
+        error = enlargement(self.freedom) * self.error
+        return f"{self.name} {with_spread(self.value, error or None, self.decimals)}{trainings}"
 
 
 def resolved(larger: Estimate, smaller: Estimate, pairs: int = 1, margin: float = 0.0) -> int:
@@ -90,13 +92,16 @@ def resolved(larger: Estimate, smaller: Estimate, pairs: int = 1, margin: float 
     This is the rule for all rankings.  The standard error of a mean over n trainings is s / sqrt(n), where s is the
     largest of three standard deviations: over these trainings, over redraws of the images, and between trainings as in
     the module's docstring (a standard deviation of two or three values is often far too small by chance, and a single
-    training has none).  One of few trainings is enlarged, by Student's t.  Systems that share a training are treated as
-    independent, which is conservative.  The allowances of both sides are added.
+    training has none).  Systems that share a training are treated as independent, which is conservative.  The
+    allowances of both sides are added.
 
-    Multiple comparisons: a ranking counts as shown if *all* its pairs are as claimed, so each pair needs `RESOLVED`
-    standard errors without correction.  It counts as partly reversed if *any* pair is reversed, so a reversal needs the
-    threshold of a Bonferroni correction: the error rate of `RESOLVED` divided by the number of pairs (2.5 standard
-    errors for 4 pairs, 3 for 16).
+    `RESOLVED` standard errors stand for their error rate by the normal distribution; the difference is held to that
+    rate by Student's t, with the degrees of freedom of both sides by Welch and Satterthwaite.
+
+    Multiple comparisons: a ranking counts as shown if *all* its pairs are as claimed, so each pair has this rate
+    without correction.  It counts as partly reversed if *any* pair is reversed, so a reversal has the rate of a
+    Bonferroni correction, divided by the number of pairs (by the normal distribution 2.5 standard errors for 4 pairs, 3
+    for 16).
 
     Args:
         pairs: number of pairs of the ranking that have records.
@@ -106,15 +111,22 @@ def resolved(larger: Estimate, smaller: Estimate, pairs: int = 1, margin: float 
     difference = (1 + margin) * larger.value - smaller.value
     error = hypot((1 + margin) * larger.error, smaller.error)
     allowance = hypot(larger.allowance, smaller.allowance)
-    if difference > RESOLVED * error + allowance:
+    freedom = _freedom_of_difference(((1 + margin) * larger.error, larger.freedom), (smaller.error, smaller.freedom))
+    if difference > threshold(1, freedom) * error + allowance:
         return 1
-    return -1 if -difference > reversal_threshold(pairs) * error + allowance else 0
+    return -1 if -difference > threshold(pairs, freedom) * error + allowance else 0
+
+
+def _freedom_of_difference(*sides: tuple[float, float]) -> float:
+    """Degrees of freedom by Welch and Satterthwaite, of the standard errors and degrees of both sides."""
+    uncertain = sum(error ** 4 / freedom for error, freedom in sides)
+    return sum(error ** 2 for error, _ in sides) ** 2 / uncertain if uncertain else inf
 
 
 @cache
-def reversal_threshold(pairs: int) -> float:
-    """Number of standard errors for a reversal of one among ``pairs`` pairs, see `resolved`."""
-    return RESOLVED if pairs == 1 else -NormalDist().inv_cdf(NormalDist().cdf(-RESOLVED) / pairs)
+def threshold(pairs: int, freedom: float = inf) -> float:
+    """Number of standard errors that one difference among ``pairs`` needs, see `resolved`."""
+    return float(student_t.isf(norm.sf(RESOLVED) / pairs, freedom))
 
 
 @cache
@@ -176,33 +188,37 @@ class Estimates:
         values, draws = self._values(self.records.replicas(system), field)
         if (spread := SeedSpread.of(values)) is None:
             return None
-        between = self._between_trainings(system, field)
-        sds = [sqrt(mean(sd * sd for sd in draws))]
-        sds += [] if spread.sd is None else [spread.sd * enlargement(spread.count - 1)]
-        sds += [] if between is None else [between * abs(spread.mean)]
+        between, freedom = self._between_trainings(system, field)
+        sds = [(sqrt(mean(sd * sd for sd in draws)), inf)]
+        sds += [] if spread.sd is None else [(spread.sd, spread.count - 1)]
+        sds += [] if between is None else [(between * abs(spread.mean), freedom)]
+        sd, freedom = max(sds, key=lambda of: enlargement(of[1]) * of[0])
         allowance = TRAINING_ALLOWANCE * abs(spread.mean) if spread.sd is None and between is None else 0.0
-        return Estimate(system, spread.mean, max(sds), spread.count, allowance, DECIMALS[field])
+        return Estimate(system, spread.mean, sd, spread.count, allowance, DECIMALS[field], freedom)
 
-    def _between_trainings(self, system: str, field: str) -> float | None:
-        """Least relative standard deviation assumed between trainings; None where it is unknown."""
-        records, pooled = self.records, self._pooled(field)
+    def _between_trainings(self, system: str, field: str) -> tuple[float | None, float]:
+        """Least relative standard deviation assumed between trainings, None where it is unknown, and its degrees of
+        freedom."""
+        records, (pooled, freedom) = self.records, self._pooled(field)
+        if records.at_paper_size and not records.trained_here(system):
+            return 0.0, inf
         if records.at_paper_size:
-            return 0.0 if not records.trained_here(system) else pooled if records.fine_tuned(system) else None
+            return (pooled, freedom) if records.fine_tuned(system) else (None, inf)
         unknown = UNKNOWN_LOSS_SPREAD if field == _LOSS else UNKNOWN_TRAINING_SPREAD
-        if pooled is None:
-            return unknown
-        return pooled if records.fine_tuned(system) else max(pooled, unknown)
+        if pooled is None or (pooled < unknown and not records.fine_tuned(system)):
+            return unknown, inf
+        return pooled, freedom
 
-    def _pool(self, field: str) -> float | None:
+    def _pool(self, field: str) -> tuple[float | None, float]:
         """Relative standard deviation between trainings, pooled by degrees of freedom over systems with several, and
-        enlarged as they are few."""
+        these degrees."""
         squares = freedom = 0.0
         for group in self.records.groups:
             spread = SeedSpread.of(self._values(group, field)[0])
             if spread and spread.sd is not None and spread.mean:
                 squares += (spread.count - 1) * (spread.sd / spread.mean) ** 2
                 freedom += spread.count - 1
-        return enlargement(freedom) * sqrt(squares / freedom) if freedom else None
+        return (sqrt(squares / freedom), freedom) if freedom else (None, inf)
 
     def _values(self, systems: Sequence[str], field: str) -> tuple[list[float], list[float]]:
         """A score of some systems, and its standard deviations over redraws; one without a deviation is left out."""

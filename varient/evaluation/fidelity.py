@@ -97,7 +97,7 @@ def compare_experiment(config: ExperimentConfig, samples: Sequence[ImageSource],
     protocol = protocol_of(config.evaluation, len(reference), len(reference))
     extractor, judge, weights = open_networks(config, protocol, run_dir, device)
     folder = None if protocol.name == "digits" else run_dir / "features"  # those of digits take a second
-    agreements, drawn_by, remarks = _token_agreements(config, samples, reference, run_dir)
+    agreements, drawn_by, remarks = _token_agreements(config, pairs, run_dir)
     record = _record(pairs, Eyes(protocol, extractor, judge, folder, lpips), agreements, remarks)
     networks = {found.network for each in samples if (found := _var_system(config, each))}
     used = record.provenance.model_copy(update={
@@ -269,16 +269,17 @@ def _seen(pairs: Pairs, eyes: Eyes, reference_NF: np.ndarray | None, target: Fre
         spread = share_spread(same_N, pairs.labels)
         found |= {"same_class": spread.point, "same_class_sd": spread.sd}
     if target and len(pairs) >= LEAST_IMAGES:
-        fid = frechet_spread(feature_NF, target, labels_N=pairs.samples.labels)
+        fid = frechet_spread(feature_NF[pairs.places], target, labels_N=pairs.labels)
         found |= {"fid": max(fid.point, 0.0), "fid_sd": fid.sd}  # of equal sets rounding makes less than 0
     return found
 
 
 # -- tokens ------------------------------------------------------------------------------------------------------------
 
-def _token_agreements(config: ExperimentConfig, samples: Sequence[ImageSource], reference: ImageSource,
+def _token_agreements(config: ExperimentConfig, sets: Sequence[Pairs],
                       run_dir: Path) -> tuple[dict[str, TokenAgreement], dict[str, str], list[str]]:
     """Agreement by system, the hashes of the networks, and why systems were left out."""
+    samples, reference = [pairs.samples for pairs in sets], sets[0].reference
     full = _var_system(config, reference)
     drawable = [each for each in samples if _var_system(config, each)] if full else []
     without = [each for each in samples if not _var_system(config, each)] if full else [reference]
@@ -287,10 +288,12 @@ def _token_agreements(config: ExperimentConfig, samples: Sequence[ImageSource], 
         return {}, {}, remarks
     hashes: dict[str, str] = {}
     for images in (reference, *drawable):
-        hashes |= _weights_that_drew(config, images, run_dir)
-        if "weights_sha256" not in images.origin:
-            remarks.append(f"{images.place}: nothing says which weights drew it; its tokens are those of {run_dir}")
-    indices = np.sort(reference.indices)[:NUM_IMAGES].tolist()
+        drawn_by = _weights_that_drew(config, images, run_dir)
+        hashes |= drawn_by
+        if unsaid := drawn_by.keys() - images.origin.get("weights_sha256", {}).keys():
+            remarks.append(f"{images.place}: nothing says which {', '.join(sorted(unsaid))} drew it; its tokens are "
+                           f"those of {run_dir}")
+    indices = sets[0].indices[:NUM_IMAGES].tolist()
     expected_NL = drawn_tokens(config, full.name, run_dir, indices)
     agreements = {name: TokenAgreement.of(drawn_tokens(config, name, run_dir, indices), expected_NL, config.pyramid)
                   for name in map(_system, drawable)}

@@ -39,6 +39,7 @@ class ImageSource:
         permutation_seed: the images are stored in the fixed permutation of this seed (`scores.fixed_permutation`);
             None if they are not, or it is unknown.
         remarks: what was unusual about the files.
+        labels_guessed: the labels are what names or folders suggest, without a manifest.
         sequential: reading earlier images again starts from the beginning.
         read: (begin, end) -> uint8 (B, 3, S, S).
     """
@@ -55,6 +56,7 @@ class ImageSource:
     permutation_seed: int | None = None
     remarks: tuple[str, ...] = ()
     sequential: bool = False
+    labels_guessed: bool = False
 
     def __post_init__(self) -> None:
         # Both go into records, which are UTF-8; names of files need not be.

@@ -293,7 +293,7 @@ def _open_images(found: _Found) -> ImageSource:
 
     origin = check_origin(place / _MANIFEST, manifest.origin) if manifest else {}
     return ImageSource("folder", str(place), images, first[0], np.arange(len(images)), labels, len(images), read,
-                       origin, remarks=remarks)
+                       origin, remarks=remarks, labels_guessed=labels is not None and manifest is None)
 
 
 def _times(size: tuple[int, int]) -> str:

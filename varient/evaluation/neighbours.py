@@ -129,15 +129,16 @@ def density_coverage(generated_NF: np.ndarray, real_MF: np.ndarray, k: int = DEN
                            "needed")
     centre_F = real_MF.mean(axis=0, dtype=np.float64)
     generated, real = _centred(generated_NF, centre_F), _centred(real_MF, centre_F).double()
-    radius_M, rounding_M = squared_radii(real, k), _ROUNDING * real.square().sum(dim=1)
+    radius_M = squared_radii(real, k)
+    reach_M = radius_M - _ROUNDING * (real.square().sum(dim=1) + radius_M)  # what is on a border may seem inside
     count_N = torch.zeros(len(generated), dtype=torch.int64)
     covered_M = torch.zeros(len(real), dtype=torch.bool)
     for at in range(0, len(generated), TILE):
         rows = slice(at, at + TILE)
+        part = generated[rows].double()
         for to in range(0, len(real), TILE):
             columns = slice(to, to + TILE)
-            reach_m = radius_M[columns] - rounding_M[columns]
-            inside_nm = squared_distances(generated[rows].double(), real[columns]) < reach_m
+            inside_nm = squared_distances(part, real[columns]) < reach_M[columns]
             count_N[rows] += inside_nm.sum(dim=1)
             covered_M[columns] |= inside_nm.any(dim=0)
     return DensityCoverage(count_N.double().numpy() / k, covered_M.numpy())

@@ -103,11 +103,11 @@ def paired(samples: ImageSource, reference: ImageSource) -> Pairs:
     if labels is not None and their_labels is not None and (labels != their_labels).any():
         at = int((labels != their_labels).argmax())
         differ_in = (f"{both} differ in the class of image {indices[places][at]}, {labels[at]} and {their_labels[at]}")
-        guessed = [images.place for images in (samples, reference) if _has_guessed_labels(images)]
+        guessed = [images.place for images in (samples, reference) if images.labels_guessed]
         if not guessed:
             raise PairError(differ_in)
         warnings.append(f"{differ_in}; those of {' and '.join(guessed)} are guessed from names")
-        labels, their_labels = (None if _has_guessed_labels(images) else found
+        labels, their_labels = (None if images.labels_guessed else found
                                 for images, found in ((samples, labels), (reference, their_labels)))
     unknown = [key for key in _SAME if None in (samples.origin.get(key), reference.origin.get(key))]
     unknown += ["classes"] if labels is None or their_labels is None else []
@@ -126,11 +126,6 @@ def images_at(source: ImageSource, places: np.ndarray) -> np.ndarray:
     """
     runs = np.split(places, np.flatnonzero(np.diff(places) != 1) + 1)
     return np.concatenate([source.batch(int(run[0]), int(run[-1]) + 1) for run in runs])
-
-
-def _has_guessed_labels(images: ImageSource) -> bool:
-    """Whether the classes are those that names or folders suggest, without a manifest."""
-    return images.kind == "folder" and not images.origin
 
 
 def _is_unordered(source: ImageSource) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import combinations
-from math import hypot
+from math import hypot, inf
 
 from varient.records import Fidelity, FidelityRecord
 from varient.report.cells import Cell, number
@@ -56,12 +56,12 @@ def fidelity_notes(results: Results) -> Iterator[str]:
 def _ranking(results: Results, found: dict[str, Fidelity], reference: str) -> Iterator[str]:
     """Whether FID, FID* and SSIM order the systems alike: the pairs of systems that two of them order differently, and
     those that both tell apart."""
-    fid = {name: (score.fid, score.fid_sd or 0.0) for name, score in results.scores.items()
+    fid = {name: (score.fid, _or_unknown(score.fid_sd)) for name, score in results.scores.items()
            if name != reference and name in found and found[name].fid is not None and score.fid is not None}
     if len(fid) < 2:
         return
     told = []
-    others = {"FID*": {name: (found[name].fid or 0.0, found[name].fid_sd or 0.0) for name in fid},
+    others = {"FID*": {name: (found[name].fid or 0.0, _or_unknown(found[name].fid_sd)) for name in fid},
               "SSIM": {name: (-found[name].ssim, found[name].ssim_sd) for name in fid}}
     for title, other in others.items():
         pairs = list(combinations(fid, 2))
@@ -73,6 +73,11 @@ def _ranking(results: Results, found: dict[str, Fidelity], reference: str) -> It
     yield f"Of the {len(fid)} systems with both, leaving out {reference}: {'; '.join(told)}."
 
 
+def _or_unknown(sd: float | None) -> float:
+    return inf if sd is None else sd
+
+
 def _are_apart(one: tuple[float, float], other: tuple[float, float]) -> bool:
-    """Whether two values with their standard errors differ by more than half of a 95 % interval."""
+    """Whether two values with their standard errors, infinite where unknown, differ by more than half of a 95 %
+    interval."""
     return abs(one[0] - other[0]) > half_width(hypot(one[1], other[1]))
