@@ -2,6 +2,7 @@ import shutil
 import subprocess
 import sys
 from itertools import islice
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -207,6 +208,19 @@ def test_too_little_shared_memory_is_said_in_one_line():
                            timeout=120)
     assert "/dev/shm has 0 MiB free" in found.stdout and "VARIENT_WORKERS" in found.stdout, found.stdout + found.stderr
     assert len(found.stdout.splitlines()) == 1
+
+
+@pytest.mark.parametrize("missing", [0, 1])
+def test_batches_that_workers_read_ahead_have_to_fit_into_shared_memory(monkeypatch, missing):
+    images, step = _augmented(), [Visit(0, torch.arange(4))]
+    needed = 2 * 2 * 4 * 3 * SIZE.image_size ** 2  # two batches for each of two workers
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=needed - missing))
+    if missing:
+        with pytest.raises(OSError, match="/dev/shm"):
+            list(images.batches(step, workers=2))
+    else:
+        assert len(list(images.batches(step, workers=2))) == 1
+    assert len(list(images.batches(step))) == 1 and list(images.batches([], workers=2)) == []
 
 
 @pytest.mark.parametrize("workers", [0, 1])

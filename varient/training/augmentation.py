@@ -235,8 +235,8 @@ class _Visited(Dataset):
 
 
 def _check_shared_memory(workers: int, batch_bytes: int) -> None:
-    """Raise OSError where the batches that worker processes read ahead do not fit into /dev/shm, through which they
-    pass them: a worker without room stops without a word."""
+    """Raise OSError where the batches that this process's workers read ahead do not fit into /dev/shm, through which
+    they pass them: a worker without room stops without a word.  Other processes need as much again."""
     needed = _READ_AHEAD * workers * batch_bytes
     free = shutil.disk_usage(_SHARED_MEMORY).free if _SHARED_MEMORY.exists() else needed
     if free < needed:
