@@ -18,6 +18,7 @@ import torch
 from nullgpu.machine import NullMachine, what_is_missing
 from torch import Tensor
 
+from varient.claims import noise
 from varient.config import ExperimentConfig, TokenizerSpec, TransformerSpec, load_config
 from varient.models.official import load_var, load_vqvae
 from varient.models.transformer import VAR, initialize
@@ -168,6 +169,13 @@ def null_machine(tmp_path_factory: pytest.TempPathFactory) -> NullMachine:
     if reason := what_is_missing():
         pytest.skip(f"a GPU that does nothing {reason}")
     return NullMachine.build(tmp_path_factory.mktemp("nullgpu"))
+
+
+@pytest.fixture
+def assumed(monkeypatch: pytest.MonkeyPatch) -> float:
+    """Relative standard deviation that tests of the rule assume between unknown trainings, whatever is assumed now."""
+    monkeypatch.setattr(noise, "UNKNOWN_TRAINING_SPREAD", 0.15)
+    return 0.15
 
 
 @pytest.fixture

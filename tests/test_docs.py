@@ -1,5 +1,6 @@
-"""The front page's numbers are those of the committed results."""
+"""The numbers of the front page and of the page of rivals are those of the committed results."""
 
+import json
 import re
 
 import pytest
@@ -7,6 +8,7 @@ from committed_results import rows
 from conftest import ROOT
 
 from varient.claims.arithmetic import kv_mb
+from varient.config import load_config
 from varient.cost.kv_accounting import cache_steps, kv_peak_bytes, passes
 from varient.paper import paper_rows, system_id
 from varient.plan import DepthPlan
@@ -73,6 +75,47 @@ def test_what_is_said_of_the_lean_cache_is_counted():
     ends = [f"{min(found):.1f} to {max(found):.1f}" for found in zip(*ratios, strict=True)]
     text = " ".join(README.split())
     assert f"{ends[0]} times smaller" in text and f"it is {ends[1]} times, and {ends[2]} with the copies" in text
+
+
+RIVALS = (ROOT / "docs/rivals.md").read_text()
+
+
+def test_the_rivals_page_has_the_committed_table():
+    measured = {row["System"]: row for row in rows((RESULTS / "digits-rivals.md").read_text(), "| Method")}
+    told = {row["system"].strip("`"): row for row in rows(RIVALS, "| system | FID | change")}
+    rivals = load_config(ROOT / "workflow/config/digits.yaml").rivals
+    assert set(told) >= {"var-d30", *rivals}
+    for name, row in told.items():
+        ours, full = measured[name], name == "var-d30"
+        assert row["FID"] == ours["FID"] and row["change"] == ours["Change of FID"].strip("–"), name
+        star, ssim, equal = (ours[column].split(" ")[0] for column in ("FID\\*", "SSIM to VAR's", "Equal tokens"))
+        wanted = ["0", "1", "0"] if full else [star, f"{float(ssim):.3f}", f"{100 * (1 - float(equal)):.1f} %"]
+        assert [row[column] for column in ("FID\\*", "SSIM", "tokens that differ")] == wanted, name
+
+
+def test_the_rivals_page_counts_pairs_as_the_committed_table_does():
+    pattern = r"orders (\d+) of (\d+) pairs .*?, (\d+) of them .*? SSIM orders (\d+) of \d+ pairs .*?, (\d+) of them"
+    found = re.search(pattern, (RESULTS / "digits-rivals.md").read_text())
+    star, pairs, star_beyond, ssim, ssim_beyond = found.groups()
+    assert (f"of {pairs} pairs of rows FID* turns {star} and SSIM {ssim}; in {star_beyond} and {ssim_beyond} of them"
+            in " ".join(RIVALS.split()))
+
+
+@pytest.mark.parametrize(("label", "name"), [("1, eleven turns", "windows-b1"), ("1, five turns", "kv-b1"),
+                                             ("4, two turns", "kv-b4")])
+def test_the_rivals_page_has_the_times_of_the_records(label, name):
+    record = json.loads((ROOT / f"benchmarks/records/cpu-d30-w1024-{name}.json").read_text())
+    plans = {"W = 1": "var-d30-w1", "W = 2": "var-d30-w2", "int8": "var-d30-kv8", "one map": "var-d30-gmap"}
+    times = {row["plan"]: row for row in record["rows"] if row["cache"] == "lean"}
+    (told,) = [row for row in rows(RIVALS, "| batch | all") if row["batch"] == label]
+    assert label.startswith(f"{record['batch']},")
+    repeats = times["full"]["latency_repeats_s"]
+    assert told["all"] == (f"{min(repeats):.1f} to {max(repeats):.1f} s, {times['full']['share_of_peak']:.0%}"
+                           .replace("%", " %"))
+    for column, plan in plans.items():
+        if told[column]:
+            ours = times[plan]
+            assert told[column] == f"{ours['ratio_to_full']:.2f}, {100 * ours['share_of_peak']:.0f} %", column
 
 
 @pytest.mark.parametrize("page", sorted(path.relative_to(ROOT).as_posix() for path in

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -272,17 +272,21 @@ class Paired:
         return float(2 * stdtr(self.count - 1, -abs(self.t)))
 
 
-def pooled_spread(groups: Iterable[Sequence[float]]) -> float | None:
-    """Relative standard deviation between trainings of an arm, pooled over arms by degrees of freedom.
+class PooledSpread(NamedTuple):
+    """Relative standard deviation between trainings of an arm, pooled over arms, and its degrees of freedom."""
 
-    None if no arm has several trainings.
-    """
-    squares = freedom = 0.0
+    relative: float
+    freedom: int
+
+
+def pooled_spread(groups: Iterable[Sequence[float]]) -> PooledSpread | None:
+    """The spread between trainings of an arm over several arms; None if no arm has several trainings."""
+    squares, freedom = 0.0, 0
     for values in groups:
         if len(values) > 1 and mean(values):
             squares += (len(values) - 1) * (stdev(values) / mean(values)) ** 2
             freedom += len(values) - 1
-    return math.sqrt(squares / freedom) if freedom else None
+    return PooledSpread(math.sqrt(squares / freedom), freedom) if freedom else None
 
 
 def resolved_difference(spread: float, trainings: int, errors: float) -> float:

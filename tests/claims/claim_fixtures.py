@@ -6,7 +6,7 @@ from conftest import PUBLISHED, ROOT
 from further_arms import FURTHER_DIGITS
 from record_factory import score
 
-from varient.claims import claims
+from varient.claims import Verdict, claims, judge
 from varient.config import load_config
 from varient.paper.released import RELEASED
 from varient.results import Results
@@ -15,6 +15,13 @@ DIGITS = FURTHER_DIGITS
 IMAGENET = load_config(ROOT / "workflow/config/imagenet256.yaml")
 SMOKE = load_config(ROOT / "workflow/config/smoke.yaml")
 NOTHING = Results({}, {})
+SEEN, REVERSED, PARTLY, NOT_RESOLVED, OPEN = (
+    Verdict.SEEN, Verdict.REVERSED, Verdict.PARTLY_REVERSED, Verdict.NOT_RESOLVED, Verdict.OPEN)
+
+
+def order_of(name, results, config=DIGITS):
+    """The judgement of a ranking."""
+    return next(judgement for judgement in judge(config, results) if judgement.id == name)
 
 
 def paper_size_score(system, fid, fid_sd=0.02, **changes):

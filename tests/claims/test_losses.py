@@ -58,7 +58,7 @@ def test_rankings_are_counted_with_and_without_losses():
     assert decided_rankings(alone) == decided_rankings(both)
     assert decided_with_losses(alone) == (decided_rankings(alone)[0], 0)
     assert decided_with_losses(both)[0] > decided_rankings(both)[0]
-    assert "by scores alone, and {} with held-out loss beside FID; of {} the two say opposite things".format(
+    assert ", and {} with held-out loss beside FID; of {} the two say opposite things".format(
         *decided_with_losses(both)) in to_markdown(both, "digits")
     assert "held-out loss" not in to_markdown(alone, "digits") and decided_with_losses(judge(DIGITS, NOTHING)) == (0, 0)
 

@@ -116,6 +116,13 @@ def test_a_measured_speedup_goes_before_the_printed_latencies():
     assert _judge("table2-variant-d16-speedup", results).verdict is Verdict.NOT_REPRODUCED
 
 
+def test_a_speedup_in_turns_goes_before_that_of_two_profiles():
+    in_turns = {"reference": {"median_s": 5.1, "iqr_s": 0.0, "repeats_s": [5.1]}}
+    results = profiles(_l20("var-d30", 3.6), _l20("variant-d16", 3.0, **in_turns))
+    found = _judge("table2-variant-d16-speedup", results)
+    assert found.verdict is Verdict.REPRODUCED and found.found == "1.70 x"
+
+
 def test_times_that_other_work_disturbed_decide_nothing():
     waited = {"median_s": 1.5, "iqr_s": 0.0, "repeats_s": [1.5], "cpu_s": [0.5]}
     results = profiles(_l20("variant-d16", 1.5, latency=waited))

@@ -1,58 +1,34 @@
-"""Rankings: printed, and looked for in records both ways and inside the noise."""
-
-import json
-from math import inf
-from statistics import mean, stdev
+"""Rankings: printed, and looked for in records both ways."""
 
 import pytest
 from claim_fixtures import (
     DIGITS,
     IMAGENET,
+    NOT_RESOLVED,
     NOTHING,
+    OPEN,
+    PARTLY,
+    REVERSED,
+    SEEN,
     SMOKE,
-    paper_size_score,
+    order_of,
     print_instead,
     profiles,
     scores,
     write_instead,
 )
-from committed_results import committed
-from conftest import ROOT
 from record_factory import of, profile, reconstruction, score
 
-from varient.claims import Verdict, judge, noise
+from varient.claims import Verdict, judge
 from varient.claims.claims import all_claims, rankings
 from varient.claims.derived import Ledger
 from varient.claims.measured import look
-from varient.claims.noise import (
-    PROCESS_SPREAD,
-    UNKNOWN_TRAINING_SPREAD,
-    Estimate,
-    Estimates,
-    resolved,
-    threshold,
-)
-from varient.claims.quantity import Quantity
+from varient.claims.noise import Estimate, Estimates, resolved
 from varient.claims.records import Records
 from varient.claims.verdicts import ranking_verdict
 from varient.results import Results
 
 pytestmark = pytest.mark.usefixtures("published", "assumed")
-SPREAD = 0.15
-"""Relative standard deviation that tests of the rule assume between unknown trainings, whatever is assumed now."""
-
-SEEN, REVERSED, PARTLY, NOT_RESOLVED, OPEN = (
-    Verdict.SEEN, Verdict.REVERSED, Verdict.PARTLY_REVERSED, Verdict.NOT_RESOLVED, Verdict.OPEN)
-
-
-@pytest.fixture
-def assumed(monkeypatch):
-    monkeypatch.setattr(noise, "UNKNOWN_TRAINING_SPREAD", SPREAD)
-
-
-def _order(name, results, config=DIGITS):
-    return next(judgement for judgement in judge(config, results) if judgement.id == name)
-
 
 def _zones(early, mid, late, full=0.6):
     return scores(free__d16__r1to3=early, free__d16__r4to6=mid, free__d16__r7to10=late, var__d30=full)
@@ -68,19 +44,19 @@ def _zones(early, mid, late, full=0.6):
     (NOTHING, OPEN),
 ])
 def test_an_order_is_seen_reversed_or_not_resolved(results, verdict):
-    assert _order("table1-order", results).verdict is verdict
+    assert order_of("table1-order", results).verdict is verdict
 
 
 def test_zones_are_ranked_apart_from_the_full_network():
     """That any subnet is worse than full depth says nothing of where depth is needed."""
     reversed_zones = _zones(3.0, 8.0, 20.0)
-    assert _order("table1-order", reversed_zones).verdict is REVERSED
-    assert _order("table1-any-zone", reversed_zones).verdict is SEEN
-    assert _order("table1-any-zone", _zones(3.0, 8.0, 20.0, full=40.0)).verdict is REVERSED
+    assert order_of("table1-order", reversed_zones).verdict is REVERSED
+    assert order_of("table1-any-zone", reversed_zones).verdict is SEEN
+    assert order_of("table1-any-zone", _zones(3.0, 8.0, 20.0, full=40.0)).verdict is REVERSED
 
 
 def test_the_evidence_shows_the_chain():
-    seen = _order("table1-order", _zones(20.0, 8.0, 7.5))
+    seen = order_of("table1-order", _zones(20.0, 8.0, 7.5))
     assert "free-d16-r1to3 20.000 ± 5.880 > free-d16-r4to6 8.000 ± 2.352 ~ free-d16 7.500 ± 2.205." in seen.evidence
     assert seen.found == "of 2 pairs 1 as claimed, 0 reversed, 1 within noise"
     assert seen.printed == "12.91 > 8.5; 8.5 > 5.42" and seen.source == "measured (digits)"
@@ -88,13 +64,13 @@ def test_the_evidence_shows_the_chain():
 
 def test_an_order_that_the_table_does_not_show_is_contradicted(monkeypatch):
     print_instead(monkeypatch, 1, row=2, fid="15.5")
-    judgement = _order("table1-order", _zones(20.0, 8.0, 3.0))
+    judgement = order_of("table1-order", _zones(20.0, 8.0, 3.0))
     assert judgement.verdict is Verdict.CONTRADICTS and judgement.found == "12.91 < 15.5"
 
 
 def test_a_tie_in_print_is_no_contradiction():
-    assert _order("figure2-full-order", NOTHING).printed == "1.96 = 1.96; 2.32 > 1.96"
-    assert _order("figure2-full-order", NOTHING).verdict is OPEN
+    assert order_of("figure2-full-order", NOTHING).printed == "1.96 = 1.96; 2.32 > 1.96"
+    assert order_of("figure2-full-order", NOTHING).verdict is OPEN
 
 
 class Paper(Estimates):
@@ -132,7 +108,7 @@ def test_an_experiment_that_measures_the_papers_numbers_shows_each_ranking(ranki
     (1.00, SEEN), (1.03, SEEN),             # within the margin of 5 % beyond the noise
     (1.05, NOT_RESOLVED), (1.07, REVERSED), (0.8, SEEN)])
 def test_at_least_as_good_has_a_margin(ours, verdict):
-    order = _order("3.3.2-maintained", _phase_3(16, ours))
+    order = order_of("3.3.2-maintained", _phase_3(16, ours))
     assert order.verdict is verdict and "read as at most 5% worse" in order.evidence
     assert ("variant-d16-e20-full 1.000 ± 0.010 ≥ variant-d16-full" in order.evidence) == (verdict is SEEN)
 
@@ -146,29 +122,29 @@ def _phase_3(depth, ours):
 
 def test_a_ranking_is_judged_at_the_depth_that_it_is_claimed_for():
     """At d = 4 phase 3 takes 12 epochs, at the text's d = 16 five."""
-    elsewhere = _order("3.3.2-maintained", _phase_3(4, 1.5))
+    elsewhere = order_of("3.3.2-maintained", _phase_3(4, 1.5))
     assert elsewhere.verdict is OPEN and elsewhere.found == "" and "No records of 1 pair." in elsewhere.evidence
     assert "Beside it, at other depths: variant-d4-e20-full 1.000 ± 0.010 < variant-d4-full 1.500" in elsewhere.evidence
     both = of(*_phase_3(4, 1.5).scores.values(), *_phase_3(16, 1.0).scores.values())
-    judged = _order("3.3.2-maintained", both)
+    judged = order_of("3.3.2-maintained", both)
     assert judged.verdict is SEEN and "Beside it, at other depths: variant-d4-e20-full" in judged.evidence
 
 
 def test_ablations_at_the_claimed_depth_go_before_those_at_their_own():
     own = {name.replace("__d4", "__d16"): 1.0 / fid for name, fid in RATIOS.items()}
-    order = _order("3.3.1-full-order", scores(**RATIOS, **own))
+    order = order_of("3.3.1-full-order", scores(**RATIOS, **own))
     assert order.verdict is REVERSED and "variant-d16-p100-full 0.417" in order.evidence
     assert "Measured at d" not in order.evidence and "at other depths: variant-d4-p100-full 2.400" in order.evidence
-    assert _order("3.3.1-full-order", scores(**RATIOS)).verdict is SEEN
+    assert order_of("3.3.1-full-order", scores(**RATIOS)).verdict is SEEN
 
 
 def test_one_model_for_all_depths_is_held_against_one_for_each():
     """The paper claims it and trains none."""
     alone = {f"variant__d{depth}": 1.0 for depth in (16, 8, 4, 2)}
-    order = _order("single-model-order", scores(**alone, **{f"{name}__multi": 1.0 for name in alone}))
+    order = order_of("single-model-order", scores(**alone, **{f"{name}__multi": 1.0 for name in alone}))
     assert order.verdict is NOT_RESOLVED and order.printed == ""
     far = scores(**alone, **{f"{name}__multi": 5.0 for name in alone})
-    assert _order("single-model-order", far).verdict is REVERSED
+    assert order_of("single-model-order", far).verdict is REVERSED
 
 
 def test_a_ranking_without_a_margin_has_none():
@@ -193,22 +169,22 @@ FRONT = {f"variant__d4__p{p}": fid for p, fid in ((10, 40.0), (20, 18.0), (50, 8
 def test_what_section_3_3_1_says_of_fixed_ratios(changes, best, no_single, front):
     results = scores(**FRONT | changes)
     names = ("3.3.1-best-p01", "3.3.1-no-single-p", "3.3.1-smooth-front")
-    assert [_order(name, results).verdict for name in names] == [best, no_single, front]
+    assert [order_of(name, results).verdict for name in names] == [best, no_single, front]
 
 
 def test_a_ranking_of_ratios_waits_for_all_that_the_experiment_trains():
     some = {name: fid for name, fid in FRONT.items() if "p20" not in name}
-    order = _order("3.3.1-smooth-front", scores(**some))
+    order = order_of("3.3.1-smooth-front", scores(**some))
     assert order.verdict is OPEN and "No records of 4 more pairs." in order.evidence
 
 
 def test_statements_of_section_3_3_1_are_held_against_its_own_numbers(monkeypatch):
-    assert _order("3.3.1-best-p01", NOTHING).printed == "2.32 > 1.96"
-    assert _order("3.3.1-no-single-p", NOTHING).printed == "2.68 > 2.15; 2.32 > 1.96"
-    assert _order("3.3.1-smooth-front", NOTHING).printed == "2.32 > 1.96; 2.68 > 2.15"
-    assert _order("3.3.2-maintained", NOTHING).printed == ""
+    assert order_of("3.3.1-best-p01", NOTHING).printed == "2.32 > 1.96"
+    assert order_of("3.3.1-no-single-p", NOTHING).printed == "2.68 > 2.15; 2.32 > 1.96"
+    assert order_of("3.3.1-smooth-front", NOTHING).printed == "2.32 > 1.96; 2.68 > 2.15"
+    assert order_of("3.3.2-maintained", NOTHING).printed == ""
     write_instead(monkeypatch, "3.3.1-p01-full", "2.40")
-    assert _order("3.3.1-best-p01", NOTHING).verdict is Verdict.CONTRADICTS
+    assert order_of("3.3.1-best-p01", NOTHING).verdict is Verdict.CONTRADICTS
 
 
 RATIOS = {"variant__d4__p10": 5.0, "variant__d4__p10__full": 0.9, "variant__d4__p100": 1.5,
@@ -217,7 +193,7 @@ RATIOS = {"variant__d4__p10": 5.0, "variant__d4__p10__full": 0.9, "variant__d4__
 
 def test_ablations_are_at_their_own_depth():
     conflict = scores(**RATIOS)
-    full, subnet = _order("3.3.1-full-order", conflict), _order("3.3.1-subnet-order", conflict)
+    full, subnet = order_of("3.3.1-full-order", conflict), order_of("3.3.1-subnet-order", conflict)
     assert full.verdict is subnet.verdict is SEEN
     assert full.printed == "2.32 > 1.96"
     for order in (full, subnet):  # Sec. 3.3.1 names no depth, so it cannot be called the paper's
@@ -226,55 +202,80 @@ def test_ablations_are_at_their_own_depth():
 
 
 def test_table_5_has_a_depth_of_its_own():
-    bridge = _order("table5-subnet-fid-order", scores(variant__d4=1.0, variant__d4__skip=2.0))
+    bridge = order_of("table5-subnet-fid-order", scores(variant__d4=1.0, variant__d4__skip=2.0))
     assert "Measured at d = 4, where the paper has d = 16." in bridge.evidence and "names no d" not in bridge.evidence
 
 
 @pytest.mark.parametrize("order", ["3.3.1-full-order", "3.3.1-subnet-order", "figure2-subnet-order",
                                    "figure2-full-order"])
 def test_the_reading_of_d_stands_without_records_too(order):
-    assert _order(order, NOTHING).evidence.startswith("The text names no d; read as d = 16.")
+    assert order_of(order, NOTHING).evidence.startswith("The text names no d; read as d = 16.")
 
 
 @pytest.mark.parametrize(("three_phases", "verdict"), [(0.5, SEEN), (3.0, PARTLY), (1.4, NOT_RESOLVED)])
 def test_three_phases_against_each_fixed_ratio(three_phases, verdict):
     others = {"variant__d4__p20": 4.0, "variant__d4__p50": 1.4, "variant__d4__p80": 1.45}
     results = scores(variant__d4=three_phases, **others, **RATIOS)
-    assert _order("figure2-subnet-order", results).verdict is verdict
+    assert order_of("figure2-subnet-order", results).verdict is verdict
 
 
 def test_the_bridge_zone_in_both_networks():
     results = scores(variant__d4=1.0, variant__d4__skip=2.0, variant__d4__full=1.4, variant__d4__skip__full=1.3)
-    assert _order("table5-subnet-fid-order", results).verdict is SEEN
-    assert _order("table5-full-fid-order", results).verdict is NOT_RESOLVED
-    assert _order("table5-subnet-is-order", results).verdict is OPEN  # no Inception Score in the records
+    assert order_of("table5-subnet-fid-order", results).verdict is SEEN
+    assert order_of("table5-full-fid-order", results).verdict is NOT_RESOLVED
+    assert order_of("table5-subnet-is-order", results).verdict is OPEN  # no Inception Score in the records
 
 
 def test_ends_of_the_phases():
     results = scores(variant__d16__e5=6.0, variant__d16__e20=2.0, variant__d16=0.6)
-    assert _order("figure7-order", results).verdict is SEEN
+    assert order_of("figure7-order", results).verdict is SEEN
 
 
 def test_latency_with_the_spread_of_its_repeats():
     times = {"var-d30": 4.0, "variant-d16": 2.0, "variant-d8": 1.5, "variant-d4": 1.0, "variant-d2": 0.7}
     clear = profiles(*(profile(system, [s, s + 0.001, s - 0.001]) for system, s in times.items()))
-    assert _order("table2-latency-order", clear).verdict is SEEN
+    assert order_of("table2-latency-order", clear).verdict is SEEN
     close = times | {"variant-d2": 0.85}
     steady, noisy = (profiles(*(profile(system, [s, s + spread * s, s - spread * s]) for system, s in close.items()))
                      for spread in (0.01, 0.06))
-    assert _order("table2-latency-order", steady).verdict is SEEN
-    assert _order("table2-latency-order", noisy).verdict is NOT_RESOLVED
+    assert order_of("table2-latency-order", steady).verdict is SEEN
+    assert order_of("table2-latency-order", noisy).verdict is NOT_RESOLVED
     disturbed = profiles(*(profile(system, [s, s + 0.2, s - 0.2]) for system, s in times.items()))
-    assert _order("table2-latency-order", disturbed).verdict is OPEN  # its times are not used, its memory is
-    assert _order("table2-memory-order", disturbed).verdict is NOT_RESOLVED
+    assert order_of("table2-latency-order", disturbed).verdict is OPEN  # its times are not used, its memory is
+    assert order_of("table2-memory-order", disturbed).verdict is NOT_RESOLVED
     near = profiles(*(profile(system, [s]) for system, s in (times | {"variant-d2": 0.95}).items()))
-    assert _order("table2-latency-order", near).verdict is NOT_RESOLVED  # another process may differ as much
-    assert _order("table2-memory-order", clear).verdict is NOT_RESOLVED  # all the same here
+    assert order_of("table2-latency-order", near).verdict is NOT_RESOLVED  # another process may differ as much
+    assert order_of("table2-memory-order", clear).verdict is NOT_RESOLVED  # all the same here
+
+
+def test_latencies_in_turns_are_told_apart_where_those_of_processes_are_not():
+    full = {"var-d30": 4.0}
+    apart = {"variant-d16": 2.0, "variant-d8": 1.5, "variant-d4": 1.0, "variant-d2": 0.9}
+    alone = profiles(*(profile(system, [s]) for system, s in (full | apart).items()))
+    assert order_of("table2-latency-order", alone).verdict is NOT_RESOLVED
+
+    def turns(slower):
+        """Two turns, in the second of which the machine is slower; the process of d = 2 runs in a slow hour."""
+        found = [profile("var-d30", [4.0, 4.1])]
+        for system, s in apart.items():
+            paces = [pace * (1.3 if system == "variant-d2" else 1) for pace in (1, slower)]
+            reference = {"median_s": 4.0 * paces[1], "iqr_s": None, "repeats_s": [4.0 * pace for pace in paces]}
+            found.append(profile(system, [s * pace for pace in paces], reference=reference))
+        return profiles(*found)
+
+    for slower in (1.0, 1.5):
+        seen = order_of("table2-latency-order", turns(slower))
+        assert seen.verdict is SEEN and "variant-d4 1.0250" in seen.evidence
+    waited = {"median_s": 1.0, "iqr_s": None, "repeats_s": [1.0], "cpu_s": [0.5]}
+    disturbed = profiles(profile("var-d30", [4.0]), *(
+        profile(system, [s], latency=waited, reference={"median_s": 4.0, "iqr_s": None, "repeats_s": [4.0]})
+        for system, s in apart.items()))
+    assert order_of("table2-latency-order", disturbed).verdict is OPEN
 
 
 def test_profiles_of_another_experiment_are_left_out():
     stranger = profiles(*(profile(f"variant-d{d}", [float(d)], experiment="imagenet256") for d in (16, 8, 4, 2)))
-    assert _order("table2-latency-order", stranger).verdict is OPEN
+    assert order_of("table2-latency-order", stranger).verdict is OPEN
 
 
 # --- where the layout puts the picture ------------------------------------------------------------------------------
@@ -298,7 +299,7 @@ def _seen(fids, recognised):
 ])
 def test_an_order_of_scales_is_held_against_where_the_picture_is_made(zones, recognised, conclusion):
     record = _seen((78.0, 31.0, 0.1), recognised)
-    evidence = _order("table1-order", Results(_zones(*zones).scores, {}, reconstruction=record)).evidence
+    evidence = order_of("table1-order", Results(_zones(*zones).scores, {}, reconstruction=record)).evidence
     rebuilt = "FID of real images rebuilt from their tokens: r1-r3 78, r1-r6 31, r1-r10 0.1; each zone adds to the"
     assert f"{TOKENS} {rebuilt} judge's accuracy, in percentage points: r1-r3 10," in evidence
     assert conclusion in evidence
@@ -306,120 +307,13 @@ def test_an_order_of_scales_is_held_against_where_the_picture_is_made(zones, rec
 
 @pytest.mark.parametrize("record", [None, _seen((78.0, 31.0, 0.1), (None, None, None))])
 def test_an_order_of_scales_concludes_nothing_where_nobody_looked(record):
-    some = _order("table1-order", Results(_zones(3.0, 8.0, 20.0).scores, {}, reconstruction=record)).evidence
+    some = order_of("table1-order", Results(_zones(3.0, 8.0, 20.0).scores, {}, reconstruction=record)).evidence
     assert TOKENS in some and "the layout." not in some.replace(TOKENS, "")
     assert ("rebuilt" in some) == (record is not None)
-    part = _order("table1-order", scores(free__d16__r4to6=8.0, free__d16=3.0)).evidence
+    part = order_of("table1-order", scores(free__d16__r4to6=8.0, free__d16=3.0)).evidence
     assert TOKENS in part and "follows the layout" not in part
-    assert "Tokens" not in _order("table4-collapse", scores(free__d16=3.0, var__d30=0.6)).evidence
-    assert "Tokens" not in _order("table1-order", NOTHING).evidence
-
-
-# --- the noise ------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("difference", "expected"), [(0.29, 1), (0.28, 0), (-0.28, 0), (-0.29, -1)])
-def test_two_standard_errors_of_the_difference(difference, expected):
-    assert resolved(Estimate("a", 1 + difference, 0.1, 1), Estimate("b", 1, 0.1, 1)) == expected
-
-
-@pytest.mark.parametrize(("difference", "pairs", "expected"), [
-    (0.29, 16, 1),      # all pairs have to be as claimed: no correction
-    (-0.29, 2, 0), (-0.29, 1, -1), (-0.36, 4, -1), (-0.35, 4, 0), (-0.42, 16, 0), (-0.43, 16, -1),
-])
-def test_one_pair_of_many_must_stand_out_to_reverse_an_order(difference, pairs, expected):
-    assert resolved(Estimate("a", 1 + difference, 0.1, 1), Estimate("b", 1, 0.1, 1), pairs) == expected
-
-
-def test_bonferroni():
-    assert [round(threshold(pairs), 2) for pairs in (1, 2, 4, 16)] == [2, 2.28, 2.53, 2.98]
-
-
-def test_an_order_corrects_for_its_pairs():
-    # 0.63 is 2.1 standard errors below 1: enough where it is the only pair, and not where it is one of three.
-    alone = scores(variant__d4__full=1.0, variant__d4__skip__full=0.63)
-    assert _order("table5-full-fid-order", alone).verdict is REVERSED
-    of_three = scores(variant__d2=0.63, variant__d4=1.0, variant__d8=1.0, variant__d16=1.0)
-    assert _order("table2-fid-order", of_three).verdict is NOT_RESOLVED
-    further = scores(variant__d2=0.5, variant__d4=1.0, variant__d8=1.0, variant__d16=1.0)
-    assert _order("table2-fid-order", further).verdict is PARTLY
-
-
-def _estimate(results, system):
-    return Estimates(Records(DIGITS, results)).of(Quantity.of("fid", system))
-
-
-def test_a_single_training_has_the_spread_of_those_with_several():
-    alone = scores(variant__d8=1.0)
-    assert _estimate(alone, "variant-d8").error == pytest.approx(SPREAD)
-    seeds = scores(variant__d8=1.0, variant__d4=1.0, variant__d4__s1=1.1, variant__d4__s2=0.9)
-    assert _estimate(seeds, "variant-d8").error == pytest.approx(0.1)
-    several = _estimate(seeds, "variant-d4")
-    assert (several.value, several.trainings) == (pytest.approx(1.0), 3)
-    assert several.error == pytest.approx(0.1 / 3 ** 0.5)
-    assert several.freedom == _estimate(seeds, "variant-d8").freedom == 2
-    assert _estimate(alone, "variant-d8").freedom == inf
-
-
-def test_seeds_of_the_fine_tuning_say_nothing_of_its_base():
-    """They are of one base network, tokenizer and classifier: what is no fine-tuning has a spread of its own."""
-    near = {"variant__d4": 1.0, "variant__d4__s1": 1.005, "variant__d4__s2": 0.995}
-    others = dict.fromkeys(("var__d30", "free__d16", "code__n6", "dit__mini"), 1.0)
-    results = scores(variant__d8=1.0, **near, **others)
-    assert _estimate(results, "variant-d8").error == pytest.approx(0.02)  # of redraws, above that of seeds
-    for system in ("var-d30", "free-d16", "code-n6"):
-        assert _estimate(results, system).error == pytest.approx(SPREAD)
-    far = scores(var__d30=1.0, variant__d4=1.0, variant__d4__s1=1.4, variant__d4__s2=0.6)
-    assert _estimate(far, "var-d30").error == pytest.approx(0.4)
-
-
-def test_seeds_that_agree_by_chance_do_not_make_noise_small():
-    results = scores(variant__d4=1.0, variant__d4__s1=1.0, variant__d4__p50=1.0, variant__d4__p50__s1=1.4)
-    pooled = ((0.2828 / 1.2) ** 2 / 2) ** 0.5  # of both arms, one degree of freedom each
-    assert _estimate(results, "variant-d4").error == pytest.approx(pooled / 2 ** 0.5, rel=1e-3)
-
-
-def test_few_trainings_count_by_students_t():
-    """Of two means over three trainings each, the difference has four degrees of freedom."""
-    assert [round(threshold(1, freedom), 2) for freedom in (1, 2, 4, inf)] == [13.97, 4.53, 2.87, 2.0]
-    assert threshold(16, 2) == pytest.approx(18.7, abs=0.05) and threshold(5, 2) == pytest.approx(10.4, abs=0.05)
-    lower = Estimate("b", 10 - 2.86 * 2 ** 0.5, 3 ** 0.5, 3, freedom=2)
-    assert resolved(Estimate("a", 10.0, 3 ** 0.5, 3, freedom=2), lower) == 0
-    assert resolved(Estimate("a", 10.1, 3 ** 0.5, 3, freedom=2), lower) == 1
-    assert str(Estimate("a", 1.0, 0.1 * 3 ** 0.5, 3, freedom=2)) == "a 1.000 ± 0.430 (3 trainings)"  # 4.303 of 0.1
-
-
-def test_an_unknown_training_spread_is_allowed_for_on_both_sides():
-    larger, smaller = Estimate("a", 1.5, 0.01, 1, allowance=0.3), Estimate("b", 1.0, 0.01, 1, allowance=0.4)
-    assert resolved(larger, smaller) == 0  # 0.5, which both allowances together are, and the noise
-    assert resolved(Estimate("a", 1.53, 0.01, 1, allowance=0.3), smaller) == 1
-    assert resolved(smaller, Estimate("a", 1.53, 0.01, 1, allowance=0.3)) == -1
-
-
-def test_the_spreads_that_are_assumed_are_near_those_of_trainings_and_runs():
-    scores_of = committed().scores
-    alone = [scores_of[f"var-d30{base}"].fid for base in ("", "-b1", "-b2")]
-    assert pytest.approx(stdev(alone) / mean(alone), abs=0.01) == UNKNOWN_TRAINING_SPREAD
-    on_bases = [[scores_of[f"{name}{base}{full}"].fid for base in ("", "-b1", "-b2")] for name, full in (
-        ("var-d30", ""), *((f"variant-d4{recipe}", full) for recipe in ("", "-p10", "-p80", "-skip")
-                           for full in ("", "-full")))]
-    pooled = mean((stdev(values) / mean(values)) ** 2 for values in on_bases) ** 0.5
-    assert pooled == pytest.approx(0.28, abs=0.01) and pooled < UNKNOWN_TRAINING_SPREAD
-    record = json.loads((ROOT / "benchmarks/records/digits-runs.json").read_text())
-    pooled = {name: _pooled(record[name]["runs"]) for name in ("fid", "latency_s")}
-    assert pooled["fid"] == pytest.approx(0.116, abs=1e-3) and pooled["fid"] < UNKNOWN_TRAINING_SPREAD
-    assert pooled["latency_s"] == pytest.approx(0.044, abs=1e-3) and pooled["latency_s"] < PROCESS_SPREAD
-
-
-def _pooled(runs):
-    """Relative standard deviation over two runs, pooled over their systems."""
-    pairs = zip(*(run["values"] for run in runs), strict=True)
-    return mean((stdev(pair) / mean(pair)) ** 2 for pair in pairs) ** 0.5
-
-
-def test_draws_count_where_they_spread_most():
-    noisy = Results({"variant-d8": score("variant-d8", 1.0, fid_sd=0.5)}, {})
-    assert _estimate(noisy, "variant-d8").error == pytest.approx(0.5)
+    assert "Tokens" not in order_of("table4-collapse", scores(free__d16=3.0, var__d30=0.6)).evidence
+    assert "Tokens" not in order_of("table1-order", NOTHING).evidence
 
 
 # --- experiments ----------------------------------------------------------------------------------------------------
@@ -427,7 +321,7 @@ def test_draws_count_where_they_spread_most():
 
 def test_depths_without_a_counterpart_are_left_out():
     record = score("variant-d4", 1.0, experiment="smoke")
-    order = _order("table2-fid-order", Results({"variant-d4": record}, {}), SMOKE)
+    order = order_of("table2-fid-order", Results({"variant-d4": record}, {}), SMOKE)
     assert order.verdict is OPEN
     records = Records(SMOKE, NOTHING)
     assert records.here("variant-d16") == "variant-d4" and records.here("variant-d8") is None
@@ -438,14 +332,14 @@ def test_depths_without_a_counterpart_are_left_out():
 
 def test_an_experiment_without_ablations_says_so():
     config = IMAGENET.model_copy(update={"ablations": None})
-    order = _order("3.3.1-full-order", NOTHING, config)
+    order = order_of("3.3.1-full-order", NOTHING, config)
     assert order.verdict is OPEN and "no section `ablations`" in order.evidence
     assert order.command.endswith("--configfile workflow/config/imagenet256.yaml")
 
 
 def test_scores_of_another_experiment_are_left_out():
     late = {"free-d16-r7to10": score("free-d16-r7to10", 3.0, experiment="smoke")}
-    assert _order("table1-order", Results(_zones(20.0, 8.0, 3.0).scores | late, {})).verdict is OPEN
+    assert order_of("table1-order", Results(_zones(20.0, 8.0, 3.0).scores | late, {})).verdict is OPEN
     assert judge(SMOKE, scores(var__d30=1.0)) == judge(SMOKE, NOTHING)
 
 
@@ -459,73 +353,3 @@ def test_an_empty_phase_has_no_end():
     assert [end((0, 15, 5), phase) for phase in (1, 2)] == [None, "variant-d16-e15"]
     assert [end((5, 0, 5), phase) for phase in (1, 2)] == ["variant-d16-e5", None]
     assert [end((5, 15, 0), phase) for phase in (1, 2)] == ["variant-d16-e5", None]  # the end of the training
-
-
-# --- the paper's size -----------------------------------------------------------------------------------------------
-
-PRINTED = {2: 2.97, 4: 2.28, 8: 2.12, 16: 2.05}
-APART = {2: 9.0, 4: 5.0, 8: 3.0, 16: 2.0}
-"""Further than another training may move them."""
-
-
-def _at_paper_size(fids, **changes):
-    return of(*(paper_size_score(f"variant-d{d}", fid, **changes) for d, fid in fids.items()))
-
-
-@pytest.mark.parametrize(("fids", "changes", "verdict"), [
-    (APART, {}, Verdict.REPRODUCED),
-    (PRINTED, {}, OPEN),                     # beyond redraws of the images, but another training might turn it round
-    (APART | {16: 2.96}, {}, OPEN),          # within redraws of the images
-    (dict(zip(PRINTED, (1.0, 2.0, 4.0, 9.0), strict=True)), {}, Verdict.NOT_REPRODUCED),
-    (APART | {16: 9.0}, {}, Verdict.NOT_REPRODUCED),
-    (APART, {"device": "CPU AMD"}, OPEN),
-    (APART, {"num_images": 5000}, OPEN),
-    (APART, {"protocol": "clean-fid"}, OPEN),
-])
-def test_at_the_papers_size_an_order_is_reproduced_or_not(fids, changes, verdict):
-    assert _order("table2-fid-order", _at_paper_size(fids, **changes), IMAGENET).verdict is verdict
-
-
-def test_an_order_of_one_training_each_says_so():
-    order = _order("table2-fid-order", _at_paper_size(PRINTED), IMAGENET)
-    assert "Training spread unknown: one training each, so up to 10% are allowed for another one" in order.evidence
-    assert "variant-d8 2.120 ± 0.039 ~ variant-d16 2.050 ± 0.039" in order.evidence
-
-
-def test_only_what_was_trained_has_a_training_spread():
-    results = of(*_at_paper_size(PRINTED).scores.values(), paper_size_score("code-n6", 2.40))
-    order = _order("table2-code-order", results, IMAGENET)
-    assert order.verdict is Verdict.REPRODUCED  # CoDe's weights are released
-    assert "Training spread unknown: one training of variant-d8, variant-d16, so" in order.evidence
-
-
-def test_trainings_that_differ_in_the_seed_count_at_the_papers_size():
-    config = IMAGENET.model_copy(update={"ablations": IMAGENET.ablations.model_copy(update={"seeds": 2})})
-    seeds = of(*_at_paper_size(PRINTED).scores.values(), paper_size_score("variant-d16-s1", 2.20))
-    order = _order("table2-fid-order", seeds, config)
-    assert order.verdict is OPEN and "Training spread unknown" not in order.evidence
-    assert "variant-d16 2.125 ± 0.953 (2 trainings)" in order.evidence
-
-
-def test_released_weights_have_no_training_spread():
-    free = of(*(paper_size_score(name, fid) for name, fid in (("free-d16-r1to3", 12.9), ("free-d16-r4to6", 8.5),
-                                                              ("free-d16", 5.42))))
-    order = _order("table1-order", free, IMAGENET)
-    assert order.verdict is Verdict.REPRODUCED and "Training spread" not in order.evidence
-    assert "r1-r3 2.1 %, r4-r6 11.3 %, r7-r10 86.6 %" in order.evidence
-
-
-def test_incomparable_records_say_why():
-    few = _order("table2-fid-order", _at_paper_size(PRINTED, num_images=5000), IMAGENET)
-    assert "variant-d2 is scored on 5000 images, the config asks for 50000" in few.evidence
-    other = _order("table2-fid-order", _at_paper_size(PRINTED, protocol="clean-fid"), IMAGENET)
-    assert "variant-d2 is scored by the protocol clean-fid, the paper by adm" in other.evidence
-
-
-def test_what_has_been_run_is_not_asked_for_again():
-    run = "snakemake --cores all results/imagenet256/table2.csv"
-    assert _order("table2-fid-order", NOTHING, IMAGENET).command.startswith(run)
-    within_noise = _order("table2-fid-order", _at_paper_size(PRINTED | {16: 2.10}), IMAGENET)
-    assert within_noise.command.startswith("varient claims --config workflow/config/imagenet256.yaml --found-in")
-    some = _order("table2-fid-order", _at_paper_size({2: 2.97, 4: 2.28}), IMAGENET)
-    assert some.command.startswith(run) and "No records of 2 more pairs." in some.evidence

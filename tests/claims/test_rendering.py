@@ -71,12 +71,13 @@ follows from printed numbers agrees if it does for some values within the roundi
 evidence says where a value agrees by one of these tolerances alone.
 
 In rankings ± is half the width of a 95 % interval, over redraws of the images and trainings, by Student's t. > is a \
-difference in the claimed direction of more than 2 standard errors, < one in the opposite direction beyond what \
-chance produces in as many comparisons as the ranking has pairs, ~ is neither, and ≥ means at least as good within \
-the margin that the evidence states. The rule is `varient.claims.noise.resolved`. All supernets are fine-tuned from \
-one base network, and their seeds vary the fine-tuning only. What is not fine-tuned (base network, untrained \
-subnets, CoDe, DiT, LlamaGen) is therefore assumed to vary between trainings by at least 41% (standard deviation). \
-The miniature decides 1 of the 1 rankings.
+difference in the claimed direction of more than 2 standard errors (of more by Student's t, where few trainings tell \
+the spread), < one in the opposite direction beyond what chance produces in as many comparisons as the ranking has \
+pairs, ~ is neither, and ≥ means at least as good within the margin that the evidence states. The rule is \
+`varient.claims.noise.resolved`. All supernets are fine-tuned from one base network, and their seeds vary the \
+fine-tuning only. What is not fine-tuned (base network, untrained subnets, CoDe, DiT, LlamaGen), and all else where no \
+arm has several trainings, is therefore assumed to vary between trainings by at least 41% (standard deviation). The \
+miniature decides 1 of the 1 rankings.
 
 Left out: score of x, which belongs to smoke.
 
@@ -90,7 +91,7 @@ Left out: score of x, which belongs to smoke.
 
 ## Open: 2 findings in 2 places
 
-- 2 in Table 8: `snakemake x`
+- 2 places in Table 8: `snakemake x`
 
 ## All claims
 
@@ -172,7 +173,7 @@ def test_the_legend_speaks_of_one_base_network_in_miniature_alone():
 def test_what_is_measured_and_open_is_not_asked_for_again():
     fids = {2: 2.97, 4: 2.28, 8: 2.12, 16: 2.12}
     page = to_markdown(judge(IMAGENET, of(*(paper_size_score(f"variant-d{d}", f) for d, f in fids.items()))), "x")
-    assert "- 1 in Table 2: measured, but within noise or not comparable" in page
+    assert "- 1 place in Table 2: measured, but within noise or not comparable" in page
 
 
 # --- the commands ---------------------------------------------------------------------------------------------------

@@ -102,7 +102,7 @@ def test_an_image_depends_neither_on_its_batch_nor_on_its_shard(percent):
     assert torch.equal(tokens([31, 3, 20]), at_once[[31, 3, 20]])
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(data=st.data(), images=st.integers(1, 3), heads=st.integers(2, 5), percent=st.integers(1, 99),
        dtype=st.sampled_from([torch.float32, torch.bfloat16]))
 def test_counts_of_the_cost_model_are_the_caches_own(data, images, heads, percent, dtype):

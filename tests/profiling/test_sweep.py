@@ -97,6 +97,18 @@ def test_records_of_other_settings_and_weights_are_refused(smoke, tmp_path, prof
         _sweep(smoke, tmp_path, trained)
 
 
+@pytest.mark.parametrize("changes", [{"device": "CPU of another kind"}, {"threads": 7}])
+def test_a_sweep_does_not_go_on_elsewhere(smoke, tmp_path, profiled, changes):
+    _sweep(smoke, tmp_path, most=2)
+    first = tmp_path / "profile-b1.json"
+    record = read_record(first, ProfileRecord)
+    elsewhere = record.model_copy(update={"provenance": record.provenance.model_copy(update=changes)})
+    write_record(first, elsewhere)
+    with pytest.raises(SweepError) as error:
+        _sweep(smoke, tmp_path)
+    assert "profile-b2.json: measured on" in str(error.value) and str(*changes.values()) in str(error.value)
+
+
 def test_a_record_of_another_batch_under_its_name_is_refused(smoke, tmp_path, profiled):
     _sweep(smoke, tmp_path, most=2)
     (tmp_path / "profile-b2.json").rename(tmp_path / "profile-b1.json")

@@ -7,6 +7,7 @@ from conftest import ROOT
 from record_factory import held_out, score
 from scipy.stats import ttest_rel
 
+from varient.claims.noise import Estimate, resolved, threshold
 from varient.config import load_config
 from varient.report.ablations import write_ablations
 from varient.results import Paired, Results, pooled_spread, resolved_difference
@@ -52,7 +53,7 @@ def test_equal_differences_are_certain_or_none(second, t, p):
 def test_spread_is_pooled_by_degrees_of_freedom_and_says_what_is_resolved():
     assert pooled_spread([[1.0], []]) is None
     # Relative variances 0.02 with 1 degree of freedom and 0.01 with 2.
-    assert pooled_spread([[0.9, 1.1], [1.8, 2.0, 2.2], [5.0]]) == pytest.approx((0.04 / 3) ** 0.5)
+    assert pooled_spread([[0.9, 1.1], [1.8, 2.0, 2.2], [5.0]]) == (pytest.approx((0.04 / 3) ** 0.5), 3)
     assert resolved_difference(0.073, 3, 2) == pytest.approx(2 * 0.073 * (2 / 3) ** 0.5)
     assert resolved_difference(0.1, 2, 2) == pytest.approx(0.2)
 
@@ -72,9 +73,14 @@ def test_arms_that_share_seeds_are_compared_seed_by_seed(tmp_path):
 
 def test_the_note_says_which_differences_three_trainings_resolve(tmp_path):
     text = write_ablations(DIGITS, _results(), tmp_path / "ablations.csv")[1].read_text()
-    spread = pooled_spread([BRIDGE, SKIP])
-    assert f"scatter by {100 * spread:.2g} %" in text
-    assert f"with 3 an arm a difference of {100 * resolved_difference(spread, 3, 2):.2g} % is resolved" in text
+    spread, freedom = pooled_spread([BRIDGE, SKIP])
+    errors = threshold(1, 2 * freedom)
+    assert freedom == 4 and errors > 2 and f"scatter by {100 * spread:.2g} %" in text
+    least = resolved_difference(spread, 3, errors)
+    assert f"with 3 an arm a difference of {100 * least:.2g} % is resolved ({errors:.2g} standard errors)" in text
+    for share, sign in ((0.999, 0), (1.001, 1)):  # by the rule of the verdicts
+        means = (Estimate("a", value, spread, 3, freedom=freedom) for value in (1.0, 1 - share * least))
+        assert resolved(*means) == sign
     assert "nats per token" not in text  # no losses are there
     losses = {"d4": 1.5, "d4-s1": 1.51, "d4-s2": 1.49, "d4-skip": 1.6, "d4-skip-s1": 1.62, "d4-skip-s2": 1.6}
     results = _results(**{f"variant-{name}": loss for name, loss in losses.items()})

@@ -300,6 +300,7 @@ def test_frontier_shows_how_far_repeats_of_a_latency_are_apart():
     figure = _draw("quality-cost", DIGITS, Results(COSTS.scores, profiles), None)
     bars = [line.get_xydata().tolist() for line in _panel(figure, "(b) measured").lines]
     assert [[pytest.approx(0.4), 0.66], [pytest.approx(0.6), 0.66]] in bars
+    assert "other work disturbed the latencies of var-d30." in figure.texts[-1].get_text().replace("\n", " ")
 
 
 def test_frontier_arrow_begins_at_the_estimate_with_the_reference_cache(shown):

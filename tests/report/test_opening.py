@@ -83,7 +83,7 @@ def test_a_figure_that_is_none_is_refused(tmp_path, content):
 def test_the_first_page_leads_with_the_systems_and_ends_with_what_is_open(pages):
     page = _text(pages[0])
     places = [page.index(text) for text in ("FID over VAR's", "0.666 ± 0.057", "Contradicted: 2 findings",
-                                            "What would close them", "1 in Table 4: snakemake x.csv")]
+                                            "What would close them", "1 place in Table 4: snakemake x.csv")]
     assert places == sorted(places) and pages[0].count("<table") == 1
 
 
@@ -93,7 +93,7 @@ def test_both_pages_take_headings_and_meanings_from_the_verdicts(pages):
                            (Verdict.NOT_RESOLVED, "1 finding in 1 place"),
                            (Verdict.CONSISTENT, "1 finding in 1 place"), (Verdict.OPEN, "1 finding in 1 place")):
         assert all(f"{verdict} ({tally}): {verdict.meaning}." in text for text in texts)
-    assert f"<strong>{Verdict.NOT_RESOLVED.heading} (1):</strong>" in pages[0]
+    assert f"<strong>{Verdict.NOT_RESOLVED.heading} (1 finding in 1 place):</strong>" in pages[0]
     assert f"<h2>{Verdict.NOT_RESOLVED.heading}</h2>" in pages[1] and Verdict.HOLDS.meaning not in "".join(texts)
 
 

@@ -82,7 +82,7 @@ def test_published_sizes_are_in_one_convention():
     """28687.5 MiB of all entries at 6 bytes are 19125 at 4; VARiant's printed 9465 at 6 bytes are 6310."""
     rows = _rows(PAPER)
     assert rows.loc["variant-d8", "published_kv_mib"] == "6310.0 (9465 MB)"
-    assert rows.loc["var-d30-w1", "published_kv_mib"].startswith("4781.2 (75 % cut)")
+    assert rows.loc["var-d30-w1", "published_kv_mib"].startswith("4781.2 (75 % cut, unverified)")
     assert PrintedMemory(printed="x", share=0.5).shown_mib(19125.0) == 9562.5
     assert PrintedMemory(printed="x", mib=5440, pair_bytes=8, depth=16, batch_size=32).shown_mib(0.0) == 5440.0
     all_entries = system_cost("var-d30", policy="reference").kv_cache_bytes / MIB
@@ -95,6 +95,26 @@ def test_numbers_known_from_a_third_party_say_so():
         assert "unverified)" in rows.loc[method, "published"]
     for method in ("FPQVAR", "MVAR", "int6 cache", "VARiant-d16"):
         assert "unverified" not in rows.loc[method, "published"]
+    for method in ("scale window, W = 1", "scale window without coarse scales", "VAR itself, all entries"):
+        assert "unverified)" in rows.loc[method, "published_kv_mib"]
+    kv = rows.loc["scale window by layer, W = 1 or 3", "published_kv_mib"]
+    assert kv == "4781.2 (75 % cut, unverified); 4069.8 (78.72 % cut); 2901.3 (84.83 % cut at most)"
+
+
+def test_what_is_known_without_a_fid_is_shown_too():
+    rows = rivals_table(PAPER, NOTHING).set_index("method")
+    assert "FID changes by -.02 to +.06 (AMS-KV, d30)" in rows.loc["scale window by layer, W = 1 or 3", "published"]
+    assert rows.loc["VAR itself, all entries", "published"] == ""
+
+
+def test_each_convention_in_print_is_converted():
+    """6 bytes and 50 images of VAR-d30 (AMS-KV), 8 bytes and 32 images of three smaller ones (MVAR)."""
+    rows = rivals_table(PAPER, NOTHING).set_index("method")
+    assert rows.loc["VAR itself, all entries", "published_kv_mib"] == (
+        "19123.2 (22.41 GB, unverified); 5440.0 (VAR-d16 5440 MB); 8500.0 (VAR-d20 8500 MB); "
+        "12240.0 (VAR-d24 12240 MB)")
+    for depth, mib in ((16, 5440), (20, 8500), (24, 12240)):
+        assert system_cost(f"var-d{depth}", policy="reference").kv_cache_bytes / MIB == pytest.approx(mib * 6 / 4)
 
 
 def test_changes_are_those_against_the_same_weights_and_depths():

@@ -5,8 +5,8 @@ printed values of the quantity (in the text or a table) and with measurements (r
 so does its verdict.  Imports no torch.
 """
 
-from varient.claims.rendering import write_claims, write_judgements
+from varient.claims.rendering import read_judgements, write_claims, write_judgements
 from varient.claims.tally import summary
 from varient.claims.verdicts import Judgement, Verdict, judge
 
-__all__ = ["Judgement", "Verdict", "judge", "summary", "write_claims", "write_judgements"]
+__all__ = ["Judgement", "Verdict", "judge", "read_judgements", "summary", "write_claims", "write_judgements"]

@@ -19,16 +19,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from math import hypot, inf, sqrt
-from statistics import mean, stdev
+from statistics import mean, median, stdev
 
 from scipy.stats import norm
 from scipy.stats import t as student_t
 
 from varient.claims.quantity import SCORES, Quantity
 from varient.claims.records import Records
-from varient.disturbance import disturbances
-from varient.results import SeedSpread
+from varient.disturbance import disturbances, speedup_disturbances
+from varient.profile_records import Latency, ProfileRecord
+from varient.results import SeedSpread, pooled_spread
 from varient.spread import DECIMALS, NORMAL_95, with_spread
+from varient.systems.ids import base_system
 
 RESOLVED = 2
 """Number of standard errors that a difference must exceed; our choice, the usual one."""
@@ -47,6 +49,9 @@ PROCESS_SPREAD = 0.05
 """Relative standard deviation of latency between processes, which repeats within one process do not show: latencies of
 five systems differed by 2 to 11 % between two runs of the digits, 4.4 % pooled
 (benchmarks/records/digits-runs.json)."""
+TURN_SPREAD = 0.03
+"""The same of latency over the full network's in turns with it, where the machine's speed counts less: five systems
+differed by up to 4.9 % between three runs, 1.5 % pooled (the same file).  Our choice, twice that."""
 
 
 _LOSS = "loss"
@@ -153,23 +158,33 @@ class Estimates:
         return self._cost(system, quantity.name)
 
     def _cost(self, system: str, name: str) -> Estimate | None:
-        """Latency with the larger spread of repeats and processes; memory, which is counted, without a spread.
-
-        None for a latency that other work disturbed.
-        """
+        """Latency, see `_latency`; memory, which is counted, without a spread."""
         record = self.records.profile(system)
         if record is None or record.latency is None:
             return None
         if name == "latency_s":
-            if disturbances(record):
-                return None
-            seconds, repeats_s = record.latency.median_s, record.latency.repeats_s
-            between_repeats = stdev(repeats_s) if len(repeats_s) > 1 else 0.0
-            return Estimate(system, seconds, max(PROCESS_SPREAD * seconds, between_repeats), 1,
-                            decimals=DECIMALS[name])
+            return self._latency(record, record.latency)
         if record.memory.peak_mib is None:
             return None
         return Estimate(system, record.memory.peak_mib, 0.0, 1, decimals=DECIMALS[name])
+
+    def _latency(self, record: ProfileRecord, latency: Latency) -> Estimate | None:
+        """Seconds: the full network's own, times the ratio of the system's to it in turns; the record's own seconds
+        where there are no turns or no undisturbed profile of the full network.
+
+        The spread is the larger one of repeats and of processes.  None where other work disturbed what is used.
+        """
+        full = self.records.profile(base_system(self.records.config))
+        if record.speedups and full and full.latency and not disturbances(full):
+            seconds = [full.latency.median_s / speedup for speedup in record.speedups]
+            between, disturbed = TURN_SPREAD, speedup_disturbances(record)
+        else:
+            seconds, between, disturbed = list(latency.repeats_s), PROCESS_SPREAD, disturbances(record)
+        if disturbed:
+            return None
+        between_repeats = stdev(seconds) if len(seconds) > 1 else 0.0
+        return Estimate(record.system, median(seconds), max(between * median(seconds), between_repeats), 1,
+                        decimals=DECIMALS["latency_s"])
 
     def score(self, system: str, field: str) -> Estimate | None:
         """A score of a system of this experiment, over all its trainings; None without a record that has its sd."""
@@ -212,13 +227,7 @@ class Estimates:
     def _pool(self, field: str) -> tuple[float | None, float]:
         """Relative standard deviation between trainings, pooled by degrees of freedom over systems with several, and
         these degrees."""
-        squares = freedom = 0.0
-        for group in self.records.groups:
-            spread = SeedSpread.of(self._values(group, field)[0])
-            if spread and spread.sd is not None and spread.mean:
-                squares += (spread.count - 1) * (spread.sd / spread.mean) ** 2
-                freedom += spread.count - 1
-        return (sqrt(squares / freedom), freedom) if freedom else (None, inf)
+        return pooled_spread(self._values(group, field)[0] for group in self.records.groups) or (None, inf)
 
     def _values(self, systems: Sequence[str], field: str) -> tuple[list[float], list[float]]:
         """A score of some systems, and its standard deviations over redraws; one without a deviation is left out."""

@@ -7,9 +7,10 @@ import io
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import MISSING, asdict, fields, replace
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 from varient import markdown
 from varient.claims.noise import RESOLVED, UNKNOWN_LOSS_SPREAD, UNKNOWN_TRAINING_SPREAD
@@ -26,11 +27,13 @@ from varient.claims.tally import (
 )
 from varient.claims.verdicts import Judgement, Verdict, judge
 from varient.config import ExperimentConfig
+from varient.csv_file import read_rows
 from varient.files import write_text
 from varient.paper import TITLE
 from varient.paper_size import marks
 from varient.results import Results, comparable
 from varient.targets import claims_files
+from varient.yaml_file import shortened
 
 _MINIATURE = (Verdict.REVERSED, Verdict.PARTLY_REVERSED, Verdict.NOT_RESOLVED, Verdict.SEEN)
 _MARKUP = re.compile(r"<(?=[A-Za-z/!?])|\[(?=[^\]]*\]\()")
@@ -39,13 +42,14 @@ _FINDINGS = ("A finding is one thing that the paper says or one discrepancy in i
              "sentences that print it. Where most places agree, they are open and only the others are contradicted, "
              "so a finding can count under two verdicts.")
 _LEGEND = ("In rankings ± is half the width of a 95 % interval, over redraws of the images and trainings, by Student's "
-           f"t. > is a difference in the claimed direction of more than {RESOLVED} standard errors, < one in the "
-           "opposite direction beyond what chance produces in as many comparisons as the ranking has pairs, ~ is "
-           "neither, and ≥ means at least as good within the margin that the evidence states. The rule is "
-           "`varient.claims.noise.resolved`.")
+           f"t. > is a difference in the claimed direction of more than {RESOLVED} standard errors (of more by "
+           "Student's t, where few trainings tell the spread), < one in the opposite direction beyond what chance "
+           "produces in as many comparisons as the ranking has pairs, ~ is neither, and ≥ means at least as good "
+           "within the margin that the evidence states. The rule is `varient.claims.noise.resolved`.")
 _ONE_BASE = (" All supernets are fine-tuned from one base network, and their seeds vary the fine-tuning only. What is "
-             "not fine-tuned (base network, untrained subnets, CoDe, DiT, LlamaGen) is therefore assumed to vary "
-             f"between trainings by at least {UNKNOWN_TRAINING_SPREAD:.0%} (standard deviation).")
+             "not fine-tuned (base network, untrained subnets, CoDe, DiT, LlamaGen), and all else where no arm has "
+             "several trainings, is therefore assumed to vary between trainings by at least "
+             f"{UNKNOWN_TRAINING_SPREAD:.0%} (standard deviation).")
 
 
 def write_claims(config: ExperimentConfig, results: Results, stem: Path, run_dir: Path | None = None) -> list[Path]:
@@ -76,6 +80,21 @@ def to_csv(judgements: Sequence[Judgement]) -> str:
     writer.writeheader()
     writer.writerows(asdict(judgement) for judgement in judgements)
     return text.getvalue()
+
+
+def read_judgements(path: Path) -> list[Judgement]:
+    """What `to_csv` wrote; fields that have a default may lack.
+
+    Raises:
+        ValueError: as `varient.csv_file.read_rows`, or an unknown verdict.
+    """
+    found = []
+    for row in read_rows(path, [field.name for field in fields(Judgement) if field.default is MISSING]):
+        if row["verdict"] not in set(Verdict):
+            raise ValueError(f"{path}: verdict {shortened(row['verdict'])} is unknown; known: {', '.join(Verdict)}")
+        values: dict[str, Any] = {field.name: row[field.name] for field in fields(Judgement) if field.name in row}
+        found.append(Judgement(**values | {"verdict": Verdict.of(row["verdict"])}))
+    return found
 
 
 def to_markdown(judgements: Sequence[Judgement], experiment: str, remarks: Sequence[str] = (),
@@ -117,7 +136,7 @@ def _legend(judgements: Sequence[Judgement]) -> str:
         return _LEGEND
     decided = "The miniature decides {} of the {} rankings".format(*decided_rankings(judgements))
     if any(judgement.by_loss for judgement in judgements):
-        decided += (" by scores alone, and {} with held-out loss beside FID; of {} the two say opposite things. Of a "
+        decided += (", and {} with held-out loss beside FID; of {} the two say opposite things. Of a "
                     "loss of what is not fine-tuned {:.0%} are assumed in place of {:.0%}").format(
             *decided_with_losses(judgements), UNKNOWN_LOSS_SPREAD, UNKNOWN_TRAINING_SPREAD)
     return f"{_LEGEND}{_ONE_BASE} {decided}."
@@ -152,14 +171,15 @@ def _order(judgement: Judgement) -> str:
 
 
 def _by_place(judgements: Sequence[Judgement]) -> str:
-    """How many claims of each place, in one line."""
-    places = Counter(judgement.where for judgement in judgements)
-    return ", ".join(f"{where} ({count})" for where, count in places.items())
+    """How many places there are in each part of the paper, in one line."""
+    parts = Counter(judgement.where for judgement in judgements)
+    return f"Places: {', '.join(f'{where} ({count})' for where, count in parts.items())}"
 
 
 def _by_want(judgements: Sequence[Judgement]) -> str:
     """Open claims by what is needed to judge them."""
-    return "\n".join(f"- {len(group)} in {', '.join(dict.fromkeys(j.where for j in group))}: "
+    return "\n".join(f"- {len(group)} place{'s' * (len(group) != 1)} in "
+                     f"{', '.join(dict.fromkeys(j.where for j in group))}: "
                      f"{f'`{what}`' if what.startswith('snakemake') else _plain(what)}"
                      for what, group in by_want(judgements).items())
 

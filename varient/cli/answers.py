@@ -90,16 +90,26 @@ def plan(memory: Annotated[str, typer.Option(help="memory budget, e.g. 12GiB")],
          records: Annotated[Path | None, typer.Option(help="score records; default: the paper's Table 8")] = None,
          runners_up: Annotated[int, typer.Option(help="number of alternatives to show after the best")] = 4,
          as_json: AsJson = False) -> None:
-    """Find the (d, N, precision, cache) with the best quality within a budget, at the paper's size."""
-    from varient.cost.planner import choices, fitting, measured_quality, paper_quality, parse_seconds
+    """Find the system, precision and cache with the best quality within a budget, at the paper's size.
+
+    Systems are those whose FID is known: the paper's depths and bridges, or those of the score records."""
+    from varient.cost.planner import (
+        choices,
+        fitting,
+        measured_quality,
+        paper_quality,
+        parse_seconds,
+        unknown_methods,
+    )
     from varient.cost.printer import plan_answer
     from varient.cost.sizes import MIB, parse_size
 
     memory_mib, latency_s = parse_size(memory) / MIB, parse_seconds(latency) if latency else None
-    known = choices(measured_quality(records) if records else paper_quality(), batch_size=batch, device=device)
+    quality = measured_quality(records) if records else paper_quality()
+    known = choices(quality, batch_size=batch, device=device)
     chosen = fitting(known, memory_mib=memory_mib, latency_s=latency_s)[:1 + runners_up]
-    print_answer(plan_answer(chosen, batch_size=batch, device=device, memory_mib=memory_mib, latency_s=latency_s),
-                 as_json=as_json)
+    print_answer(plan_answer(chosen, batch_size=batch, device=device, memory_mib=memory_mib, latency_s=latency_s,
+                             unknown=unknown_methods(quality)), as_json=as_json)
 
 
 @command(app, panel=ASK, writes=lambda output, **_: claims_files(output))
@@ -122,6 +132,16 @@ def claims(output: Annotated[Path, typer.Option("--output", "-o", help="stem of 
     print(summary(judgements))
     for path in write_judgements(judgements, experiment, results, output):
         wrote(path)
+
+
+@command(app, panel=ASK)
+def orders(verdicts: Annotated[list[Path], typer.Argument(help="claims.csv of each experiment")],
+           output: Output) -> None:
+    """Set the paper's rankings in several experiments side by side, as a Markdown page."""
+    from varient.claims.side_by_side import read_experiments, write_orders
+
+    write_orders(read_experiments(verdicts), output)
+    wrote(output)
 
 
 def _exported(output: Path, form: str, **_: Any) -> list[Path]:

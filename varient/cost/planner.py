@@ -1,17 +1,21 @@
-"""Choose depth d, bridge N, precision and cache policy with the best FID within a budget of memory and latency."""
+"""Choose the system, precision and cache policy with the best FID within a budget of memory and latency.
+
+Systems are VAR-d30 and its subnets whose FID is known: by the paper for depths d and bridges N, by records for what an
+id can say besides (`varient.systems.ids`): what the cache keeps, how guidance runs, which layers a subnet has.
+"""
 
 from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 
 from varient.config import SamplingConfig
 from varient.cost.kv_accounting import POLICIES
-from varient.cost.paper_systems import BRIDGE, DEPTH
+from varient.cost.paper_systems import BRIDGE, DEPTH, paper_system
 from varient.cost.roofline import peak_mib, system_cost
 from varient.systems.ids import VarId
 from varient.yaml_file import shortened
@@ -36,8 +40,7 @@ class Quality:
 class Choice:
     """One configuration with its FID, predicted peak memory (MiB) and latency (s)."""
 
-    depth: int
-    bridge: int
+    system: VarId
     precision: str
     policy: str
     quality: Quality
@@ -45,10 +48,19 @@ class Choice:
     latency_s: float
 
     @property
+    def bridge(self) -> int:
+        """N, at which a full network has no say."""
+        return BRIDGE if self.system.bridge is None else self.system.bridge
+
+    @property
     def name(self) -> str:
-        """The configuration in words."""
-        shape = f"d = {self.depth}" + (f", N = {self.bridge}" if self.depth < DEPTH else " (full)")
-        return f"{shape}, {self.precision}, {self.policy} cache"
+        """The configuration in words: d and N, or the id of a system that has more to say."""
+        said = str(self.system)
+        if self.system == VarId("var", DEPTH):
+            said = f"d = {DEPTH} (full)"
+        elif self.system == VarId("variant", self.system.depth, bridge=self.system.bridge):
+            said = f"d = {self.system.depth}, N = {self.bridge}"
+        return f"{said}, {self.precision}, {self.policy} cache"
 
 
 def parse_seconds(text: str) -> float:
@@ -64,15 +76,23 @@ def parse_seconds(text: str) -> float:
     return seconds
 
 
-def paper_quality() -> dict[tuple[int, int], Quality]:
-    """FID by (d, N) as the paper's Table 8 prints it, contradictions included."""
+def paper_quality() -> dict[VarId, Quality]:
+    """FID of depths and bridges as the paper's Table 8 prints it, contradictions included."""
+    found: dict[VarId, Quality] = {}
     with (files("varient") / "paper" / "table8.csv").open(encoding="utf-8") as file:
-        return {(int(row["depth"]), int(column[1:])): Quality(float(fid), "paper, Table 8")
-                for row in csv.DictReader(file) for column, fid in row.items() if column != "depth"}
+        for row in csv.DictReader(file):
+            depth = int(row["depth"])
+            for column, fid in row.items():
+                if column != "depth":
+                    subnet = VarId("variant", depth, bridge=int(column[1:]))
+                    system = VarId("var", DEPTH) if depth == DEPTH else _named(subnet)
+                    # The full network has no bridge: it is printed five times.
+                    found.setdefault(system, Quality(float(fid), "paper, Table 8"))
+    return found
 
 
-def measured_quality(records: Path) -> dict[tuple[int, int], Quality]:
-    """FID by (d, N) from the score records of an experiment with 30 layers.
+def measured_quality(records: Path) -> dict[VarId, Quality]:
+    """FID of systems from the score records of an experiment with 30 layers.
 
     Raises:
         ValueError: a folder without such records, one that has another system's name, or records whose FIDs cannot be
@@ -82,15 +102,14 @@ def measured_quality(records: Path) -> dict[tuple[int, int], Quality]:
 
     if records.exists() and not records.is_dir():
         raise ValueError(f"{records}: a file, not a folder of score records")
-    found: dict[tuple[int, int], ScoreRecord] = {}
+    found: dict[VarId, ScoreRecord] = {}
     for path in sorted(records.glob("score-*.json")):
         system = VarId.parse(path.stem.removeprefix("score-"))
-        # The base network, or a subnet as the paper trains it: no other recipe, seed or epoch.
-        if system and system in (VarId("var", DEPTH), VarId("variant", system.depth, bridge=system.bridge)):
+        if system and _can_be_chosen(system):
             record = read_record(path, ScoreRecord)
             if record.system != str(system):
                 raise ValueError(f"{path}: is of {shortened(record.system)}, and not of {system} as its name says")
-            found[system.depth, BRIDGE if system.bridge is None else system.bridge] = record
+            found[_named(system)] = record
     if without := [record for record in found.values() if record.fid is None]:
         raise ValueError(f"{records}: its records have no FID, by which plans are chosen: their protocol is "
                          f"{shortened(without[0].protocol)}")
@@ -100,26 +119,52 @@ def measured_quality(records: Path) -> dict[tuple[int, int], Quality]:
         if len(values := {str(getattr(record, field)) for record in found.values()}) > 1:
             raise ValueError(f"{records}: FIDs of these records cannot be compared, their {field} differs: "
                              f"{', '.join(shortened(value) for value in sorted(values))}")
-    return {key: Quality(record.fid, f"measured ({record.provenance.experiment})") for key, record in found.items()
-            if record.fid is not None}
+    return {system: Quality(record.fid, f"measured ({record.provenance.experiment})")
+            for system, record in found.items() if record.fid is not None}
 
 
-def choices(quality: dict[tuple[int, int], Quality], *, batch_size: int, device: str) -> list[Choice]:
+def _named(system: VarId) -> VarId:
+    """The id that does not name the paper's bridge zone."""
+    return replace(system, bridge=None) if system.bridge == BRIDGE else system
+
+
+def _can_be_chosen(system: VarId) -> bool:
+    """Whether it is VAR-d30 or a subnet as the paper trains it: no other recipe, seed, base network or epoch, and not
+    what ablations look at, the full network of a supernet and tokens without guidance and filters."""
+    as_the_paper = system == replace(system, recipe=None, seed=0, base=0, epoch=None, phase=None, full=False,
+                                     plain=False)
+    return as_the_paper and (system.depth == DEPTH if system.kind == "var" else system.depth < DEPTH)
+
+
+_METHODS: dict[str, Callable[[VarId], bool]] = {
+    "windows": lambda system: system.kv.window is not None,
+    "packed entries": lambda system: system.kv.bits is not None,
+    "budgets by head": lambda system: system.kv.budgets is not None,
+    "other guidance": lambda system: system.kv.changes_guidance,
+    "untrained subnets": lambda system: system.free,
+}
+
+
+def unknown_methods(quality: Iterable[VarId]) -> list[str]:
+    """What a system may have and none of those with a known FID has, so that no choice has it."""
+    known = list(quality)
+    return [method for method, has in _METHODS.items() if not any(map(has, known))]
+
+
+def choices(quality: Mapping[VarId, Quality], *, batch_size: int, device: str) -> list[Choice]:
     """Every configuration whose quality is known, best first: FID, then latency, then memory.
 
     Raises:
-        ValueError: unknown device, or a batch below 1.
+        ValueError: unknown device, a batch below 1, or a system that does not exist at the paper's size.
     """
     found, at_once = [], SamplingConfig.model_fields["decoded_at_once"].default
-    for (depth, bridge), known in quality.items():
-        system = str(VarId("var", DEPTH) if depth == DEPTH else VarId("variant", depth, bridge=bridge))
-        if depth == DEPTH and bridge != min(b for d, b in quality if d == DEPTH):
-            continue  # the full network has no bridge: one row is enough
+    for system, known in quality.items():
+        only = paper_system(str(system)).cache
         for precision in PLANNED_PRECISIONS:
-            for policy in POLICIES:
-                cost = system_cost(system, batch_size=batch_size, policy=policy, precision=precision,
+            for policy in (only,) if only else POLICIES:
+                cost = system_cost(str(system), batch_size=batch_size, policy=policy, precision=precision,
                                    device_key=device)
-                found.append(Choice(depth, bridge, precision, policy, known, peak_mib(cost, at_once), cost.latency_s))
+                found.append(Choice(system, precision, policy, known, peak_mib(cost, at_once), cost.latency_s))
     return sorted(found, key=lambda c: (c.quality.fid, c.latency_s, c.memory_mib))
 
 

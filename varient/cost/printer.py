@@ -23,8 +23,6 @@ from varient.cost.training_setting import ASSUMED_UTILISATION
 from varient.terminal import Answer, Grid
 
 NOT_MODELLED = "–"
-NOT_CONSIDERED = "windows", "packed entries", "other guidance"
-"""What a system may have (`varient.kv_scheme`) and a planned configuration has not."""
 
 _COST_SUMMARY = (
     ("transformer parameters", "transformer_parameters", "{:,}"),
@@ -188,16 +186,21 @@ def _beside(title: str, rows: Sequence[Comparison], pattern: str, ours_of: Calla
 # -- a budget ----------------------------------------------------------------------------------------------------------
 
 def plan_answer(chosen: Sequence[Choice], *, batch_size: int, device: str, memory_mib: float,
-                latency_s: float | None) -> Answer:
-    """Configurations that fit a budget, best first."""
+                latency_s: float | None, unknown: Sequence[str]) -> Answer:
+    """Configurations that fit a budget, best first.
+
+    Args:
+        unknown: methods that none of them has, because their quality is not known.
+    """
     miss = max(abs(row.latency_error) for row in compare_with_paper())
     document = {
         "device": device.lower(), "batch_size": batch_size, "memory_mib": round(memory_mib, 2), "latency_s": latency_s,
         "largest_latency_error_in_table2": round(miss, 4),
         "sources": {"predicted": ["configurations.peak_memory_mib", "configurations.latency_s"]},
-        "not_considered": list(NOT_CONSIDERED),
+        "not_considered": list(unknown),
         "configurations": [{
-            "depth": choice.depth, "bridge": choice.bridge, "precision": choice.precision,
+            "system": str(choice.system), "depth": choice.system.depth, "bridge": choice.bridge,
+            "precision": choice.precision,
             "cache_policy": choice.policy, "fid": choice.quality.fid, "fid_source": choice.quality.source,
             "peak_memory_mib": round(choice.memory_mib, 1), "latency_s": round(choice.latency_s, 4)}
             for choice in chosen],
@@ -210,8 +213,9 @@ def plan_answer(chosen: Sequence[Choice], *, batch_size: int, device: str, memor
           f"{choice.latency_s:.2f}") for choice in chosen],
         words=("source",),
         caption="Peak and time are predicted; the same predictions miss latencies of the paper's Table 2 by up to "
-                f"{miss:.0%} (varient cost --compare).  Not considered, because their quality is not known here: "
-                f"{', '.join(NOT_CONSIDERED[:-1])} and {NOT_CONSIDERED[-1]}.")])
+                f"{miss:.0%} (varient cost --compare)."
+                + (f"  Not considered, because their quality is not known here: {', '.join(unknown)}." * bool(unknown)),
+        )])
 
 
 # -- a training --------------------------------------------------------------------------------------------------------

@@ -32,6 +32,8 @@ from varient.models.build import load_tokenizer
 from varient.models.vqvae import VQVAE, from_uint8, to_uint8
 from varient.records import ReconstructionRecord, ScaleReconstruction, provenance, write_record
 
+_ENCODED_AT_ONCE = 64
+
 
 def score_reconstructions(config: ExperimentConfig, tokenizer: Path, samples: Sequence[Path],
                           reference: Sequence[Path], run_dir: Path, output: Path,
@@ -59,9 +61,10 @@ def score_reconstructions(config: ExperimentConfig, tokenizer: Path, samples: Se
     network = load_tokenizer(config, tokenizer).eval().to(device)
     features = compared(extract_in_memory(real.images, extractor), protocol) if real.images else None
     target = frechet_reference(protocol.feature_layer, "mu", "sigma", protocol, real, features)
+    token_NL = encoded(images, network)
     scales = []
     for k in config.pyramid.scales:
-        rebuilt = reconstructed(images, network, k)
+        rebuilt = reconstructed(images, token_NL, network, k)
         feature_NF = compared(extract_in_memory(rebuilt, extractor), protocol).layers[protocol.feature_layer]
         fid = frechet_spread(feature_NF, target, labels_N=rebuilt.labels)
         recognised = recognised_share(judge, rebuilt) if judge else None
@@ -79,14 +82,22 @@ def score_reconstructions(config: ExperimentConfig, tokenizer: Path, samples: Se
     return record
 
 
-def reconstructed(images: ImageSource, tokenizer: VQVAE, last_scale: int) -> ImageSource:
+@torch.no_grad()
+def encoded(images: ImageSource, tokenizer: VQVAE) -> np.ndarray:
+    """Tokens of all scales of each image, int32 (N, L)."""
+    device = next(tokenizer.parameters()).device
+    return np.concatenate([
+        tokenizer.encode(from_uint8(torch.from_numpy(image_B3SS).to(device))).to("cpu", torch.int32).numpy()
+        for image_B3SS in images.batches(_ENCODED_AT_ONCE)])
+
+
+def reconstructed(images: ImageSource, token_NL: np.ndarray, tokenizer: VQVAE, last_scale: int) -> ImageSource:
     """The images decoded from their tokens of scales 1..last_scale; computed when they are read, not stored."""
     device = next(tokenizer.parameters()).device
 
     @torch.no_grad()
     def read(begin: int, end: int) -> np.ndarray:
-        image_B3SS = from_uint8(torch.from_numpy(images.read(begin, end)).to(device))
-        f_hat_BCHW = tokenizer.quantize.f_hats(tokenizer.encode(image_B3SS), last_scale)[-1]
-        return to_uint8(tokenizer.decode_latent(f_hat_BCHW)).cpu().numpy()
+        idx_BL = torch.from_numpy(token_NL[begin:end]).to(device, torch.int64)
+        return to_uint8(tokenizer.decode_latent(tokenizer.quantize.f_hats(idx_BL, last_scale)[-1])).cpu().numpy()
 
     return replace(images, read=read, place=f"{images.place} (scales 1..{last_scale})")

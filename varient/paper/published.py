@@ -145,7 +145,7 @@ def sources() -> dict[str, Source]:
 
 def parse(text: str) -> dict[str, Source]:
     """Entries of such a file.  Raises as `sources`."""
-    entries = TypeAdapter(tuple[Source, ...]).validate_python(parse_yaml(text, "sources.yaml"))
+    entries = TypeAdapter(tuple[Source, ...]).validate_python(parse_yaml(text, "published.yaml"))
     found: dict[str, Source] = {}
     for entry in entries:
         if entry.id in found:

@@ -62,10 +62,21 @@ class RivalNumber(PrintedScores):
         return self
 
     @property
-    def place(self) -> str:
-        """Where it stands, and whether we have seen it there."""
-        unverified = UNVERIFIED if self.seen_in == "third-party" else None
-        return ", ".join(filter(None, (self.source, self.setting, self.protocol, self.note, unverified)))
+    def cell(self) -> str:
+        """FID / IS, or else the note, and where they stand: "2.00 / 296.8 (FPQVAR, ...)"; empty for a size alone."""
+        values = " / ".join(filter(None, (self.fid, self.inception_score)))
+        place = self.source, self.setting, self.protocol, self.note if values else None, self.unverified
+        return f"{values or self.note} ({', '.join(filter(None, place))})" if values or self.note else ""
+
+    @property
+    def kv_mark(self) -> str:
+        """The cache as printed, and whether we have seen it there; empty without one."""
+        return ", ".join(filter(None, (self.kv.printed, self.unverified))) if self.kv else ""
+
+    @property
+    def unverified(self) -> str:
+        """`UNVERIFIED` where we have not seen it, else empty."""
+        return UNVERIFIED if self.seen_in == "third-party" else ""
 
 
 class Rival(Transcribed):

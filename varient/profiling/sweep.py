@@ -35,7 +35,7 @@ def sweep(config_path: Path, config: ExperimentConfig, wanted: Configuration, ru
         The records, from small to large batches.
 
     Raises:
-        SweepError: a record there is of another configuration.
+        SweepError: a record there is of another configuration, or two are of different devices.
         RecordError: a damaged record there.
         SystemExit, ChildProcessError: as `profile_in_fresh_process`.
     """
@@ -48,10 +48,25 @@ def sweep(config_path: Path, config: ExperimentConfig, wanted: Configuration, ru
         else:
             record = profile_in_fresh_process(config_path, config, configuration, run_dir, path, quiet=True)
         records.append(record)
+        _check_one_machine(path, records)
         told(record)
         if record.status == "out_of_memory":
             break
     return records
+
+
+def _check_one_machine(path: Path, records: list[ProfileRecord]) -> None:
+    """Check that the last record, of ``path``, was made on the same kind of device as the first.
+
+    One of a batch that did not fit ends the sweep; it may come from another process than the one that used the device.
+    """
+    if records[-1].status == "out_of_memory":
+        return
+    first, last = (record.provenance for record in (records[0], records[-1]))
+    machines = [f"{made.device}, {made.threads} thread{'s' * (made.threads != 1)}" for made in (first, last)]
+    if machines[0] != machines[1]:
+        raise SweepError(f"{path}: measured on {machines[1]}, but a batch of {records[0].batch_size} on {machines[0]}; "
+                         "a sweep is of one device: choose another --output, or remove the records of one of the two")
 
 
 def _check_same(path: Path, record: ProfileRecord, config: ExperimentConfig, wanted: Configuration,

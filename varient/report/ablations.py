@@ -9,7 +9,7 @@ import pandas as pd
 
 from varient import markdown
 from varient.ablations import OF_BASE, arms
-from varient.claims.noise import RESOLVED
+from varient.claims.noise import threshold
 from varient.config import ExperimentConfig
 from varient.files import write_text
 from varient.report.cells import ABSENT, number
@@ -91,12 +91,14 @@ def _power(frame: pd.DataFrame) -> Iterator[str]:
         groups = _values(frame.drop_duplicates("system"), column)
         spread, trainings = pooled_spread(groups), max(map(len, groups), default=0)
         if spread is not None:
-            least = resolved_difference(spread, trainings, RESOLVED)
-            yield (f"{_SHOWN[column][0]}: trainings of an arm scatter by {100 * spread:.2g} % (pooled), so with "
-                   f"{trainings} an arm a difference of {100 * least:.2g} % is resolved ({RESOLVED} standard errors).")
+            errors = threshold(1, 2 * spread.freedom)  # a difference has the degrees of freedom of both sides
+            least = resolved_difference(spread.relative, trainings, errors)
+            yield (f"{_SHOWN[column][0]}: trainings of an arm scatter by {100 * spread.relative:.2g} % (pooled), so "
+                   f"with {trainings} an arm a difference of {100 * least:.2g} % is resolved ({errors:.2g} standard "
+                   "errors).")
         from_bases = _values(_with_bases_as_seeds(frame[frame["comparison"] == "bases"]), column)
         if (spread := pooled_spread(from_bases)) is not None:
-            yield f"Trainings from several base networks scatter by {100 * spread:.2g} %."
+            yield f"Trainings from several base networks scatter by {100 * spread.relative:.2g} %."
 
 
 def _values(frame: pd.DataFrame, column: str) -> list[list[float]]:

@@ -9,34 +9,28 @@ summary, and on the first page as reStructuredText, which also passes through Sn
 from __future__ import annotations
 
 import base64
-import csv
-import io
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from varient.claims import Judgement, Verdict
+from varient.claims import Judgement, Verdict, read_judgements
 from varient.claims.tally import Tally, by_finding, by_verdict, by_want, otherwise
+from varient.csv_file import Row, read_rows
 from varient.files import write_text
 from varient.paper import TITLE
 from varient.spread import joined
-from varient.yaml_file import shortened
-
-Row = dict[str, str]
 
 _TOLD = (Verdict.CONTRADICTS, Verdict.NOT_REPRODUCED, Verdict.REPRODUCED, Verdict.SEEN, Verdict.REVERSED,
          Verdict.PARTLY_REVERSED, Verdict.NOT_RESOLVED)
 """Verdicts whose claims are listed, in this order; of the others only the number is shown."""
 
-_JUDGED = {field.name for field in fields(Judgement) if field.default is MISSING}
 _SYSTEMS = {"method": "System", "fid": "FID", "fid_ratio": "FID over VAR's", "is": "IS", "latency_s": "Latency (s)",
             "speedup": "Speedup", "memory_mb": "Memory (MiB)", "kv_cache_mb": "KV (MiB)"}
-_MOST_CHARACTERS = _MOST_BYTES = 2 ** 24
+_MOST_BYTES = 2 ** 24
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -51,10 +45,7 @@ def write_opening(claims: Path, table2: Path, figure: Path, opening: Path, summa
     Raises:
         ValueError: files of another kind.
     """
-    rows, systems = _rows(claims, _JUDGED), _rows(table2, {"method", "fid"})
-    if unknown := {row["verdict"] for row in rows} - set(Verdict):
-        raise ValueError(f"{claims}: verdict {shortened(min(unknown))} is unknown; known: {', '.join(Verdict)}")
-    judged = [_judgement(row) for row in rows]
+    judged, systems = read_judgements(claims), read_rows(table2, {"method", "fid"})
     tallies = by_verdict(judged)
     of_verdict = {verdict: [judgement for judgement in judged if judgement.verdict is verdict] for verdict in Verdict}
     facts = {
@@ -70,11 +61,6 @@ def write_opening(claims: Path, table2: Path, figure: Path, opening: Path, summa
         write_text(path, environment.get_template(template).render(facts))
 
 
-def _judgement(row: Row) -> Judgement:
-    values: dict[str, Any] = {name: row[name] for name in _JUDGED} | {"verdict": Verdict.of(row["verdict"])}
-    return Judgement(**values)
-
-
 def _discrepancy(places: Sequence[Judgement]) -> dict[str, str]:
     """One finding with all its places."""
     return {"where": _listed(place.where for place in places), "claim": places[0].claim,
@@ -87,28 +73,6 @@ def _environment(**escaping: Any) -> Environment:
                         lstrip_blocks=True, keep_trailing_newline=True, **escaping)
     found.filters |= {"listed": _listed, "by_evidence": _by_evidence}
     return found
-
-
-def _rows(path: Path, needed: set[str]) -> list[Row]:
-    """The rows of a CSV file, each with a cell for each column.
-
-    Raises:
-        ValueError: a file that is missing, damaged, cut off or without the needed columns.
-    """
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            text = file.read(_MOST_CHARACTERS + 1)
-        rows = list(csv.reader(io.StringIO(text, newline=""), strict=True))
-    except (OSError, ValueError, csv.Error) as error:
-        raise ValueError(f"{path}: no table that can be read ({' '.join(str(error).split())[:100]})") from None
-    if not text.endswith("\n") or len(text) > _MOST_CHARACTERS:
-        raise ValueError(f"{path}: no table that can be read (empty, cut off, or larger than any of ours)")
-    head = rows[0]
-    if missing := needed - set(head):
-        raise ValueError(f"{path}: has no column {', '.join(sorted(missing))}")
-    if odd := next((number for number, row in enumerate(rows, 1) if len(row) != len(head)), None):
-        raise ValueError(f"{path}: row {odd} has {len(rows[odd - 1])} cells, expected {len(head)}: cut off or edited")
-    return [dict(zip(head, row, strict=True)) for row in rows[1:]]
 
 
 def _data_uri(figure: Path) -> Markup:

@@ -97,7 +97,8 @@ def _of_paper(published_as: str, system: System, results: Results) -> _Cells:
                    "training": _training(published_as)}
     if published_as in printed:
         kv, cells = printed[published_as]
-        row |= {"published": f"{cells['fid']} / {cells['is']} ({_PUBLISHED_IN})", "published_kv_mib": _kv(kv)}
+        row |= {"published": f"{cells['fid']} / {cells['is']} ({_PUBLISHED_IN})",
+                "published_kv_mib": _kv(kv, kv.printed)}
     elif source:
         row["published"] = source.cell()
     return row | _counted(published_as) | _measured(system, results)
@@ -120,14 +121,14 @@ def _training(published_as: str) -> str:
 def _of_rival(rival: Rival, system: System | None, results: Results) -> _Cells:
     row: _Cells = {
         "method": rival.method, "system": system.name if system else rival.id or "", "training": rival.training,
-        "published": "; ".join(f"{' / '.join(filter(None, (found.fid, found.inception_score)))} ({found.place})"
-                               for found in rival.numbers if found.fid),
-        "published_kv_mib": "; ".join(dict.fromkeys(_kv(found.kv) for found in rival.numbers if found.kv))}
+        "published": "; ".join(found.cell for found in rival.numbers if found.cell),
+        "published_kv_mib": "; ".join(dict.fromkeys(_kv(found.kv, found.kv_mark) for found in rival.numbers
+                                                    if found.kv))}
     return row | (_counted(rival.id) if rival.id else {}) | (_measured(system, results) if system else {})
 
 
-def _kv(kv: PrintedMemory) -> str:
-    return f"{converted_mib(kv):.1f} ({kv.printed})"
+def _kv(kv: PrintedMemory, printed: str) -> str:
+    return f"{converted_mib(kv):.1f} ({printed})"
 
 
 def converted_mib(kv: PrintedMemory) -> float:

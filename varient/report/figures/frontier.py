@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from varient.config import ExperimentConfig
 from varient.cost.quantities import PRECISIONS
 from varient.cost.roofline import PAPER_BATCH_SIZE, ROWS_PER_IMAGE
+from varient.disturbance import disturbances
 from varient.paper import paper_table, system_id
 from varient.profile_records import ProfileRecord
 from varient.report.figures.kv_live import KVSize
@@ -105,9 +106,13 @@ def _measured_note(config: ExperimentConfig, results: Results, marks: Sequence[M
     """A note on the upper panels; empty where they show nothing."""
     if not marks:
         return ""
-    batch_sizes = sorted({results.profiles[mark.name].batch_size for mark in marks})
-    return (f"(a), (b): measured ({config.name}), batch {' or '.join(map(str, batch_sizes))}; "
-            "bars: FID, 95 % over redraws of the images; latency, quartiles of the repeats.\n")
+    profiles = {mark.name: results.profiles[mark.name] for mark in marks}
+    batch_sizes = sorted({profile.batch_size for profile in profiles.values()})
+    disturbed = [name for name, profile in profiles.items() if disturbances(profile)]
+    said = [f"measured ({config.name}), batch {' or '.join(map(str, batch_sizes))}",
+            "bars: FID, 95 % over redraws of the images; latency, quartiles of the repeats"]
+    said += [f"other work disturbed the latencies of {', '.join(disturbed)}"] if disturbed else []
+    return f"(a), (b): {'; '.join(said)}.\n"
 
 
 def measured_marks(config: ExperimentConfig, results: Results) -> list[Mark]:

@@ -92,7 +92,7 @@ def published_points() -> list[Published]:
         points.append(Published(published_as, converted_mib(kv), float(row["fid"]), True))
     for rival in rivals():
         points += [Published(f"{found.source}, {found.setting}", converted_mib(found.kv), float(found.fid),
-                             found.seen_in != "third-party")
+                             not found.unverified)
                    for found in rival.numbers if found.fid and found.kv and found.protocol is None]
     return points
 
