@@ -1,6 +1,7 @@
 """The rule of noise: spreads between draws, trainings and processes, and what they resolve; the paper's size."""
 
 import json
+from dataclasses import replace
 from math import inf
 from statistics import mean, stdev
 
@@ -97,6 +98,23 @@ def test_seeds_that_agree_by_chance_do_not_make_noise_small():
     results = scores(variant__d4=1.0, variant__d4__s1=1.0, variant__d4__p50=1.0, variant__d4__p50__s1=1.4)
     pooled = ((0.2828 / 1.2) ** 2 / 2) ** 0.5  # of both arms, one degree of freedom each
     assert _estimate(results, "variant-d4").error == pytest.approx(pooled / 2 ** 0.5, rel=1e-3)
+
+
+def test_a_training_counts_once_among_the_degrees_of_freedom():
+    """The subnet and the full network of three trainings: two degrees, though six scores tell how far they scatter."""
+    near = {f"variant__d4{seed}": fid for seed, fid in (("", 1.0), ("__s1", 1.1), ("__s2", 0.9))}
+    both = near | {f"{name}__full": fid for name, fid in near.items()}
+    beside = {f"{name}__full__plain": 4 * fid ** 9 for name, fid in near.items()}
+    beside |= {f"{name}__e20": 4 * fid ** 9 for name, fid in near.items()}
+    for found in (near, both, both | beside):
+        relative, freedom = Estimates(Records(DIGITS, scores(**found))).pooled("fid")
+        assert (relative, freedom) == (pytest.approx(0.1), 2)
+
+
+def test_two_systems_with_the_pooled_spread_share_its_degrees():
+    larger, smaller = (Estimate("a", value, 0.1, 1, freedom=2, pooled=True) for value in (1.6, 1.0))
+    assert threshold(1, 2) * 0.1 * 2 ** 0.5 > 0.6 > threshold(1, 4) * 0.1 * 2 ** 0.5
+    assert resolved(larger, smaller) == 0 and resolved(larger, replace(smaller, pooled=False)) == 1
 
 
 def test_few_trainings_count_by_students_t():

@@ -266,6 +266,11 @@ def test_latencies_in_turns_are_told_apart_where_those_of_processes_are_not():
     for slower in (1.0, 1.5):
         seen = order_of("table2-latency-order", turns(slower))
         assert seen.verdict is SEEN and "variant-d4 1.0250" in seen.evidence
+    waited = {"median_s": 4.0, "iqr_s": None, "repeats_s": [4.0], "cpu_s": [2.0]}
+    steady = turns(1.0).profiles
+    alone = order_of("table2-latency-order", profiles(*(
+        record if name != "var-d30" else profile("var-d30", [4.0], latency=waited) for name, record in steady.items())))
+    assert alone.verdict is OPEN and "variant-d4 1.0000" in alone.evidence  # seconds of its own
     waited = {"median_s": 1.0, "iqr_s": None, "repeats_s": [1.0], "cpu_s": [0.5]}
     disturbed = profiles(profile("var-d30", [4.0]), *(
         profile(system, [s], latency=waited, reference={"median_s": 4.0, "iqr_s": None, "repeats_s": [4.0]})

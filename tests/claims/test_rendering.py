@@ -75,9 +75,9 @@ difference in the claimed direction of more than 2 standard errors (of more by S
 the spread), < one in the opposite direction beyond what chance produces in as many comparisons as the ranking has \
 pairs, ~ is neither, and ≥ means at least as good within the margin that the evidence states. The rule is \
 `varient.claims.noise.resolved`. All supernets are fine-tuned from one base network, and their seeds vary the \
-fine-tuning only. What is not fine-tuned (base network, untrained subnets, CoDe, DiT, LlamaGen), and all else where no \
-arm has several trainings, is therefore assumed to vary between trainings by at least 41% (standard deviation). The \
-miniature decides 1 of the 1 rankings.
+fine-tuning only. What is not fine-tuned (base network, untrained subnets, CoDe, DiT, LlamaGen) is therefore assumed \
+to vary between trainings by at least 41% (standard deviation), and so is all else where no arm has several \
+trainings. The miniature decides 1 of the 1 rankings.
 
 Left out: score of x, which belongs to smoke.
 

@@ -22,7 +22,8 @@ ALL = choices(paper_quality(), batch_size=64, device="l20")
 def test_quality_is_the_papers_table_8():
     quality = paper_quality()
     assert quality[VarId("variant", 16, bridge=7)].fid == 2.00 and quality[VarId("variant", 2)].fid == 2.97
-    assert quality[VarId("var", 30)].fid == 1.96 and len(quality) == 4 * 5 + 1
+    assert quality[VarId("var", 30)].fid == 1.96 and quality[VarId("free", 8)].fid == 22.7
+    assert len(quality) == 4 * 5 + 1 + 4
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("1.5s", 1.5), ("900ms", 0.9), ("2", 2)])
@@ -52,7 +53,8 @@ def test_what_is_chosen_fits_and_nothing_better_does(memory_mib, latency_s):
 
 def test_what_is_not_considered_is_said():
     unknown = unknown_methods(paper_quality())
-    assert unknown == ["windows", "packed entries", "budgets by head", "other guidance", "untrained subnets"]
+    assert unknown == ["windows", "packed entries", "budgets by head", "other guidance"]
+    assert unknown_methods([VarId("var", 30)]) == [*unknown, "untrained subnets"]
     answer = plan_answer(ALL[:1], batch_size=64, device="l20", memory_mib=40_000, latency_s=None, unknown=unknown)
     assert answer.document["not_considered"] == unknown
     assert all(method in answer.grids[0].caption for method in unknown)
@@ -105,8 +107,8 @@ def test_records_without_fid_are_refused(tmp_path):
 
 
 def test_records_of_other_systems_are_passed_over(tmp_path):
-    others = ("variant-d16-p50", "variant-d16-s1", "variant-d16-full", "variant-d16-e5", "var-d30-plain", "var-d30-b1",
-              "code-n6", "real")
+    others = ("variant-d16-p50", "variant-d16-s1", "variant-d16-full", "variant-d16-e5", "free-d16-r1to3",
+              "var-d30-plain", "var-d30-b1", "code-n6", "real")
     for number, system in enumerate(("variant-d16-n6", "variant-d16-n7", "var-d30", *others)):
         write_record(tmp_path / f"score-{system}.json", _score(system, 1.0 + number))
     measured = measured_quality(tmp_path)

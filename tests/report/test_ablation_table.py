@@ -74,12 +74,12 @@ def test_arms_that_share_seeds_are_compared_seed_by_seed(tmp_path):
 def test_the_note_says_which_differences_three_trainings_resolve(tmp_path):
     text = write_ablations(DIGITS, _results(), tmp_path / "ablations.csv")[1].read_text()
     spread, freedom = pooled_spread([BRIDGE, SKIP])
-    errors = threshold(1, 2 * freedom)
+    errors = threshold(1, freedom)
     assert freedom == 4 and errors > 2 and f"scatter by {100 * spread:.2g} %" in text
     least = resolved_difference(spread, 3, errors)
-    assert f"with 3 an arm a difference of {100 * least:.2g} % is resolved ({errors:.2g} standard errors)" in text
+    assert f"with 3 an arm no difference below {100 * least:.2g} % is resolved ({errors:.3g} standard errors)" in text
     for share, sign in ((0.999, 0), (1.001, 1)):  # by the rule of the verdicts
-        means = (Estimate("a", value, spread, 3, freedom=freedom) for value in (1.0, 1 - share * least))
+        means = (Estimate("a", value, spread, 3, freedom=freedom, pooled=True) for value in (1.0, 1 - share * least))
         assert resolved(*means) == sign
     assert "nats per token" not in text  # no losses are there
     losses = {"d4": 1.5, "d4-s1": 1.51, "d4-s2": 1.49, "d4-skip": 1.6, "d4-skip-s1": 1.62, "d4-skip-s2": 1.6}

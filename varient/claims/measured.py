@@ -11,7 +11,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from math import hypot
@@ -40,6 +40,8 @@ from varient.training.recipes import schedule_of
 
 LATENCY_TOLERANCE = 0.05
 """Relative difference of latencies that still agree, to allow for driver, library and clock; our choice."""
+NOT_COMPARABLE, NO_RECORDS = "Not comparable with the paper's", "No records of"
+"""How the evidence says why a ranking that was measured is open."""
 WIDEST_SLACK = 0.05
 """Largest relative uncertainty with which a score can reproduce a printed one; our choice."""
 
@@ -92,12 +94,15 @@ def _quality(claim: Claim, estimates: Estimates) -> Evidence | None:
 
 def _time(claim: Claim, profiles: Sequence[ProfileRecord]) -> Evidence | None:
     """A latency or a speedup at the paper's setting, or beside the verdict a speedup on a CPU."""
-    if (record := _on_l20(profiles, claim.quantity.systems[0])) is None or record.latency is None:
+    signs = disturbances if claim.quantity.name == "latency_s" else _signs_in_turns
+    record = _on_l20(profiles, claim.quantity.systems[0], signs)
+    if record is None or record.latency is None:
         return _on_cpu(claim, profiles)
     value: float | None = record.latency.median_s
     if claim.quantity.name == "speedup":
         value = record.speedup
-        if value is None and (full := _on_l20(profiles, FULL)) and full.latency:  # both did not fit beside each other
+        full = _on_l20(profiles, FULL, disturbances)
+        if value is None and full and full.latency:  # where they did not fit beside each other
             value = full.latency.median_s / record.latency.median_s
     if value is None:
         return None
@@ -125,12 +130,22 @@ def _on_cpu(claim: Claim, profiles: Sequence[ProfileRecord]) -> Evidence | None:
                     "measured (CPU, random weights)", "python benchmarks/full_size.py")
 
 
-def _on_l20(profiles: Sequence[ProfileRecord], system: str) -> ProfileRecord | None:
-    """A profile at the paper's setting: VAR-d30's size, L20, batch 64, 16-bit operands, reference cache."""
+def _signs_in_turns(record: ProfileRecord) -> tuple[str, ...]:
+    """What disturbed the speedup of a profile, or its latency where it has no turns."""
+    return speedup_disturbances(record) if record.reference else disturbances(record)
+
+
+def _on_l20(profiles: Sequence[ProfileRecord], system: str,
+            signs: Callable[[ProfileRecord], tuple[str, ...]]) -> ProfileRecord | None:
+    """A profile at the paper's setting, undisturbed: VAR-d30's size, L20, batch 64, 16-bit operands, reference cache.
+
+    Args:
+        signs: of what disturbed it.
+    """
     size = paper_system(system).transformer_parameters[0]
     return next((record for record in profiles
                  if record.system == system and record.latency and record.num_parameters == size
-                 and not disturbances(record) and not speedup_disturbances(record)
+                 and not signs(record)
                  and sum(record.parameters.values()) in (0, size)
                  and "L20" in record.provenance.device and record.batch_size == PAPER_BATCH_SIZE
                  and record.precision == "fp16" and record.cache_policy == PAPER_POLICY
@@ -197,8 +212,8 @@ def look(ranking: Ranking, estimates: Estimates, command: str) -> Look | None:
     sentences = [_chained(ranking, there, signs), training_remark([side for found in there.values() for side in found]),
                  _depth_remark(ranking, config, depth) if there else "",
                  _layout_remark(ranking, signs, records) if ranking.of_losses else "",
-                 f"Not comparable with the paper's: {why_not}." if why_not else "",
-                 f"No records of {lacking} {'more ' * bool(there)}{'pair' if lacking == 1 else 'pairs'}."
+                 f"{NOT_COMPARABLE}: {why_not}." if why_not else "",
+                 f"{NO_RECORDS} {lacking} {'more ' * bool(there)}{'pair' if lacking == 1 else 'pairs'}."
                  if lacking else "", beside]
     found = (f"of {len(there)} {'pair' if len(there) == 1 else 'pairs'} {right} as claimed, {wrong} reversed, "
              f"{unclear} within noise") if there else ""

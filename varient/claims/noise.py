@@ -30,7 +30,7 @@ from varient.disturbance import disturbances, speedup_disturbances
 from varient.profile_records import Latency, ProfileRecord
 from varient.results import SeedSpread, pooled_spread
 from varient.spread import DECIMALS, NORMAL_95, with_spread
-from varient.systems.ids import base_system
+from varient.systems.ids import VarId, base_system
 
 RESOLVED = 2
 """Number of standard errors that a difference must exceed; our choice, the usual one."""
@@ -70,6 +70,7 @@ class Estimate:
         allowance: difference allowed for another training, where its spread is unknown and not in `sd`; else 0.
         decimals: with which it is shown.
         freedom: degrees of freedom of `sd`; infinite where no trainings give it.
+        pooled: whether `sd` is the spread of all arms together, one estimate for all systems that have it.
     """
 
     name: str
@@ -79,6 +80,7 @@ class Estimate:
     allowance: float = 0.0
     decimals: int = DECIMALS["fid"]
     freedom: float = inf
+    pooled: bool = False
 
     @property
     def error(self) -> float:
@@ -101,7 +103,8 @@ def resolved(larger: Estimate, smaller: Estimate, pairs: int = 1, margin: float 
     allowances of both sides are added.
 
     `RESOLVED` standard errors stand for their error rate by the normal distribution; the difference is held to that
-    rate by Student's t, with the degrees of freedom of both sides by Welch and Satterthwaite.
+    rate by Student's t, with the degrees of freedom of both sides by Welch and Satterthwaite, or with those of the
+    pooled spread where both sides have it.
 
     Multiple comparisons: a ranking counts as shown if *all* its pairs are as claimed, so each pair has this rate
     without correction.  It counts as partly reversed if *any* pair is reversed, so a reversal has the rate of a
@@ -116,7 +119,8 @@ def resolved(larger: Estimate, smaller: Estimate, pairs: int = 1, margin: float 
     difference = (1 + margin) * larger.value - smaller.value
     error = hypot((1 + margin) * larger.error, smaller.error)
     allowance = hypot(larger.allowance, smaller.allowance)
-    freedom = _freedom_of_difference(((1 + margin) * larger.error, larger.freedom), (smaller.error, smaller.freedom))
+    freedom = larger.freedom if larger.pooled and smaller.pooled else _freedom_of_difference(
+        ((1 + margin) * larger.error, larger.freedom), (smaller.error, smaller.freedom))
     if difference > threshold(1, freedom) * error + allowance:
         return 1
     return -1 if -difference > threshold(pairs, freedom) * error + allowance else 0
@@ -145,7 +149,8 @@ class Estimates:
 
     def __init__(self, records: Records) -> None:
         self.records = records
-        self._pooled = cache(self._pool)
+        self.pooled = cache(self._pool)
+        """Relative standard deviation of a score between trainings, and its degrees of freedom; see `_pool`."""
 
     def of(self, quantity: Quantity, *, depth: int | None = None) -> Estimate | None:
         """The estimate of a quantity of the paper in this experiment, see `Records.here`; None without a record."""
@@ -204,17 +209,17 @@ class Estimates:
         if (spread := SeedSpread.of(values)) is None:
             return None
         between, freedom = self._between_trainings(system, field)
-        sds = [(sqrt(mean(sd * sd for sd in draws)), inf)]
-        sds += [] if spread.sd is None else [(spread.sd, spread.count - 1)]
-        sds += [] if between is None else [(between * abs(spread.mean), freedom)]
-        sd, freedom = max(sds, key=lambda of: enlargement(of[1]) * of[0])
+        sds = [(sqrt(mean(sd * sd for sd in draws)), inf, False)]
+        sds += [] if spread.sd is None else [(spread.sd, spread.count - 1, False)]
+        sds += [] if between is None else [(between * abs(spread.mean), freedom, freedom < inf)]
+        sd, freedom, pooled = max(sds, key=lambda of: enlargement(of[1]) * of[0])
         allowance = TRAINING_ALLOWANCE * abs(spread.mean) if spread.sd is None and between is None else 0.0
-        return Estimate(system, spread.mean, sd, spread.count, allowance, DECIMALS[field], freedom)
+        return Estimate(system, spread.mean, sd, spread.count, allowance, DECIMALS[field], freedom, pooled)
 
     def _between_trainings(self, system: str, field: str) -> tuple[float | None, float]:
         """Least relative standard deviation assumed between trainings, None where it is unknown, and its degrees of
         freedom."""
-        records, (pooled, freedom) = self.records, self._pooled(field)
+        records, (pooled, freedom) = self.records, self.pooled(field)
         if records.at_paper_size and not records.trained_here(system):
             return 0.0, inf
         if records.at_paper_size:
@@ -226,8 +231,18 @@ class Estimates:
 
     def _pool(self, field: str) -> tuple[float | None, float]:
         """Relative standard deviation between trainings, pooled by degrees of freedom over systems with several, and
-        these degrees."""
-        return pooled_spread(self._values(group, field)[0] for group in self.records.groups) or (None, inf)
+        these degrees; (None, inf) without any.
+
+        Of networks at the end of their training, drawn from as the experiment draws.  A training counts once among the
+        degrees, also where it gives two systems, the subnet and the full network.
+        """
+        groups = [(self.records.supernets(group), self._values(group, field)[0]) for group in self.records.groups
+                  if not any(map(_is_beside, group))]
+        spread = pooled_spread(values for _, values in groups)
+        degrees = {supernets: 0 for supernets, _ in groups}
+        for supernets, values in groups:
+            degrees[supernets] = max(degrees[supernets], len(values) - 1)
+        return (spread.relative, sum(degrees.values())) if spread else (None, inf)
 
     def _values(self, systems: Sequence[str], field: str) -> tuple[list[float], list[float]]:
         """A score of some systems, and its standard deviations over redraws; one without a deviation is left out."""
@@ -239,6 +254,12 @@ class Estimates:
         pairs = [(getattr(record, field), getattr(record, f"{field}_sd")) for record in found]
         whole = [pair for pair in pairs if None not in pair]
         return [value for value, _ in whole], [sd for _, sd in whole]
+
+
+def _is_beside(system: str) -> bool:
+    """Whether it shows a training before its end, or tokens without guidance and filters."""
+    found = VarId.parse(system)
+    return found is not None and (found.plain or found.epoch is not None or found.phase is not None)
 
 
 def training_remark(estimates: Sequence[Estimate]) -> str:

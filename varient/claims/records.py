@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, cached_property
 
@@ -162,6 +162,10 @@ class Records:
         for arm in arms(self.config) if self.config.ablations else ():
             found.setdefault((arm.comparison, arm.arm, arm.depth, arm.network), []).append(arm.system)
         return tuple(dict.fromkeys(tuple(group) for group in found.values()))
+
+    def supernets(self, systems: Sequence[str]) -> frozenset[str]:
+        """The supernets that draw these systems' tokens."""
+        return frozenset(name for system in systems for name in self._networks(system) if name.startswith("supernet"))
 
     def profile(self, system: str) -> ProfileRecord | None:
         """The profile record of a system of this experiment; at the paper's size, only one made on a GPU."""

@@ -47,9 +47,9 @@ _LEGEND = ("In rankings ± is half the width of a 95 % interval, over redraws of
            "produces in as many comparisons as the ranking has pairs, ~ is neither, and ≥ means at least as good "
            "within the margin that the evidence states. The rule is `varient.claims.noise.resolved`.")
 _ONE_BASE = (" All supernets are fine-tuned from one base network, and their seeds vary the fine-tuning only. What is "
-             "not fine-tuned (base network, untrained subnets, CoDe, DiT, LlamaGen), and all else where no arm has "
-             "several trainings, is therefore assumed to vary between trainings by at least "
-             f"{UNKNOWN_TRAINING_SPREAD:.0%} (standard deviation).")
+             "not fine-tuned (base network, untrained subnets, CoDe, DiT, LlamaGen) is therefore assumed to vary "
+             f"between trainings by at least {UNKNOWN_TRAINING_SPREAD:.0%} (standard deviation), and so is all else "
+             "where no arm has several trainings.")
 
 
 def write_claims(config: ExperimentConfig, results: Results, stem: Path, run_dir: Path | None = None) -> list[Path]:
@@ -83,7 +83,7 @@ def to_csv(judgements: Sequence[Judgement]) -> str:
 
 
 def read_judgements(path: Path) -> list[Judgement]:
-    """What `to_csv` wrote; fields that have a default may lack.
+    """What `to_csv` wrote; fields that have a default may be missing.
 
     Raises:
         ValueError: as `varient.csv_file.read_rows`, or an unknown verdict.

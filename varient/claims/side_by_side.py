@@ -8,6 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from varient import markdown
+from varient.claims.measured import NO_RECORDS, NOT_COMPARABLE
 from varient.claims.rendering import read_judgements
 from varient.claims.tally import DECIDED
 from varient.claims.verdicts import Judgement, Verdict
@@ -24,6 +25,7 @@ class Shown(StrEnum):
     REVERSED = "reversed"
     SPLIT = "scores and losses disagree"
     WITHIN_NOISE = "within noise"
+    NOT_COMPARABLE = "not comparable"
     NOT_TESTED = "not tested"
 
 
@@ -36,8 +38,11 @@ def shown(judgement: Judgement) -> Shown:
         return Shown.SPLIT
     if opinions:
         return Shown.SHOWS if opinions == {True} else Shown.REVERSED
-    both = judgement.verdict.value, judgement.by_loss
-    return Shown.WITHIN_NOISE if Verdict.NOT_RESOLVED.value in both else Shown.NOT_TESTED
+    if Verdict.NOT_RESOLVED.value in (judgement.verdict.value, judgement.by_loss):
+        return Shown.WITHIN_NOISE
+    if not judgement.found or NO_RECORDS in judgement.evidence:
+        return Shown.NOT_TESTED
+    return Shown.NOT_COMPARABLE if NOT_COMPARABLE in judgement.evidence else Shown.WITHIN_NOISE
 
 
 def read_experiments(paths: Sequence[Path]) -> dict[str, list[Judgement]]:
@@ -74,7 +79,7 @@ def write_orders(experiments: Mapping[str, Sequence[Judgement]], output: Path) -
     page = "\n".join([
         f"The paper's rankings in {len(by_id)} experiments, by scores and, where they are taken, losses on held-out "
         f"images together. \"{Shown.SHOWS}\" and \"{Shown.REVERSED}\" are beyond noise; of a ranking that is reversed, "
-        "some pair is. In brackets: the loss alone decides, or what the scores say where some pairs lack records. The "
+        "some pair is. In brackets: the loss alone decides, or what the scores say of the pairs that have records. The "
         "verdicts of each experiment have the evidence.\n",
         markdown.table(["Ranking", "Where", "Id", *by_id, "Shows in"], rows)])
     write_text(output, page)

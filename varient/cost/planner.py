@@ -49,7 +49,7 @@ class Choice:
 
     @property
     def bridge(self) -> int:
-        """N, at which a full network has no say."""
+        """N; a full network has none, and the paper's stands in."""
         return BRIDGE if self.system.bridge is None else self.system.bridge
 
     @property
@@ -77,7 +77,8 @@ def parse_seconds(text: str) -> float:
 
 
 def paper_quality() -> dict[VarId, Quality]:
-    """FID of depths and bridges as the paper's Table 8 prints it, contradictions included."""
+    """FID of depths and bridges as the paper's Table 8 prints it, contradictions included, and of untrained subnets
+    (Table 4)."""
     found: dict[VarId, Quality] = {}
     with (files("varient") / "paper" / "table8.csv").open(encoding="utf-8") as file:
         for row in csv.DictReader(file):
@@ -88,6 +89,10 @@ def paper_quality() -> dict[VarId, Quality]:
                     system = VarId("var", DEPTH) if depth == DEPTH else _named(subnet)
                     # The full network has no bridge: it is printed five times.
                     found.setdefault(system, Quality(float(fid), "paper, Table 8"))
+    with (files("varient") / "paper" / "table4.csv").open(encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            untrained = VarId("free", int(row["subnet_depth"]))
+            found[untrained] = Quality(float(row["training_free_subnet_fid"]), "paper, Table 4")
     return found
 
 
@@ -129,10 +134,10 @@ def _named(system: VarId) -> VarId:
 
 
 def _can_be_chosen(system: VarId) -> bool:
-    """Whether it is VAR-d30 or a subnet as the paper trains it: no other recipe, seed, base network or epoch, and not
-    what ablations look at, the full network of a supernet and tokens without guidance and filters."""
+    """Whether it is VAR-d30, or a subnet that is untrained or trained as by the paper: no other recipe, seed, base
+    network or epoch, and not what ablations look at, such as the full network of a supernet."""
     as_the_paper = system == replace(system, recipe=None, seed=0, base=0, epoch=None, phase=None, full=False,
-                                     plain=False)
+                                     plain=False, window=None)
     return as_the_paper and (system.depth == DEPTH if system.kind == "var" else system.depth < DEPTH)
 
 

@@ -10,7 +10,7 @@ from varient.config import ExperimentConfig
 from varient.cost.sizes import MIB
 from varient.profile_records import ProfileRecord
 from varient.profiling.profiler import Configuration, profile_in_fresh_process, settings_digest, weights_sha256
-from varient.records import read_record
+from varient.records import CPU, Provenance, read_record
 from varient.systems.registry import resolve_system
 from varient.targets import sweep_records
 
@@ -62,11 +62,16 @@ def _check_one_machine(path: Path, records: list[ProfileRecord]) -> None:
     """
     if records[-1].status == "out_of_memory":
         return
-    first, last = (record.provenance for record in (records[0], records[-1]))
-    machines = [f"{made.device}, {made.threads} thread{'s' * (made.threads != 1)}" for made in (first, last)]
+    machines = [_machine(record.provenance) for record in (records[0], records[-1])]
     if machines[0] != machines[1]:
         raise SweepError(f"{path}: measured on {machines[1]}, but a batch of {records[0].batch_size} on {machines[0]}; "
                          "a sweep is of one device: choose another --output, or remove the records of one of the two")
+
+
+def _machine(made: Provenance) -> str:
+    """The device, and on a CPU the number of threads."""
+    threads = f", {made.threads} thread{'s' * (made.threads != 1)}" if made.device.startswith(CPU) else ""
+    return made.device + threads
 
 
 def _check_same(path: Path, record: ProfileRecord, config: ExperimentConfig, wanted: Configuration,

@@ -9,7 +9,8 @@ import pandas as pd
 
 from varient import markdown
 from varient.ablations import OF_BASE, arms
-from varient.claims.noise import threshold
+from varient.claims.noise import Estimates, threshold
+from varient.claims.records import Records
 from varient.config import ExperimentConfig
 from varient.files import write_text
 from varient.report.cells import ABSENT, number
@@ -80,21 +81,21 @@ def _notes(config: ExperimentConfig, results: Results, frame: pd.DataFrame) -> I
            f"bases, in the seed of the base network). {ABSENT} means no value; ± is half the width of a 95 % interval "
            "(Student's t) of the mean, and absent for one training.")
     yield from loss_notes(results)
-    if power := " ".join(_power(frame)):
+    if power := " ".join(_power(config, results, frame)):
         yield power
     yield from (f"Left out: {remark}." for remark in results.remarks)
 
 
-def _power(frame: pd.DataFrame) -> Iterator[str]:
+def _power(config: ExperimentConfig, results: Results, frame: pd.DataFrame) -> Iterator[str]:
     """What differences the number of trainings resolves, for each compared score, and how far base networks scatter."""
+    estimates = Estimates(Records(config, results))
     for column in _COMPARED:
-        groups = _values(frame.drop_duplicates("system"), column)
-        spread, trainings = pooled_spread(groups), max(map(len, groups), default=0)
-        if spread is not None:
-            errors = threshold(1, 2 * spread.freedom)  # a difference has the degrees of freedom of both sides
-            least = resolved_difference(spread.relative, trainings, errors)
-            yield (f"{_SHOWN[column][0]}: trainings of an arm scatter by {100 * spread.relative:.2g} % (pooled), so "
-                   f"with {trainings} an arm a difference of {100 * least:.2g} % is resolved ({errors:.2g} standard "
+        relative, freedom = estimates.pooled(column)
+        if relative is not None:
+            trainings, errors = max(map(len, _values(frame.drop_duplicates("system"), column))), threshold(1, freedom)
+            least = resolved_difference(relative, trainings, errors)
+            yield (f"{_SHOWN[column][0]}: trainings of an arm scatter by {100 * relative:.2g} % (pooled), so with "
+                   f"{trainings} an arm no difference below {100 * least:.2g} % is resolved ({errors:.3g} standard "
                    "errors).")
         from_bases = _values(_with_bases_as_seeds(frame[frame["comparison"] == "bases"]), column)
         if (spread := pooled_spread(from_bases)) is not None:

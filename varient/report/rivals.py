@@ -122,9 +122,17 @@ def _of_rival(rival: Rival, system: System | None, results: Results) -> _Cells:
     row: _Cells = {
         "method": rival.method, "system": system.name if system else rival.id or "", "training": rival.training,
         "published": "; ".join(found.cell for found in rival.numbers if found.cell),
-        "published_kv_mib": "; ".join(dict.fromkeys(_kv(found.kv, found.kv_mark) for found in rival.numbers
-                                                    if found.kv))}
+        "published_kv_mib": "; ".join(_published_kv(rival))}
     return row | (_counted(rival.id) if rival.id else {}) | (_measured(system, results) if system else {})
+
+
+def _published_kv(rival: Rival) -> Iterator[str]:
+    """Each published size once; it is unverified where no place that we have seen prints it."""
+    verified = {found.kv.printed for found in rival.numbers if found.kv and not found.unverified}
+    sizes = {found.kv.printed: found for found in rival.numbers if found.kv}
+    for printed, found in sizes.items():
+        assert found.kv is not None
+        yield _kv(found.kv, printed if printed in verified else found.kv_mark)
 
 
 def _kv(kv: PrintedMemory, printed: str) -> str:

@@ -39,6 +39,8 @@ COLUMNS = ("steps", "speedup", "work_ratio", "latency_s", "images_per_s", "memor
 _SCORES = {"fid": "fid", "is": "inception_score", "precision": "precision", "recall": "recall"}
 _EXTRA_FIDS = ("fid_test", "fid_cross")
 """FIDs against other references, in experiments that have them."""
+_FLOORS = {"train": "train", "holdout": "held out", "test": "test set"}
+"""What is said of the split of real images that are scored as if they were generated."""
 _BASE = str(VarId("var", DEPTH))
 
 
@@ -66,7 +68,7 @@ def table2(config: ExperimentConfig, results: Results) -> pd.DataFrame:
         row |= fidelity_cells(results, system.name if system else "")
         rows.append(row | {"recognised": ours.get("recognised", ""), "published": source.cell() if source else ""})
     if floor := results.scores.get(f"real-{config.data.floor_split}"):
-        rows.append({"method": "Real images (held out)", "system": floor.system}
+        rows.append({"method": f"Real images ({_FLOORS[config.data.floor_split]})", "system": floor.system}
                     | _scores(floor, results.scores.get(here[_BASE].name)))
     return flatten(rows)
 
