@@ -6,17 +6,16 @@ id can say besides (`varient.systems.ids`): what the cache keeps, how guidance r
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from importlib.resources import files
 from pathlib import Path
 
 from varient.config import SamplingConfig
 from varient.cost.kv_accounting import POLICIES
 from varient.cost.paper_systems import BRIDGE, DEPTH, paper_system
 from varient.cost.roofline import peak_mib, system_cost
+from varient.paper import paper_rows
 from varient.systems.ids import VarId
 from varient.yaml_file import shortened
 
@@ -80,19 +79,16 @@ def paper_quality() -> dict[VarId, Quality]:
     """FID of depths and bridges as the paper's Table 8 prints it, contradictions included, and of untrained subnets
     (Table 4)."""
     found: dict[VarId, Quality] = {}
-    with (files("varient") / "paper" / "table8.csv").open(encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            depth = int(row["depth"])
-            for column, fid in row.items():
-                if column != "depth":
-                    subnet = VarId("variant", depth, bridge=int(column[1:]))
-                    system = VarId("var", DEPTH) if depth == DEPTH else _named(subnet)
-                    # The full network has no bridge: it is printed five times.
-                    found.setdefault(system, Quality(float(fid), "paper, Table 8"))
-    with (files("varient") / "paper" / "table4.csv").open(encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            untrained = VarId("free", int(row["subnet_depth"]))
-            found[untrained] = Quality(float(row["training_free_subnet_fid"]), "paper, Table 4")
+    for row in paper_rows("table8"):
+        depth = int(row.pop("depth"))
+        for column, fid in row.items():
+            subnet = VarId("variant", depth, bridge=int(column[1:]))
+            system = VarId("var", DEPTH) if depth == DEPTH else _named(subnet)
+            # The full network has no bridge: it is printed five times.
+            found.setdefault(system, Quality(float(fid), "paper, Table 8"))
+    for row in paper_rows("table4"):
+        untrained = VarId("free", int(row["subnet_depth"]))
+        found[untrained] = Quality(float(row["training_free_subnet_fid"]), "paper, Table 4")
     return found
 
 
