@@ -70,6 +70,7 @@ def _changed(path, value, name="digits"):
     (("data", "num_classes"), 5, "digits are 8 x 8 in 10 classes"),
     (("data", "holdout"), 0, "holdout = 0 of the 1797 images of digits must leave"),
     (("data", "holdout"), 1797, "holdout = 1797 of the 1797 images"),
+    (("held_out_images",), 361, "held_out_images = 361 is above data.holdout = 360"),
     (("base", "training", "batch_size"), 1438, r"base.training.batch_size = 1438 is above the 1437 images"),
     (("evaluation", "classifier", "batch_size"), 2000, r"evaluation.classifier.batch_size = 2000 is above"),
     (("evaluation", "neighborhood"), 1437, r"evaluation.neighborhood = 1437 must be below the 1437 images"),

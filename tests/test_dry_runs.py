@@ -221,9 +221,9 @@ def test_the_odd_class_folder_of_imagenet_is_named_before_any_job(copy, odd):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("target", "missing"), zip(
+@pytest.mark.parametrize(("target", "missing"), [*zip(
     ("tokenizer.safetensors", "classifier-judge.safetensors", "dit.safetensors", "real/holdout.npz"), FASHION_MNIST,
-    strict=True))
+    strict=True)])
 def test_fashion_mnist_is_asked_for_before_any_job_where_images_are_read(copy, target, missing):
     give_user_files(copy)
     (copy / f"data/fashion-mnist/{missing}.gz").unlink()

@@ -74,6 +74,16 @@ def test_the_record_says_of_what_it_is(experiment, run_dir):
     assert again.losses[1] == record.losses[0]  # nothing is drawn
 
 
+def test_a_number_of_images_is_spaced_evenly_over_the_held_out_ones(experiment, run_dir):
+    images = load_images(experiment.data, "holdout")
+    some = experiment.model_copy(update={"held_out_images": 40})
+    record = measure_held_out(some, ["variant-d2"], run_dir, run_dir / "some.json")
+    every_ninth = type(images)(images.images[::9], images.labels[::9])
+    assert (record.num_images, record.images_sha256) == (40, every_ninth.identity)
+    whole = measure_held_out(experiment, ["variant-d2"], run_dir, run_dir / "whole.json")
+    assert record.provenance.settings != whole.provenance.settings and record.losses != whole.losses
+
+
 @pytest.mark.parametrize(("systems", "message"), [
     (["variant-d2", "variant-d4"], "supernet-d2 .variant-d2., supernet-d4"),
     (["variant-d2", "var-d6"], "base .var-d6."),

@@ -59,6 +59,8 @@ class ExperimentConfig(Strict):
     ablations: AblationConfig | None = None
     held_out_loss: bool | None = Field(None, description="losses on held-out images as columns of Tables 4, 5 and 8; "
                                                          "default: for images in memory (a folder needs val/)")
+    held_out_images: Positive | None = Field(None, description="number of held-out images for these losses, evenly "
+                                                               "spaced; default: all")
     rows: tuple[Id, ...] = Field((), description="ids of the systems in Table 2 besides VAR and its subnets")
     rivals: tuple[Id, ...] = Field((), description="ids of VAR with another cache or other layers, measured for the "
                                                    "table of rivals")
@@ -148,6 +150,8 @@ class ExperimentConfig(Strict):
         if self.sampling.shards > self.sampling.num_images:
             raise ValueError(f"sampling.shards = {self.sampling.shards} is above num_images = "
                              f"{self.sampling.num_images}: a shard would be empty")
+        if self.data.in_memory and (self.held_out_images or 0) > self.data.holdout:
+            raise ValueError(f"held_out_images = {self.held_out_images} is above data.holdout = {self.data.holdout}")
         self.check_batches(self)
         self._check_scored()
         return self

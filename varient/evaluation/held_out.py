@@ -25,7 +25,8 @@ def measure_held_out(config: ExperimentConfig, systems: Sequence[str], run_dir: 
     """Losses of the systems, which share one network, in float32 on the device of this process; writes the record.
 
     Raises:
-        ValueError: an unknown system, one that is not VAR, or systems of several networks.
+        ValueError: an unknown system, one that is not VAR, systems of several networks, or fewer images than
+            ``held_out_images``.
         CheckpointError: weights that are missing or do not fit.
         ImageFolderError: the folder's val does not match the config, or an image cannot be read.
         OutputError: a record that could not be written.
@@ -36,7 +37,7 @@ def measure_held_out(config: ExperimentConfig, systems: Sequence[str], run_dir: 
     tokenizer_path, network_path = paths["tokenizer"], paths[found[0].network]
     device = default_device()
     model = ready(load_transformer(config, network_path))
-    images = HeldOutTokens(config, load_tokenizer(config, tokenizer_path), run_dir)
+    images = HeldOutTokens(config, load_tokenizer(config, tokenizer_path), run_dir, config.held_out_images)
     plan_of = {system.name: system.plan_in(run_dir) for system in found}
     plans = list(dict.fromkeys(plan_of.values()))  # systems may differ in their sampling alone
     losses = dict(zip(plans, held_out_losses(model, images.batches(device), plans), strict=True))
@@ -45,7 +46,7 @@ def measure_held_out(config: ExperimentConfig, systems: Sequence[str], run_dir: 
         losses=tuple(HeldOutLoss(system=name, loss=losses[plan].mean, loss_sd=losses[plan].sd,
                                  scales=losses[plan].scales) for name, plan in plan_of.items()),
         provenance=provenance(
-            experiment=config.name, seed=config.seed, settings=config.digest("data", "patch_nums"),
+            experiment=config.name, seed=config.seed, settings=config.digest("data", "patch_nums", "held_out_images"),
             weights_sha256={name: sha256_kept(path) for name, path in paths.items()},
             imported_sha256=imported_sha256(resolve_system(systems[0], config), config, run_dir), on=device.type))
     write_record(output, record)

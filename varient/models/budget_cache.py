@@ -11,17 +11,15 @@ that stay, c channels per head.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from varient.head_budgets import FIRST_SCALES, HEAD_KINDS, HeadKind, Kept, observer_stride
+from varient.models.attention import SelfAttention
 from varient.plan import DepthPlan
 from varient.pyramid import Pyramid
-
-if TYPE_CHECKING:
-    from varient.models.transformer import SelfAttention
 
 _HEADS, _TOKENS = 1, 2
 """Dimensions of keys and values."""

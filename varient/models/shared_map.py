@@ -6,13 +6,10 @@ not used.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from varient.models.transformer import Attend
+from varient.models.attention import Attend
 
 
 def by_one_map(attend: Attend) -> Attend:

@@ -6,6 +6,7 @@ from a cache (`cache_tokens`); each process reads only the images of its own par
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import math
 from collections.abc import Iterator
@@ -24,7 +25,16 @@ from varient.models.transformer import VAR
 from varient.models.vqvae import VQVAE, from_uint8
 from varient.pyramid import Pyramid
 from varient.training.augmentation import AugmentedImages, EncodedImages, Preprocessing
-from varient.training.data import ImageSource, Mix, TokenBatch, TokensInMemory, Visit, batch_indices, load_images
+from varient.training.data import (
+    ImageSource,
+    LabeledImages,
+    Mix,
+    TokenBatch,
+    TokensInMemory,
+    Visit,
+    batch_indices,
+    load_images,
+)
 from varient.training.distributed import Part, check_device, is_main_process
 from varient.training.hardware import Hardware
 from varient.training.image_folder import FolderSplit, ImageFolder
@@ -168,23 +178,28 @@ class HeldOutTokens:
     Args:
         tokenizer: moves to the device of the batches.
         beside: folder of the index of an image folder and of the log of its unreadable images.
+        number: how many of them to take; default: all.
     """
 
-    def __init__(self, config: ExperimentConfig, tokenizer: VQVAE, beside: Path) -> None:
+    def __init__(self, config: ExperimentConfig, tokenizer: VQVAE, beside: Path, number: int | None = None) -> None:
         self._data, self._seed, self._length = config.data, config.seed, config.pyramid.length
-        self._tokenizer, self._beside = tokenizer, beside
+        self._tokenizer, self._beside, self._number = tokenizer, beside, number
         self._tokens: list[tuple[TokenBatch, int]] | None = None
 
     @property
     def identity(self) -> str:
-        """SHA-256 of the images.
+        """SHA-256 of the images that are taken.
 
         Raises:
             ImageFolderError: the folder does not match the config.
+            ValueError: there are fewer images than are to be taken.
         """
         if self._data.in_memory:
-            return load_images(self._data, "holdout").identity
-        return open_folder(self._data, "val", self._beside).identity
+            return self._in_memory().identity
+        folder = open_folder(self._data, "val", self._beside)
+        if self._number is None:
+            return folder.identity
+        return hashlib.sha256(f"{folder.identity}:{self._taken(len(folder)).tolist()}".encode()).hexdigest()
 
     def batches(self, device: torch.device | str = "cpu") -> Iterator[tuple[Batch, int]]:
         """All images in batches, without label dropout; encoded at the first call.  Each process gets its share.
@@ -194,6 +209,7 @@ class HeldOutTokens:
 
         Raises:
             ImageFolderError: the folder does not match the config, or an image cannot be read.
+            ValueError: there are fewer images than are to be taken.
         """
         if self._tokens is None:
             self._tokens = self._encode(device)
@@ -203,13 +219,13 @@ class HeldOutTokens:
     def _encode(self, device: torch.device | str) -> list[tuple[TokenBatch, int]]:
         rank, processes = _place()
         if self._data.in_memory:
-            images = load_images(self._data, "holdout")
+            images = self._in_memory()
             shares = torch.arange(len(images)).split(_IN_MEMORY_AT_ONCE)
             batches = [TokenBatch(encode_images(self._tokenizer.to("cpu"), images.images[own]), images.labels[own])
                        for own in shares[rank::processes]]
         else:
             pixels = _augmented(self._data, open_folder(self._data, "val", self._beside), NO_AUGMENTATION, self._seed)
-            shares = torch.arange(len(pixels)).split(_HELD_OUT_AT_ONCE)
+            shares = self._taken(len(pixels)).split(_HELD_OUT_AT_ONCE)
             visits = (Visit(0, own) for own in shares[rank::processes])
             encoded = _encoded(pixels, self._tokenizer, device).batches(visits)
             batches = [batch._replace(tokens=batch.tokens.cpu()) for batch in encoded]
@@ -217,6 +233,18 @@ class HeldOutTokens:
         idle = TokenBatch(one.new_zeros(1, self._length), one), 0
         return [*((batch, len(batch.labels)) for batch in batches),
                 *[idle] * (math.ceil(len(shares) / processes) - len(batches))]
+
+    def _in_memory(self) -> LabeledImages:
+        images = load_images(self._data, "holdout")
+        taken = self._taken(len(images))
+        return LabeledImages(images.images[taken], images.labels[taken])
+
+    def _taken(self, there: int) -> Tensor:
+        """Indices of the images, evenly spaced: those of a folder are in the order of their classes."""
+        number = there if self._number is None else self._number
+        if number > there:
+            raise ValueError(f"held_out_images = {number} is above the {there} images held out")
+        return torch.arange(number) * there // number
 
 
 def _encoded(pixels: AugmentedImages, tokenizer: VQVAE, device: torch.device | str) -> EncodedImages:

@@ -67,7 +67,7 @@ rule held_out_loss:
         gpu=GPU,
     params:
         config=config_file,
-        settings=EXPERIMENT.digest("data", "patch_nums"),
+        settings=EXPERIMENT.digest("data", "patch_nums", "held_out_images"),
         systems=lambda wildcards: repeated("--system", LOSSES[wildcards.network]),
         images=lambda wildcards: IMAGES,
     shell:
