@@ -1,4 +1,4 @@
-"""The results of the digits run as they are committed in docs/results: tables as text, and the records behind them."""
+"""Results as they are committed in docs/results: tables as text, and the records behind them."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def rows(text: str, head: str) -> list[dict[str, str]]:
     return [dict(zip(names, row, strict=True)) for row in cells]
 
 
-def committed() -> Results:
-    """All records of the run; training curves are not committed."""
+def committed(experiment: str = "digits") -> Results:
+    """All records of an experiment's run; training curves are not committed."""
     with TemporaryDirectory() as run_dir:
         folder = Path(run_dir) / "records"
         folder.mkdir()
-        for number, line in enumerate((FOLDER / "digits-records.jsonl").read_text().splitlines()):
+        for number, line in enumerate((FOLDER / f"{experiment}-records.jsonl").read_text().splitlines()):
             (folder / f"{json.loads(line)['kind']}-{number}.json").write_text(line)
         results = Results.read([], found_in=Path(run_dir),
                                benchmarks=sorted((ROOT / "benchmarks/records").glob("profile-*.json")))

@@ -12,6 +12,7 @@ from varient.paper.released import RELEASED
 from varient.results import Results
 
 DIGITS = FURTHER_DIGITS
+FASHION = load_config(ROOT / "workflow/config/fashion.yaml")
 IMAGENET = load_config(ROOT / "workflow/config/imagenet256.yaml")
 SMOKE = load_config(ROOT / "workflow/config/smoke.yaml")
 NOTHING = Results({}, {})

@@ -1,8 +1,8 @@
 """The paper's rankings in several experiments, side by side."""
 
 import pytest
-from claim_fixtures import DIGITS, IMAGENET, NOTHING, paper_size_score, scores
-from committed_results import committed, rows
+from claim_fixtures import DIGITS, FASHION, IMAGENET, NOTHING, paper_size_score, scores
+from committed_results import FOLDER, committed, rows
 from record_factory import of, profile
 from typer.testing import CliRunner
 
@@ -81,6 +81,14 @@ def test_at_the_papers_size_too(tmp_path, published, fids, changes, said):
     [(name, orders)] = read_experiments([tmp_path / "claims.csv"]).items()
     assert name == "imagenet256"
     assert {shown(judgement) for judgement in orders if judgement.id == "table2-fid-order"} == {said}
+
+
+def test_the_committed_page_is_of_both_miniatures(tmp_path):
+    for config in (DIGITS, FASHION):
+        write_claims(config, committed(config.name), tmp_path / config.name)
+    write_orders(read_experiments([tmp_path / f"{config.name}.csv" for config in (DIGITS, FASHION)]),
+                 tmp_path / "orders.md")
+    assert (tmp_path / "orders.md").read_text() == (FOLDER / "orders.md").read_text()
 
 
 def test_verdicts_are_read_as_they_were_written(tmp_path):

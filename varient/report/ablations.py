@@ -113,7 +113,8 @@ def _means(frame: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for (comparison, arm, depth, network), found in frame.groupby(_ARM, sort=False):
         cells = [_mean(SeedSpread.of(found[column]), digits) for column, (_, digits) in shown.items()]
-        rows.append([comparison, arm, str(depth), network, str(len(found)), *cells])
+        measured = found.dropna(subset=list(shown), how="all")
+        rows.append([comparison, arm, str(depth), network, str(len(measured)), *cells])
     return pd.DataFrame(rows, columns=["Comparison", "Arm", "d", "Network", "Trainings",
                                        *(heading for heading, _ in shown.values())])
 
