@@ -9,7 +9,7 @@ from conftest import ROOT
 from typer.testing import CliRunner
 
 from varient.claims import Verdict, judge
-from varient.claims.tally import DECIDED, Tally, by_verdict, decided_rankings
+from varient.claims.tally import DECIDED, Tally, by_verdict, decided_rankings, decided_with_losses
 from varient.cli import app
 
 README = " ".join((ROOT / "README.md").read_text().split())
@@ -82,6 +82,12 @@ def test_the_front_page_says_what_the_miniature_decides(of_the_run):
     assert f"decide {decided} of {rankings} rankings" in README
     assert f"{Tally.of(of_the_run)}" in README
     assert f"decides {decided} of the {rankings} rankings" in (FOLDER / "claims.md").read_text()
+
+
+def test_the_front_page_says_what_the_second_miniature_decides():
+    judged = judge(FASHION, committed("fashion"))
+    decided, with_losses = decided_rankings(judged)[0], decided_with_losses(judged)[0]
+    assert f"clothes, with fewer arms, {decided}, and {with_losses} with losses" in README
 
 
 def test_the_findings_say_what_is_counted(of_the_run):
