@@ -16,7 +16,7 @@ from fashion_fixtures import write_files
 from project_copy import SMOKE, copy_to, snakemake
 
 from varient.profile_records import ProfileRecord
-from varient.records import ScoreRecord, read_record
+from varient.records import HeldOutRecord, ScoreRecord, read_record
 from varient.report.table2 import DISTURBED
 
 pytestmark = [pytest.mark.slow, pytest.mark.all_cores]
@@ -89,11 +89,15 @@ def test_images_held_out_and_a_test_set_are_what_fashion_is_compared_with(copy):
                         "holdout": 150, "checksums": write_files(copy / "data/smoke_fashion", train=300, test=120)}
     settings["tokenizer"]["model"]["ch_mult"] = [1, 1, 1]
     settings["evaluation"] |= {"protocol": "fashion-mnist", "halves": 1}
+    settings["held_out_images"] = 20
     (copy / "smoke_fashion.yaml").write_text(yaml.safe_dump(settings))
     folder = "runs/smoke_fashion/records"
     result = snakemake(copy, "--cores", "all", "--configfile", "smoke_fashion.yaml", "--",
-                        f"{folder}/score-var-d6.json", f"{folder}/score-real-test.json")
+                        "results/smoke_fashion/table2.csv", f"{folder}/heldout-supernet-d2.json")
     assert result.returncode == 0, result.stdout + result.stderr
+    table = pd.read_csv(copy / "results/smoke_fashion/table2.csv", dtype=str, keep_default_na=False).set_index("method")
+    assert {float(table.loc[f"VARiant-d{d}", "fid"]) > 0 for d in (16, 4)} == {True}
+    assert read_record(copy / folder / "heldout-supernet-d2.json", HeldOutRecord).num_images == 20
     drawn, floor = (read_record(copy / folder / f"score-{name}.json", ScoreRecord) for name in ("var-d6", "real-test"))
     assert (drawn.num_images, drawn.num_reference, floor.num_images, floor.num_reference) == (100, 150, 120, 150)
     assert drawn.protocol == "fashion-mnist" and drawn.reference_sha256 == floor.reference_sha256
