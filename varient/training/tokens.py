@@ -202,7 +202,7 @@ class HeldOutTokens:
         return hashlib.sha256(f"{folder.identity}:{self._taken(len(folder)).tolist()}".encode()).hexdigest()
 
     def batches(self, device: torch.device | str = "cpu") -> Iterator[tuple[Batch, int]]:
-        """All images in batches, without label dropout; encoded at the first call.  Each process gets its share.
+        """The images in batches, without label dropout; encoded at the first call.  Each process gets its share.
 
         Each batch comes with the number of its images that count: all, or 0 for a padding batch.  Padding gives all
         processes the same number of batches, because under fsdp they must run the network together.
